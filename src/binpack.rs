@@ -1,0 +1,1 @@
+//! Row lengths to bins.

@@ -1,0 +1,155 @@
+//! The one error type. Variants carry the numbers a user needs; sentences are made here, once.
+
+use std::fmt;
+
+/// What a kernel can refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A row has a length below zero.
+    NegativeLength {
+        /// The row.
+        row: usize,
+        /// Its length.
+        got: i64,
+    },
+    /// Offsets do not start at or above zero, or fall.
+    FallingOffsets {
+        /// The row whose end lies before its begin.
+        row: usize,
+        /// Its begin.
+        begin: i64,
+        /// Its end.
+        end: i64,
+    },
+    /// The lengths add up to more than an `i64`.
+    TooManyElements {
+        /// The row at which the sum overflows.
+        row: usize,
+    },
+    /// Two arguments that go row by row have different row counts.
+    RowCount {
+        /// The argument at fault.
+        name: &'static str,
+        /// Its rows.
+        got: usize,
+        /// The rows wanted.
+        wanted: usize,
+    },
+    /// A row reads outside its source.
+    OutsideSource {
+        /// The row.
+        row: usize,
+        /// The first element read.
+        begin: i64,
+        /// The elements read.
+        length: i64,
+        /// The elements there are.
+        available: usize,
+    },
+    /// A row would be written outside the output.
+    OutsideOutput {
+        /// The row.
+        row: usize,
+        /// The first element written.
+        start: i64,
+        /// The elements written.
+        length: i64,
+        /// The elements there are.
+        size: usize,
+    },
+    /// A row would be written over the row before it, or `order` does not sort the rows.
+    Overlap {
+        /// The row.
+        row: usize,
+        /// Its first element.
+        start: i64,
+        /// The first element that is free.
+        free: usize,
+    },
+    /// A buffer's bytes are not those of its elements.
+    BufferSize {
+        /// The argument at fault.
+        name: &'static str,
+        /// Its bytes.
+        got: usize,
+        /// The bytes wanted.
+        wanted: usize,
+    },
+    /// A value does not fit the target dtype.
+    ValueRange {
+        /// The row.
+        row: usize,
+        /// The element within the row.
+        position: usize,
+        /// The value, printed.
+        value: String,
+        /// The target dtype.
+        dtype: &'static str,
+    },
+    /// A row is longer than a bin.
+    RowTooLong {
+        /// The row.
+        row: usize,
+        /// Its length.
+        length: i64,
+        /// What a bin holds.
+        capacity: i64,
+    },
+    /// A capacity, alignment or count that must be at least one is not.
+    NotPositive {
+        /// The argument at fault.
+        name: &'static str,
+        /// Its value.
+        got: i64,
+    },
+}
+
+/// `std::result::Result` with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NegativeLength { row, got } => write!(f, "row {row} has length {got}; lengths are ≥ 0"),
+            Self::FallingOffsets { row, begin, end } => {
+                write!(
+                    f,
+                    "offsets fall at row {row}: it begins at {begin} and ends at {end}; offsets start at ≥ 0 and never fall"
+                )
+            }
+            Self::TooManyElements { row } => {
+                write!(f, "the lengths up to row {row} add up to more than 2**63 - 1 elements")
+            }
+            Self::RowCount { name, got, wanted } => write!(f, "{name} has {got} rows, expected {wanted}"),
+            Self::OutsideSource { row, begin, length, available } => {
+                write!(
+                    f,
+                    "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
+                )
+            }
+            Self::OutsideOutput { row, start, length, size } => {
+                write!(
+                    f,
+                    "row {row} goes to elements {start} to {start} + {length} of an output that has {size}"
+                )
+            }
+            Self::Overlap { row, start, free } => {
+                write!(
+                    f,
+                    "row {row} starts at element {start}, but elements below {free} are taken; rows must be disjoint, and `order` must sort them by start"
+                )
+            }
+            Self::BufferSize { name, got, wanted } => write!(f, "{name} has {got} bytes, expected {wanted}"),
+            Self::ValueRange { row, position, value, dtype } => {
+                write!(f, "row {row}, position {position}: {value} does not fit {dtype}")
+            }
+            Self::RowTooLong { row, length, capacity } => {
+                write!(f, "row {row} has {length} elements, more than the capacity of {capacity}")
+            }
+            Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,37 @@
+//! The data path between LLM rollouts and the training step.
+//!
+//! Rows of tokens go into padded, packed or flat buffers, and come back. Two ideas carry the crate:
+//!
+//! * a *row* is a slice of bytes with an element size, so that every dtype works at once;
+//! * a *layout* ([`layout::Slots`]) says where each row goes in an output, so that concatenating,
+//!   padding and packing are one kernel, [`place::place`], that writes every output byte once.
+//!
+//! Without features the crate has no Python in it. The `python` feature adds the extension module
+//! `rollkit._native`, whose front is the Python package `rollkit`.
+//!
+//! ```
+//! use rollkit::{layout::Slots, place::{Mover, Part, Rows, place}};
+//!
+//! // Two rows, right-aligned in a rectangle of width 3.
+//! let rows = Rows::new(vec![Part { bytes: b"abcde", begins: &[0, 3] }], 1);
+//! let slots = Slots { starts: &[0, 4], lengths: &[3, 2], order: None, size: 6 };
+//! let mut out = [0u8; 6];
+//! place(&rows, &slots, b".", Mover::Copy, &mut out)?;
+//! assert_eq!(&out, b"abc.de");
+//! # Ok::<(), rollkit::Error>(())
+//! ```
+#![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
+
+pub mod binpack;
+pub mod cast;
+pub mod error;
+pub mod jsonl;
+pub mod layout;
+pub mod offsets;
+pub mod out;
+pub mod place;
+
+#[cfg(feature = "python")]
+mod python;
+
+pub use error::{Error, Result};

@@ -1,0 +1,87 @@
+//! Lengths to offsets and back, checked: the vocabulary that all other modules share.
+
+use crate::out::Out;
+use crate::{Error, Result};
+
+/// Adds up row lengths; refuses a negative one and a sum beyond `i64`.
+///
+/// ```
+/// assert_eq!(rollkit::offsets::total(&[3, 0, 2])?, 5);
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn total(lengths: &[i64]) -> Result<i64> {
+    lengths.iter().enumerate().try_fold(0i64, |sum, (row, &length)| add(sum, row, length))
+}
+
+/// Writes `[0, l0, l0 + l1, …]` to `out`, which has one element more than `lengths`.
+///
+/// ```
+/// let mut offsets = [0; 4];
+/// rollkit::offsets::from_lengths(&[3, 0, 2], &mut offsets)?;
+/// assert_eq!(offsets, [0, 3, 3, 5]);
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn from_lengths<O: Out<i64>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
+    if out.len() != lengths.len() + 1 {
+        return Err(Error::RowCount { name: "offsets", got: out.len(), wanted: lengths.len() + 1 });
+    }
+    let (first, ends) = out.split_at_mut(1);
+    first[0].set(0);
+    let mut sum = 0i64;
+    for (row, (&length, end)) in lengths.iter().zip(ends).enumerate() {
+        sum = add(sum, row, length)?;
+        end.set(sum);
+    }
+    Ok(())
+}
+
+/// Checks that offsets start at zero or above, never fall, and stay within `available` elements.
+pub fn check(offsets: &[i64], available: usize) -> Result<()> {
+    let Some((&first, _)) = offsets.split_first() else {
+        return Err(Error::RowCount { name: "offsets", got: 0, wanted: 1 });
+    };
+    if first < 0 {
+        return Err(Error::FallingOffsets { row: 0, begin: first, end: first });
+    }
+    for (row, pair) in offsets.windows(2).enumerate() {
+        let (begin, end) = (pair[0], pair[1]);
+        if end < begin {
+            return Err(Error::FallingOffsets { row, begin, end });
+        }
+        if end as usize > available {
+            return Err(Error::OutsideSource { row, begin, length: end - begin, available });
+        }
+    }
+    Ok(())
+}
+
+fn add(sum: i64, row: usize, length: i64) -> Result<i64> {
+    if length < 0 {
+        return Err(Error::NegativeLength { row, got: length });
+    }
+    sum.checked_add(length).ok_or(Error::TooManyElements { row })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_no_length() {
+        assert_eq!(total(&[1, -2]), Err(Error::NegativeLength { row: 1, got: -2 }));
+        assert_eq!(total(&[i64::MAX, 1]), Err(Error::TooManyElements { row: 1 }));
+    }
+
+    #[test]
+    fn refuses_what_are_no_offsets() {
+        assert!(check(&[0, 2, 2, 5], 5).is_ok());
+        assert!(check(&[2, 3], 3).is_ok(), "a slice of offsets need not start at zero");
+        assert_eq!(check(&[], 5), Err(Error::RowCount { name: "offsets", got: 0, wanted: 1 }));
+        assert_eq!(check(&[0, 3, 2], 5), Err(Error::FallingOffsets { row: 1, begin: 3, end: 2 }));
+        assert_eq!(check(&[-1, 3], 5), Err(Error::FallingOffsets { row: 0, begin: -1, end: -1 }));
+        assert_eq!(
+            check(&[0, 6], 5),
+            Err(Error::OutsideSource { row: 0, begin: 0, length: 6, available: 5 })
+        );
+    }
+}

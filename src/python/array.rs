@@ -1,0 +1,177 @@
+//! NumPy memory as slices: the ground all kernels stand on, and the one file that needs `unsafe` for it.
+//!
+//! Every function checks what makes its slice sound (contiguity, alignment, dtype, no objects), even
+//! when `_native` is called directly. What it cannot check is what NumPy itself does not: that no other
+//! thread writes to, or resizes, an input while a kernel runs.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
+use std::slice;
+
+use numpy::npyffi::PyArray_Descr;
+use numpy::npyffi::flags::NPY_ARRAY_WRITEABLE;
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use crate::cast::Dtype;
+
+/// Any NumPy array.
+pub type Array<'py> = Bound<'py, PyUntypedArray>;
+
+/// Kernels below this many bytes keep the GIL: releasing and taking it costs more than they do.
+pub const DETACH_BYTES: usize = 1 << 18;
+
+/// The bytes of a C-contiguous array of anything but Python objects.
+pub fn bytes<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [u8]> {
+    let size = checked_bytes(name, array)?;
+    // SAFETY: the array is C-contiguous, so its `size` bytes are one block; it holds no object
+    // pointers, so any byte can be read; `array` keeps it alive for `'a`. NumPy's data pointer is
+    // never null.
+    Ok(unsafe { slice::from_raw_parts((*array.as_array_ptr()).fields.data.cast(), size) })
+}
+
+/// The bytes of a C-contiguous, writeable array that shares no memory with `inputs`.
+pub fn out_bytes<'a>(
+    name: &str,
+    array: &'a Array<'_>,
+    inputs: &[&[u8]],
+) -> PyResult<&'a mut [MaybeUninit<u8>]> {
+    let size = checked_bytes(name, array)?;
+    // SAFETY: the pointer is to a live array object.
+    let fields = unsafe { &(*array.as_array_ptr()).fields };
+    if fields.flags & NPY_ARRAY_WRITEABLE == 0 {
+        return Err(PyValueError::new_err(format!("{name} is read-only; pass a writeable array")));
+    }
+    let begin = fields.data as usize;
+    let shares = |input: &&[u8]| {
+        let at = input.as_ptr() as usize;
+        !input.is_empty() && at < begin + size && begin < at + input.len()
+    };
+    if inputs.iter().any(|input| shares(&input)) {
+        return Err(PyValueError::new_err(format!(
+            "{name} shares memory with an input; pass a buffer of its own"
+        )));
+    }
+    // SAFETY: one block of `size` bytes, as in `bytes`, writeable, and disjoint from every input slice.
+    // `MaybeUninit<u8>` has no invalid bytes, and the only reference made to this memory is this one.
+    Ok(unsafe { slice::from_raw_parts_mut(fields.data.cast(), size) })
+}
+
+/// The elements of a one-dimensional, contiguous, aligned int64 array.
+pub fn int64s<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [i64]> {
+    let found = bytes(name, array)?;
+    if dtype(&array.dtype()) != Some(Dtype::I64) || array.ndim() != 1 || !array.is_aligned() {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be an aligned 1-D int64 array, got {}-D {}",
+            array.ndim(),
+            array.dtype()
+        )));
+    }
+    // SAFETY: the bytes are checked above to be aligned, native int64 values.
+    Ok(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i64>()) })
+}
+
+/// A fresh array to fill, from `numpy.empty`: NumPy asks the system for huge pages, which makes the
+/// first touch of a large output five times cheaper than that of a Rust vector.
+pub fn empty<'py>(
+    py: Python<'py>,
+    shape: impl IntoPyObject<'py>,
+    dtype: impl IntoPyObject<'py>,
+) -> PyResult<Array<'py>> {
+    static EMPTY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let empty = EMPTY.import(py, "numpy", "empty")?;
+    Ok(empty.call1((shape, dtype))?.cast_into()?)
+}
+
+/// Elements to write in a fresh array of a plain dtype `T`, whose size has been asserted by the caller's
+/// choice of `dtype` for [`empty`].
+pub fn fresh<'py, T: numpy::Element>(py: Python<'py>, length: usize) -> PyResult<Array<'py>> {
+    empty(py, length, numpy::dtype::<T>(py))
+}
+
+/// A fresh or given array's elements as `T` to write.
+pub fn out_slice<'a, T: numpy::Element>(
+    name: &str,
+    array: &'a Array<'_>,
+) -> PyResult<&'a mut [MaybeUninit<T>]> {
+    let wanted = numpy::dtype::<T>(array.py());
+    let found = out_bytes(name, array, &[])?;
+    if !array.dtype().is_equiv_to(&wanted) || !array.is_aligned() {
+        return Err(PyTypeError::new_err(format!("{name} must be {wanted}, got {}", array.dtype())));
+    }
+    // SAFETY: the array's elements are `T` and aligned, so its bytes are `len / size_of::<T>()` of them.
+    Ok(unsafe { slice::from_raw_parts_mut(found.as_mut_ptr().cast(), found.len() / size_of::<T>()) })
+}
+
+/// The dtype that casts know, `None` for any other (float16, bfloat16, structured, byte-swapped, …).
+pub fn dtype(descr: &Bound<'_, PyArrayDescr>) -> Option<Dtype> {
+    (descr.is_native_byteorder() != Some(false))
+        .then(|| Dtype::from_numpy(descr.kind(), descr.itemsize()))
+        .flatten()
+        .filter(|_| descr.num() < numpy::npyffi::NPY_TYPES::NPY_OBJECT as i32)
+}
+
+/// What must agree between the rows of a column: dtype and inner shape.
+pub struct RowType {
+    descr: *mut PyArray_Descr,
+    inner: Vec<usize>,
+}
+
+impl RowType {
+    /// That of `first`.
+    pub fn of(first: &Array<'_>) -> PyResult<Self> {
+        checked_bytes("rows[0]", first)?;
+        // SAFETY: the pointer is to a live array object.
+        let descr = unsafe { (*first.as_array_ptr()).fields.descr };
+        Ok(Self { descr, inner: first.shape().get(1..).unwrap_or_default().to_vec() })
+    }
+
+    /// Whether `array` is C-contiguous and has the same dtype object and inner shape. A dtype that is
+    /// equal but another object is told apart; the caller then takes its slower way.
+    pub fn fits(&self, array: &Array<'_>) -> bool {
+        // SAFETY: the pointer is to a live array object.
+        let descr = unsafe { (*array.as_array_ptr()).fields.descr };
+        descr == self.descr
+            && array.is_c_contiguous()
+            && array.shape().split_first().is_some_and(|(_, inner)| inner == self.inner)
+    }
+}
+
+/// The bytes of `array`, for which `row_type.fits(array)` holds.
+pub fn fitting_bytes<'a>(row_type: &RowType, array: &'a Array<'_>, item: usize) -> Option<&'a [u8]> {
+    let size = row_type.fits(array).then(|| array.shape()[0] * item)?;
+    // SAFETY: as in `bytes`: `fits` checks contiguity, and `RowType::of` that the dtype has no objects.
+    Some(unsafe { slice::from_raw_parts((*array.as_array_ptr()).fields.data.cast(), size) })
+}
+
+/// Asks the processor for the array's header and dimensions ahead of their use.
+#[inline]
+pub fn prefetch(object: &Bound<'_, PyAny>) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: prefetching reads nothing; any address is allowed.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(object.as_ptr().cast());
+        _mm_prefetch::<_MM_HINT_T0>(object.as_ptr().cast::<i8>().add(64));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = object;
+}
+
+fn checked_bytes(name: &str, array: &Array<'_>) -> PyResult<usize> {
+    let descr = array.dtype();
+    if descr.has_object() {
+        return Err(PyTypeError::new_err(format!(
+            "{name} has dtype {descr}, which holds Python objects; pass numbers, or keep the column as a list"
+        )));
+    }
+    if !array.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!(
+            "{name} is not C-contiguous; pass np.ascontiguousarray({name})"
+        )));
+    }
+    // NumPy has multiplied these without overflow to allocate the array.
+    Ok(array.shape().iter().product::<usize>() * descr.itemsize())
+}

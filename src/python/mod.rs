@@ -1,0 +1,27 @@
+//! The extension module `rollkit._native`: one thin file per kernel, one file with `unsafe` for arrays
+//! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
+
+mod array;
+mod error;
+mod layout;
+mod place;
+
+use pyo3::prelude::*;
+
+/// Private kernels of `rollkit`. Their Python front checks what arguments mean; they check what is
+/// needed to be sound.
+#[pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use super::layout::{attention_mask, offsets_from_lengths, pack_starts, positions, segment_ids};
+    #[pymodule_export]
+    use super::place::{array_lengths, concat_arrays, place};
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("build_profile", if cfg!(debug_assertions) { "debug" } else { "release" })
+    }
+}
