@@ -67,6 +67,15 @@ pub enum Error {
         /// The first element that is free.
         free: usize,
     },
+    /// A row's bytes are not those of its elements.
+    RowBytes {
+        /// The row.
+        row: usize,
+        /// Its bytes.
+        got: usize,
+        /// The bytes wanted.
+        wanted: usize,
+    },
     /// A buffer's bytes are not those of its elements.
     BufferSize {
         /// The argument at fault.
@@ -140,6 +149,7 @@ impl fmt::Display for Error {
                     "row {row} starts at element {start}, but elements below {free} are taken; rows must be disjoint, and `order` must sort them by start"
                 )
             }
+            Self::RowBytes { row, got, wanted } => write!(f, "row {row} has {got} bytes, expected {wanted}"),
             Self::BufferSize { name, got, wanted } => write!(f, "{name} has {got} bytes, expected {wanted}"),
             Self::ValueRange { row, position, value, dtype } => {
                 write!(f, "row {row}, position {position}: {value} does not fit {dtype}")

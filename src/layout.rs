@@ -158,7 +158,7 @@ pub(crate) fn prepare(slots: &Slots<'_>, item: usize, out: usize) -> Result<()> 
     if out == wanted { Ok(()) } else { Err(Error::BufferSize { name: "out", got: out, wanted }) }
 }
 
-fn same_count(name: &'static str, got: usize, wanted: usize) -> Result<()> {
+pub(crate) fn same_count(name: &'static str, got: usize, wanted: usize) -> Result<()> {
     if got == wanted { Ok(()) } else { Err(Error::RowCount { name, got, wanted }) }
 }
 

@@ -8,18 +8,6 @@
 //!
 //! Without features the crate has no Python in it. The `python` feature adds the extension module
 //! `rollkit._native`, whose front is the Python package `rollkit`.
-//!
-//! ```
-//! use rollkit::{layout::Slots, place::{Mover, Part, Rows, place}};
-//!
-//! // Two rows, right-aligned in a rectangle of width 3.
-//! let rows = Rows::new(vec![Part { bytes: b"abcde", begins: &[0, 3] }], 1);
-//! let slots = Slots { starts: &[0, 4], lengths: &[3, 2], order: None, size: 6 };
-//! let mut out = [0u8; 6];
-//! place(&rows, &slots, b".", Mover::Copy, &mut out)?;
-//! assert_eq!(&out, b"abc.de");
-//! # Ok::<(), rollkit::Error>(())
-//! ```
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
 pub mod binpack;

@@ -8,67 +8,38 @@ use crate::layout::{self, Slots};
 use crate::out::Out;
 use crate::{Error, Result};
 
-/// Rows of one buffer: row `i` begins at element `begins[i]`. How long it is, the layout says.
+/// Rows of one buffer: row `i` is `lengths[i]` elements from element `begins[i]` on.
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// The elements.
     pub bytes: &'a [u8],
+    /// The bytes of an element.
+    pub item: usize,
     /// The first element of each row.
     pub begins: &'a [i64],
+    /// The elements of each row.
+    pub lengths: &'a [i64],
 }
 
-/// Parts whose rows count through, as if they had been concatenated.
-#[derive(Debug)]
-pub struct Rows<'a> {
-    parts: Vec<Part<'a>>,
-    /// The number of the first row of each part, and of the row after the last.
-    firsts: Vec<usize>,
-    item: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// Rows of elements of `item` bytes.
-    #[must_use]
-    pub fn new(parts: Vec<Part<'a>>, item: usize) -> Self {
-        let mut count = 0;
-        let mut firsts = Vec::with_capacity(parts.len() + 1);
-        firsts.push(0);
-        for part in &parts {
-            count += part.begins.len();
-            firsts.push(count);
+impl<'a> Part<'a> {
+    /// Appends the bytes of each row to `rows`; its row numbers go on from there.
+    pub fn append_to(self, rows: &mut Vec<&'a [u8]>) -> Result<()> {
+        rows.reserve(self.begins.len());
+        for (&begin, &length) in self.begins.iter().zip(self.lengths) {
+            let range =
+                usize::try_from(begin).ok().zip(usize::try_from(length).ok()).and_then(|(begin, length)| {
+                    let end = begin.checked_add(length)?;
+                    Some(begin.checked_mul(self.item)?..end.checked_mul(self.item)?)
+                });
+            let row = range.and_then(|range| self.bytes.get(range)).ok_or_else(|| Error::OutsideSource {
+                row: rows.len(),
+                begin,
+                length,
+                available: self.bytes.len().checked_div(self.item).unwrap_or(0),
+            })?;
+            rows.push(row);
         }
-        Self { parts, firsts, item }
-    }
-
-    /// How many rows there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.firsts[self.parts.len()]
-    }
-
-    /// The first `length` elements of `row`; `hint` is the part of the last call, where to look first.
-    fn get(&self, row: usize, length: i64, hint: &mut usize) -> Result<&'a [u8]> {
-        let within = |part: usize| (self.firsts[part]..self.firsts[part + 1]).contains(&row);
-        if !within(*hint) {
-            let next = *hint + 1;
-            *hint = if next < self.parts.len() && within(next) {
-                next
-            } else {
-                self.firsts.partition_point(|&first| first <= row) - 1
-            };
-        }
-        let part = self.parts[*hint];
-        let begin = part.begins[row - self.firsts[*hint]];
-        let range = usize::try_from(begin).ok().and_then(|begin| {
-            let end = begin.checked_add(usize::try_from(length).ok()?)?;
-            Some(begin.checked_mul(self.item)?..end.checked_mul(self.item)?)
-        });
-        range.and_then(|range| part.bytes.get(range)).ok_or_else(|| Error::OutsideSource {
-            row,
-            begin,
-            length,
-            available: part.bytes.len().checked_div(self.item).unwrap_or(0),
-        })
+        Ok(())
     }
 }
 
@@ -81,52 +52,65 @@ pub enum Mover {
     Cast(Cast),
 }
 
+impl Mover {
+    /// Bytes of an element before, where it has `item` after.
+    #[must_use]
+    pub fn source_item(self, item: usize) -> usize {
+        match self {
+            Self::Copy => item,
+            Self::Cast(cast) => item / cast.to_size() * cast.from_size(),
+        }
+    }
+}
+
 /// Writes `rows` to `out` where `slots` says, and `fill`, one element's bytes, everywhere else.
 ///
-/// On an error of the layout or of the sources nothing has been written. A value that does not fit is
-/// found on the way, when earlier rows have been.
+/// A row has the bytes of its `slots.lengths` elements. On an error of the layout nothing has been
+/// written; a value that does not fit is found on the way, when earlier rows have been.
+///
+/// ```
+/// use rollkit::{layout::Slots, place::{Mover, place}};
+///
+/// let slots = Slots { starts: &[0, 4], lengths: &[3, 2], order: None, size: 6 };
+/// let mut out = [0u8; 6];
+/// place(&[b"abc", b"de"], &slots, b".", Mover::Copy, &mut out)?;
+/// assert_eq!(&out, b"abc.de");
+/// # Ok::<(), rollkit::Error>(())
+/// ```
 pub fn place<O: Out<u8>>(
-    rows: &Rows<'_>,
+    rows: &[&[u8]],
     slots: &Slots<'_>,
     fill: &[u8],
     mover: Mover,
     out: &mut [O],
 ) -> Result<()> {
-    let item = match mover {
-        Mover::Copy => rows.item,
-        Mover::Cast(cast) => rows.item / cast.from_size() * cast.to_size(),
-    };
-    if fill.len() != item {
-        return Err(Error::BufferSize { name: "fill", got: fill.len(), wanted: item });
-    }
-    if rows.count() != slots.starts.len() {
-        return Err(Error::RowCount { name: "the layout", got: slots.starts.len(), wanted: rows.count() });
-    }
+    let item = fill.len();
+    let source_item = mover.source_item(item);
     layout::prepare(slots, item, out.len())?;
-    let mut hint = 0;
+    layout::same_count("rows", rows.len(), slots.starts.len())?;
     for row in slots.rows() {
-        rows.get(row, slots.lengths[row], &mut hint)?;
+        let wanted = slots.lengths[row] as usize * source_item;
+        if rows[row].len() != wanted {
+            return Err(Error::RowBytes { row, got: rows[row].len(), wanted });
+        }
     }
-    hint = 0;
     layout::walk(
         slots,
         item,
         out,
         |gap| fill_with(fill, gap),
-        |row, slot| {
-            let source = rows.get(row, slots.lengths[row], &mut hint)?;
-            match mover {
-                Mover::Copy => {
-                    O::copy(slot, source);
-                    Ok(())
-                }
-                Mover::Cast(cast) => cast.run(source, slot).map_err(|bad| Error::ValueRange {
-                    row,
-                    position: bad.position / (rows.item / cast.from_size()).max(1),
-                    value: bad.value,
-                    dtype: cast.to.name(),
-                }),
+        |row, slot| match mover {
+            Mover::Copy => {
+                O::copy(slot, rows[row]);
+                Ok(())
             }
+            Mover::Cast(cast) => cast.run(rows[row], slot).map_err(|bad| Error::ValueRange {
+                row,
+                // Elements have inner dimensions; positions count elements.
+                position: bad.position * cast.from_size() / source_item.max(1),
+                value: bad.value,
+                dtype: cast.to.name(),
+            }),
         },
     )
 }

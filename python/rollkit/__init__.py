@@ -1,3 +1,33 @@
-"""The data path between LLM rollouts and the training step."""
+"""The data path between LLM rollouts and the training step: every token is written once.
 
+    rows ──► Layout (from lengths alone) ──► place(column, layout, fill) per column ──► Batch
+    model output ──► take(output, layout) ──► rows again
+
+Importing rollkit imports NumPy and nothing else.
+"""
+
+from rollkit._batch import Batch as Batch
+from rollkit._batch import pack as pack
+from rollkit._batch import pad as pad
+from rollkit._binpack import plan_bins as plan_bins
+from rollkit._layout import Layout as Layout
 from rollkit._native import __version__ as __version__
+from rollkit._place import concat as concat
+from rollkit._place import place as place
+from rollkit._place import take as take
+from rollkit._ragged import Ragged as Ragged
+from rollkit._rollouts import Rollouts as Rollouts
+
+__all__ = [
+    "Batch",
+    "Layout",
+    "Ragged",
+    "Rollouts",
+    "__version__",
+    "concat",
+    "pack",
+    "pad",
+    "place",
+    "plan_bins",
+    "take",
+]

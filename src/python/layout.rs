@@ -1,11 +1,14 @@
 //! Bindings of `layout`, `offsets`.
 
+use std::mem::MaybeUninit;
+
+use numpy::PyUntypedArrayMethods;
 use pyo3::prelude::*;
 
 use super::array::{self, Array};
+use crate::Result;
 use crate::layout::{self, Slots};
 use crate::offsets;
-use crate::{Error, Result};
 
 /// Lengths to offsets `[0, l0, l0 + l1, …]`.
 #[pyfunction]
@@ -13,8 +16,15 @@ use crate::{Error, Result};
 pub fn offsets_from_lengths<'py>(py: Python<'py>, lengths: &Array<'py>) -> PyResult<Array<'py>> {
     let lengths = array::int64s("lengths", lengths)?;
     let out = array::fresh::<i64>(py, lengths.len() + 1)?;
-    offsets::from_lengths(lengths, array::out_slice("offsets", &out)?)?;
+    offsets::from_lengths(lengths, array::out_slice("offsets", &out, [])?)?;
     Ok(out)
+}
+
+/// Checks that offsets start at zero or above, never fall, and stay within `available` elements.
+#[pyfunction]
+#[pyo3(signature = (offsets, available, /))]
+pub fn check_offsets(offsets: &Array<'_>, available: usize) -> PyResult<()> {
+    Ok(offsets::check(array::int64s("offsets", offsets)?, available)?)
 }
 
 /// Starts of rows that fill their bins in input order, each aligned.
@@ -30,64 +40,70 @@ pub fn pack_starts<'py>(
     let lengths = array::int64s("lengths", lengths)?;
     let bins = array::int64s("bins", bins)?;
     let out = array::fresh::<i64>(py, lengths.len())?;
-    layout::pack_starts(lengths, bins, width, align, array::out_slice("starts", &out)?)?;
+    layout::pack_starts(lengths, bins, width, align, array::out_slice("starts", &out, [])?)?;
     Ok(out)
 }
 
-/// Row numbers within each run of `width` elements, from 1; 0 in gaps.
+/// Checks that rows lie in an output of `size` elements, do not overlap, and that `order` sorts them.
 #[pyfunction]
-#[pyo3(signature = (starts, lengths, order, /, *, size, width))]
+#[pyo3(signature = (starts, lengths, order, /, *, size))]
+pub fn check_layout(
+    starts: &Array<'_>,
+    lengths: &Array<'_>,
+    order: Option<&Array<'_>>,
+    size: usize,
+) -> PyResult<()> {
+    Ok(slots(starts, lengths, order, size)?.check()?)
+}
+
+/// Writes row numbers within each run of `width` elements, from 1; 0 in gaps.
+#[pyfunction]
+#[pyo3(signature = (starts, lengths, order, /, *, width, out))]
 pub fn segment_ids<'py>(
-    py: Python<'py>,
     starts: &Array<'py>,
     lengths: &Array<'py>,
     order: Option<&Array<'py>>,
-    size: usize,
     width: usize,
-) -> PyResult<Array<'py>> {
-    read_off(py, starts, lengths, order, size, |slots, out| layout::segment_ids(slots, width, out))
+    out: &Array<'py>,
+) -> PyResult<()> {
+    read_off(starts, lengths, order, out, |slots, out| layout::segment_ids(slots, width, out))
 }
 
-/// Positions within each row; 0 in gaps.
+/// Writes positions within each row; 0 in gaps.
 #[pyfunction]
-#[pyo3(signature = (starts, lengths, order, /, *, size))]
+#[pyo3(signature = (starts, lengths, order, /, *, out))]
 pub fn positions<'py>(
-    py: Python<'py>,
     starts: &Array<'py>,
     lengths: &Array<'py>,
     order: Option<&Array<'py>>,
-    size: usize,
-) -> PyResult<Array<'py>> {
-    read_off(py, starts, lengths, order, size, layout::positions)
+    out: &Array<'py>,
+) -> PyResult<()> {
+    read_off(starts, lengths, order, out, layout::positions)
 }
 
-/// 1 where a row is; 0 in gaps.
+/// Writes 1 where a row is; 0 in gaps.
 #[pyfunction]
-#[pyo3(signature = (starts, lengths, order, /, *, size))]
+#[pyo3(signature = (starts, lengths, order, /, *, out))]
 pub fn attention_mask<'py>(
-    py: Python<'py>,
     starts: &Array<'py>,
     lengths: &Array<'py>,
     order: Option<&Array<'py>>,
-    size: usize,
-) -> PyResult<Array<'py>> {
-    read_off(py, starts, lengths, order, size, layout::mask)
+    out: &Array<'py>,
+) -> PyResult<()> {
+    read_off(starts, lengths, order, out, layout::mask)
 }
 
-/// Allocates an output of `size` elements and lets `kernel` fill it without the GIL.
+/// Lets `kernel` fill `out` without the GIL.
 fn read_off<'py, T: numpy::Element>(
-    py: Python<'py>,
     starts: &Array<'py>,
     lengths: &Array<'py>,
     order: Option<&Array<'py>>,
-    size: usize,
-    kernel: impl FnOnce(&Slots<'_>, &mut [std::mem::MaybeUninit<T>]) -> Result<(), Error> + Send,
-) -> PyResult<Array<'py>> {
-    let slots = slots(starts, lengths, order, size)?;
-    let out = array::fresh::<T>(py, size)?;
-    let filled = array::out_slice("out", &out)?;
-    py.detach(|| kernel(&slots, filled))?;
-    Ok(out)
+    out: &Array<'py>,
+    kernel: impl FnOnce(&Slots<'_>, &mut [MaybeUninit<T>]) -> Result<()> + Send,
+) -> PyResult<()> {
+    let slots = slots(starts, lengths, order, out.len())?;
+    let filled = array::out_slice("out", out, [starts, lengths].into_iter().chain(order))?;
+    Ok(out.py().detach(|| kernel(&slots, filled))?)
 }
 
 /// The arrays of a layout as the kernels want them.

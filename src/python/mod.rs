@@ -13,9 +13,12 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::layout::{attention_mask, offsets_from_lengths, pack_starts, positions, segment_ids};
+    use super::layout::{
+        attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,
+        segment_ids,
+    };
     #[pymodule_export]
-    use super::place::{array_lengths, concat_arrays, place};
+    use super::place::{array_lengths, can_cast, concat_arrays, place};
 
     use pyo3::prelude::*;
 

@@ -1,6 +1,8 @@
 //! Bindings of `place`.
 
-use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use std::mem::MaybeUninit;
+
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -10,13 +12,10 @@ use super::layout::slots;
 use crate::cast::Cast;
 use crate::layout::Slots;
 use crate::offsets;
-use crate::place::{self as kernel, Mover, Part, Rows};
+use crate::place::{self as kernel, Mover, Part};
 
 /// The one row of an array that is a row itself.
 const WHOLE: &[i64] = &[0];
-
-/// How far ahead to ask for array headers: enough to hide a cache miss behind the rows between.
-const AHEAD: usize = 12;
 
 /// A part as Python passes it: `(values, begins)`, or an array that is one row.
 struct PyPart<'py> {
@@ -47,24 +46,55 @@ pub fn place<'py>(
     out: &Array<'py>,
 ) -> PyResult<()> {
     let item = fill.len() * out.dtype().itemsize();
+    let fill_array = fill;
     let fill = array::bytes("fill", fill)?;
     let parts = snapshot(parts)?.as_slice().iter().map(PyPart::new).collect::<PyResult<Vec<_>>>()?;
     let mover = one_mover(&parts, out)?;
-    let mut sources = Vec::with_capacity(parts.len());
-    for part in &parts {
+    let written = array::bytes("out", out)?.len();
+    let slots = slots(starts, lengths, order, written.checked_div(item).unwrap_or(0))?;
+    let rows = source_rows(&parts, slots.lengths, mover.source_item(item))?;
+    let inputs = parts.iter().flat_map(|part| [&part.values].into_iter().chain(&part.begins));
+    let inputs = inputs.chain([starts, lengths, fill_array]).chain(order);
+    let written = array::out_bytes("out", out, inputs)?;
+    fill_out(py, &rows, &slots, fill, mover, written)
+}
+
+/// The rows of all parts.
+fn source_rows<'a>(parts: &'a [PyPart<'_>], mut lengths: &'a [i64], item: usize) -> PyResult<Vec<&'a [u8]>> {
+    let mut rows = Vec::with_capacity(lengths.len());
+    for part in parts {
         let begins = part.begins.as_ref().map_or(Ok(WHOLE), |begins| array::int64s("begins", begins))?;
-        sources.push(Part { bytes: array::bytes("parts", &part.values)?, begins });
+        let bytes = array::bytes("parts", &part.values)?;
+        let (own, others) = lengths.split_at(begins.len().min(lengths.len()));
+        lengths = others;
+        Part { bytes, item, begins, lengths: own }.append_to(&mut rows)?;
     }
-    let source_item = match mover {
-        Mover::Copy => item,
-        Mover::Cast(cast) => item / cast.to_size() * cast.from_size(),
-    };
-    let inputs = sources.iter().map(|part| part.bytes).chain([fill]).collect::<Vec<_>>();
-    let size = array::bytes("out", out)?.len();
-    let slots = slots(starts, lengths, order, size.checked_div(item).unwrap_or(0))?;
-    let written = array::out_bytes("out", out, &inputs)?;
-    let run = || kernel::place(&Rows::new(sources, source_item), &slots, fill, mover, written);
-    Ok(if size < DETACH_BYTES { run() } else { py.detach(run) }?)
+    Ok(rows)
+}
+
+/// Runs the kernel, without the GIL where that pays.
+fn fill_out(
+    py: Python<'_>,
+    rows: &[&[u8]],
+    slots: &Slots<'_>,
+    fill: &[u8],
+    mover: Mover,
+    out: &mut [MaybeUninit<u8>],
+) -> PyResult<()> {
+    let bytes = out.len();
+    let mut run = || kernel::place(rows, slots, fill, mover, out);
+    Ok(if bytes < DETACH_BYTES { run() } else { py.detach(run) }?)
+}
+
+/// Whether `place` casts between two dtypes, checked.
+#[pyfunction]
+#[pyo3(signature = (from_, to, /))]
+pub fn can_cast(from_: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) -> bool {
+    cast_between(from_, to).is_some()
+}
+
+fn cast_between(from: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) -> Option<Cast> {
+    Cast::new(array::dtype(from)?, array::dtype(to)?)
 }
 
 /// Lengths of rows that are C-contiguous arrays of one dtype and inner shape; `None` if they are not.
@@ -74,7 +104,7 @@ pub fn array_lengths<'py>(py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult
     let rows = snapshot(rows)?;
     let Some((_, lengths)) = array_rows(&rows)? else { return Ok(None) };
     let out = array::fresh::<i64>(py, lengths.len())?;
-    array::out_slice::<i64>("lengths", &out)?.write_copy_of_slice(&lengths);
+    array::out_slice::<i64>("lengths", &out, [])?.write_copy_of_slice(&lengths);
     Ok(Some(out))
 }
 
@@ -86,42 +116,39 @@ pub fn concat_arrays<'py>(
     rows: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(Array<'py>, Array<'py>)>> {
     let rows = snapshot(rows)?;
-    let Some((parts, lengths)) = array_rows(&rows)? else { return Ok(None) };
+    let Some((slices, lengths)) = array_rows(&rows)? else { return Ok(None) };
     let first = rows.get_item(0)?.cast_into::<PyUntypedArray>()?;
     let item = first.shape()[1..].iter().product::<usize>() * first.dtype().itemsize();
     let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
-    offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets)?)?;
+    offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets, [])?)?;
     let starts = &array::int64s("offsets", &offsets)?[..lengths.len()];
     let size = offsets::total(&lengths)? as usize;
     let shape = PyTuple::new(py, [&[size], &first.shape()[1..]].concat())?;
     let values = array::empty(py, shape, first.dtype())?;
     let slots = Slots { starts, lengths: &lengths, order: None, size };
-    let written = array::out_bytes("values", &values, &[])?;
-    let fill = vec![0; item];
-    let bytes = written.len();
-    let run = || kernel::place(&Rows::new(parts, item), &slots, &fill, Mover::Copy, written);
-    if bytes < DETACH_BYTES { run() } else { py.detach(run) }?;
+    let written = array::out_bytes("values", &values, [])?;
+    fill_out(py, &slices, &slots, &vec![0; item], Mover::Copy, written)?;
     Ok(Some((values, offsets)))
 }
 
-/// Each row as a part of its own, with its length; `None` unless rows are alike (and there are some).
-fn array_rows<'a>(rows: &'a Bound<'_, PyTuple>) -> PyResult<Option<(Vec<Part<'a>>, Vec<i64>)>> {
+/// The bytes and the length of each row.
+type ArrayRows<'a> = (Vec<&'a [u8]>, Vec<i64>);
+
+/// The bytes and the length of each row; `None` unless rows are alike (and there are some).
+fn array_rows<'a>(rows: &'a Bound<'_, PyTuple>) -> PyResult<Option<ArrayRows<'a>>> {
     let objects = rows.as_slice();
     let Some(Ok(first)) = objects.first().map(|row| row.cast::<PyUntypedArray>()) else { return Ok(None) };
     let row_type = RowType::of(first)?;
     let item = first.dtype().itemsize() * first.shape().iter().skip(1).product::<usize>();
-    let mut parts = Vec::with_capacity(objects.len());
+    let mut slices = Vec::with_capacity(objects.len());
     let mut lengths = Vec::with_capacity(objects.len());
-    for (i, object) in objects.iter().enumerate() {
-        if let Some(ahead) = objects.get(i + AHEAD) {
-            array::prefetch(ahead);
-        }
+    for object in array::prefetched(objects) {
         let Ok(row) = object.cast::<PyUntypedArray>() else { return Ok(None) };
         let Some(bytes) = array::fitting_bytes(&row_type, row, item) else { return Ok(None) };
-        parts.push(Part { bytes, begins: WHOLE });
+        slices.push(bytes);
         lengths.push(row.shape()[0] as i64);
     }
-    Ok(Some((parts, lengths)))
+    Ok(Some((slices, lengths)))
 }
 
 /// The rows as a tuple, which no other thread can change while their memory is in use.
@@ -141,8 +168,7 @@ fn one_mover(parts: &[PyPart<'_>], out: &Array<'_>) -> PyResult<Mover> {
         let found = if from.is_equiv_to(&to) {
             Mover::Copy
         } else {
-            let cast = array::dtype(&from).zip(array::dtype(&to)).and_then(|(from, to)| Cast::new(from, to));
-            let Some(cast) = cast else {
+            let Some(cast) = cast_between(&from, &to) else {
                 return Err(PyTypeError::new_err(format!("cannot place {from} rows in a {to} output")));
             };
             Mover::Cast(cast)

@@ -1,0 +1,69 @@
+"""Kernels. Private: the functions of `rollkit` check what their arguments mean; these what is sound."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: Final[str]
+build_profile: Final[str]
+
+_Int64s = NDArray[np.int64]
+_Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
+
+def array_lengths(rows: list[Any] | tuple[Any, ...], /) -> _Int64s | None:
+    """Lengths of rows that are C-contiguous arrays of one dtype and inner shape, or None."""
+
+def attention_mask(
+    starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.uint8]
+) -> None:
+    """Write 1 where a row is, 0 in gaps."""
+
+def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
+    """Whether `place` casts between two dtypes, checked."""
+
+def check_layout(
+    starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, size: int
+) -> None:
+    """Check that rows lie in an output of `size` elements, are disjoint, and sorted by `order`."""
+
+def check_offsets(offsets: _Int64s, available: int, /) -> None:
+    """Check that offsets start at 0 or above, never fall, and stay within `available` elements."""
+
+def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _Int64s] | None:
+    """Join rows as in `array_lengths`: (values, offsets), or None."""
+
+def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
+    """Offsets [0, l0, l0 + l1, …]."""
+
+def pack_starts(lengths: _Int64s, bins: _Int64s, /, *, width: int, align: int) -> _Int64s:
+    """Starts of rows that fill bins of `width` elements in input order, each aligned."""
+
+def place(
+    parts: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
+    starts: _Int64s,
+    lengths: _Int64s,
+    order: _Int64s | None,
+    /,
+    *,
+    fill: NDArray[Any],
+    out: NDArray[Any],
+) -> None:
+    """Write rows to `out` at `starts`, and one element's `fill` everywhere else."""
+
+def positions(
+    starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]
+) -> None:
+    """Write 0, 1, 2, … within each row, 0 in gaps."""
+
+def segment_ids(
+    starts: _Int64s,
+    lengths: _Int64s,
+    order: _Int64s | None,
+    /,
+    *,
+    width: int,
+    out: NDArray[np.int32],
+) -> None:
+    """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
