@@ -4,6 +4,7 @@
 mod array;
 mod error;
 mod layout;
+mod list;
 mod place;
 
 use pyo3::prelude::*;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::layout::{attention_mask, offsets_from_lengths, pack_starts, positions, segment_ids};
+    #[pymodule_export]
+    use super::list::from_lists;
     #[pymodule_export]
     use super::place::{array_lengths, concat_arrays, place};
 
