@@ -34,6 +34,11 @@ def check_offsets(offsets: _Int64s, available: int, /) -> None:
 def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _Int64s] | None:
     """Join rows as in `array_lengths`: (values, offsets), or None."""
 
+def from_lists(
+    rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /
+) -> tuple[NDArray[Any], _Int64s]:
+    """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
+
 def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
     """Offsets [0, l0, l0 + l1, …]."""
 

@@ -4,6 +4,7 @@
 mod array;
 mod error;
 mod layout;
+mod list;
 mod place;
 
 use pyo3::prelude::*;
@@ -17,6 +18,8 @@ mod _native {
         attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,
         segment_ids,
     };
+    #[pymodule_export]
+    use super::list::from_lists;
     #[pymodule_export]
     use super::place::{array_lengths, can_cast, concat_arrays, place};
 
