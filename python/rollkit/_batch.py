@@ -256,8 +256,7 @@ class _Sources:
         responses = tokens.pop(main)
         if prompts is not None and len(prompts.lengths) != len(responses.lengths):
             raise ValueError(
-                f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has "
-                f"{len(responses.lengths)}"
+                f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {len(responses.lengths)}"
             )
         return cls(prompts, responses, tokens, rows)
 

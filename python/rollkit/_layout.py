@@ -229,7 +229,8 @@ class Layout:
         if (starts[1:] >= starts[:-1]).all():
             return None
         # Of rows with one start, all but the last are empty: they come first.
-        return np.lexsort((self.lengths, self.starts))
+        order: Int64s = np.lexsort((self.lengths, self.starts))
+        return order
 
     @property
     def size(self) -> int:

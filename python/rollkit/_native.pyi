@@ -23,9 +23,7 @@ def attention_mask(
 def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
     """Whether `place` casts between two dtypes, checked."""
 
-def check_layout(
-    starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, size: int
-) -> None:
+def check_layout(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, size: int) -> None:
     """Check that rows lie in an output of `size` elements, are disjoint, and sorted by `order`."""
 
 def check_offsets(offsets: _Int64s, available: int, /) -> None:
@@ -34,9 +32,7 @@ def check_offsets(offsets: _Int64s, available: int, /) -> None:
 def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _Int64s] | None:
     """Join rows as in `array_lengths`: (values, offsets), or None."""
 
-def from_lists(
-    rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /
-) -> tuple[NDArray[Any], _Int64s]:
+def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
 def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
@@ -57,9 +53,7 @@ def place(
 ) -> None:
     """Write rows to `out` at `starts`, and one element's `fill` everywhere else."""
 
-def positions(
-    starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]
-) -> None:
+def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
     """Write 0, 1, 2, … within each row, 0 in gaps."""
 
 def segment_ids(

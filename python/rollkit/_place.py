@@ -194,9 +194,7 @@ def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
         raise ValueError("parts is empty; concat needs at least one part")
     for i, part in enumerate(parts):
         if not isinstance(part, Ragged | Rollouts) or type(part) is not type(parts[0]):
-            raise TypeError(
-                f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}"
-            )
+            raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}")
     if isinstance(parts[0], Ragged):
         return _end_to_end(Parts.join([Parts.of(part) for part in parts]), out)
     if out is not None:
@@ -216,9 +214,7 @@ def cast(ragged: Ragged, dtype: np.dtype[Any]) -> Ragged:
     return _end_to_end(Parts.of(ragged), dtype=dtype)
 
 
-def _end_to_end(
-    parts: Parts, out: AnyArray | None = None, dtype: np.dtype[Any] | None = None
-) -> Ragged:
+def _end_to_end(parts: Parts, out: AnyArray | None = None, dtype: np.dtype[Any] | None = None) -> Ragged:
     layout = Layout.concat(parts.lengths)
     values = place_parts(parts, layout, 0, dtype=dtype, out=out)
     return _trusted(values, np.append(layout.starts, layout.size))

@@ -49,7 +49,7 @@ class Ragged:
         object.__setattr__(self, "offsets", offsets)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Any], dtype: DTypeLike | None = None) -> Ragged:
+    def from_rows(cls, rows: Sequence[Any] | AnyArray, dtype: DTypeLike | None = None) -> Ragged:
         """Join rows into one array, in one write.
 
         Args:
@@ -262,9 +262,7 @@ def row_indices(indices: ArrayLike, count: int) -> Int64s:
     return np.where(rows < 0, rows + count, rows)
 
 
-def _from_lists(
-    rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None
-) -> tuple[AnyArray, Int64s]:
+def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
     try:
         return _native.from_lists(rows, dtype)
     except TypeError:

@@ -45,8 +45,7 @@ class Rollouts:
         for name, count in counts.items():
             if first is not None and count != counts[first]:
                 raise ValueError(
-                    f"columns must have equal row counts: {name!r} has {count}, {first!r} has "
-                    f"{counts[first]}"
+                    f"columns must have equal row counts: {name!r} has {count}, {first!r} has {counts[first]}"
                 )
         object.__setattr__(self, "columns", columns)
 
@@ -108,9 +107,7 @@ class Rollouts:
         for i, part in enumerate(parts):
             if part.columns.keys() != first.columns.keys():
                 odd = sorted(part.columns.keys() ^ first.columns.keys())
-                raise ValueError(
-                    f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}"
-                )
+                raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
         filled = [part for part in parts if len(part)] or [first]
         columns: dict[str, Column] = {}
         for name in first.columns:
@@ -225,7 +222,9 @@ def is_rows(column: Any) -> bool:
     if isinstance(column, np.ndarray):
         return column.ndim > 1 or (column.dtype == object and is_rows(column.tolist()))
     first = next((row for row in column if row is not None), None)
-    return is_array(first) and np.ndim(first) > 0 or isinstance(first, list | tuple)
+    if is_array(first):
+        return bool(as_array(first).ndim)
+    return isinstance(first, list | tuple)
 
 
 def _from_array(found: AnyArray, field: Field | None) -> Column:

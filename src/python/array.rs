@@ -170,7 +170,7 @@ pub fn prefetched<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> impl Iterator<It
 
 /// Asks for `lines` cache lines from `address` on.
 #[inline]
-fn prefetch(address: *const i8, lines: usize) {
+pub fn prefetch(address: *const i8, lines: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in 0..lines {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -61,7 +61,7 @@ pub fn from_lists<'py>(
         )));
     };
     let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
-    offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets)?)?;
+    offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets, [])?)?;
     let total = offsets::total(&lengths)? as usize;
     let values = array::empty(py, PyTuple::new(py, [&[total], &inner[..]].concat())?, descr)?;
     match dtype {
@@ -276,7 +276,7 @@ fn fill<T: Scalar>(
     inner: &[usize],
     values: &Array<'_>,
 ) -> PyResult<()> {
-    let mut rest = array::out_slice::<T>("values", values)?;
+    let mut rest = array::out_slice::<T>("values", values, [])?;
     let size = inner.iter().product::<usize>();
     for (row, (object, &length)) in rows.as_slice().iter().zip(lengths).enumerate() {
         let (out, after) = rest.split_at_mut(length as usize * size);
@@ -347,7 +347,7 @@ fn fill_flat<T: Scalar>(object: &Bound<'_, PyAny>, out: &mut [MaybeUninit<T>], a
 fn read<T: Scalar>(objects: &[Bound<'_, PyAny>], out: &mut [MaybeUninit<T>]) -> usize {
     for (i, (object, slot)) in objects.iter().zip(&mut *out).enumerate() {
         if let Some(ahead) = objects.get(i + AHEAD) {
-            array::prefetch(ahead);
+            array::prefetch(ahead.as_ptr().cast(), 1);
         }
         let object = object.as_ptr();
         // SAFETY: the object is alive, and its type is looked at before its memory is read as that type.
