@@ -322,7 +322,8 @@ class Layout:
 
     def _output(self, out: NDArray[Any] | None, dtype: type[np.generic]) -> NDArray[Any]:
         if out is None:
-            return np.empty(self.shape, dtype)
+            fresh: NDArray[Any] = np.empty(self.shape, dtype)
+            return fresh
         return checked_out(out, self.shape, np.dtype(dtype))
 
     def __len__(self) -> int:

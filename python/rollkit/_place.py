@@ -221,7 +221,7 @@ def _end_to_end(parts: Parts, out: AnyArray | None = None, dtype: np.dtype[Any] 
 
 
 def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-    if dtype == bool and values.dtype.kind in "iu":
+    if dtype.kind == "b" and values.dtype.kind in "iu":
         if values.size and (values.min() < 0 or values.max() > 1):
             raise OverflowError(f"cannot cast {values.dtype} to bool: there are values other than 0 and 1")
     elif values.dtype.kind not in "iub" and dtype.kind in "iub":

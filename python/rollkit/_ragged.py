@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -150,7 +151,7 @@ class Ragged:
 
     def __iter__(self) -> Iterator[AnyArray]:
         bounds = self.offsets.tolist()
-        return (self.values[a:b] for a, b in zip(bounds, bounds[1:], strict=False))
+        return (self.values[a:b] for a, b in pairwise(bounds))
 
     @overload
     def __getitem__(self, index: int) -> AnyArray: ...
