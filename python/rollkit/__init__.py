@@ -17,6 +17,7 @@ from rollkit._place import place as place
 from rollkit._place import take as take
 from rollkit._ragged import Ragged as Ragged
 from rollkit._rollouts import Rollouts as Rollouts
+from rollkit._steps import merge_steps as merge_steps
 
 __all__ = [
     "Batch",
@@ -25,6 +26,7 @@ __all__ = [
     "Rollouts",
     "__version__",
     "concat",
+    "merge_steps",
     "pack",
     "pad",
     "place",

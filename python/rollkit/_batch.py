@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit._check import AnyArray, Int64s
-from rollkit._fields import FIELDS, narrow
+from rollkit._fields import narrow
 from rollkit._layout import Layout
 from rollkit._place import Parts, place_parts, take
 from rollkit._ragged import Ragged
-from rollkit._rollouts import Rollouts, as_column, is_rows, token_columns
-
-Source = Rollouts | Mapping[str, Any]
-"""Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors."""
+from rollkit._sources import Source, Sources
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +170,7 @@ def pack(
         >>> batch["segment_ids"]
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
-    sources = _Sources.of(rollouts)
+    sources = Sources.of(rollouts)
     if layout is None:
         if capacity is None:
             raise TypeError("pack needs a capacity, or a layout")
@@ -219,105 +216,13 @@ def pad(
         array([[1, 1, 1],
                [0, 1, 1]], dtype=uint8)
     """
-    sources = _Sources.of(rollouts)
+    sources = Sources.of(rollouts)
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, attention_mask=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
-    """The columns of all sources, rows counted through."""
-
-    prompts: Parts | None
-    responses: Parts
-    tokens: dict[str, Parts]
-    rows: dict[str, Any]
-
-    @classmethod
-    def of(cls, rollouts: Source | Sequence[Source]) -> _Sources:
-        sources = [rollouts] if isinstance(rollouts, Rollouts | Mapping) else list(rollouts)
-        if not sources:
-            raise ValueError("rollouts is empty; give at least one part")
-        columns = [_columns(i, source) for i, source in enumerate(sources)]
-        tokens: dict[str, Parts] = {}
-        rows: dict[str, Any] = {}
-        for name in columns[0]:
-            found = [part[name] for part in columns]
-            if all(map(is_rows, found)):
-                tokens[name] = _named_parts(name, found)
-            else:
-                rows[name] = _joined_rows(name, found)
-        prompts = tokens.pop("prompt_token_ids", None)
-        main = "response_ids" if "response_ids" in tokens else "input_ids"
-        if main not in tokens:
-            raise ValueError("rollouts need a column 'response_ids' (or 'input_ids') of token ids")
-        if main == "input_ids" and prompts is not None:
-            raise ValueError("'input_ids' holds whole sequences; 'prompt_token_ids' goes with 'response_ids'")
-        responses = tokens.pop(main)
-        if prompts is not None and len(prompts.lengths) != len(responses.lengths):
-            raise ValueError(
-                f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {len(responses.lengths)}"
-            )
-        return cls(prompts, responses, tokens, rows)
-
-    @property
-    def prompt_lengths(self) -> Int64s:
-        if self.prompts is None:
-            return np.zeros_like(self.responses.lengths)
-        return self.prompts.lengths
-
-    @property
-    def lengths(self) -> Int64s:
-        """Tokens of each rollout: prompt and response."""
-        return self.prompt_lengths + self.responses.lengths
-
-
-def _columns(index: int, source: Source) -> dict[str, Any]:
-    if isinstance(source, Rollouts):
-        return dict(source.columns)
-    if not isinstance(source, Mapping):
-        raise TypeError(
-            f"rollouts must be Rollouts or GeneratorOutput-shaped dicts; part {index} is "
-            f"{type(source).__name__}"
-        )
-    return token_columns(source)
-
-
-def _named_parts(name: str, found: Sequence[Any]) -> Parts:
-    """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
-    known = FIELDS.get(name)
-    dtype = None if known is None else known.dtype
-    parts = []
-    for column in found:
-        try:
-            parts.append(Parts.of(column, dtype))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"column {name!r}: {error}") from None
-    dtypes = {part.dtype for part in parts}
-    if len(dtypes) > 1:
-        wanted = narrow(name, np.result_type(*dtypes))
-        parts = [_cast(part, wanted) for part in parts]
-    return Parts.join(parts)
-
-
-def _cast(parts: Parts, dtype: np.dtype[Any]) -> Parts:
-    """Parts of this dtype, so that the rows of several count through in one call of the kernel."""
-    if parts.dtype == dtype:
-        return parts
-    layout = Layout.concat(parts.lengths)
-    values = place_parts(parts, layout, 0, dtype=dtype)
-    return Parts.of(Ragged(values, np.append(layout.starts, layout.size)))
-
-
-def _joined_rows(name: str, found: Sequence[Any]) -> Any:
-    columns = [as_column(name, column) for column in found]
-    if all(isinstance(column, np.ndarray) for column in columns):
-        return columns[0] if len(columns) == 1 else np.concatenate(columns)
-    return [entry for column in columns for entry in column]
-
-
 def _fill(
-    sources: _Sources,
+    sources: Sources,
     layout: Layout,
     pad_id: int,
     fills: Mapping[str, Any],
@@ -342,7 +247,7 @@ def _fill(
         arrays["input_ids"] = placed("input_ids", sources.responses, responses, pad_id)
     else:
         # Prompts and responses are rows of one call: 0 to rows - 1, and rows to 2 × rows - 1.
-        tokens = Parts.join([sources.prompts, _cast(sources.responses, sources.prompts.dtype)])
+        tokens = Parts.join([sources.prompts, sources.responses.astype(sources.prompts.dtype)])
         arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
     arrays["segment_ids"] = layout.segment_ids(memory.array("segment_ids", layout.shape, np.dtype(np.int32)))
     arrays["positions"] = layout.positions(memory.array("positions", layout.shape, np.dtype(np.int32)))
@@ -351,7 +256,9 @@ def _fill(
             memory.array("attention_mask", layout.shape, np.dtype(np.uint8))
         )
     for name, parts in sources.tokens.items():
-        where = _where(name, parts.lengths, layout, prompts, responses)
+        where = {"prompt": prompts, "response": responses}.get(sources.level(name))
+        if where is None:
+            where = layout.spans(0, parts.lengths)
         arrays[name] = placed(name, parts, where, fills.get(name, 0))
     rows = dict(sources.rows)
     if "rewards" in rows:
@@ -377,28 +284,6 @@ class _Memory:
             spare = np.empty(size, dtype)
         self.flat[name] = spare
         return spare[:size].reshape(shape)
-
-
-def _where(name: str, lengths: Int64s, layout: Layout, prompts: Layout, responses: Layout) -> Layout:
-    """The layout of a token column: that of the part of the rollout it has an element for."""
-    known = FIELDS.get(name)
-    if known is not None and known.short:
-        missing = layout.row_lengths - lengths
-        if ((missing == 0) | (missing == 1)).all():
-            return layout.spans(0, lengths)
-        row = int(np.flatnonzero((missing != 0) & (missing != 1))[0])
-        raise ValueError(
-            f"column {name!r}: row {row} has {lengths[row]} elements for {layout.row_lengths[row]} "
-            "tokens; expected one per token, the last may be missing"
-        )
-    for where in (responses, layout, prompts):
-        if np.array_equal(lengths, where.row_lengths):
-            return where
-    row = int(np.flatnonzero(lengths != responses.row_lengths)[0])
-    raise ValueError(
-        f"column {name!r}: row {row} has {lengths[row]} elements; its prompt has "
-        f"{prompts.row_lengths[row]} tokens, its response {responses.row_lengths[row]}"
-    )
 
 
 def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._binpack import plan_bins
@@ -107,7 +107,8 @@ class Layout:
         wide = _round_up(wide, _check.positive("multiple_of", multiple_of))
         starts = np.arange(len(lengths), dtype=np.int64) * wide
         if side == "left":
-            starts += wide - lengths
+            # An empty row starts where its line does: where it ends, the next line starts.
+            starts += np.where(lengths == 0, 0, wide - lengths)
         return cls((len(lengths), wide), starts, lengths, lengths)
 
     @classmethod
@@ -202,9 +203,9 @@ class Layout:
                 f"{first[row] + wanted[row]} are no part of it"
             )
         kept = np.clip(self.lengths - first, 0, wanted)
-        # A part that was cut off whole has no place; an empty one keeps its own, at the row's end at most.
+        # A part that was cut off whole has no place; an empty one starts where its row does.
         present = (self.starts != ABSENT) & ((kept > 0) | (wanted == 0))
-        starts = np.where(present, self.starts + np.minimum(first, self.lengths), ABSENT)
+        starts = np.where(present, self.starts + np.where(kept > 0, first, 0), ABSENT)
         return Layout(self.shape, starts, np.where(present, kept, 0), wanted)
 
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
@@ -320,10 +321,9 @@ class Layout:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
         return rows[(starts >= line * self.width) & (starts < (line + 1) * self.width)]
 
-    def _output(self, out: NDArray[Any] | None, dtype: type[np.generic]) -> NDArray[Any]:
+    def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
         if out is None:
-            fresh: NDArray[Any] = np.empty(self.shape, dtype)
-            return fresh
+            return np.empty(self.shape, dtype)
         return checked_out(out, self.shape, np.dtype(dtype))
 
     def __len__(self) -> int:

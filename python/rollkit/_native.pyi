@@ -35,6 +35,16 @@ def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
+def joined_steps(
+    prompts: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
+    prompt_lengths: _Int64s,
+    responses: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
+    response_lengths: _Int64s,
+    first: NDArray[np.bool_],
+    /,
+) -> NDArray[np.bool_]:
+    """Whether each step's prompt begins with the prompt and response before, `first` ones never."""
+
 def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
     """Offsets [0, l0, l0 + l1, …]."""
 

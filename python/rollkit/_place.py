@@ -51,6 +51,28 @@ class Parts:
                 return cls(list(arrays), lengths, first.dtype, first.shape[1:])
         return cls.of(Ragged.from_rows(rows, dtype))
 
+    def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
+        """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
+        buffers: list[AnyArray | tuple[AnyArray, Int64s]] = []
+        row = 0
+        for buffer in self.buffers:
+            if isinstance(buffer, tuple):
+                values, firsts = buffer
+                buffers.append((values, firsts + begins[row : row + len(firsts)]))
+                row += len(firsts)
+            else:
+                buffers.append(buffer[begins[row] : begins[row] + lengths[row]])
+                row += 1
+        return Parts(buffers, lengths, self.dtype, self.inner)
+
+    def astype(self, dtype: np.dtype[Any]) -> Parts:
+        """Parts of this dtype, so that the rows of several count through in one call of the kernel."""
+        if self.dtype == dtype:
+            return self
+        layout = Layout.concat(self.lengths)
+        values = place_parts(self, layout, 0, dtype=dtype)
+        return Parts([(values, layout.starts)], self.lengths, dtype, self.inner)
+
     def cast_by_numpy(self, dtype: np.dtype[Any]) -> Parts:
         """Cast what the kernel cannot (float16, bfloat16, fp8, to bool), one copy of each buffer."""
         buffers: list[AnyArray | tuple[AnyArray, Int64s]] = [

@@ -18,12 +18,17 @@ use crate::place::{self as kernel, Mover, Part};
 const WHOLE: &[i64] = &[0];
 
 /// A part as Python passes it: `(values, begins)`, or an array that is one row.
-struct PyPart<'py> {
-    values: Array<'py>,
+pub struct PyPart<'py> {
+    pub values: Array<'py>,
     begins: Option<Array<'py>>,
 }
 
 impl<'py> PyPart<'py> {
+    /// All parts of a list or tuple.
+    pub fn all(parts: &Bound<'py, PyAny>) -> PyResult<Vec<Self>> {
+        snapshot(parts)?.as_slice().iter().map(Self::new).collect()
+    }
+
     fn new(part: &Bound<'py, PyAny>) -> PyResult<Self> {
         let Ok(pair) = part.cast::<PyTuple>() else {
             return Ok(Self { values: part.cast::<PyUntypedArray>()?.clone(), begins: None });
@@ -48,7 +53,7 @@ pub fn place<'py>(
     let item = fill.len() * out.dtype().itemsize();
     let fill_array = fill;
     let fill = array::bytes("fill", fill)?;
-    let parts = snapshot(parts)?.as_slice().iter().map(PyPart::new).collect::<PyResult<Vec<_>>>()?;
+    let parts = PyPart::all(parts)?;
     let mover = one_mover(&parts, out)?;
     let written = array::bytes("out", out)?.len();
     let slots = slots(starts, lengths, order, written.checked_div(item).unwrap_or(0))?;
@@ -60,7 +65,11 @@ pub fn place<'py>(
 }
 
 /// The rows of all parts.
-fn source_rows<'a>(parts: &'a [PyPart<'_>], mut lengths: &'a [i64], item: usize) -> PyResult<Vec<&'a [u8]>> {
+pub fn source_rows<'a>(
+    parts: &'a [PyPart<'_>],
+    mut lengths: &'a [i64],
+    item: usize,
+) -> PyResult<Vec<&'a [u8]>> {
     let mut rows = Vec::with_capacity(lengths.len());
     for part in parts {
         let begins = part.begins.as_ref().map_or(Ok(WHOLE), |begins| array::int64s("begins", begins))?;
