@@ -105,6 +105,22 @@ pub enum Error {
         /// What a bin holds.
         capacity: i64,
     },
+    /// A row is longer than a bin, and nothing was said about such rows.
+    Oversize {
+        /// The row.
+        row: usize,
+        /// Its length.
+        length: i64,
+        /// What a bin holds.
+        capacity: i64,
+    },
+    /// An option that is a word is none of those known.
+    UnknownName {
+        /// The argument at fault.
+        name: &'static str,
+        /// Its value.
+        got: String,
+    },
     /// A capacity, alignment or count that must be at least one is not.
     NotPositive {
         /// The argument at fault.
@@ -157,6 +173,13 @@ impl fmt::Display for Error {
             Self::RowTooLong { row, length, capacity } => {
                 write!(f, "row {row} has {length} elements, more than the capacity of {capacity}")
             }
+            Self::Oversize { row, length, capacity } => {
+                write!(
+                    f,
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\" or \"drop\""
+                )
+            }
+            Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
         }
     }

@@ -2,6 +2,7 @@
 //! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
 
 mod array;
+mod binpack;
 mod error;
 mod layout;
 mod list;
@@ -14,6 +15,8 @@ use pyo3::prelude::*;
 /// needed to be sound.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::binpack::plan_bins;
     #[pymodule_export]
     use super::layout::{
         attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,
