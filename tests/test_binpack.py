@@ -111,9 +111,7 @@ def test_takes_tensors() -> None:
 @pytest.mark.parametrize("oversize", OVERSIZE)
 def test_edges(algorithm: str, oversize: str) -> None:
     def plan(lengths: list[int], **more: Any) -> list[int]:
-        bins: list[int] = plan_bins(
-            lengths, 8, algorithm=algorithm, oversize=oversize, **more
-        ).tolist()
+        bins: list[int] = plan_bins(lengths, 8, algorithm=algorithm, oversize=oversize, **more).tolist()
         return bins
 
     assert plan([]) == []

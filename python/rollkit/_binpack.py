@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from rollkit import _native
+from rollkit import _check, _native
+from rollkit._check import Int64s
 
 ALGORITHMS: Final = ("first_fit_decreasing", "best_fit_decreasing", "first_fit", "next_fit")
 OVERSIZE: Final = ("raise", "truncate", "alone", "drop")
@@ -22,7 +21,7 @@ def plan_bins(
     align: int = 1,
     max_segments: int | None = None,
     oversize: str = "raise",
-) -> NDArray[np.int64]:
+) -> Int64s:
     """Pack rows into as few bins of `capacity` elements as a textbook algorithm needs.
 
     The bins are exactly those of the algorithm's quadratic loop, found in O(N log N): see
@@ -76,42 +75,10 @@ def plan_bins(
         G. Dósa, J. Sgall, "First fit bin packing: a tight analysis", STACS 2013.
     """
     return _native.plan_bins(
-        _lengths(lengths),
-        capacity=_positive("capacity", capacity),
-        algorithm=_choice("algorithm", algorithm, ALGORITHMS),
-        align=_positive("align", align),
-        max_segments=None if max_segments is None else _positive("max_segments", max_segments),
-        oversize=_choice("oversize", oversize, OVERSIZE),
+        _check.lengths("lengths", lengths),
+        capacity=_check.positive("capacity", capacity),
+        algorithm=_check.choice("algorithm", algorithm, ALGORITHMS),
+        align=_check.positive("align", align),
+        max_segments=None if max_segments is None else _check.positive("max_segments", max_segments),
+        oversize=_check.choice("oversize", oversize, OVERSIZE),
     )
-
-
-def _lengths(lengths: Any) -> NDArray[np.int64]:
-    found = np.asarray(lengths)
-    if found.size == 0 and not isinstance(lengths, np.ndarray):
-        found = found.astype(np.int64)  # NumPy makes float64 of an empty list
-    if found.ndim != 1:
-        raise ValueError(f"lengths must be one-dimensional, got shape {found.shape}")
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"lengths must hold integers, got {found.dtype}")
-    if found.dtype == np.uint64 and found.size and int(found.max()) >= 2**63:
-        raise OverflowError("lengths has values beyond int64")
-    found = np.ascontiguousarray(found, dtype=np.int64)
-    if found.size and (least := int(found.min())) < 0:
-        raise ValueError(f"lengths[{found.argmin()}] is {least}; lengths must be 0 or more")
-    return found
-
-
-def _positive(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
-    return number
-
-
-def _choice(name: str, value: Any, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-    return str(value)

@@ -229,9 +229,10 @@ class Layout:
         starts = self.starts[self.starts != ABSENT] if (self.starts == ABSENT).any() else self.starts
         if (starts[1:] >= starts[:-1]).all():
             return None
-        # Of rows with one start, all but the last are empty: they come first.
-        order: Int64s = np.lexsort((self.lengths, self.starts))
-        return order
+        if (self.lengths == 0).any():
+            # Of rows with one start, all but the last are empty: they come first.
+            return np.lexsort((self.lengths, self.starts)).astype(np.int64, copy=False)
+        return np.argsort(self.starts, kind="stable")
 
     @property
     def size(self) -> int:
@@ -316,14 +317,16 @@ class Layout:
         rows = np.arange(len(self)) if self.order is None else self.order
         starts = self.starts[rows]
         if line is None:
-            return rows[starts != ABSENT]
+            present: Int64s = rows[starts != ABSENT]
+            return present
         if not 0 <= line < self.size // max(self.width, 1):
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
         return rows[(starts >= line * self.width) & (starts < (line + 1) * self.width)]
 
     def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
         if out is None:
-            return np.empty(self.shape, dtype)
+            fresh: NDArray[Any] = np.empty(self.shape, dtype)
+            return fresh
         return checked_out(out, self.shape, np.dtype(dtype))
 
     def __len__(self) -> int:

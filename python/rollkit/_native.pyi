@@ -63,6 +63,18 @@ def place(
 ) -> None:
     """Write rows to `out` at `starts`, and one element's `fill` everywhere else."""
 
+def plan_bins(
+    lengths: _Int64s,
+    /,
+    *,
+    capacity: int,
+    algorithm: str,
+    align: int,
+    max_segments: int | None,
+    oversize: str,
+) -> _Int64s:
+    """The bin of each row; -1 for a dropped one."""
+
 def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
     """Write 0, 1, 2, … within each row, 0 in gaps."""
 

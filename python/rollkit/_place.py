@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit import _native
-from rollkit._check import AnyArray, Int64s, as_array, is_array
+from rollkit._check import AnyArray, Int64s, as_array
 from rollkit._layout import Layout, checked_out
 from rollkit._ragged import Ragged, _trusted
 
@@ -41,14 +41,15 @@ class Parts:
             buffer = (values, column.offsets[:-1])
             return cls([buffer], column.lengths, column.dtype, column.inner)
         rows = column if isinstance(column, list | tuple) else list(column)
+        if rows and isinstance(rows[0], np.ndarray):
+            lengths = _native.array_lengths(rows)  # None unless all rows are arrays, and alike
+            if lengths is not None:
+                return cls(list(rows), lengths, rows[0].dtype, rows[0].shape[1:])
         if any(isinstance(row, Ragged) for row in rows):
             return cls.join([cls.of(part if isinstance(part, Ragged) else [part], dtype) for part in rows])
-        if rows and is_array(rows[0]):
-            arrays = [as_array(row) for row in rows]
-            lengths = _native.array_lengths(arrays)
-            if lengths is not None:
-                first = arrays[0]
-                return cls(list(arrays), lengths, first.dtype, first.shape[1:])
+        arrays = [as_array(row) for row in rows]
+        if any(array is not row for array, row in zip(arrays, rows, strict=True)):
+            return cls.of(arrays, dtype)  # tensors: over the same memory
         return cls.of(Ragged.from_rows(rows, dtype))
 
     def spans(self, begins: Int64s, lengths: Int64s) -> Parts:

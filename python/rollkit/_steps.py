@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,9 @@ def merge_steps(rollouts: Source) -> Rollouts:
     known = prompts.lengths + responses.lengths
     observed = np.where(joined, prompts.lengths - _before(known), 0)
     ends = _native.offsets_from_lengths(observed + responses.lengths)
-    observations = Layout(ends[-1:], ends[:-1], observed, observed)
-    acted = Layout(ends[-1:], ends[:-1] + observed, responses.lengths, responses.lengths)
+    shape = (int(ends[-1]),)
+    observations = Layout(shape, ends[:-1], observed, observed)
+    acted = Layout(shape, ends[:-1] + observed, responses.lengths, responses.lengths)
     offsets = np.append(ends[firsts], ends[-1])
 
     seen = Parts.join([prompts.spans(_before(known) * joined, observed), responses])
@@ -96,7 +98,7 @@ def _first_steps(sources: Sources) -> NDArray[np.bool_]:
         first[1:] = np.asarray(sources.rows["is_last_step"], bool)[:-1]
     elif "trajectory_ids" in sources.rows:
         ids = sources.rows["trajectory_ids"]
-        first[1:] = [a != b for a, b in zip(ids[:-1], ids[1:], strict=True)]
+        first[1:] = [a != b for a, b in pairwise(ids)]
     else:
         raise ValueError(
             "merging needs a column 'is_last_step' or 'trajectory_ids', to know where trajectories end"

@@ -21,7 +21,7 @@ pub fn plan_bins<'py>(
     let options =
         Options { capacity, align, max_segments, algorithm: algorithm.parse()?, oversize: oversize.parse()? };
     let out = array::fresh::<i64>(py, lengths.len())?;
-    let bins = array::out_slice("bins", &out)?;
+    let bins = array::out_slice("bins", &out, [])?;
     py.detach(|| kernel::plan_bins(lengths, &options, bins))?;
     Ok(out)
 }
