@@ -2,7 +2,9 @@
 //! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
 
 mod array;
+mod decompress;
 mod error;
+mod jsonl;
 mod layout;
 mod place;
 
@@ -12,6 +14,10 @@ use pyo3::prelude::*;
 /// needed to be sound.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::decompress::Decompressor;
+    #[pymodule_export]
+    use super::jsonl::parse_jsonl;
     #[pymodule_export]
     use super::layout::{attention_mask, offsets_from_lengths, pack_starts, positions, segment_ids};
     #[pymodule_export]
