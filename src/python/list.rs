@@ -84,8 +84,8 @@ pub fn from_lists<'py>(
 trait Scalar: numpy::Element + Copy {
     const DTYPE: Dtype;
     fn from_int(value: i64) -> Option<Self>;
-    /// From an int beyond 64 bits, or one that is not exactly of type `int`.
-    fn from_any_int(value: &Bound<'_, PyAny>) -> Option<Self>;
+    /// From an int that is not an `i64`.
+    fn from_big_int(value: &Bound<'_, PyAny>) -> Option<Self>;
     /// `None` if the dtype holds no floats.
     fn from_float(value: f64) -> Option<Self>;
 }
@@ -97,7 +97,7 @@ macro_rules! integers {
             #[inline]
             #[allow(irrefutable_let_patterns)]
             fn from_int(value: i64) -> Option<Self> { Self::try_from(value).ok() }
-            fn from_any_int(value: &Bound<'_, PyAny>) -> Option<Self> { value.extract().ok() }
+            fn from_big_int(value: &Bound<'_, PyAny>) -> Option<Self> { value.extract().ok() }
             #[inline]
             fn from_float(_: f64) -> Option<Self> { None }
         }
@@ -113,8 +113,8 @@ impl Scalar for bool {
         u8::try_from(value).ok().filter(|&byte| byte <= 1).map(|byte| byte == 1)
     }
 
-    fn from_any_int(value: &Bound<'_, PyAny>) -> Option<Self> {
-        Self::from_int(value.extract().ok()?)
+    fn from_big_int(_: &Bound<'_, PyAny>) -> Option<Self> {
+        None
     }
 
     #[inline]
@@ -131,7 +131,7 @@ impl Scalar for f32 {
         Some(value as Self)
     }
 
-    fn from_any_int(value: &Bound<'_, PyAny>) -> Option<Self> {
+    fn from_big_int(value: &Bound<'_, PyAny>) -> Option<Self> {
         // Not by way of f64, which would round twice. 128 bits and a sign hold all that fits.
         let magnitude = value.abs().ok()?.extract::<u128>().ok()? as Self;
         let signed = if value.lt(0).ok()? { -magnitude } else { magnitude };
@@ -152,7 +152,7 @@ impl Scalar for f64 {
         Some(value as Self)
     }
 
-    fn from_any_int(value: &Bound<'_, PyAny>) -> Option<Self> {
+    fn from_big_int(value: &Bound<'_, PyAny>) -> Option<Self> {
         value.extract().ok()
     }
 
@@ -236,17 +236,18 @@ impl At<'_> {
 
     fn ragged(self, found: &Bound<'_, PyAny>, index: usize) -> PyErr {
         let (row, position) = (self.row, self.position.unwrap_or(index));
-        let inner = match self.inner {
-            [one] => format!("({one},)"),
-            more => format!("({})", more.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+        let wanted = match self.inner {
+            [] => "a number".to_owned(),
+            [one] => format!("inner shape ({one},)"),
+            more => {
+                format!("inner shape ({})", more.iter().map(usize::to_string).collect::<Vec<_>>().join(", "))
+            }
         };
         let found = match length(found) {
             Some(length) => format!("a {} of {length}", type_name(found)),
             None => shown(found),
         };
-        PyValueError::new_err(format!(
-            "row {row}, position {position}: inner shape {inner} expected, got {found}"
-        ))
+        PyValueError::new_err(format!("row {row}, position {position}: {wanted} expected, got {found}"))
     }
 
     fn not_a_number(self, found: &Bound<'_, PyAny>, index: usize) -> PyErr {
@@ -345,6 +346,7 @@ fn fill_flat<T: Scalar>(object: &Bound<'_, PyAny>, out: &mut [MaybeUninit<T>], a
 /// Runs no Python code and allocates nothing.
 #[inline]
 fn read<T: Scalar>(objects: &[Bound<'_, PyAny>], out: &mut [MaybeUninit<T>]) -> usize {
+    objects.iter().take(AHEAD).for_each(array::prefetch);
     for (i, (object, slot)) in objects.iter().zip(&mut *out).enumerate() {
         if let Some(ahead) = objects.get(i + AHEAD) {
             array::prefetch(ahead);
@@ -437,17 +439,33 @@ fn number<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Number<'py>>> {
     if object.is_instance_of::<PyInt>() {
         return Ok(Some(Number::Int(object.clone())));
     }
-    if object.is_instance_of::<PyFloat>() || object.is_instance(FLOATING.import(py, "numpy", "floating")?)? {
+    if object.is_instance_of::<PyFloat>() {
+        return Ok(Some(Number::Float(object.extract()?)));
+    }
+    if let Some(index) = index(object)? {
+        return Ok(Some(Number::Int(index)));
+    }
+    // NumPy's own types only: `__float__` alone would let arrays of one element pass.
+    if object.is_instance(FLOATING.import(py, "numpy", "floating")?)? {
         return Ok(Some(Number::Float(object.extract()?)));
     }
     if object.is_instance(BOOL.import(py, "numpy", "bool_")?)? {
-        return Ok(Some(Number::Int(object.is_truthy()?.into_pyobject(py)?.to_owned().into_any())));
+        return Ok(Some(Number::Int(PyInt::new(py, u8::from(object.is_truthy()?)).into_any())));
+    }
+    Ok(None)
+}
+
+/// The result of `__index__`, where there is one.
+fn index<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = object.py();
+    // SAFETY: `object` is alive.
+    if unsafe { ffi::PyIndex_Check(object.as_ptr()) } == 0 {
+        return Ok(None);
     }
     // SAFETY: `object` is alive, and the call returns a new reference or sets an exception.
-    let index = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyNumber_Index(object.as_ptr())) };
-    match index {
-        Ok(index) => Ok(Some(Number::Int(index))),
-        Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(None),
+    match unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyNumber_Index(object.as_ptr())) } {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => Ok(None), // as arrays say it
         Err(error) => Err(error),
     }
 }
@@ -459,9 +477,10 @@ fn slow<T: Scalar>(object: &Bound<'_, PyAny>, index: usize, at: At<'_>) -> PyRes
         return Err(at.ragged(object, index));
     }
     match number(object)? {
-        Some(Number::Int(value)) => {
-            T::from_any_int(&value).ok_or_else(|| at.out_of_range(&value, index, T::DTYPE))
-        }
+        Some(Number::Int(value)) => value
+            .extract()
+            .map_or_else(|_| T::from_big_int(&value), T::from_int)
+            .ok_or_else(|| at.out_of_range(&value, index, T::DTYPE)),
         Some(Number::Float(value)) => T::from_float(value)
             .ok_or_else(|| at.unwanted_float(PyFloat::new(object.py(), value).as_any(), index, T::DTYPE)),
         None => Err(at.not_a_number(object, index)),
