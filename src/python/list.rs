@@ -57,7 +57,7 @@ pub fn from_lists<'py>(
     };
     let Some(dtype) = array::dtype(&descr) else {
         return Err(PyTypeError::new_err(format!(
-            "lists cannot become {descr}; pass bool, an int or uint of 8 to 64 bits, float32 or float64 in native byte order"
+            "lists become bool, (u)int8 to (u)int64, float32 or float64 in native byte order, not {descr}"
         )));
     };
     let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
