@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from rollkit._native import from_lists
 
-INTS: list[np.dtype[Any]] = [
-    np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
-]
+INTS: list[np.dtype[Any]] = [np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)]
 FLOATS: list[np.dtype[Any]] = [np.dtype(np.float32), np.dtype(np.float64)]
 DTYPES = [np.dtype(np.bool_), *INTS, *FLOATS]
 
@@ -89,9 +87,7 @@ def test_flat_rows_equal_the_slow_way(data: st.DataObject, dtype: np.dtype[Any])
     np.testing.assert_array_equal(offsets, wanted_offsets)
 
 
-@given(
-    st.lists(st.integers() | st.floats() | st.booleans(), min_size=1), st.sampled_from(DTYPES[:-2])
-)
+@given(st.lists(st.integers() | st.floats() | st.booleans(), min_size=1), st.sampled_from(DTYPES[:-2]))
 def test_refusals_equal_the_slow_way(row: list[Any], dtype: np.dtype[Any]) -> None:
     errors: list[type[Exception] | None] = []
     for function in (from_lists, from_lists_slowly):
@@ -108,16 +104,12 @@ def test_range_edges(dtype: np.dtype[Any]) -> None:
     low, high = limits(dtype)
     assert from_lists([[low, high]], dtype)[0].tolist() == [low, high]
     for value in (low - 1, high + 1, low - 2**64, high + 2**64, -(2**127), 2**128):
-        with pytest.raises(
-            OverflowError, match=rf"row 1, position 1: {value} does not fit {dtype}"
-        ):
+        with pytest.raises(OverflowError, match=rf"row 1, position 1: {value} does not fit {dtype}"):
             from_lists([[], [0, value]], dtype)
 
 
 def test_ints_around_the_ends_of_digits() -> None:
-    borders = [
-        2**n + d for n in (0, 8, 15, 16, 29, 30, 31, 32, 45, 59, 60, 61, 62) for d in (-1, 0, 1)
-    ]
+    borders = [2**n + d for n in (0, 8, 15, 16, 29, 30, 31, 32, 45, 59, 60, 61, 62) for d in (-1, 0, 1)]
     row = [*borders, *(-x for x in borders), 2**63 - 1, -(2**63)]
     assert from_lists([row])[0].tolist() == row
     assert from_lists([row], np.dtype(np.float64))[0].tolist() == [float(x) for x in row]
@@ -193,9 +185,7 @@ def test_dtype_is_that_of_the_first_number(rows: Any, wanted: NDArray[Any]) -> N
     st.sampled_from(DTYPES),
     st.booleans(),
 )
-def test_nested_rows(
-    lengths: list[int], inner: list[int], dtype: np.dtype[Any], as_tuples: bool
-) -> None:
+def test_nested_rows(lengths: list[int], inner: list[int], dtype: np.dtype[Any], as_tuples: bool) -> None:
     values = np.arange(sum(lengths) * math.prod(inner)).astype(dtype).reshape(-1, *inner)
     rows = [part.tolist() for part in np.split(values, np.cumsum(lengths))[:-1]]
     got, offsets = from_lists(deep_tuple(rows) if as_tuples else rows, dtype)
@@ -326,8 +316,7 @@ FLOAT_HINT = "pass dtype=np.float32 (or another float dtype) or round it first"
             [[1]],
             "float16",
             TypeError,
-            "lists become bool, (u)int8 to (u)int64, float32 or float64 in native byte order, "
-            "not float16",
+            "lists become bool, (u)int8 to (u)int64, float32 or float64 in native byte order, not float16",
         ),
     ],
 )
@@ -337,9 +326,7 @@ def test_messages(rows: Any, dtype: str | None, error: type[Exception], message:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize(
-    "name", [">i4", ">f8", "float16", "complex64", "datetime64[s]", "O", "U3", "V4"]
-)
+@pytest.mark.parametrize("name", [">i4", ">f8", "float16", "complex64", "datetime64[s]", "O", "U3", "V4"])
 def test_unsupported_dtypes(name: str) -> None:
     with pytest.raises(TypeError, match=r"^lists become bool, .*, not "):
         from_lists([[1]], np.dtype(name))

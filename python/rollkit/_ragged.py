@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._check import AnyArray, Int64s, as_array, int64s, is_array
+
+LIST_DTYPES: Final = tuple(np.dtype(kind) for kind in ("?", *"bhilBHILfd"))
+"""The dtypes that lists of Python numbers go to without a detour."""
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -264,6 +267,10 @@ def row_indices(indices: ArrayLike, count: int) -> Int64s:
 
 
 def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
+    if dtype is not None and dtype not in LIST_DTYPES:
+        # float16, bfloat16, fp8: there are no Python numbers of that size, so NumPy rounds float64.
+        values, offsets = _native.from_lists(rows, np.dtype(np.float64))
+        return values.astype(dtype), offsets
     try:
         return _native.from_lists(rows, dtype)
     except TypeError:
@@ -311,7 +318,7 @@ def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
 
 def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
     try:
-        found = _native.from_lists([values], dtype)[0]
+        found = _from_lists([values], dtype)[0]
     except (OverflowError, TypeError, ValueError) as error:
         raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
     if len(found) == 0:

@@ -106,7 +106,7 @@ pub fn read_list<T: Scalar>(list: &Bound<'_, PyList>, out: &mut [MaybeUninit<T>]
 /// Converts exact ints, floats and bools until something else comes; returns how many were converted.
 /// Runs no Python code and allocates nothing.
 pub fn read<T: Scalar>(objects: &[Bound<'_, PyAny>], out: &mut [MaybeUninit<T>]) -> usize {
-    objects.iter().take(AHEAD).for_each(array::prefetch);
+    objects.iter().take(AHEAD).for_each(|object| array::prefetch(object.as_ptr().cast(), 1));
     for (i, (object, slot)) in objects.iter().zip(&mut *out).enumerate() {
         if let Some(ahead) = objects.get(i + AHEAD) {
             array::prefetch(ahead.as_ptr().cast(), 1);
