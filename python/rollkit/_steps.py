@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from rollkit._rollouts import Rollouts
 from rollkit._sources import Source, Sources
 
 
-def merge_steps(rollouts: Source) -> Rollouts:
+def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
     """Merge the turns of each trajectory into one row where each continues the one before.
 
     A turn joins the row before it if its prompt begins with that row's prompt and response. What its
