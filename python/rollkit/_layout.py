@@ -56,9 +56,7 @@ class Layout:
             raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
         for name in ("lengths", "row_lengths"):
             if len(getattr(self, name)) != len(self.starts):
-                raise ValueError(
-                    f"{name} has {len(getattr(self, name))} rows, starts has {len(self.starts)}"
-                )
+                raise ValueError(f"{name} has {len(getattr(self, name))} rows, starts has {len(self.starts)}")
         _native.check_layout(self.starts, self.lengths, self.order, size=self.size)
         if self.lengths is not self.row_lengths and (odd := self.lengths > self.row_lengths).any():
             row = int(odd.argmax())

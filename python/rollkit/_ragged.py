@@ -189,6 +189,8 @@ class Ragged:
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
 
+        Integers must fit; floats become floats of another size (too large ones infinite), never integers.
+
         Raises:
             OverflowError: a value does not fit; the message names row and position.
             TypeError: floats to integers.
@@ -246,6 +248,8 @@ def same_values(a: AnyArray, b: AnyArray) -> bool:
         # bfloat16, fp8 and structured dtypes have kind V, where isnan may not exist; equal bytes do.
         same = np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
         return same or (a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True))
+    if a.dtype.kind in "mM":
+        return np.array_equal(a, b, equal_nan=True)
     return np.array_equal(a, b)
 
 
