@@ -66,8 +66,13 @@ impl Slots<'_> {
             placed += length as usize;
         }
         // Disjoint rows can repeat in `order` only where they are empty, and then another is missing.
-        let wanted = self.starts.iter().zip(self.lengths).filter(|(start, _)| **start != ABSENT);
-        let wanted = wanted.map(|(_, length)| *length as usize).sum::<usize>();
+        let mut wanted = 0usize;
+        for (row, (&start, &length)) in self.starts.iter().zip(self.lengths).enumerate() {
+            if start != ABSENT {
+                let length = usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
+                wanted = wanted.saturating_add(length);
+            }
+        }
         same_count("order", placed, wanted)
     }
 }

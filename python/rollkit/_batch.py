@@ -230,6 +230,9 @@ def _fill(
     out: Batch | None,
     attention_mask: bool = False,
 ) -> Batch:
+    _check_plan(sources, layout)
+    if "input_ids" in fills:
+        raise ValueError("fills has 'input_ids', whose padding is pad_id")
     memory = _Memory(out)
     prompts = layout.spans(0, sources.prompt_lengths)
     responses = layout.spans(sources.prompt_lengths, sources.responses.lengths)
@@ -246,9 +249,18 @@ def _fill(
     if sources.prompts is None:
         arrays["input_ids"] = placed("input_ids", sources.responses, responses, pad_id)
     else:
+        both = {"prompt_token_ids": sources.prompts, "response_ids": sources.responses}
+        dtype = np.dtype(dtypes.get("input_ids", narrow("input_ids", sources.prompts.dtype)))
+        if sources.prompts.dtype != sources.responses.dtype:
+            both = {name: _cast(name, parts, dtype) for name, parts in both.items()}
         # Prompts and responses are rows of one call: 0 to rows - 1, and rows to 2 × rows - 1.
-        tokens = Parts.join([sources.prompts, sources.responses.astype(sources.prompts.dtype)])
-        arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
+        tokens = Parts.join(list(both.values()))
+        try:
+            arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
+        except (OverflowError, TypeError):
+            for name, parts in both.items():
+                _cast(name, parts, dtype)  # names the column and the row within it
+            raise
     arrays["segment_ids"] = layout.segment_ids(memory.array("segment_ids", layout.shape, np.dtype(np.int32)))
     arrays["positions"] = layout.positions(memory.array("positions", layout.shape, np.dtype(np.int32)))
     if attention_mask:
@@ -264,8 +276,27 @@ def _fill(
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
         where = _last_tokens(scalars, layout, responses)
-        arrays["rewards"] = placed("rewards", _one_each(scalars), where, 0.0)
+        arrays["rewards"] = placed("rewards", _one_each(scalars), where, fills.get("rewards", 0.0))
     return Batch(arrays, layout, sources.prompt_lengths, rows, memory.flat)
+
+
+def _check_plan(sources: Sources, layout: Layout) -> None:
+    """Check that a layout made before was made for these rollouts."""
+    got, wanted = sources.lengths, layout.row_lengths
+    if len(got) != len(wanted):
+        raise ValueError(f"there are {len(got)} rollouts, the layout has {len(wanted)} rows")
+    if (odd := got != wanted).any():
+        row = int(odd.argmax())
+        raise ValueError(
+            f"row {row} has {got[row]} tokens (prompt and response), the layout has {wanted[row]} for it"
+        )
+
+
+def _cast(name: str, parts: Parts, dtype: np.dtype[Any]) -> Parts:
+    try:
+        return parts.astype(dtype)
+    except (OverflowError, TypeError) as error:
+        raise type(error)(f"column {name!r}: {error}") from None
 
 
 class _Memory:
@@ -288,7 +319,7 @@ class _Memory:
 
 def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
     """One element per row, on its last token that is placed."""
-    if rewards.ndim != 1 or rewards.dtype.kind not in "biuf":
+    if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
     lost = (responses.row_lengths == 0) & (rewards != 0)
     if lost.any():

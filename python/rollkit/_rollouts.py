@@ -109,6 +109,7 @@ class Rollouts:
             if part.columns.keys() != first.columns.keys():
                 odd = sorted(part.columns.keys() ^ first.columns.keys())
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
+        # A column of no rows may be a list, for want of an entry that tells what it is.
         filled = [part for part in parts if len(part)] or [first]
         columns: dict[str, Column] = {}
         for name in first.columns:
@@ -117,7 +118,10 @@ class Rollouts:
                 kinds = sorted({type(column).__name__ for column in found})
                 raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
             if isinstance(found[0], Ragged):
-                columns[name] = concat(found)  # type: ignore[arg-type]
+                try:
+                    columns[name] = concat(found)  # type: ignore[arg-type]
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"column {name!r}: {error}") from None
             elif isinstance(found[0], list):
                 columns[name] = [entry for column in found for entry in column]
             else:
@@ -205,7 +209,7 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
         name: found
         for name, found in output.items()
         if isinstance(found, Ragged | list | tuple | np.ndarray) or is_array(found)
-        if name in FIELDS or len(found) == count
+        if name in FIELDS or (getattr(found, "ndim", None) != 0 and len(found) == count)
     }
 
 
@@ -298,5 +302,11 @@ def _same(a: Column, b: Column) -> bool:
     if isinstance(a, Ragged):
         return a.equals(b)
     if isinstance(a, list) or not isinstance(b, np.ndarray):
-        return isinstance(b, list) and a == b
+        return isinstance(b, list) and len(a) == len(b) and all(map(_same_entry, a, b))
     return a.dtype == b.dtype and a.shape == b.shape and same_values(a, b)
+
+
+def _same_entry(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return _same(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else False
+    return bool(a == b)

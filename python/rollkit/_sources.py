@@ -34,12 +34,20 @@ class Sources:
         columns = [_columns(i, source) for i, source in enumerate(sources)]
         tokens: dict[str, Parts] = {}
         rows: dict[str, Any] = {}
+        for i, part in enumerate(columns):
+            if part.keys() != columns[0].keys():
+                odd = ", ".join(map(repr, sorted(part.keys() ^ columns[0].keys())))
+                raise ValueError(f"rollouts[{i}] and rollouts[0] differ in columns: {odd}")
         for name in columns[0]:
             found = [part[name] for part in columns]
-            if all(map(is_rows, found)):
-                tokens[name] = _named_parts(name, found)
-            else:
-                rows[name] = _joined_rows(name, found)
+            if _per_token(name, found):
+                try:
+                    tokens[name] = _named_parts(name, found)
+                    continue
+                except (TypeError, ValueError):
+                    if name in FIELDS:
+                        raise  # others may be lists of texts or of objects, one per row
+            rows[name] = _joined_rows(name, found)
         prompts = tokens.pop("prompt_token_ids", None)
         main = "response_ids" if "response_ids" in tokens else "input_ids"
         if main not in tokens:
@@ -51,6 +59,11 @@ class Sources:
             raise ValueError(
                 f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {len(responses.lengths)}"
             )
+        for name, entries in rows.items():
+            if len(entries) != len(responses.lengths):
+                raise ValueError(
+                    f"column {name!r} has {len(entries)} rows, {main!r} has {len(responses.lengths)}"
+                )
         return cls(prompts, responses, tokens, rows)
 
     @property
@@ -107,21 +120,37 @@ def _columns(index: int, source: Source) -> dict[str, Any]:
     return token_columns(source)
 
 
+def _per_token(name: str, found: Sequence[Any]) -> bool:
+    """Whether a column has an element per token in all parts. One without rows does not tell."""
+    known = FIELDS.get(name)
+    if known is not None and known.per in ("prompt", "response", "sequence"):
+        return True
+    kinds = {is_rows(column) for column in found if len(column)}
+    if len(kinds) > 1:
+        raise TypeError(f"column {name!r} has rows of elements in some parts and one entry per row in others")
+    return kinds == {True}
+
+
 def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
     known = FIELDS.get(name)
     dtype = None if known is None else known.dtype
-    parts = []
-    for column in found:
-        try:
+    parts: list[Parts] = []
+    where = f"column {name!r}"
+    try:
+        for i, column in enumerate(found):
+            where = f"column {name!r} of rollouts[{i}]" if len(found) > 1 else f"column {name!r}"
             parts.append(Parts.of(column, dtype))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"column {name!r}: {error}") from None
-    dtypes = {part.dtype for part in parts}
-    if len(dtypes) > 1:
-        wanted = narrow(name, np.result_type(*dtypes))
-        parts = [part.astype(wanted) for part in parts]
-    return Parts.join(parts)
+        dtypes = {part.dtype for part in parts if part.lengths.any()}
+        if len(dtypes) > 1:
+            wanted = narrow(name, np.result_type(*dtypes))
+            for i, part in enumerate(parts):
+                where = f"column {name!r} of rollouts[{i}]"
+                parts[i] = part.astype(wanted)
+        where = f"column {name!r}"
+        return Parts.join(parts)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(f"{where}: {error}") from None
 
 
 def _joined_rows(name: str, found: Sequence[Any]) -> Any:

@@ -121,12 +121,12 @@ pub struct RowType {
 }
 
 impl RowType {
-    /// That of `first`.
-    pub fn of(first: &Array<'_>) -> PyResult<Self> {
-        checked_bytes("rows[0]", first)?;
+    /// That of `first`; `None` if it holds Python objects.
+    pub fn of(first: &Array<'_>) -> Option<Self> {
         // SAFETY: the pointer is to a live array object.
         let descr = unsafe { (*first.as_array_ptr()).fields.descr };
-        Ok(Self { descr, inner: first.shape().get(1..).unwrap_or_default().to_vec() })
+        let inner = first.shape().get(1..).unwrap_or_default().to_vec();
+        (!first.dtype().has_object()).then_some(Self { descr, inner })
     }
 
     /// Whether `array` is C-contiguous and has the same dtype object and inner shape. A dtype that is

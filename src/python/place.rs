@@ -147,7 +147,7 @@ type ArrayRows<'a> = (Vec<&'a [u8]>, Vec<i64>);
 fn array_rows<'a>(rows: &'a Bound<'_, PyTuple>) -> PyResult<Option<ArrayRows<'a>>> {
     let objects = rows.as_slice();
     let Some(Ok(first)) = objects.first().map(|row| row.cast::<PyUntypedArray>()) else { return Ok(None) };
-    let row_type = RowType::of(first)?;
+    let Some(row_type) = RowType::of(first) else { return Ok(None) };
     let item = first.dtype().itemsize() * first.shape().iter().skip(1).product::<usize>();
     let mut slices = Vec::with_capacity(objects.len());
     let mut lengths = Vec::with_capacity(objects.len());
