@@ -130,6 +130,13 @@ pub enum Error {
         /// Its value.
         got: i64,
     },
+    /// A text that should be base64 is not.
+    Base64 {
+        /// The character at fault, from 0.
+        position: usize,
+        /// What it is.
+        found: u8,
+    },
     /// A line of a file is refused.
     Line {
         /// The line, from 1.
@@ -190,6 +197,13 @@ impl fmt::Display for Error {
             }
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+            Self::Base64 { position, found } => {
+                write!(
+                    f,
+                    "character {position} of the base64 data is {:?}, which is not valid there",
+                    char::from(*found)
+                )
+            }
             Self::Line { line, problem } => write!(f, "line {line}: {problem}"),
         }
     }

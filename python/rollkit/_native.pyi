@@ -39,6 +39,9 @@ def check_offsets(offsets: _Int64s, available: int, /) -> None:
 def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _Int64s] | None:
     """Join rows as in `array_lengths`: (values, offsets), or None."""
 
+def decode_base64(text: str | NDArray[Any], /, *, size: int, begin: int, out: NDArray[Any]) -> None:
+    """Write to `out` the bytes from `begin` on of the `size` bytes that a base64 text stands for."""
+
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
@@ -109,3 +112,6 @@ def segment_ids(
     out: NDArray[np.int32],
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
+
+def value_range(values: NDArray[Any], /) -> tuple[int, int] | None:
+    """The least and the greatest of integers, None where there are none."""

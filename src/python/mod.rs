@@ -9,6 +9,7 @@ mod jsonl;
 mod layout;
 mod list;
 mod place;
+mod routing;
 mod steps;
 
 use pyo3::prelude::*;
@@ -32,6 +33,8 @@ mod _native {
     use super::list::from_lists;
     #[pymodule_export]
     use super::place::{array_lengths, can_cast, concat_arrays, place};
+    #[pymodule_export]
+    use super::routing::{decode_base64, value_range};
     #[pymodule_export]
     use super::steps::joined_steps;
 

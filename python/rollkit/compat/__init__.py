@@ -1,0 +1,1 @@
+"""Drop-in functions: the names, signatures, results and errors of other libraries."""
