@@ -162,7 +162,6 @@ pub fn prefetched<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> impl Iterator<It
             // SAFETY: the pointer is to a live array object.
             let fields = unsafe { &(*ahead.as_array_ptr()).fields };
             prefetch(fields.dimensions.cast(), 1);
-            prefetch(fields.data.cast(), 3);
         }
         object
     })

@@ -127,16 +127,17 @@ pub fn concat_arrays<'py>(
     let rows = snapshot(rows)?;
     let Some((slices, lengths)) = array_rows(&rows)? else { return Ok(None) };
     let first = rows.get_item(0)?.cast_into::<PyUntypedArray>()?;
-    let item = first.shape()[1..].iter().product::<usize>() * first.dtype().itemsize();
     let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
     offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets, [])?)?;
-    let starts = &array::int64s("offsets", &offsets)?[..lengths.len()];
-    let size = offsets::total(&lengths)? as usize;
+    let size = lengths.iter().sum::<i64>() as usize; // checked by `from_lengths`
     let shape = PyTuple::new(py, [&[size], &first.shape()[1..]].concat())?;
     let values = array::empty(py, shape, first.dtype())?;
-    let slots = Slots { starts, lengths: &lengths, order: None, size };
     let written = array::out_bytes("values", &values, [])?;
-    fill_out(py, &slices, &slots, &vec![0; item], Mover::Copy, written)?;
+    if written.len() < DETACH_BYTES {
+        kernel::join(&slices, written)?;
+    } else {
+        py.detach(|| kernel::join(&slices, written))?;
+    }
     Ok(Some((values, offsets)))
 }
 
