@@ -308,7 +308,7 @@ def _counts(index: dict[str, Any]) -> Iterator[Row]:
     odd = [f"{totals[name]:,} {name}" for name in ("truncated", "dropped") if totals[name]]
     yield "rows", f"{totals['rows']:,}" + (f" ({', '.join(odd)})" if odd else "")
     yield "tokens", f"{totals['tokens']:,}"
-    yield "bins", " × ".join(f"{totals[name]:,}" for name in ("bins", "width"))
+    yield "bins", f"{totals['bins']:,} of {totals['width']:,} tokens"
     yield "utilisation", f"{totals['utilisation']:.2%}".replace("%", " %")
     yield "shards", f"{len(shards):,} ({_bytes(sum(shard['bytes'] for shard in shards))})"
 
@@ -364,7 +364,7 @@ def _histogram(lengths: Any) -> None:
     wide = len(f"{edges[-1] - 1:,}")
     for first, after, count in zip(edges, edges[1:], counts, strict=False):
         bar = _bar(count / max(counts), 40)
-        bounds = " – ".join(f"{bound:>{wide},}" for bound in (first, after - 1))
+        bounds = " to ".join(f"{bound:>{wide},}" for bound in (first, after - 1))
         print(f"  {bounds}  {bar:<40} {count:>{len(f'{max(counts):,}')},}")
 
 
