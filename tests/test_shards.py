@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def make_rows(count: int = 60, seed: int = 0) -> list[Row]:
     rng = random.Random(seed)
-    rows = []
+    rows: list[Row] = []
     for i in range(count):
         prompt, response = rng.randint(0, 30), rng.randint(1, 60)
         rows.append(
@@ -40,7 +40,7 @@ def make_rows(count: int = 60, seed: int = 0) -> list[Row]:
                 "response_ids": [rng.randint(0, 1000) for _ in range(response)],
                 "loss_masks": [rng.randint(0, 1) for _ in range(response)],
                 "rollout_expert_indices": [[[i % 7, j % 5]] for j in range(prompt + response)],
-                "advantages": [rng.random() for _ in range(response)],
+                "advantages": [float(rng.random()) for _ in range(response)],
             }
         )
     return rows
@@ -66,7 +66,7 @@ def unpacked(folder: Path) -> Iterator[tuple[int, Row]]:
     for batch in read_shards(folder):
         tokens = {name: batch.unpack(name).to_list() for name in batch}
         for i, number in enumerate(batch.rows["row_numbers"].tolist()):
-            row = {name: column[i] for name, column in tokens.items()}
+            row: Row = {name: column[i] for name, column in tokens.items()}
             cut = int(batch.prompt_lengths[i])
             row["prompt_token_ids"], row["response_ids"] = row["input_ids"][:cut], row["input_ids"][cut:]
             row["per row"] = {
@@ -89,7 +89,7 @@ def assert_holds(folder: Path, rows: list[Row]) -> None:
             assert name == "row_numbers" or value == wanted[name]
         for name in ("rollout_logprobs", "advantages"):
             if name in wanted:
-                assert row[name] == [0] * cut + np.float32(wanted[name]).tolist()
+                assert row[name] == np.float32([0.0] * cut + wanted[name]).tolist()
         if "rollout_expert_indices" in wanted:
             assert row["rollout_expert_indices"] == wanted["rollout_expert_indices"]
         if not isinstance(wanted["rewards"], list):
@@ -119,8 +119,8 @@ def test_the_plan_is_that_of_all_rows(tmp_path: Path, source: Path) -> None:
     lengths = rollouts["prompt_token_ids"].lengths + rollouts["response_ids"].lengths  # type: ignore[union-attr]
     for options in ({}, {"align": 16}, {"max_segments": 2}, {"algorithm": "first_fit"}):
         out = tmp_path / "-".join(map(str, ["out", *options.values()]))
-        write_shards([source], out, Options(capacity=128, bins_per_shard=3, **options))  # type: ignore[arg-type]
-        planned = Layout.pack(lengths, 128, **options)  # type: ignore[arg-type]
+        write_shards([source], out, Options(capacity=128, bins_per_shard=3, **options))
+        planned = Layout.pack(lengths, 128, **options)
         found = read_layout(out)
         numbers = np.concatenate([batch.rows["row_numbers"] for batch in read_shards(out)])
         assert found.shape == planned.shape
@@ -150,7 +150,9 @@ def test_several_sources_count_through(tmp_path: Path) -> None:
     assert_holds(tmp_path / "out", rows)
 
 
-@pytest.mark.parametrize(("oversize", "dropped", "truncated"), [("truncate", 0, 1), ("alone", 0, 0), ("drop", 1, 0)])
+@pytest.mark.parametrize(
+    ("oversize", "dropped", "truncated"), [("truncate", 0, 1), ("alone", 0, 0), ("drop", 1, 0)]
+)
 def test_oversize(tmp_path: Path, oversize: str, dropped: int, truncated: int) -> None:
     rows = [{"prompt_token_ids": [7], "response_ids": list(range(n))} for n in (3, 30, 5)]
     source = write_jsonl(tmp_path / "rows.jsonl", rows)
@@ -171,10 +173,23 @@ def test_empty_rows_at_the_end_of_a_full_bin(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 2, 100])
+def test_entries_per_row_may_be_missing(tmp_path: Path, chunk_rows: int) -> None:
+    scores = [1, None, 2.5, None, 3]
+    rows = [{"response_ids": [1], **({} if s is None else {"score": s})} for s in scores]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    write_shards([source], tmp_path / "out", Options(capacity=8, chunk_rows=chunk_rows))
+    (batch,) = read_shards(tmp_path / "out")
+    assert batch.rows["score"] == scores
+
+
 def test_input_ids(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", [{"input_ids": [1, 2]}, {"input_ids": [3]}])
     write_shards([source], tmp_path / "out", Options(capacity=4))
-    assert [row["input_ids"] for _, row in sorted(unpacked(tmp_path / "out"), key=lambda x: x[0])] == [[1, 2], [3]]
+    assert [row["input_ids"] for _, row in sorted(unpacked(tmp_path / "out"), key=lambda x: x[0])] == [
+        [1, 2],
+        [3],
+    ]
 
 
 def test_skip_columns(tmp_path: Path, source: Path) -> None:
@@ -185,7 +200,7 @@ def test_skip_columns(tmp_path: Path, source: Path) -> None:
     assert "advantages" not in index["columns"]
 
 
-GOOD = {"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5], "loss_masks": [1, 0, 1]}
+GOOD: Row = {"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5], "loss_masks": [1, 0, 1]}
 
 
 @pytest.mark.parametrize(
@@ -196,12 +211,17 @@ GOOD = {"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5], "loss_masks": [1,
         ({**GOOD, "loss_masks": [1]}, r"rows\.jsonl:4: column 'loss_masks': this row has 1 elements"),
         ({**GOOD, "loss_masks": [1, 0, 300]}, r"rows\.jsonl:4: .*300 does not fit uint8"),
         ({**GOOD, "response_ids": [2**40, 0, 0]}, r"rows\.jsonl:4: .*does not fit int32"),
-        ({**GOOD, "response_ids": [1] * 98, "loss_masks": [1] * 98}, r"rows\.jsonl:4: this row has 100 tokens"),
-        ({**GOOD, "extra": 1}, "extra"),
+        (
+            {**GOOD, "response_ids": [1] * 98, "loss_masks": [1] * 98},
+            r"rows\.jsonl:4: this row has 100 tokens",
+        ),
+        ({k: v for k, v in GOOD.items() if k != "loss_masks"}, r"rows\.jsonl.*loss_masks"),
+        ({**GOOD, "extra": [1]}, r"rows\.jsonl.*extra"),
+        ({**GOOD, "rewards": 1.0}, r"rows\.jsonl.*rewards"),
         ({**GOOD, "response_ids": "abc"}, r"rows\.jsonl"),
         ({**GOOD, "response_ids": None}, r"rows\.jsonl"),
     ],
-    ids=["cut", "empty", "length", "mask", "id", "oversize", "keys", "string", "none"],
+    ids=["cut", "empty", "length", "mask", "id", "oversize", "missing", "extra", "reward", "string", "none"],
 )
 @pytest.mark.parametrize("chunk_rows", [1, 2, 100])
 def test_what_is_wrong_is_named_and_nothing_is_written(
@@ -397,7 +417,7 @@ def test_resuming_another_run_is_refused(
 
 def test_resuming_with_other_sources_is_refused(unfinished: Path, source: Path) -> None:
     options = Options(capacity=128, bins_per_shard=8)
-    with pytest.raises(ValueError, match="source 2 file was None, is 'rows.jsonl'"):
+    with pytest.raises(ValueError, match=r"source 2 file was None, is 'rows\.jsonl'"):
         write_shards([source, source], unfinished, options, resume=True)
     rows = source.read_text()
     source.write_text(rows.replace("user", "USER", 1))
@@ -445,8 +465,7 @@ CHUNKS: list[tuple[list[Any], list[Any]]] = [
     ([[1], [2, 3]], [[0.5]]),
     ([[], []], [[0.5]]),
     ([[[1, 2]], [[3, 4], [5, 6]]], [[[7, 8]]]),
-    ([[1], [2, 3]], [None]),
-    ([None], [[1], [2, 3]]),
+    ([["a"]], [[1], [2, 3]]),
     ([[1, 2]], [[{"a": 1}]]),
 ]
 
@@ -473,7 +492,9 @@ def test_chunks_give_what_all_rows_at_once_give(tmp_path: Path, first: list[Any]
     ("name", "first", "second", "said"),
     [
         ("x", [[[1, 2]]], [[[1, 2, 3]]], "inner shape"),
-        ("rewards", [1.0], [[1.0]], "a single entry in others"),
+        ("rewards", [1.0], [[1.0]], "of another kind in some rows"),
+        ("x", [[1], [2, 3]], [None], "needs an array in every row"),
+        ("x", [None], [[1], [2, 3]], "needs an array in every row"),
         ("x", [2**63], [-1], "no integer dtype holds both"),
         ("x", [object()], [], "not JSON serializable"),
     ],
@@ -493,7 +514,10 @@ def test_chunks_that_do_not_fit(
 def test_any_dtype(tmp_path: Path) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     dtypes: list[Any] = [np.uint8, np.float16, np.int64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn]
-    make: Callable[[Any], Ragged] = lambda dtype: Ragged(np.arange(6).astype(dtype).reshape(3, 2), np.array([0, 1, 3]))  # noqa: E731
+
+    def make(dtype: Any) -> Ragged:
+        return Ragged(np.arange(6).astype(dtype).reshape(3, 2), np.array([0, 1, 3]))
+
     with Spool(tmp_path / "spool") as spool:
         columns = {str(i): make(dtype) for i, dtype in enumerate(dtypes)}
         spool.append(Rollouts(columns))

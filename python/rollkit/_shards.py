@@ -25,7 +25,7 @@ import numpy as np
 from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
 from rollkit._extras import extra
-from rollkit._io import iter_chunks
+from rollkit._io import JSONL, iter_chunks
 from rollkit._layout import ABSENT, Layout
 from rollkit._native import __version__
 from rollkit._rollouts import Rollouts
@@ -223,18 +223,15 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
     counts, scratch = [], None
     for path in paths:
         before = spool.rows
-        for chunk in watch(iter_chunks([path], rows=options.chunk_rows), f"reading {path.name}", None):
-            try:
-                chunk = _wanted(chunk, options)
-                if len(chunk):
-                    # What `pack` would refuse later it refuses now, when nothing is written yet.
-                    layout = Layout.concat(_lengths(chunk))
-                    scratch = pack(
-                        per_token(chunk.columns), layout=layout, pad_id=options.pad_id, out=scratch
-                    )
-                    spool.append(chunk)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise ValueError(_located(str(error), path, spool.rows - before)) from None
+        try:
+            for chunk in watch(iter_chunks(path, rows=options.chunk_rows), f"reading {path.name}", None):
+                wanted = _wanted(chunk, options)
+                # What `pack` would refuse later it refuses now, when nothing is written yet.
+                layout = Layout.concat(_lengths(wanted))
+                scratch = pack(per_token(wanted.columns), layout=layout, pad_id=options.pad_id, out=scratch)
+                spool.append(wanted)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(_located(str(error), path, spool.rows - before)) from None
         counts.append(spool.rows - before)
     spool.finish()
     return counts
@@ -266,7 +263,9 @@ _TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
 
 def _located(message: str, path: Path, before: int) -> str:
-    """Say where in the source the row is that a message about a chunk speaks of."""
+    """Say where in the source the row is that a message about a chunk speaks of, if it does not itself."""
+    if message.startswith(str(path)):
+        return message
     found = re.search(r"\brow (\d+)", message)
     if found is None:
         return f"{path}: {message}"
@@ -280,7 +279,7 @@ def _located(message: str, path: Path, before: int) -> str:
 def _line(path: Path, row: int) -> int | None:
     """The line of a JSONL file that holds this row, counted from 1; blank lines hold none."""
     suffixes = path.suffixes[-2:]
-    if not {".jsonl", ".ndjson"} & set(suffixes) or suffixes[-1] == ".zst":
+    if not set(JSONL) & set(suffixes) or suffixes[-1] == ".zst":
         return None
     with gzip.open(path) if suffixes[-1] == ".gz" else path.open("rb") as file:
         filled = (number for number, line in enumerate(file, 1) if line.strip())

@@ -35,21 +35,19 @@ class Spool:
         self.rows = 0
 
     def append(self, chunk: Rollouts) -> None:
-        """Add rows; they need the columns of the rows before.
+        """Add rows. Where a column is missing, in them or in those before, its entries are None.
 
         Raises:
-            ValueError: they have other columns, or a column's entries are of another kind.
+            ValueError: a column's entries are of another kind, or a column of arrays is missing.
         """
-        if not self._columns:
-            paths = (self._folder / f"{i}.bin" for i in range(len(chunk.columns)))
-            self._columns = {
-                name: _Column(name, path) for name, path in zip(chunk.columns, paths, strict=True)
-            }
-        odd = sorted(self._columns.keys() ^ chunk.keys())
-        if odd:
-            raise ValueError(f"columns differ from those of the rows before: {', '.join(map(repr, odd))}")
-        for name, column in chunk.items():
-            self._columns[name].append(column)
+        columns: dict[str, Column] = {name: [None] * len(chunk) for name in self._columns}
+        for name, found in {**columns, **chunk.columns}.items():
+            if name not in self._columns:
+                path = self._folder / f"{len(self._columns)}.bin"
+                self._columns[name] = _Column(name, path)
+                if self.rows:
+                    self._columns[name].append([None] * self.rows)
+            self._columns[name].append(found)
         self.rows += len(chunk)
 
     def finish(self) -> None:
@@ -109,15 +107,22 @@ class _Column:
         self._dtype: np.dtype[Any] | None = None  # of the elements; None until there is one
         self._inner: tuple[int, ...] = ()
         self._lengths: list[Int64s] = []
+        self._only_none = True  # so far
         self.offsets: Int64s = np.zeros(1, np.int64)
 
     def append(self, column: Column) -> None:
-        kind = _kind(column)
+        kind, none = _kind(column), _only_none(column)
         if self.kind is None:
             self.kind = kind
         elif kind != self.kind:
+            if "tokens" in (kind, self.kind) and (none or self._only_none):
+                raise ValueError(
+                    f"column {self.name!r} is missing or null in some rows; "
+                    "a column of arrays needs an array in every row"
+                )
             self._become_objects()
             kind = "objects"
+        self._only_none &= none
         self._extend(self._as_ragged(column, kind))
 
     def _as_ragged(self, column: Column, kind: Kind) -> Ragged:
@@ -160,13 +165,13 @@ class _Column:
         self._dtype = wanted
 
     def _become_objects(self) -> None:
-        if self.kind == "objects":
-            return
         if self.name in FIELDS:
             raise ValueError(
-                f"column {self.name!r} has a list per row in some rows and a single entry in others; "
-                "give all rows the same"
+                f"column {self.name!r} is missing, null, or of another kind in some rows; "
+                "give it in all rows alike"
             )
+        if self.kind == "objects":
+            return
         numbers, self.kind = self.kind == "numbers", "objects"
         offsets = np.append(0, np.cumsum(np.concatenate(self._lengths)))
         values = self._reopened().reshape(-1, *self._inner)
@@ -208,6 +213,10 @@ def _kind(column: Column) -> Kind:
     if isinstance(column, list):
         return "objects"
     return "numbers" if isinstance(column, np.ndarray) and column.ndim == 1 else "tokens"
+
+
+def _only_none(column: Column) -> bool:
+    return isinstance(column, list) and all(entry is None for entry in column)
 
 
 def _common(name: str, a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
