@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -218,7 +217,6 @@ def test_inspect_of_something_else(
 def test_a_missing_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "safetensors.numpy", raising=False)
     monkeypatch.setitem(sys.modules, "safetensors", None)
     assert pack_sample(tmp_path / "out") == 1
     assert "pip install 'rollkit[cli]'" in capsys.readouterr().err
@@ -297,11 +295,12 @@ def test_ctrl_c_and_broken_pipe_of_a_process(tmp_path: Path) -> None:
 
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
     pytest.importorskip("tqdm")
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "rollkit", "pack", SAMPLE, "--capacity", "4096", "-o"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=theirs, check=True
-    )
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "rollkit", "pack", SAMPLE, "-o", str(tmp_path / "out")]
+    command += ["--capacity", "4096"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True)
     os.set_blocking(ours, False)
     assert b"writing shards" in os.read(ours, 100_000)
     os.close(ours)

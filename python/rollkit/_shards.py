@@ -123,7 +123,7 @@ def write_shards(
         ValueError: a row is wrong (the message names file and line), the folder is in use, or is that
             of a run with other sources or options. Nothing is left behind where no shard was written.
     """
-    extra("safetensors.numpy", "cli")
+    extra("safetensors", "cli")
     paths = [Path(source) for source in sources]
     with _claimed(Path(folder), resume) as work:
         job = {
