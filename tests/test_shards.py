@@ -16,8 +16,9 @@ import pytest
 
 from rollkit import Layout, Ragged, Rollouts
 from rollkit._io import read
-from rollkit._shards import Options, check_shards, read_index, read_layout, read_shards, write_shards
+from rollkit._shards import check_shards, read_index, read_layout, read_shards
 from rollkit._spool import Spool
+from rollkit._stream import Options, write_shards
 
 pytest.importorskip("safetensors")
 
@@ -301,7 +302,7 @@ def test_no_index(tmp_path: Path, text: str) -> None:
 DIE = """
 import os, sys
 from pathlib import Path
-from rollkit._shards import Options, write_shards
+from rollkit._stream import Options, write_shards
 left = int(sys.argv[3])
 def dying(call, before):
     def wrapped(*args, **kwargs):

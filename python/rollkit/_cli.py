@@ -160,11 +160,11 @@ def _positive(text: str) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
-    from rollkit import _shards
+    from rollkit import _stream
 
     _check_plot(options.plot)
     begun = time.perf_counter()
-    wanted = _shards.Options(
+    wanted = _stream.Options(
         capacity=options.capacity,
         align=options.align,
         max_segments=options.max_segments,
@@ -175,8 +175,8 @@ def _pack(options: argparse.Namespace) -> int:
         skip_columns=tuple(options.skip_column),
         chunk_rows=options.chunk_rows,
     )
-    watch = _Progress() if sys.stderr.isatty() and not options.quiet else _shards.unwatched
-    index = _shards.write_shards(options.sources, options.out, wanted, resume=options.resume, watch=watch)
+    watch = _Progress() if sys.stderr.isatty() and not options.quiet else _stream.unwatched
+    index = _stream.write_shards(options.sources, options.out, wanted, resume=options.resume, watch=watch)
     seconds = time.perf_counter() - begun
     if options.plot:
         _plot(options.out, options.plot)
