@@ -188,7 +188,7 @@ impl<'a> Column<'a> {
         let mut reader = Reader::new(text, &mut values, self.hint.is_some(), vec![None; depth - 1]);
         let (count, end) = match reader.level(at + 1, 0) {
             Ok(found) => found,
-            Err(Stop { why: Why::Mixed | Why::Shape { .. }, .. }) if self.hint.is_none() => {
+            Err(Stop { why: Why::Mixed(_) | Why::Shape { .. }, .. }) if self.hint.is_none() => {
                 return self.read_json(text, at);
             }
             Err(stop) => {
@@ -272,10 +272,7 @@ impl<'a> Column<'a> {
                 Problem::Range { place, value, dtype: dtype.name() }
             }
             Why::Shape { wanted, got } => Problem::Shape { place, wanted, got },
-            Why::Mixed => {
-                let wanted = if dtype == Dtype::Bool { Kind::Bool } else { Kind::Number };
-                let deeper = matches!(&self.data, Data::Ragged { inner, .. } if path.len() <= inner.len());
-                let wanted = if deeper { Kind::Array } else { wanted };
+            Why::Mixed(wanted) => {
                 Problem::Element { place, wanted, got: Kind::of(text, stop.at).unwrap_or(Kind::Null) }
             }
             Why::Syntax(wanted) => Problem::syntax(text, stop.at, wanted),
