@@ -107,8 +107,19 @@ impl<'a> Column<'a> {
         }
     }
 
+    /// Makes room for as many rows again, `times` over.
+    pub fn reserve(&mut self, times: usize) {
+        if let Data::Ragged { values, .. } = &mut self.data {
+            // A tenth more, for rows that are longer later on.
+            values.reserve(values.len() * times + values.len() * times / 10);
+        }
+    }
+
     /// What the column holds in the end.
-    pub fn finish(self) -> Data<'a> {
+    pub fn finish(mut self) -> Data<'a> {
+        if let Data::Ragged { values, .. } = &mut self.data {
+            values.shrink();
+        }
         match &self.data {
             Data::Json(list) if self.open && !list.is_empty() && !list.contains(&NULL) => {
                 let values = Values::new(self.dtype().unwrap_or(Dtype::I64));

@@ -140,14 +140,16 @@ pub trait Element: Copy + Default {
     /// Reads one at `at`: the element and where it ends. With `words`, `true` and `false` are 1 and 0.
     fn read(text: &[u8], at: usize, words: bool) -> Result<(Self, usize), Stop>;
 
-    /// Reads elements quickly, as far as they are plainly written and more of them follow; returns where
-    /// the next one begins.
-    fn read_plain(text: &[u8], at: usize, out: &mut Vec<Self>) -> usize;
+    /// Reads elements quickly, as far as they are plainly written.
+    fn read_plain(text: &[u8], at: usize, out: &mut Vec<Self>) -> Plain;
 
     /// Reads from the first element of an array to behind its `]`.
     fn read_array(text: &[u8], mut at: usize, words: bool, out: &mut Vec<Self>) -> Result<usize, Stop> {
         loop {
-            at = skip(text, Self::read_plain(text, at, out));
+            match Self::read_plain(text, at, out) {
+                Plain::Closed(end) => return Ok(end),
+                Plain::Open(element) => at = skip(text, element),
+            }
             let (value, end) = Self::read(text, at, words)?;
             out.push(value);
             at = skip(text, end);
@@ -160,11 +162,22 @@ pub trait Element: Copy + Default {
     }
 }
 
+/// Where reading quickly has ended.
+pub enum Plain {
+    /// Behind the array's `]`.
+    Closed(usize),
+    /// Before an element, or spaces and an element.
+    Open(usize),
+}
+
 /// Behind the one space that writers put after a comma.
 #[inline]
 fn behind_space(text: &[u8], at: usize) -> usize {
     if text.get(at) == Some(&b' ') { at + 1 } else { at }
 }
+
+/// After so many elements of one digit, more are expected.
+const SHORT_RUN: usize = 4;
 
 /// Reads eight elements at a time while each is one digit: masks and expert ids.
 #[inline]
@@ -207,22 +220,29 @@ macro_rules! integers {
                 Ok((value, decimal.end))
             }
 
-            fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> usize {
+            fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> Plain {
+                let mut short = 0;
                 loop {
                     at = behind_space(text, at);
                     let window = window(text, at);
                     let count = digits(window);
                     let zero_first = window & 0xFF == u64::from(b'0');
                     if count == 0 || count == 8 || (zero_first && count > 1) {
-                        return at;
+                        return Plain::Open(at);
                     }
-                    let comma = (window >> (8 * count)) & 0xFF == u64::from(b',');
-                    let Some(value) = Self::try_from(spelled(window, count)).ok().filter(|_| comma) else {
-                        return at;
-                    };
-                    out.push(value);
+                    let Ok(value) = Self::try_from(spelled(window, count)) else { return Plain::Open(at) };
+                    match (window >> (8 * count)) as u8 {
+                        b',' => out.push(value),
+                        b']' => {
+                            out.push(value);
+                            return Plain::Closed(at + count + 1);
+                        }
+                        _ => return Plain::Open(at),
+                    }
                     at += count + 1;
-                    if count == 1 {
+                    short = if count == 1 { short + 1 } else { 0 };
+                    if short == SHORT_RUN {
+                        short = 0;
                         at = if text.get(at) == Some(&b' ') {
                             read_single_digits::<Self, 3>(text, at + 1, out, |digit| digit as Self)
                         } else {
@@ -252,17 +272,8 @@ impl Element for bool {
         }
     }
 
-    fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> usize {
-        loop {
-            at = behind_space(text, at);
-            match literal(text, at) {
-                Some((value, end)) if text.get(end) == Some(&b',') => {
-                    out.push(value);
-                    at = end + 1;
-                }
-                _ => return at,
-            }
-        }
+    fn read_plain(_text: &[u8], at: usize, _out: &mut Vec<Self>) -> Plain {
+        Plain::Open(at)
     }
 }
 
@@ -346,7 +357,7 @@ macro_rules! floats {
                 read_float(text, at)
             }
 
-            fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> usize {
+            fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> Plain {
                 loop {
                     at = behind_space(text, at);
                     if text.get(at..at + 4) == Some(b"0.0,") {
@@ -354,13 +365,16 @@ macro_rules! floats {
                         at += 4;
                         continue;
                     }
-                    match read_float(text, at) {
-                        Ok((value, end)) if text.get(end) == Some(&b',') => {
+                    let Ok((value, end)) = read_float(text, at) else { return Plain::Open(at) };
+                    match text.get(end) {
+                        Some(b',') => out.push(value),
+                        Some(b']') => {
                             out.push(value);
-                            at = end + 1;
+                            return Plain::Closed(end + 1);
                         }
-                        _ => return at,
+                        _ => return Plain::Open(at),
                     }
+                    at = end + 1;
                 }
             }
         }
