@@ -241,6 +241,9 @@ fn decimal() -> impl Strategy<Value = String> {
             .prop_map(|v| v.to_string()),
         "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?",
         (1u32..0x7F00_0000).prop_map(move |bits| format!("{:e}", midpoint(bits))),
+        // Nineteen digits or less, so near a midpoint that the nearest f64 is the midpoint itself.
+        (1u32..0x7F00_0000, 12usize..19)
+            .prop_map(move |(bits, digits)| format!("{:.digits$e}", midpoint(bits))),
         (0x3000_0000u32..0x4800_0000, 0u8..10)
             .prop_map(move |(bits, digit)| format!("{:.60}{digit}", midpoint(bits))),
     ]

@@ -17,11 +17,12 @@
 //! # Ok::<(), rollkit::Error>(())
 //! ```
 //!
-//! Strings, escapes and values that stay JSON are `serde_json`'s work. Numbers are not: `number` reads
-//! them eight digits at a time into their own type, which makes the whole several times faster.
+//! Strings, escapes and values that stay JSON are `serde_json`'s work. Numbers are not: they
+//! are read eight digits at a time into their own type, which makes the whole several times faster.
 
 mod array;
 mod column;
+mod decimal;
 mod number;
 mod problem;
 mod scan;
