@@ -10,6 +10,7 @@ mod layout;
 mod list;
 mod place;
 mod routing;
+mod rows;
 mod steps;
 
 use pyo3::prelude::*;
@@ -32,9 +33,11 @@ mod _native {
     #[pymodule_export]
     use super::list::from_lists;
     #[pymodule_export]
-    use super::place::{array_lengths, can_cast, concat_arrays, place};
+    use super::place::{can_cast, place};
     #[pymodule_export]
     use super::routing::{decode_base64, value_range};
+    #[pymodule_export]
+    use super::rows::{array_lengths, concat_arrays};
     #[pymodule_export]
     use super::steps::joined_steps;
 
