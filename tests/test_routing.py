@@ -33,8 +33,8 @@ KINDS = ["str", "base64", "raw", "bytearray", "memoryview", "array", "tensor"]
 
 
 def routes_of(rows: int, dtype: str = "uint8", layers: int = 2, topk: int = 3, experts: int = 100) -> Array:
-    found = np.random.default_rng(rows).integers(0, experts, (rows, layers, topk))
-    return found.astype(dtype)
+    found: Array = np.random.default_rng(rows).integers(0, experts, (rows, layers, topk)).astype(dtype)
+    return found
 
 
 def payload_of(routes: Array, kind: str = "str", start: int = 0) -> Any:
@@ -57,13 +57,13 @@ def payload_of(routes: Array, kind: str = "str", start: int = 0) -> Any:
 def fill_of(final: str, routes: Array, num_experts: int) -> Array:
     """The row that a peer appends."""
     inner = routes.shape[1:]
-    if final == "repeat":
-        return routes[-1]
-    if final == "cycle":
-        return (np.arange(inner[0] * inner[1]) % num_experts).reshape(inner)
-    return np.full(inner, {"zeros": 0, "sentinel": -1}.get(final, 0)) + (
-        np.arange(inner[1]) if final == "arange" else 0
-    )
+    rows: dict[str, Any] = {
+        "zeros": np.zeros(inner),
+        "arange": np.tile(np.arange(inner[1]), (inner[0], 1)),
+        "cycle": (np.arange(inner[0] * inner[1]) % num_experts).reshape(inner),
+        "sentinel": np.full(inner, -1),
+    }
+    return np.asarray(routes[-1] if final == "repeat" else rows[final])
 
 
 def split_reference(
@@ -508,15 +508,15 @@ def test_routes_travel_with_the_rows() -> None:
         mask = route_mask(batch.layout, column)
         placed = batch["rollout_expert_indices"]
         assert placed.dtype == np.int16
-        for line, hidden, rows in zip(placed, mask, expected, strict=True):
-            np.testing.assert_array_equal(line[~hidden], rows)
+        for line, hidden, row in zip(placed, mask, expected, strict=True):
+            np.testing.assert_array_equal(line[~hidden], row)
             assert (line[hidden] == fill).all()
     packed = rollkit.pack(rollouts, 16)
     tensors = packed.to("torch")
     for found in (packed, tensors):
         back = found.unpack("rollout_expert_indices")
-        for row, rows in zip(back, expected, strict=True):
-            np.testing.assert_array_equal(row[:-1], rows)
-            assert not row[-1].any()
+        for placed_row, row in zip(back, expected, strict=True):
+            np.testing.assert_array_equal(placed_row[:-1], row)
+            assert not placed_row[-1].any()
     again = rollkit.pack(rollouts, 16, out=packed)
     np.testing.assert_array_equal(again["rollout_expert_indices"], tensors["rollout_expert_indices"])

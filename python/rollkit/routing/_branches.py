@@ -79,7 +79,8 @@ class Branches:
         found = self._gather(values, everything, kept, fill=0 if fill is None else fill)
         if fill is None:
             self._check_repeat(found, holes)
-            found.values[holes] = found.values[holes - 1]
+            for hole in holes.tolist():  # in order: the row before may be one too
+                found.values[hole] = found.values[hole - 1]
         masks = np.zeros(len(found.values), np.uint8)
         masks[holes] = 1
         return found, Ragged(masks, found.offsets)
