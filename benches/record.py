@@ -10,6 +10,8 @@ Prints a Markdown table and writes it, with date and machine, to benches/results
 from __future__ import annotations
 
 import argparse
+import base64
+import binascii
 import datetime
 import importlib.metadata
 import itertools
@@ -19,6 +21,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +34,7 @@ import orjson
 
 import rollkit
 from rollkit import _native, testing
+from rollkit.routing import RouteBuilder, split_routes
 
 Run = Callable[[], object]
 HERE = Path(__file__).parent
@@ -234,6 +238,93 @@ def merging() -> Iterator[Case]:
         ],
     }
     yield Case(f"`merge_steps`, 64 × 64 turns, {size / 1e6:.0f} MB of prompts", runs, "≤ 3 × one read")
+
+
+def kept(run: Run) -> Run:
+    """Keep what a call returns as long as the turns of a few rollouts would, so that memory is not hot."""
+    alive: deque[object] = deque(maxlen=64)
+    return lambda: alive.append(run())
+
+
+def by_whole_context(payload: dict[str, Any], start: int, lengths: list[int]) -> object:
+    """Attribute routes as verifiers does: decode all, then copy each node's rows and repeat the last."""
+    routes = np.frombuffer(binascii.a2b_base64(payload["data"]), np.uint8).reshape(payload["shape"])
+    first, last = start + lengths[0], start + sum(lengths) - 1
+    return routes[start:first].copy(), np.concatenate([routes[first:last], routes[-1:]])
+
+
+@case
+def routes() -> Iterator[Case]:
+    """A turn's routes to its nodes."""
+    for shape, retained, target in (((1_000_000, 8, 4), 100_001, 25), ((131_072, 48, 8), 3_073, 100)):
+        routes = RNG.integers(0, 128, shape, dtype=np.uint8)
+        payload = {"data": base64.b64encode(routes.tobytes()).decode(), "shape": shape, "dtype": "uint8"}
+        start = shape[0] + 1 - retained
+        lengths = [retained // 2, retained - retained // 2]
+        rows = routes[start : start + lengths[0]], routes[start + lengths[0] :]
+        what = f"`split_routes`, {retained:,} of {shape[0]:,} rows of {shape[1]} × {shape[2]} uint8"
+        runs: dict[str, Run] = {
+            "rollkit": partial(split_routes, payload, lengths, start=start),
+            "the whole context": partial(by_whole_context, payload, start, lengths),
+            "copy": fresh(*rows),
+        }
+        yield Case(f"{what}, base64", runs, f"≥ {target} × the whole context")
+        ours = partial(split_routes, routes, lengths, start=start)
+        runs = {"rollkit": kept(ours), "copy": kept(fresh(*rows))}
+        yield Case(f"{what}, array", runs, "≤ 1.2 × copy", 201)
+
+
+def by_concatenating(turns: list[Any]) -> object:
+    """Grow routes turn by turn, as slime does."""
+    routes = turns[0]
+    for turn in turns[1:]:
+        routes = np.concatenate([routes, turn])
+    return routes
+
+
+def by_appending(turns: list[Any]) -> object:
+    """Grow routes turn by turn."""
+    builder = RouteBuilder()
+    for turn in turns:
+        builder.append(turn)
+    return builder.finish()
+
+
+@case
+def route_batches() -> Iterator[Case]:
+    """Routes that grow, and routes to batches."""
+    turns = [RNG.integers(0, 128, (2048, 48, 8), dtype=np.uint8) for _ in range(32)]
+    runs: dict[str, Run] = {
+        "rollkit": partial(by_appending, turns),
+        "np.concatenate": partial(by_concatenating, turns),
+        "copy": fresh(np.concatenate(turns)),
+    }
+    yield Case("`RouteBuilder`, 32 turns of 2 048 × 48 × 8 uint8", runs, "≤ 1.5 × copy")
+
+    lengths = np.clip(RNG.lognormal(np.log(1500), 0.6, 64), 1, 6000).astype(int)
+    rows = [RNG.integers(0, 128, (n, 48, 8), dtype=np.uint8) for n in lengths]
+    padded = rollkit.Layout.pad(lengths)
+    fill = np.arange(8, dtype=np.uint8)
+
+    def by_assignment() -> object:
+        out = np.empty((*padded.shape, 48, 8), np.uint8)
+        out[...] = fill
+        for line, row in zip(out, rows, strict=True):
+            line[len(line) - len(row) :] = row
+        return out
+
+    runs = {
+        "rollkit": lambda: rollkit.place(rows, padded, fill=fill),
+        "fill, then assign": by_assignment,
+        "writing it": lambda: np.empty((*padded.shape, 48, 8), np.uint8).fill(1),
+    }
+    what = f"64 trajectories of 48 × 8 uint8, {lengths.sum() * 384 / 1e6:.0f} MB,"
+    yield Case(f"{what} to a rectangle, arange in padding", runs, "≤ 1.3 × writing it")
+    runs = {
+        "rollkit": lambda: rollkit.place(rows, rollkit.Layout.concat(lengths)),
+        "copy": fresh(np.concatenate(rows)),
+    }
+    yield Case(f"{what} end to end", runs, "≤ 1.3 × copy")
 
 
 @case
