@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy as np
 from rollkit._check import AnyArray
 
 # Memory that nothing was written to is address space alone, so that much of it can be reserved: rows are
-# then mostly written once, and moved rarely.
-_FACTOR: Final = 8
+# then mostly written once. Beyond the limit, which is in bytes, memory doubles.
+_FACTOR: Final = 32
+_LIMIT: Final = 1 << 28
 
 
 class Growing:
@@ -46,7 +48,9 @@ class Growing:
     def room(self, count: int) -> AnyArray:
         """Memory for `count` more rows, which are there once `length` counts them."""
         if self.length + count > len(self._buffer):
-            self._move(_FACTOR * (self.length + count), self.dtype)
+            needed = self.length + count
+            limit = _LIMIT // max(prod(self.inner) * self.dtype.itemsize, 1)
+            self._move(min(_FACTOR * needed, max(2 * needed, limit)), self.dtype)
         return self._buffer[self.length : self.length + count]
 
     def widen(self, dtype: np.dtype[Any]) -> None:
