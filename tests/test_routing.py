@@ -172,6 +172,7 @@ def test_payloads_are_lenient_where_nothing_is_lost() -> None:
         {"data": text, "shape": np.array([4, 2, 3]), "dtype": None, "start": None},
         {"data": text, "shape": [4, 2, 3], "dtype": np.uint8, "start": np.int64(0)},
         {"data": routes},
+        {"data": routes.astype(np.int64), "shape": [4, 2, 3]},
         {"data": routes.astype(np.int32), "start": 0},
     ):
         np.testing.assert_array_equal(decode_routes(payload), routes)
@@ -386,10 +387,19 @@ def test_a_malformed_turn_leaves_the_builder_as_it_was() -> None:
     builder.append(routes_of(3))
     bad = payload_of(routes_of(2), start=3)
     bad["data"] = "?" + bad["data"][1:]
-    with pytest.raises(ValueError, match=r"^character 0 of the base64 data is '\?'"):
+    with pytest.raises(ValueError, match=r"^character 0 of the base64 data is '\?'") as caught:
         builder.append(bad)
     builder.append(payload_of(routes_of(2), start=3))
-    np.testing.assert_array_equal(builder.finish(), np.concatenate([routes_of(3), routes_of(2)]))
+    found = builder.finish()
+    np.testing.assert_array_equal(found, np.concatenate([routes_of(3), routes_of(2)]))
+    views = []
+    assert caught.value.__traceback__ is not None
+    traceback = caught.value.__traceback__.tb_next
+    while traceback is not None:
+        views += [value for value in traceback.tb_frame.f_locals.values() if isinstance(value, np.ndarray)]
+        traceback = traceback.tb_next
+    assert views
+    assert not any(np.shares_memory(view, found) for view in views), "memory that views have is not shrunk"
 
 
 def test_builder_errors() -> None:

@@ -207,6 +207,8 @@ def test_empty_responses_add_no_node() -> None:
             ValueError,
             r"^rollout_logprobs has 2 elements, expected 1; the prompt has 4 tokens, the response 1$",
         ),
+        ({"extra": 1.0}, ValueError, r"^the turn and those before differ in columns: 'extra' \("),
+        ({"loss_masks": 1}, TypeError, r"^loss_masks: expected an element per token, got 1$"),
         ({"extra": [1]}, ValueError, r"^the turn and those before differ in columns: 'extra' \("),
         ({"routes": None}, ValueError, r"differ in columns: 'rollout_expert_indices' \("),
         (

@@ -26,7 +26,7 @@ def decode_routes(
     Args:
         payload: `{data, shape, dtype, start}`. `data` is base64 (`str` or bytes: standard alphabet, padded,
             one line) or a buffer of the raw bytes; `shape` is `[rows, layers, topk]`; `dtype` any integer
-            dtype, `"uint8"` if it is missing. An array is its own payload.
+            dtype; if it is missing, that of an array, or uint8. An array is its own payload.
         rows: of the payload, without a step; all by default.
         out: an array `[rows, layers, topk]` of the dtype to write to.
 

@@ -60,8 +60,10 @@ class Growing:
 
     def finish(self) -> AnyArray:
         """Give the rows away, without the room after them."""
-        # The memory shrinks in place. No view of it is alive: those of `room` and `rows` are not handed on.
-        self._buffer.resize((self.length, *self.inner), refcheck=False)
+        try:
+            self._buffer.resize((self.length, *self.inner))  # in place
+        except ValueError:  # something, such as a traceback, has a view of it
+            return self.rows.copy()
         return self._buffer
 
     def _move(self, capacity: int, dtype: np.dtype[Any]) -> None:

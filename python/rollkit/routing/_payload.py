@@ -97,7 +97,7 @@ def _from_mapping(payload: Mapping[str, Any]) -> Payload:
     if payload.get("shape") is None:
         raise ValueError("the payload has no 'shape'; it is [rows, layers, topk]")
     shape = _shape(payload["shape"])
-    dtype = _dtype(payload)
+    dtype = _dtype(payload.get("dtype"), data.dtype if isinstance(data, np.ndarray) else np.dtype(np.uint8))
     size = prod(shape) * dtype.itemsize
     if isinstance(data, str):
         if not data.isascii():
@@ -151,10 +151,9 @@ def _shape(value: Any) -> tuple[int, ...]:
     return shape
 
 
-def _dtype(payload: Mapping[str, Any]) -> np.dtype[Any]:
-    named = payload.get("dtype")
+def _dtype(named: Any, default: np.dtype[Any]) -> np.dtype[Any]:
     try:
-        dtype = np.dtype("uint8" if named is None else named)
+        dtype = default if named is None else np.dtype(named)
     except (TypeError, ValueError):
         raise TypeError(
             f"the payload's 'dtype' is {named!r}, which NumPy does not know; it is 'uint8', 'int16', …"

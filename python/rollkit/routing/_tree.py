@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -115,13 +115,15 @@ class TokenTree:
         self._same_columns({TOKENS, *columns} | ({ROUTES} if routes is not None else set()))
 
         found = dict(self._columns)
-        whole = {name for name, value in columns.items() if self._is_whole(name, value, prompt, response)}
+        rows = {name: _row(name, value) for name, value in columns.items()}
+        whole = {name for name, row in rows.items() if self._is_whole(name, row, prompt, response)}
         values = {TOKENS: np.concatenate([prompt[matched:], response])}
-        for name, value in columns.items():
-            values[name] = _new_elements(name, _row(name, value), prompt, response, matched, name in whole)
+        for name, row in rows.items():
+            values[name] = _new_elements(name, row, prompt, response, matched, name in whole)
         for name, new in values.items():
             found[name] = _with_room(name, found.get(name), new)
-        captured, repairs = 0, []
+        captured = 0
+        repairs: list[tuple[int, AnyArray]] = []
         if routes is not None:
             payload = Payload.of(routes)
             found[ROUTES], captured = _routes_with_room(payload, found.get(ROUTES), matched, count)
@@ -132,8 +134,8 @@ class TokenTree:
         self._columns, self._whole = found, self._whole | whole
         for column in found.values():
             column.length = begin + count
-        for short, row in repairs:
-            found[ROUTES].rows[self._nodes.begins[short] + self._nodes.captured[short]] = row
+        for short, missing in repairs:
+            found[ROUTES].rows[self._nodes.begins[short] + self._nodes.captured[short]] = missing
             self._nodes.captured[short] += 1
         if node != ROOT and within < self._nodes.lengths[node]:
             node = self._nodes.split(node, within)
@@ -249,16 +251,16 @@ class TokenTree:
             listed = ", ".join(map(repr, sorted(odd)))
             raise ValueError(f"the turn and those before differ in columns: {listed} ({ROUTES!r} is routes=)")
 
-    def _is_whole(self, name: str, value: Any, prompt: AnyArray, response: AnyArray) -> bool:
+    def _is_whole(self, name: str, row: AnyArray, prompt: AnyArray, response: AnyArray) -> bool:
         """Whether a column has an element for every token of the context, not of the response alone."""
         if name in self._columns:
             return name in self._whole
         field = FIELDS.get(name)
         if field is not None:
             return field.per == "sequence"
-        return len(value) != len(response) and len(value) == len(prompt) + len(response)
+        return len(row) != len(response) and len(row) == len(prompt) + len(response)
 
-    def _repairs(self, payload: Payload, last: int, within: int) -> Any:
+    def _repairs(self, payload: Payload, last: int, within: int) -> Iterator[tuple[int, AnyArray]]:
         """Nodes of the prefix that lack a row, and that row of the payload."""
         position = 0
         for node in self._nodes.path(last):
