@@ -105,6 +105,13 @@ pub enum Error {
         /// What a bin holds.
         capacity: i64,
     },
+    /// Elements are of a size that the kernel does not know.
+    ItemSize {
+        /// The argument at fault.
+        name: &'static str,
+        /// The bytes of its elements.
+        got: usize,
+    },
     /// A capacity, alignment or count that must be at least one is not.
     NotPositive {
         /// The argument at fault.
@@ -156,6 +163,9 @@ impl fmt::Display for Error {
             }
             Self::RowTooLong { row, length, capacity } => {
                 write!(f, "row {row} has {length} elements, more than the capacity of {capacity}")
+            }
+            Self::ItemSize { name, got } => {
+                write!(f, "{name} has elements of {got} bytes, expected 1, 2, 4 or 8")
             }
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
         }

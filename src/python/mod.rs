@@ -6,6 +6,7 @@ mod error;
 mod layout;
 mod list;
 mod place;
+mod turns;
 
 use pyo3::prelude::*;
 
@@ -22,6 +23,8 @@ mod _native {
     use super::list::from_lists;
     #[pymodule_export]
     use super::place::{array_lengths, can_cast, concat_arrays, place};
+    #[pymodule_export]
+    use super::turns::turns;
 
     use pyo3::prelude::*;
 
