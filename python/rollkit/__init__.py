@@ -11,6 +11,11 @@ from rollkit._batch import pack as pack
 from rollkit._batch import pad as pad
 from rollkit._binpack import plan_bins as plan_bins
 from rollkit._layout import Layout as Layout
+from rollkit._masking import mask_overlong as mask_overlong
+from rollkit._masking import mask_zero_variance as mask_zero_variance
+from rollkit._masking import spread_rewards as spread_rewards
+from rollkit._metrics import rollout_metrics as rollout_metrics
+from rollkit._metrics import turn_lengths as turn_lengths
 from rollkit._native import __version__ as __version__
 from rollkit._place import concat as concat
 from rollkit._place import place as place
@@ -25,9 +30,14 @@ __all__ = [
     "Rollouts",
     "__version__",
     "concat",
+    "mask_overlong",
+    "mask_zero_variance",
     "pack",
     "pad",
     "place",
     "plan_bins",
+    "rollout_metrics",
+    "spread_rewards",
     "take",
+    "turn_lengths",
 ]

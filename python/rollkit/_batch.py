@@ -296,11 +296,11 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     dtypes = {part.dtype for part in parts}
     if len(dtypes) > 1:
         wanted = narrow(name, np.result_type(*dtypes))
-        parts = [_cast(part, wanted) for part in parts]
+        parts = [cast_parts(part, wanted) for part in parts]
     return Parts.join(parts)
 
 
-def _cast(parts: Parts, dtype: np.dtype[Any]) -> Parts:
+def cast_parts(parts: Parts, dtype: np.dtype[Any]) -> Parts:
     """Parts of this dtype, so that the rows of several count through in one call of the kernel."""
     if parts.dtype == dtype:
         return parts
@@ -342,7 +342,7 @@ def _fill(
         arrays["input_ids"] = placed("input_ids", sources.responses, responses, pad_id)
     else:
         # Prompts and responses are rows of one call: 0 to rows - 1, and rows to 2 × rows - 1.
-        tokens = Parts.join([sources.prompts, _cast(sources.responses, sources.prompts.dtype)])
+        tokens = Parts.join([sources.prompts, cast_parts(sources.responses, sources.prompts.dtype)])
         arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
     arrays["segment_ids"] = layout.segment_ids(memory.array("segment_ids", layout.shape, np.dtype(np.int32)))
     arrays["positions"] = layout.positions(memory.array("positions", layout.shape, np.dtype(np.int32)))
@@ -356,8 +356,8 @@ def _fill(
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
-        where = _last_tokens(scalars, layout, responses)
-        arrays["rewards"] = placed("rewards", _one_each(scalars), where, 0.0)
+        where = last_tokens(scalars, layout, responses)
+        arrays["rewards"] = placed("rewards", one_each(scalars), where, 0.0)
     return Batch(arrays, layout, sources.prompt_lengths, rows, memory.flat)
 
 
@@ -401,7 +401,7 @@ def _where(name: str, lengths: Int64s, layout: Layout, prompts: Layout, response
     )
 
 
-def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
+def last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
     """One element per row, on its last token that is placed."""
     if rewards.ndim != 1 or rewards.dtype.kind not in "biuf":
         raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
@@ -417,5 +417,5 @@ def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout
     return Layout(layout.shape, starts, present.astype(np.int64), np.ones_like(starts))
 
 
-def _one_each(values: AnyArray) -> Parts:
+def one_each(values: AnyArray) -> Parts:
     return Parts.of(Ragged(values, np.arange(len(values) + 1)))

@@ -132,6 +132,33 @@ class Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
 
+    def validate(self, *, step_wise: bool = False) -> None:
+        """Check that these rollouts can be trained on; offsets are compared, tokens are not read.
+
+        The rules are those of SkyRL's `validate_generator_output` (NovaSky-AI/SkyRL, August 2026).
+
+        Args:
+            step_wise: rows are steps of trajectories; `is_last_step` and `trajectory_ids` must agree.
+
+        Raises:
+            ValueError: with column and row: a needed column (`prompt_token_ids`, `response_ids`,
+                `loss_masks`, `rewards`) is missing; `loss_masks`, token `rewards` or `rollout_logprobs`
+                are not one per response token; routes are for more tokens than there are; the steps of
+                a trajectory are not adjacent, or `is_last_step` is not where trajectories end.
+
+        Warns:
+            UserWarning: every token is masked.
+
+        Example:
+            >>> rows = {"prompt_token_ids": [[1]], "response_ids": [[2, 3]], "loss_masks": [[1]]}
+            >>> Rollouts(rows | {"rewards": [1.0]}).validate()
+            Traceback (most recent call last):
+            ValueError: column 'loss_masks': row 0 has 1 elements, its response has 2 tokens
+        """
+        from rollkit._validate import validate
+
+        validate(self, step_wise=step_wise)
+
     def equals(self, other: object) -> bool:
         """Whether `other` has the same columns with the same rows and dtypes."""
         return (
