@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from rollkit import _native
 from rollkit._check import AnyArray, Int64s, as_array, is_array
-from rollkit._ragged import Ragged
+from rollkit._ragged import Ragged, _trusted
 from rollkit._rollouts import Rollouts
 
 Metrics = dict[str, float]
@@ -154,7 +154,7 @@ def _all_lists(rows: Any) -> bool:
 
 def _list_masks(rows: Any) -> Ragged:
     try:
-        return Ragged.from_rows(rows, _UINT8)
+        return _trusted(*_native.from_lists(rows, _UINT8))
     except (TypeError, OverflowError):
         return Ragged.from_rows(rows)  # weights, not flags
 

@@ -51,6 +51,22 @@ class Parts:
                 return cls(list(arrays), lengths, first.dtype, first.shape[1:])
         return cls.of(Ragged.from_rows(rows, dtype))
 
+    @classmethod
+    def of_ragged(cls, columns: Sequence[Ragged]) -> Parts:
+        """Name the buffers of many columns whose rows count through, at the cost of a loop over them."""
+        filled = [column for column in columns if len(column.offsets) > 1] or list(columns[:1])
+        values = [column.values for column in filled]
+        offsets = [column.offsets for column in filled]
+        inner, dtype = values[0].shape[1:], values[0].dtype
+        if len({array.dtype for array in values}) > 1 or len({array.shape[1:] for array in values}) > 1:
+            return cls.join([cls.of(column) for column in filled])  # which says what differs
+        begins = [array[:-1] for array in offsets]
+        joined = np.concatenate(offsets)
+        # Between the last offset of a column and the first of the next there is no row.
+        ends = np.cumsum(list(map(len, offsets)), dtype=np.int64) - 1
+        lengths = np.delete(np.diff(joined), ends[:-1])
+        return cls(list(zip(map(np.ascontiguousarray, values), begins, strict=True)), lengths, dtype, inner)
+
     def cast_by_numpy(self, dtype: np.dtype[Any]) -> Parts:
         """Cast what the kernel cannot (float16, bfloat16, fp8, to bool), one copy of each buffer."""
         buffers: list[AnyArray | tuple[AnyArray, Int64s]] = [
@@ -192,11 +208,14 @@ def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty; concat needs at least one part")
-    for i, part in enumerate(parts):
-        if not isinstance(part, Ragged | Rollouts) or type(part) is not type(parts[0]):
-            raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}")
+    if set(map(type, parts)) not in ({Ragged}, {Rollouts}):
+        kinds = [type(part).__name__ for part in parts]
+        odd = next(
+            i for i, kind in enumerate(kinds) if kind not in ("Ragged", "Rollouts") or kind != kinds[0]
+        )
+        raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{odd}] is {kinds[odd]}")
     if isinstance(parts[0], Ragged):
-        return _end_to_end(Parts.join([Parts.of(part) for part in parts]), out)
+        return _end_to_end(Parts.of_ragged(parts), out)
     if out is not None:
         raise TypeError("out is for Ragged parts; Rollouts have several columns")
     return Rollouts.joined(parts)

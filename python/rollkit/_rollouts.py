@@ -108,11 +108,11 @@ class Rollouts:
             if part.columns.keys() != first.columns.keys():
                 odd = sorted(part.columns.keys() ^ first.columns.keys())
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
-        filled = [part for part in parts if len(part)] or [first]
+        filled = [part.columns for part in parts if len(part)] or [first.columns]
         columns: dict[str, Column] = {}
         for name in first.columns:
-            found = [part.columns[name] for part in filled]
-            if len({type(column) for column in found}) != 1:
+            found = [part[name] for part in filled]
+            if len(set(map(type, found))) != 1:
                 kinds = sorted({type(column).__name__ for column in found})
                 raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
             if isinstance(found[0], Ragged):
