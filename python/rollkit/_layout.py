@@ -225,8 +225,11 @@ class Layout:
     @cached_property
     def order(self) -> Int64s | None:
         """Rows by ascending start; `None` where they already are."""
-        starts = self.starts[self.starts != ABSENT] if (self.starts == ABSENT).any() else self.starts
-        if (starts[1:] >= starts[:-1]).all():
+        starts, lengths = self.starts, self.lengths
+        if (present := starts != ABSENT).sum() < len(starts):
+            starts, lengths = starts[present], lengths[present]
+        # Not by starts alone: an empty row may stand where the row before it starts.
+        if (starts[1:] >= starts[:-1] + lengths[:-1]).all():
             return None
         # Of rows with one start, all but the last are empty: they come first.
         order: Int64s = np.lexsort((self.lengths, self.starts))

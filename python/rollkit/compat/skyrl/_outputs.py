@@ -129,6 +129,8 @@ def merge_stepwise_output(
     for name in ("pixel_values", "image_grid_thw"):
         assert generator_output.get(name) is None, f"{name} not supported for prefix-aware merging"
     last = generator_output["is_last_step"]
+    if last is None:
+        raise TypeError("is_last_step is required for prefix-aware merging, got None")
     ends = [i for i in range(len(generator_output["response_ids"])) if last[i]]
     _one_trajectory_each(generator_output.get("trajectory_ids"), ends)
 
