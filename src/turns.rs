@@ -6,7 +6,7 @@
 use crate::{Error, Result, offsets};
 
 /// Elements that are looked at together.
-const BLOCK: usize = 128;
+const BLOCK: usize = 64;
 
 /// A mask's elements: any type of 1, 2, 4 or 8 bytes, of which only "zero?" is asked.
 #[derive(Debug, Clone, Copy)]
@@ -73,73 +73,82 @@ struct Blocks<'a, T, F> {
     nonzero: F,
     /// The block of `bits`.
     number: usize,
-    bits: u128,
+    /// Bit `i` is set where element `i` of the block is not zero.
+    bits: u64,
 }
 
 impl<T: Copy, F: Fn(T) -> bool> Blocks<'_, T, F> {
     /// Appends the lengths of the turns within elements `begin` to `end`; returns their sum.
     fn row(&mut self, begin: usize, end: usize, lengths: &mut Vec<i64>) -> usize {
-        let (mut at, mut turn, mut count) = (begin, None, 0);
+        let (mut at, mut inside, mut turn, mut count) = (begin, false, 0, 0);
         while at < end {
-            let inside = turn.is_some();
             let within = at % BLOCK;
-            if at / BLOCK != self.number {
-                self.load(at / BLOCK, inside);
+            if within == 0 {
+                at += BLOCK * self.unchanged(&self.elements[at..end], inside);
             }
-            let bits = self.bits >> within;
-            let same = if inside { (!bits).trailing_zeros() } else { bits.trailing_zeros() };
             let left = (BLOCK - within).min(end - at);
-            at += left.min(same as usize);
-            if (same as usize) < left {
-                turn = match turn {
-                    None => Some(at),
-                    Some(first) => {
-                        count += close(first, at, lengths);
-                        None
-                    }
-                };
+            if left == 0 {
+                break;
             }
+            let bits = self.load(at / BLOCK) >> within;
+            let row = u64::MAX >> (BLOCK - left);
+            let mut changes = (bits ^ (bits << 1 | u64::from(inside))) & row;
+            while changes != 0 {
+                let edge = at + changes.trailing_zeros() as usize;
+                if inside {
+                    lengths.push((edge - turn) as i64);
+                    count += edge - turn;
+                }
+                turn = edge;
+                inside = !inside;
+                changes &= changes - 1;
+            }
+            at += left;
         }
-        count + turn.map_or(0, |first| close(first, end, lengths))
+        if inside {
+            lengths.push((end - turn) as i64);
+            count += end - turn;
+        }
+        count
     }
 
-    /// Makes the bits of a block. `inside` is a guess: that a block goes on as the one before ended.
+    /// How many whole blocks go on as the one before ended.
     #[inline]
-    fn load(&mut self, number: usize, inside: bool) {
-        let rest = &self.elements[number * BLOCK..];
-        self.number = number;
-        let Some(block) = rest.first_chunk::<BLOCK>() else {
-            self.bits = self.bits_of(rest);
-            return;
-        };
+    fn unchanged(&self, elements: &[T], inside: bool) -> usize {
         let nonzero = &self.nonzero;
-        self.bits = if inside && block.iter().fold(true, |all, &e| all & nonzero(e)) {
-            u128::MAX
-        } else if !inside && !block.iter().fold(false, |any, &e| any | nonzero(e)) {
-            0
+        let blocks = elements.as_chunks::<BLOCK>().0;
+        let other = if inside {
+            blocks.iter().position(|block| !block.iter().fold(true, |all, &e| all & nonzero(e)))
         } else {
-            self.bits_of(block)
+            blocks.iter().position(|block| block.iter().fold(false, |any, &e| any | nonzero(e)))
         };
+        other.unwrap_or(blocks.len())
     }
 
-    /// Bit `i` is set where element `i` is not zero.
-    fn bits_of(&self, elements: &[T]) -> u128 {
+    #[inline]
+    fn load(&mut self, number: usize) -> u64 {
+        if number != self.number {
+            let rest = &self.elements[number * BLOCK..];
+            self.number = number;
+            self.bits = match rest.first_chunk::<BLOCK>() {
+                Some(block) => self.bits_of(block),
+                None => self.bits_of(rest),
+            };
+        }
+        self.bits
+    }
+
+    #[inline]
+    fn bits_of(&self, elements: &[T]) -> u64 {
         /// Moves the lowest bit of byte `i` to bit `56 + i`.
         const GATHER: u64 = 0x0102_0408_1020_4080;
         let mut ones = [0u8; BLOCK];
         for (one, &element) in ones.iter_mut().zip(elements) {
             *one = u8::from((self.nonzero)(element));
         }
-        let byte = |word: &[u8; 8]| (u64::from_le_bytes(*word).wrapping_mul(GATHER) >> 56) as u8;
-        let mut bits = [0u8; BLOCK / 8];
-        for (bits, word) in bits.iter_mut().zip(ones.as_chunks().0) {
-            *bits = byte(word);
-        }
-        u128::from_le_bytes(bits)
+        let words = ones.as_chunks().0.iter().enumerate();
+        words.fold(0, |bits, (i, &word)| {
+            bits | (u64::from_le_bytes(word).wrapping_mul(GATHER) >> 56) << (8 * i)
+        })
     }
-}
-
-fn close(begin: usize, end: usize, lengths: &mut Vec<i64>) -> usize {
-    lengths.push((end - begin) as i64);
-    end - begin
 }
