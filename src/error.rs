@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::jsonl::Problem;
+
 /// What a kernel can refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -105,6 +107,22 @@ pub enum Error {
         /// What a bin holds.
         capacity: i64,
     },
+    /// A row is longer than a bin, and nothing was said about such rows.
+    Oversize {
+        /// The row.
+        row: usize,
+        /// Its length.
+        length: i64,
+        /// What a bin holds.
+        capacity: i64,
+    },
+    /// An option that is a word is none of those known.
+    UnknownName {
+        /// The argument at fault.
+        name: &'static str,
+        /// Its value.
+        got: String,
+    },
     /// Elements are of a size that the kernel does not know.
     ItemSize {
         /// The argument at fault.
@@ -118,6 +136,13 @@ pub enum Error {
         name: &'static str,
         /// Its value.
         got: i64,
+    },
+    /// A line of a file is refused.
+    Line {
+        /// The line, from 1.
+        line: u64,
+        /// Why.
+        problem: Problem,
     },
 }
 
@@ -164,10 +189,18 @@ impl fmt::Display for Error {
             Self::RowTooLong { row, length, capacity } => {
                 write!(f, "row {row} has {length} elements, more than the capacity of {capacity}")
             }
+            Self::Oversize { row, length, capacity } => {
+                write!(
+                    f,
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\" or \"drop\""
+                )
+            }
+            Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::ItemSize { name, got } => {
                 write!(f, "{name} has elements of {got} bytes, expected 1, 2, 4 or 8")
             }
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+            Self::Line { line, problem } => write!(f, "line {line}: {problem}"),
         }
     }
 }

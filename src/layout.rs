@@ -66,8 +66,14 @@ impl Slots<'_> {
             placed += length as usize;
         }
         // Disjoint rows can repeat in `order` only where they are empty, and then another is missing.
-        let wanted = self.starts.iter().zip(self.lengths).filter(|(start, _)| **start != ABSENT);
-        let wanted = wanted.map(|(_, length)| *length as usize).sum::<usize>();
+        let mut wanted = 0usize;
+        for (row, (&start, &length)) in self.starts.iter().zip(self.lengths).enumerate() {
+            if start != ABSENT {
+                let length =
+                    usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
+                wanted = wanted.saturating_add(length);
+            }
+        }
         same_count("order", placed, wanted)
     }
 }
@@ -163,7 +169,8 @@ pub(crate) fn same_count(name: &'static str, got: usize, wanted: usize) -> Resul
 }
 
 /// Starts of rows that fill bins of `width` elements in input order, each at a multiple of `align`
-/// within its bin; a row with bin [`ABSENT`] has no place.
+/// within its bin; a row with bin [`ABSENT`] has no place. An empty row starts where its bin does: a full
+/// bin ends where the next one starts.
 pub fn pack_starts<O: Out<i64>>(
     lengths: &[i64],
     bins: &[i64],
@@ -176,23 +183,20 @@ pub fn pack_starts<O: Out<i64>>(
     if align < 1 {
         return Err(Error::NotPositive { name: "align", got: align });
     }
-    let count = bins.iter().max().map_or(0, |&last| last + 1).max(0) as usize;
-    let mut used = vec![0i64; count];
+    let mut used = vec![0i64; lengths.len()]; // there are no more bins than rows
     for (row, ((&length, &bin), start)) in lengths.iter().zip(bins).zip(out).enumerate() {
         if bin == ABSENT {
             start.set(ABSENT);
             continue;
         }
         let Some(used) = usize::try_from(bin).ok().and_then(|bin| used.get_mut(bin)) else {
-            return Err(Error::OutsideOutput { row, start: bin, length, size: count });
+            return Err(Error::OutsideOutput { row, start: bin, length, size: lengths.len() });
         };
         let end = used.checked_add(length).filter(|&end| length >= 0 && end <= width);
         let Some(end) = end else { return Err(Error::RowTooLong { row, length, capacity: width - *used }) };
-        start.set(
-            bin.checked_mul(width)
-                .and_then(|base| base.checked_add(*used))
-                .ok_or(Error::TooManyElements { row })?,
-        );
+        let within = if length == 0 { 0 } else { *used };
+        let at = bin.checked_mul(width).and_then(|base| base.checked_add(within));
+        start.set(at.ok_or(Error::TooManyElements { row })?);
         // The last row of a bin may end unaligned, where the bin's width does.
         *used = (end as u64).next_multiple_of(align as u64).min(width as u64) as i64;
     }

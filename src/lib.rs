@@ -18,6 +18,7 @@ pub mod layout;
 pub mod offsets;
 pub mod out;
 pub mod place;
+pub mod steps;
 pub mod turns;
 
 #[cfg(feature = "python")]

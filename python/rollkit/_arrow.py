@@ -12,34 +12,43 @@ from rollkit._ragged import Ragged
 def ragged_from_arrow(array: Any) -> Ragged:
     """See `Ragged.from_arrow`."""
     pa = extra("pyarrow", "arrow")
-    if hasattr(array, "combine_chunks"):
+    if not isinstance(array, pa.Array | pa.ChunkedArray):
+        if hasattr(array, "__arrow_c_stream__"):
+            array = pa.chunked_array(array)
+        elif hasattr(array, "__arrow_c_array__"):
+            array = pa.array(array)
+    if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if not isinstance(array, pa.Array):
-        array = pa.array(array)
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks)
+        raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if not _is_list(pa, array.type):
         raise TypeError(f"expected an Arrow list array, got {array.type}")
-    _refuse_nulls(array, "row")
+    if (row := _first_null(array)) is not None:
+        raise ValueError(f"row {row} is null; fill or drop nulls first")
     offsets, values = _children(pa, array)
-    inner: list[int] = []
+    count, inner, size = len(values), [], 1
     while _is_list(pa, values.type):
-        _refuse_nulls(values, "element")
-        width, values = _rectangular(pa, values)
+        _refuse_nulls(values, offsets, size)
+        width, values = _rectangular(pa, values, offsets, size)
         inner.append(width)
-    _refuse_nulls(values, "value")
-    return Ragged(_numbers(pa, values).reshape(-1, *inner), offsets)
+        size *= width
+    _refuse_nulls(values, offsets, size)
+    return Ragged(_numbers(pa, values).reshape(count, *inner), offsets)
 
 
 def ragged_to_arrow(ragged: Ragged) -> Any:
     """See `Ragged.to_arrow`."""
     pa = extra("pyarrow", "arrow")
-    values = ragged.values
-    if values.dtype == bool:
-        values = np.ascontiguousarray(values)  # Arrow packs bools into bits: the one copy
-    flat = pa.array(values.reshape(-1))
+    if 0 in ragged.inner:
+        raise ValueError(
+            f"Arrow has no lists of inner shape {ragged.inner}; inner dimensions must be 1 or more"
+        )
+    try:
+        flat = pa.array(ragged.values.reshape(-1))
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise TypeError(f"Arrow has no dtype like {ragged.dtype}; cast with .astype first") from None
     for width in reversed(ragged.inner):
         flat = pa.FixedSizeListArray.from_arrays(flat, width)
     return pa.LargeListArray.from_arrays(pa.array(ragged.offsets), flat)
@@ -51,26 +60,32 @@ def _is_list(pa: Any, kind: Any) -> bool:
 
 
 def _children(pa: Any, array: Any) -> tuple[Int64s, Any]:
-    """Offsets into the child, and the whole child: `.values` ignores a slice, so offsets must not."""
+    """Offsets, and those elements of the child that the array's slice has."""
     if pa.types.is_fixed_size_list(array.type):
         width = array.type.list_size
-        offsets = (np.arange(len(array) + 1, dtype=np.int64) + array.offset) * width
-        return offsets, array.values
-    return array.offsets.to_numpy(zero_copy_only=True).astype(np.int64, copy=False), array.values
+        offsets = np.arange(len(array) + 1, dtype=np.int64) * width
+        return offsets, array.values.slice(array.offset * width, len(array) * width)
+    offsets = array.offsets.to_numpy(zero_copy_only=True).astype(np.int64, copy=False)
+    first = int(offsets[0])
+    # `.values` is the whole child, whatever the slice.
+    values = array.values.slice(first, int(offsets[-1]) - first)
+    return (offsets - first if first else offsets), values
 
 
-def _rectangular(pa: Any, array: Any) -> tuple[int, Any]:
-    """The one length of all lists of an inner level, and its elements."""
+def _rectangular(pa: Any, array: Any, rows: Int64s, size: int) -> tuple[int, Any]:
+    """The one length of all lists of an inner level, `size` to an element, and their elements."""
+    if pa.types.is_fixed_size_list(array.type):
+        return array.type.list_size, _children(pa, array)[1]
     offsets, values = _children(pa, array)
     lengths = np.diff(offsets)
     width = int(lengths[0]) if len(lengths) else 0
     if (lengths != width).any():
-        element = int(np.flatnonzero(lengths != width)[0])
+        at = int(np.flatnonzero(lengths != width)[0])
         raise ValueError(
-            f"inner lists differ in length: element 0 has {width}, element {element} has "
-            f"{lengths[element]}; inner dimensions must be rectangular"
+            f"{_place(rows, at // size)} has an inner list of {lengths[at]}, the first has {width}; "
+            "inner dimensions must be rectangular"
         )
-    return width, values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+    return width, values
 
 
 def _numbers(pa: Any, values: Any) -> AnyArray:
@@ -84,10 +99,21 @@ def _numbers(pa: Any, values: Any) -> AnyArray:
     return numbers
 
 
-def _refuse_nulls(array: Any, what: str) -> None:
-    if array.null_count:
-        place = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"{what} {place} is null; fill or drop nulls first")
+def _refuse_nulls(array: Any, rows: Int64s, size: int) -> None:
+    """Refuse a null at any level below the rows; an element has `size` entries at this level."""
+    if (at := _first_null(array)) is not None:
+        raise ValueError(f"{_place(rows, at // size)} is null; fill or drop nulls first")
+
+
+def _first_null(array: Any) -> int | None:
+    if not array.null_count:
+        return None
+    return int(array.is_null().to_numpy(zero_copy_only=False).argmax())
+
+
+def _place(rows: Int64s, element: int) -> str:
+    row = int(np.searchsorted(rows, element, side="right")) - 1
+    return f"row {row}, position {element - rows[row]}"
 
 
 def columns_from_arrow(table: Any) -> dict[str, Any]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit._check import AnyArray, Int64s
-from rollkit._fields import FIELDS, narrow
+from rollkit._fields import narrow
 from rollkit._layout import Layout
 from rollkit._place import Parts, place_parts, take
 from rollkit._ragged import Ragged
-from rollkit._rollouts import Rollouts, as_column, is_rows, token_columns
+from rollkit._sources import Source, Sources
 
-Source = Rollouts | Mapping[str, Any]
-"""Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors."""
+MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
+"""The arrays that are read off the layout."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +173,7 @@ def pack(
         >>> batch["segment_ids"]
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
-    sources = _Sources.of(rollouts)
+    sources = Sources.of(rollouts)
     if layout is None:
         if capacity is None:
             raise TypeError("pack needs a capacity, or a layout")
@@ -219,105 +219,13 @@ def pad(
         array([[1, 1, 1],
                [0, 1, 1]], dtype=uint8)
     """
-    sources = _Sources.of(rollouts)
+    sources = Sources.of(rollouts)
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, attention_mask=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sources:
-    """The columns of all sources, rows counted through."""
-
-    prompts: Parts | None
-    responses: Parts
-    tokens: dict[str, Parts]
-    rows: dict[str, Any]
-
-    @classmethod
-    def of(cls, rollouts: Source | Sequence[Source]) -> _Sources:
-        sources = [rollouts] if isinstance(rollouts, Rollouts | Mapping) else list(rollouts)
-        if not sources:
-            raise ValueError("rollouts is empty; give at least one part")
-        columns = [_columns(i, source) for i, source in enumerate(sources)]
-        tokens: dict[str, Parts] = {}
-        rows: dict[str, Any] = {}
-        for name in columns[0]:
-            found = [part[name] for part in columns]
-            if all(map(is_rows, found)):
-                tokens[name] = _named_parts(name, found)
-            else:
-                rows[name] = _joined_rows(name, found)
-        prompts = tokens.pop("prompt_token_ids", None)
-        main = "response_ids" if "response_ids" in tokens else "input_ids"
-        if main not in tokens:
-            raise ValueError("rollouts need a column 'response_ids' (or 'input_ids') of token ids")
-        if main == "input_ids" and prompts is not None:
-            raise ValueError("'input_ids' holds whole sequences; 'prompt_token_ids' goes with 'response_ids'")
-        responses = tokens.pop(main)
-        if prompts is not None and len(prompts.lengths) != len(responses.lengths):
-            raise ValueError(
-                f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {len(responses.lengths)}"
-            )
-        return cls(prompts, responses, tokens, rows)
-
-    @property
-    def prompt_lengths(self) -> Int64s:
-        if self.prompts is None:
-            return np.zeros_like(self.responses.lengths)
-        return self.prompts.lengths
-
-    @property
-    def lengths(self) -> Int64s:
-        """Tokens of each rollout: prompt and response."""
-        return self.prompt_lengths + self.responses.lengths
-
-
-def _columns(index: int, source: Source) -> dict[str, Any]:
-    if isinstance(source, Rollouts):
-        return dict(source.columns)
-    if not isinstance(source, Mapping):
-        raise TypeError(
-            f"rollouts must be Rollouts or GeneratorOutput-shaped dicts; part {index} is "
-            f"{type(source).__name__}"
-        )
-    return token_columns(source)
-
-
-def _named_parts(name: str, found: Sequence[Any]) -> Parts:
-    """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
-    known = FIELDS.get(name)
-    dtype = None if known is None else known.dtype
-    parts = []
-    for column in found:
-        try:
-            parts.append(Parts.of(column, dtype))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"column {name!r}: {error}") from None
-    dtypes = {part.dtype for part in parts}
-    if len(dtypes) > 1:
-        wanted = narrow(name, np.result_type(*dtypes))
-        parts = [cast_parts(part, wanted) for part in parts]
-    return Parts.join(parts)
-
-
-def cast_parts(parts: Parts, dtype: np.dtype[Any]) -> Parts:
-    """Parts of this dtype, so that the rows of several count through in one call of the kernel."""
-    if parts.dtype == dtype:
-        return parts
-    layout = Layout.concat(parts.lengths)
-    values = place_parts(parts, layout, 0, dtype=dtype)
-    return Parts.of(Ragged(values, np.append(layout.starts, layout.size)))
-
-
-def _joined_rows(name: str, found: Sequence[Any]) -> Any:
-    columns = [as_column(name, column) for column in found]
-    if all(isinstance(column, np.ndarray) for column in columns):
-        return columns[0] if len(columns) == 1 else np.concatenate(columns)
-    return [entry for column in columns for entry in column]
-
-
 def _fill(
-    sources: _Sources,
+    sources: Sources,
     layout: Layout,
     pad_id: int,
     fills: Mapping[str, Any],
@@ -325,6 +233,11 @@ def _fill(
     out: Batch | None,
     attention_mask: bool = False,
 ) -> Batch:
+    _check_plan(sources, layout)
+    if "input_ids" in fills:
+        raise ValueError("fills has 'input_ids', whose padding is pad_id")
+    for name in MADE & sources.tokens.keys():
+        raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
     memory = _Memory(out)
     prompts = layout.spans(0, sources.prompt_lengths)
     responses = layout.spans(sources.prompt_lengths, sources.responses.lengths)
@@ -341,9 +254,18 @@ def _fill(
     if sources.prompts is None:
         arrays["input_ids"] = placed("input_ids", sources.responses, responses, pad_id)
     else:
+        both = {"prompt_token_ids": sources.prompts, "response_ids": sources.responses}
+        dtype = np.dtype(dtypes.get("input_ids", narrow("input_ids", sources.prompts.dtype)))
+        if sources.prompts.dtype != sources.responses.dtype:
+            both = {name: _cast(name, parts, dtype) for name, parts in both.items()}
         # Prompts and responses are rows of one call: 0 to rows - 1, and rows to 2 × rows - 1.
-        tokens = Parts.join([sources.prompts, cast_parts(sources.responses, sources.prompts.dtype)])
-        arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
+        tokens = Parts.join(list(both.values()))
+        try:
+            arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
+        except (OverflowError, TypeError):
+            for name, parts in both.items():
+                _cast(name, parts, dtype)  # names the column and the row within it
+            raise
     arrays["segment_ids"] = layout.segment_ids(memory.array("segment_ids", layout.shape, np.dtype(np.int32)))
     arrays["positions"] = layout.positions(memory.array("positions", layout.shape, np.dtype(np.int32)))
     if attention_mask:
@@ -351,14 +273,35 @@ def _fill(
             memory.array("attention_mask", layout.shape, np.dtype(np.uint8))
         )
     for name, parts in sources.tokens.items():
-        where = _where(name, parts.lengths, layout, prompts, responses)
+        where = {"prompt": prompts, "response": responses}.get(sources.level(name))
+        if where is None:
+            where = layout.spans(0, parts.lengths)
         arrays[name] = placed(name, parts, where, fills.get(name, 0))
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
         where = last_tokens(scalars, layout, responses)
-        arrays["rewards"] = placed("rewards", one_each(scalars), where, 0.0)
+        arrays["rewards"] = placed("rewards", one_each(scalars), where, fills.get("rewards", 0.0))
     return Batch(arrays, layout, sources.prompt_lengths, rows, memory.flat)
+
+
+def _check_plan(sources: Sources, layout: Layout) -> None:
+    """Check that a layout made before was made for these rollouts."""
+    got, wanted = sources.lengths, layout.row_lengths
+    if len(got) != len(wanted):
+        raise ValueError(f"there are {len(got)} rollouts, the layout has {len(wanted)} rows")
+    if (odd := got != wanted).any():
+        row = int(odd.argmax())
+        raise ValueError(
+            f"row {row} has {got[row]} tokens (prompt and response), the layout has {wanted[row]} for it"
+        )
+
+
+def _cast(name: str, parts: Parts, dtype: np.dtype[Any]) -> Parts:
+    try:
+        return parts.astype(dtype)
+    except (OverflowError, TypeError) as error:
+        raise type(error)(f"column {name!r}: {error}") from None
 
 
 class _Memory:
@@ -379,31 +322,9 @@ class _Memory:
         return spare[:size].reshape(shape)
 
 
-def _where(name: str, lengths: Int64s, layout: Layout, prompts: Layout, responses: Layout) -> Layout:
-    """The layout of a token column: that of the part of the rollout it has an element for."""
-    known = FIELDS.get(name)
-    if known is not None and known.short:
-        missing = layout.row_lengths - lengths
-        if ((missing == 0) | (missing == 1)).all():
-            return layout.spans(0, lengths)
-        row = int(np.flatnonzero((missing != 0) & (missing != 1))[0])
-        raise ValueError(
-            f"column {name!r}: row {row} has {lengths[row]} elements for {layout.row_lengths[row]} "
-            "tokens; expected one per token, the last may be missing"
-        )
-    for where in (responses, layout, prompts):
-        if np.array_equal(lengths, where.row_lengths):
-            return where
-    row = int(np.flatnonzero(lengths != responses.row_lengths)[0])
-    raise ValueError(
-        f"column {name!r}: row {row} has {lengths[row]} elements; its prompt has "
-        f"{prompts.row_lengths[row]} tokens, its response {responses.row_lengths[row]}"
-    )
-
-
 def last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
     """One element per row, on its last token that is placed."""
-    if rewards.ndim != 1 or rewards.dtype.kind not in "biuf":
+    if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
     lost = (responses.row_lengths == 0) & (rewards != 0)
     if lost.any():

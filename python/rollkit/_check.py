@@ -34,8 +34,11 @@ def lengths(name: str, value: Any) -> Int64s:
 
 
 def int64s(name: str, value: Any) -> Int64s:
-    """Return integers as a contiguous, one-dimensional int64 array."""
-    found = np.asarray(as_array(value))
+    """Return integers as a contiguous, aligned, one-dimensional int64 array."""
+    try:
+        found = np.asarray(as_array(value))
+    except ValueError:
+        raise ValueError(f"{name} must be one-dimensional, got rows of different lengths") from None
     if found.size == 0 and not isinstance(value, np.ndarray):
         found = found.astype(np.int64)  # NumPy makes float64 of an empty list
     if found.ndim != 1:
@@ -44,7 +47,8 @@ def int64s(name: str, value: Any) -> Int64s:
         raise TypeError(f"{name} must hold integers, got {found.dtype}")
     if found.dtype == UNSIGNED_BEYOND_INT64 and found.size and int(found.max()) >= 2**63:
         raise OverflowError(f"{name} has values beyond int64")
-    return np.ascontiguousarray(found, dtype=np.int64)
+    aligned: Int64s = np.require(found, np.int64, ["C", "A"])
+    return aligned
 
 
 def choice(name: str, value: Any, known: tuple[str, ...]) -> str:

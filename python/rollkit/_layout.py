@@ -9,7 +9,7 @@ from math import prod
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._binpack import plan_bins
@@ -52,7 +52,23 @@ class Layout:
         for name in ("starts", "lengths", "row_lengths"):
             object.__setattr__(self, name, _check.int64s(name, getattr(self, name)))
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if not self.shape or min(self.shape) < 0:
+            raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
+        for name in ("lengths", "row_lengths"):
+            if len(getattr(self, name)) != len(self.starts):
+                raise ValueError(f"{name} has {len(getattr(self, name))} rows, starts has {len(self.starts)}")
         _native.check_layout(self.starts, self.lengths, self.order, size=self.size)
+        if self.lengths is not self.row_lengths and (odd := self.lengths > self.row_lengths).any():
+            row = int(odd.argmax())
+            raise ValueError(
+                f"row {row} has {self.row_lengths[row]} elements, of which lengths places {self.lengths[row]}"
+            )
+        if (odd := (self.starts == ABSENT) & (self.lengths != 0)).any():
+            row = int(odd.argmax())
+            raise ValueError(
+                f"row {row} is dropped (its start is -1), but its length is {self.lengths[row]}; "
+                "a dropped row has length 0"
+            )
 
     @classmethod
     def concat(cls, lengths: ArrayLike, *, align: int = 1) -> Layout:
@@ -107,7 +123,8 @@ class Layout:
         wide = _round_up(wide, _check.positive("multiple_of", multiple_of))
         starts = np.arange(len(lengths), dtype=np.int64) * wide
         if side == "left":
-            starts += wide - lengths
+            # An empty row starts where its line does: where it ends, the next line starts.
+            starts += np.where(lengths == 0, 0, wide - lengths)
         return cls((len(lengths), wide), starts, lengths, lengths)
 
     @classmethod
@@ -169,6 +186,8 @@ class Layout:
             ([0, 4, 1, 5], [1, 1, 2, 1])
         """
         shapes = {layout.shape for layout in layouts}
+        if not shapes:
+            raise ValueError("layouts is empty; union needs at least one layout")
         if len(shapes) != 1:
             raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
         return cls(
@@ -191,9 +210,11 @@ class Layout:
                    [0, 1, 0]], dtype=uint8)
         """
         wanted = _check.lengths("lengths", lengths)
-        first = np.broadcast_to(np.asarray(begins, dtype=np.int64), wanted.shape)
-        if wanted.shape != self.lengths.shape:
-            raise ValueError(f"lengths has {len(wanted)} rows, the layout has {len(self)}")
+        first = _check.int64s("begins", np.atleast_1d(_check.as_array(begins)))
+        for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
+            if rows != len(self) and (name == "lengths" or np.ndim(begins)):
+                raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")
+        first = np.broadcast_to(first, wanted.shape)
         outside = (first < 0) | (first + wanted > self.row_lengths)
         if outside.any():
             row = int(outside.argmax())
@@ -202,9 +223,9 @@ class Layout:
                 f"{first[row] + wanted[row]} are no part of it"
             )
         kept = np.clip(self.lengths - first, 0, wanted)
-        # A part that was cut off whole has no place; an empty one keeps its own, at the row's end at most.
+        # A part that was cut off whole has no place; an empty one starts where its row does.
         present = (self.starts != ABSENT) & ((kept > 0) | (wanted == 0))
-        starts = np.where(present, self.starts + np.minimum(first, self.lengths), ABSENT)
+        starts = np.where(present, self.starts + np.where(kept > 0, first, 0), ABSENT)
         return Layout(self.shape, starts, np.where(present, kept, 0), wanted)
 
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
@@ -216,24 +237,35 @@ class Layout:
             array([[1, 1, 1, 2, 2, 0, 0, 0]], dtype=int32)
         """
         chosen = _check.int64s("rows", rows)
-        starts = self.starts[chosen]
-        shift = first_line * prod(self.shape[1:])
-        starts = np.where(starts == ABSENT, ABSENT, starts - shift)
-        shape = (lines, *self.shape[1:])
-        return Layout(shape, starts, self.lengths[chosen], self.row_lengths[chosen])
+        if (odd := (chosen < 0) | (chosen >= len(self))).any():
+            raise IndexError(f"row {chosen[odd][0]} is out of range: there are {len(self)} rows")
+        first_line = _check.positive("first_line", first_line, least=0)
+        lines = _check.positive("lines", lines, least=0)
+        line = prod(self.shape[1:])
+        begin, end = first_line * line, (first_line + lines) * line
+        starts, lengths = self.starts[chosen], self.lengths[chosen]
+        odd = (starts != ABSENT) & ((starts < begin) | (starts + lengths > end))
+        if odd.any():
+            raise ValueError(
+                f"row {chosen[odd][0]} is not on lines {first_line} to {first_line + lines} "
+                f"of a layout of shape {self.shape}"
+            )
+        starts = np.where(starts == ABSENT, ABSENT, starts - begin)
+        return Layout((lines, *self.shape[1:]), starts, lengths, self.row_lengths[chosen])
 
     @cached_property
     def order(self) -> Int64s | None:
         """Rows by ascending start; `None` where they already are."""
         starts, lengths = self.starts, self.lengths
-        if (present := starts != ABSENT).sum() < len(starts):
-            starts, lengths = starts[present], lengths[present]
-        # Not by starts alone: an empty row may stand where the row before it starts.
-        if (starts[1:] >= starts[:-1] + lengths[:-1]).all():
+        if (absent := starts == ABSENT).any():
+            starts, lengths = starts[~absent], lengths[~absent]
+        # Of rows with one start, all but the last must be empty.
+        if ((starts[1:] > starts[:-1]) | ((starts[1:] == starts[:-1]) & (lengths[:-1] == 0))).all():
             return None
-        # Of rows with one start, all but the last are empty: they come first.
-        order: Int64s = np.lexsort((self.lengths, self.starts))
-        return order
+        if (self.lengths == 0).any():
+            # Empty rows come before the one that is not.
+            return np.lexsort((self.lengths, self.starts)).astype(np.int64, copy=False)
+        return np.argsort(self.starts, kind="stable")
 
     @property
     def size(self) -> int:
@@ -318,12 +350,16 @@ class Layout:
         rows = np.arange(len(self)) if self.order is None else self.order
         starts = self.starts[rows]
         if line is None:
-            return rows[starts != ABSENT]
-        if not 0 <= line < self.size // max(self.width, 1):
+            present: Int64s = rows[starts != ABSENT]
+            return present
+        count = prod(self.shape[:-1])
+        if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
-        return rows[(starts >= line * self.width) & (starts < (line + 1) * self.width)]
+        # An empty row at the very end is on the last line, there is none after it.
+        end = (line + 1) * self.width + (line == count - 1)
+        return rows[(starts >= line * self.width) & (starts < end)]
 
-    def _output(self, out: NDArray[Any] | None, dtype: type[np.generic]) -> NDArray[Any]:
+    def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
         if out is None:
             fresh: NDArray[Any] = np.empty(self.shape, dtype)
             return fresh
@@ -346,8 +382,8 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
-    if not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError("out must be C-contiguous and writeable; np.empty makes such an array")
+    if not out.flags.carray:
+        raise ValueError("out must be C-contiguous, aligned and writeable; np.empty makes such an array")
     return out
 
 

@@ -1,7 +1,7 @@
 """Kernels. Private: the functions of `rollkit` check what their arguments mean; these what is sound."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,18 @@ build_profile: Final[str]
 
 _Int64s = NDArray[np.int64]
 _Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
+
+@final
+class Decompressor:
+    """Reads a gzip or zstd file, of one or several members or frames.
+
+    `file` is a binary file of Python's. A truncated or corrupt stream is a ValueError that begins with
+    `name`.
+    """
+
+    def __new__(cls, file: Any, kind: str, /, *, name: str) -> Self: ...
+    def readinto(self, out: NDArray[Any], /) -> int:
+        """Fill `out`, less only at the end, and return how many bytes."""
 
 def array_lengths(rows: list[Any] | tuple[Any, ...], /) -> _Int64s | None:
     """Lengths of rows that are C-contiguous arrays of one dtype and inner shape, or None."""
@@ -35,8 +47,32 @@ def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
+def joined_steps(
+    prompts: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
+    prompt_lengths: _Int64s,
+    responses: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
+    response_lengths: _Int64s,
+    first: NDArray[np.bool_],
+    /,
+) -> NDArray[np.bool_]:
+    """Whether each step's prompt begins with the prompt and response before, `first` ones never."""
+
 def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
     """Offsets [0, l0, l0 + l1, …]."""
+
+def parse_jsonl(
+    data: NDArray[np.uint8],
+    /,
+    *,
+    hints: dict[str, Any],
+    first_line: int = 1,
+    name: str = "<bytes>",
+    on_error: str = "raise",
+) -> tuple[int, int, dict[str, Any]]:
+    """Read whole lines of JSON: (rows, lines skipped, columns).
+
+    A column is (values, offsets), an array of one number per row, or a list.
+    """
 
 def pack_starts(lengths: _Int64s, bins: _Int64s, /, *, width: int, align: int) -> _Int64s:
     """Starts of rows that fill bins of `width` elements in input order, each aligned."""
@@ -52,6 +88,18 @@ def place(
     out: NDArray[Any],
 ) -> None:
     """Write rows to `out` at `starts`, and one element's `fill` everywhere else."""
+
+def plan_bins(
+    lengths: _Int64s,
+    /,
+    *,
+    capacity: int,
+    algorithm: str,
+    align: int,
+    max_segments: int | None,
+    oversize: str,
+) -> _Int64s:
+    """The bin of each row; -1 for a dropped one."""
 
 def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
     """Write 0, 1, 2, … within each row, 0 in gaps."""

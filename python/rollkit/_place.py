@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit import _native
-from rollkit._check import AnyArray, Int64s, as_array, is_array
+from rollkit._check import AnyArray, Int64s, as_array
 from rollkit._layout import Layout, checked_out
 from rollkit._ragged import Ragged, _trusted
 
@@ -40,54 +40,84 @@ class Parts:
             values = np.ascontiguousarray(column.values)
             buffer = (values, column.offsets[:-1])
             return cls([buffer], column.lengths, column.dtype, column.inner)
+        if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
+            raise TypeError(f"column must be a Ragged or a sequence of rows, got {type(column).__name__}")
         rows = column if isinstance(column, list | tuple) else list(column)
+        if rows and isinstance(rows[0], np.ndarray):
+            lengths = _native.array_lengths(rows)  # None unless all rows are arrays, and alike
+            if lengths is not None:
+                return cls(list(rows), lengths, rows[0].dtype, rows[0].shape[1:])
         if any(isinstance(row, Ragged) for row in rows):
             return cls.join([cls.of(part if isinstance(part, Ragged) else [part], dtype) for part in rows])
-        if rows and is_array(rows[0]):
-            arrays = [as_array(row) for row in rows]
-            lengths = _native.array_lengths(arrays)
-            if lengths is not None:
-                first = arrays[0]
-                return cls(list(arrays), lengths, first.dtype, first.shape[1:])
+        arrays = [as_array(row) for row in rows]
+        if any(array is not row for array, row in zip(arrays, rows, strict=True)):
+            return cls.of(arrays, dtype)  # tensors: over the same memory
         return cls.of(Ragged.from_rows(rows, dtype))
 
     @classmethod
     def of_ragged(cls, columns: Sequence[Ragged]) -> Parts:
         """Name the buffers of many columns whose rows count through, at the cost of a loop over them."""
-        filled = [column for column in columns if len(column.offsets) > 1] or list(columns[:1])
-        values = [column.values for column in filled]
-        offsets = [column.offsets for column in filled]
+        values = [column.values for column in columns]
+        offsets = [column.offsets for column in columns]
         inner, dtype = values[0].shape[1:], values[0].dtype
         if len({array.dtype for array in values}) > 1 or len({array.shape[1:] for array in values}) > 1:
-            return cls.join([cls.of(column) for column in filled])  # which says what differs
+            return cls.join([cls.of(column) for column in columns])
         begins = [array[:-1] for array in offsets]
-        joined = np.concatenate(offsets)
         # Between the last offset of a column and the first of the next there is no row.
         ends = np.cumsum(list(map(len, offsets)), dtype=np.int64) - 1
-        lengths = np.delete(np.diff(joined), ends[:-1])
+        lengths: Int64s = np.delete(np.diff(np.concatenate(offsets)), ends[:-1])
         return cls(list(zip(map(np.ascontiguousarray, values), begins, strict=True)), lengths, dtype, inner)
 
+    def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
+        """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
+        buffers: list[AnyArray | tuple[AnyArray, Int64s]] = []
+        row = 0
+        for buffer in self.buffers:
+            if isinstance(buffer, tuple):
+                values, firsts = buffer
+                buffers.append((values, firsts + begins[row : row + len(firsts)]))
+                row += len(firsts)
+            else:
+                buffers.append(buffer[begins[row] : begins[row] + lengths[row]])
+                row += 1
+        return Parts(buffers, lengths, self.dtype, self.inner)
+
+    def astype(self, dtype: np.dtype[Any]) -> Parts:
+        """Parts of this dtype, so that the rows of several count through in one call of the kernel."""
+        if self.dtype == dtype:
+            return self
+        layout = Layout.concat(self.lengths)
+        values = place_parts(self, layout, 0, dtype=dtype)
+        return Parts([(values, layout.starts)], self.lengths, dtype, self.inner)
+
     def cast_by_numpy(self, dtype: np.dtype[Any]) -> Parts:
-        """Cast what the kernel cannot (float16, bfloat16, fp8, to bool), one copy of each buffer."""
-        buffers: list[AnyArray | tuple[AnyArray, Int64s]] = [
-            (_cast_by_numpy(buffer[0], dtype), buffer[1])
-            if isinstance(buffer, tuple)
-            else _cast_by_numpy(buffer, dtype)
-            for buffer in self.buffers
-        ]
-        return Parts(buffers, self.lengths, dtype, self.inner)
+        """Cast what the kernel cannot (float16, bfloat16, fp8, byte-swapped, to bool), by way of a copy."""
+        layout = Layout.concat(self.lengths)
+        values = place_parts(self, layout, 0)
+        native = self.dtype.newbyteorder("=")
+        if native != self.dtype and _native.can_cast(native, dtype):
+            return Parts([(values.astype(native), layout.starts)], self.lengths, native, self.inner)
+        values = _cast_by_numpy(values, dtype, layout.starts)
+        return Parts([(values, layout.starts)], self.lengths, dtype, self.inner)
+
+    def like(self, other: Parts) -> Parts:
+        """These rows, all of which are empty, with the dtype and inner shape of others."""
+        nothing = np.empty((0, *other.inner), other.dtype)
+        return Parts([(nothing, np.zeros_like(self.lengths))], self.lengths, other.dtype, other.inner)
 
     @classmethod
     def join(cls, parts: Sequence[Parts]) -> Parts:
         """Let the rows of several columns count through."""
-        filled = [part for part in parts if len(part.lengths)] or list(parts[:1])
-        first = filled[0]
+        # Lists without a number have neither dtype nor inner shape: they take those of the others.
+        at = next((i for i, part in enumerate(parts) if part.lengths.any()), 0)
+        first = parts[at]
+        filled = [part if part.lengths.any() else part.like(first) for part in parts]
         for i, part in enumerate(filled):
             if part.inner != first.inner:
-                raise ValueError(f"parts[{i}] has inner shape {part.inner}, parts[0] has {first.inner}")
+                raise ValueError(f"parts[{i}] has inner shape {part.inner}, parts[{at}] has {first.inner}")
             if part.dtype != first.dtype:
                 raise TypeError(
-                    f"parts[{i}] is {part.dtype}, parts[0] is {first.dtype}; cast one with .astype"
+                    f"parts[{i}] is {part.dtype}, parts[{at}] is {first.dtype}; cast one with .astype"
                 )
         return cls(
             [buffer for part in filled for buffer in part.buffers],
@@ -205,6 +235,8 @@ def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
     """
     from rollkit._rollouts import Rollouts
 
+    if not hasattr(parts, "__iter__"):
+        raise TypeError(f"parts must be a sequence of Ragged or Rollouts, got {type(parts).__name__}")
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty; concat needs at least one part")
@@ -239,13 +271,36 @@ def _end_to_end(parts: Parts, out: AnyArray | None = None, dtype: np.dtype[Any] 
     return _trusted(values, np.append(layout.starts, layout.size))
 
 
-def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-    if dtype.kind == "b" and values.dtype.kind in "iu":
-        if values.size and (values.min() < 0 or values.max() > 1):
-            raise OverflowError(f"cannot cast {values.dtype} to bool: there are values other than 0 and 1")
-    elif values.dtype.kind not in "iub" and dtype.kind in "iub":
-        raise TypeError(f"cannot cast {values.dtype} to {dtype} without loss; round it first")
+def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> AnyArray:
+    """Cast rows that are end to end, from `starts` on."""
+    given = values.dtype
+    if given.newbyteorder("=") == dtype.newbyteorder("="):
+        return values.astype(dtype)
+    if dtype.kind == "b" and given.kind in "iu":
+        if (odd := (values != 0) & (values != 1)).any():
+            at = int(odd.reshape(len(values), -1).any(axis=1).argmax())
+            row = int(np.searchsorted(starts, at, side="right")) - 1
+            raise OverflowError(
+                f"row {row}, position {at - starts[row]}: {values[at][odd[at]].flat[0]} does not fit bool"
+            )
+    elif dtype.kind in "iu" and given.kind in "iub":
+        # A byte-swapped target: the kernel casts, and checks, to the native dtype first.
+        native = cast(Ragged(values, np.append(starts, len(values))), dtype.newbyteorder("="))
+        return native.values.astype(dtype)
+    elif not _is_number(given) or not _is_number(dtype):
+        raise TypeError(f"cannot cast {given} to {dtype}: only numbers are cast")
+    elif given.kind == "c" and dtype.kind != "c":
+        raise TypeError(
+            f"cannot cast {given} to {dtype} without loss; take its real part or its magnitude first"
+        )
+    elif given.kind not in "iub" and dtype.kind in "iub":
+        raise TypeError(f"cannot cast {given} to {dtype} without loss; round it first")
     return values.astype(dtype)
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    # bfloat16 and fp8 have kind V, as structured dtypes and raw bytes have, but a type of their own.
+    return dtype.kind in "biufc" or (dtype.kind == "V" and not issubclass(dtype.type, np.void))
 
 
 def _same_rows(got: Int64s, wanted: Int64s) -> None:
@@ -259,10 +314,17 @@ def _same_rows(got: Int64s, wanted: Int64s) -> None:
 def _fill(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
     """One element's worth of padding."""
     given = np.asarray(as_array(fill))
+    if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
+        given = np.zeros(given.shape, dtype)  # not the text "0"
+    shown = f"fill={fill!r}" if given.ndim == 0 else f"fill of shape {given.shape}"
     try:
-        value = np.broadcast_to(given.astype(dtype), inner)
+        if _is_number(dtype) and (not _is_number(given.dtype) or given.dtype.kind == "c" != dtype.kind):
+            raise TypeError
+        with np.errstate(invalid="ignore", over="ignore"):
+            value = np.broadcast_to(given.astype(dtype), inner)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"fill={fill!r} is no {dtype} of inner shape {inner}") from error
-    if dtype.kind in "iub" and (value != given).any():
-        raise OverflowError(f"fill={fill!r} does not fit {dtype}")
+        raise type(error)(f"{shown} is no {dtype} of inner shape {inner}") from None
+    lost = value != given if dtype.kind in "iub" else dtype.kind == "f" and np.isinf(value) & ~np.isinf(given)
+    if np.any(lost):
+        raise OverflowError(f"{shown} does not fit {dtype}")
     return np.ascontiguousarray(value).reshape(-1)

@@ -189,6 +189,8 @@ class Ragged:
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
 
+        Integers must fit; floats become floats of another size (too large ones infinite), never integers.
+
         Raises:
             OverflowError: a value does not fit; the message names row and position.
             TypeError: floats to integers.
@@ -246,6 +248,8 @@ def same_values(a: AnyArray, b: AnyArray) -> bool:
         # bfloat16, fp8 and structured dtypes have kind V, where isnan may not exist; equal bytes do.
         same = np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
         return same or (a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True))
+    if a.dtype.kind in "mM":
+        return np.array_equal(a, b, equal_nan=True)
     return np.array_equal(a, b)
 
 
@@ -264,6 +268,10 @@ def row_indices(indices: ArrayLike, count: int) -> Int64s:
 
 
 def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
+    if dtype is not None and dtype.kind != "b" and not _native.can_cast(np.dtype(np.int64), dtype):
+        # Not one that lists are read as (float16, bfloat16, byte-swapped): by way of one that is.
+        found = _trusted(*_from_lists(rows, None)).astype(dtype)
+        return found.values, found.offsets
     try:
         return _native.from_lists(rows, dtype)
     except TypeError:
@@ -276,20 +284,24 @@ def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) 
 def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     """Rows of which some are arrays: lists become arrays of the first array's dtype."""
     arrays = [as_array(row) for row in rows]
-    first = next(row for row in arrays if isinstance(row, np.ndarray))
-    if dtype is None:
-        dtype = first.dtype
     for i, row in enumerate(arrays):
         if isinstance(row, np.ndarray):
             if row.ndim == 0:
                 raise ValueError(f"row {i} is a 0-D array; a row has at least one dimension")
             if row.dtype == object:
-                row = row.tolist()
+                arrays[i] = row.tolist()
+    at = next((i for i, row in enumerate(arrays) if isinstance(row, np.ndarray)), None)
+    if at is None:
+        return _trusted(*_from_lists(arrays, dtype))
+    first = arrays[at]
+    if dtype is None:
+        dtype = first.dtype
+    for i, row in enumerate(arrays):
         if not isinstance(row, np.ndarray):
             arrays[i] = _one_list(i, row, dtype, first.shape[1:])
             continue
         if row.shape[1:] != first.shape[1:]:
-            raise ValueError(f"row {i} has inner shape {row.shape[1:]}, row 0 has {first.shape[1:]}")
+            raise ValueError(f"row {i} has inner shape {row.shape[1:]}, row {at} has {first.shape[1:]}")
         if row.dtype != dtype:
             row = _cast_row(i, row, dtype)
         arrays[i] = np.ascontiguousarray(row).view(dtype)
@@ -311,7 +323,7 @@ def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
 
 def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
     try:
-        found = _native.from_lists([values], dtype)[0]
+        found = _from_lists([values], dtype)[0]
     except (OverflowError, TypeError, ValueError) as error:
         raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
     if len(found) == 0:

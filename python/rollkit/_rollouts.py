@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from rollkit._check import AnyArray, as_array, is_array
 from rollkit._fields import FIELDS, Field
+from rollkit._groups import Groups
 from rollkit._ragged import Ragged, row_indices, same_values
 
 Column = Ragged | AnyArray | list[Any]
@@ -108,6 +109,7 @@ class Rollouts:
             if part.columns.keys() != first.columns.keys():
                 odd = sorted(part.columns.keys() ^ first.columns.keys())
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
+        # A column of no rows may be a list, for want of an entry that tells what it is.
         filled = [part.columns for part in parts if len(part)] or [first.columns]
         columns: dict[str, Column] = {}
         for name in first.columns:
@@ -116,7 +118,10 @@ class Rollouts:
                 kinds = sorted({type(column).__name__ for column in found})
                 raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
             if isinstance(found[0], Ragged):
-                columns[name] = concat(found)  # type: ignore[arg-type]
+                try:
+                    columns[name] = concat(found)  # type: ignore[arg-type]
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"column {name!r}: {error}") from None
             elif isinstance(found[0], list):
                 columns[name] = [entry for column in found for entry in column]
             else:
@@ -131,6 +136,19 @@ class Rollouts:
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
+
+    def group_by(self, name: str) -> Groups:
+        """Group rollouts whose entries of a per-row column are equal (`"instance_ids"`).
+
+        Example:
+            >>> rollouts = Rollouts({"response_ids": [[1], [2], [3]], "instance_ids": ["a", "b", "a"]})
+            >>> rollouts.group_by("instance_ids").sizes
+            array([2, 1])
+        """
+        column = self[name]
+        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
+            raise TypeError(f"column {name!r} has no single entry per rollout to group by")
+        return Groups.by(column)
 
     def validate(self, *, step_wise: bool = False) -> None:
         """Check that these rollouts can be trained on; offsets are compared, tokens are not read.
@@ -218,7 +236,7 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
         name: found
         for name, found in output.items()
         if isinstance(found, Ragged | list | tuple | np.ndarray) or is_array(found)
-        if name in FIELDS or len(found) == count
+        if name in FIELDS or (getattr(found, "ndim", None) != 0 and len(found) == count)
     }
 
 
@@ -311,5 +329,11 @@ def _same(a: Column, b: Column) -> bool:
     if isinstance(a, Ragged):
         return a.equals(b)
     if isinstance(a, list) or not isinstance(b, np.ndarray):
-        return isinstance(b, list) and a == b
+        return isinstance(b, list) and len(a) == len(b) and all(map(_same_entry, a, b))
     return a.dtype == b.dtype and a.shape == b.shape and same_values(a, b)
+
+
+def _same_entry(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return _same(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else False
+    return bool(a == b)

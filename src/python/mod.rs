@@ -2,10 +2,15 @@
 //! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
 
 mod array;
+mod binpack;
+mod decompress;
 mod error;
+mod jsonl;
 mod layout;
 mod list;
 mod place;
+mod rows;
+mod steps;
 mod turns;
 
 use pyo3::prelude::*;
@@ -15,6 +20,12 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
+    use super::binpack::plan_bins;
+    #[pymodule_export]
+    use super::decompress::Decompressor;
+    #[pymodule_export]
+    use super::jsonl::parse_jsonl;
+    #[pymodule_export]
     use super::layout::{
         attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,
         segment_ids,
@@ -22,7 +33,11 @@ mod _native {
     #[pymodule_export]
     use super::list::from_lists;
     #[pymodule_export]
-    use super::place::{array_lengths, can_cast, concat_arrays, place};
+    use super::place::{can_cast, place};
+    #[pymodule_export]
+    use super::rows::{array_lengths, concat_arrays};
+    #[pymodule_export]
+    use super::steps::joined_steps;
     #[pymodule_export]
     use super::turns::turns;
 

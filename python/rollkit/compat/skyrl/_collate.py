@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._batch import cast_parts
 from rollkit._check import AnyArray, Int64s, is_array
 from rollkit._extras import extra
 from rollkit._layout import Layout
@@ -129,7 +128,7 @@ def _verify(prompts: Sequence[Any], responses: Sequence[Any], rewards: Any, mask
 
 def _sequences(prompts: Parts, responses: Parts, whole: Layout, pad: int) -> AnyArray:
     where = Layout.union([whole.spans(0, prompts.lengths), whole.spans(prompts.lengths, responses.lengths)])
-    tokens = Parts.join([prompts, cast_parts(responses, prompts.dtype)])
+    tokens = Parts.join([prompts, responses.astype(prompts.dtype)])
     return place_parts(tokens, where, pad, dtype=_INT64)
 
 

@@ -1,0 +1,49 @@
+//! Bindings of `steps`.
+
+use numpy::{PyArrayDescrMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+
+use super::array::{self, Array};
+use super::place::{PyPart, source_rows};
+use crate::steps;
+
+/// Whether each step's prompt begins with the prompt and response of the step before.
+#[pyfunction]
+#[pyo3(signature = (prompts, prompt_lengths, responses, response_lengths, first, /))]
+pub fn joined_steps<'py>(
+    py: Python<'py>,
+    prompts: &Bound<'py, PyAny>,
+    prompt_lengths: &Array<'py>,
+    responses: &Bound<'py, PyAny>,
+    response_lengths: &Array<'py>,
+    first: &Array<'py>,
+) -> PyResult<Array<'py>> {
+    let (prompts, responses) = (PyPart::all(prompts)?, PyPart::all(responses)?);
+    let item = one_item(prompts.iter().chain(&responses))?;
+    let prompts = source_rows(&prompts, array::int64s("prompt_lengths", prompt_lengths)?, item)?;
+    let responses = source_rows(&responses, array::int64s("response_lengths", response_lengths)?, item)?;
+    let first = array::bytes("first", first)?;
+    let out = array::fresh::<bool>(py, prompts.len())?;
+    let joined = array::out_bytes("joined", &out, [])?;
+    py.detach(|| steps::joined(&prompts, &responses, first, joined))?;
+    Ok(out)
+}
+
+/// The bytes of a token, which must be one dtype throughout, or equal bytes would not be equal tokens.
+fn one_item<'a, 'py: 'a>(parts: impl Iterator<Item = &'a PyPart<'py>>) -> PyResult<usize> {
+    let mut found = None;
+    for part in parts {
+        let dtype = part.values.dtype();
+        match &found {
+            None => found = Some(dtype),
+            Some(first) if dtype.is_equiv_to(first) => {}
+            Some(first) => {
+                return Err(PyTypeError::new_err(format!(
+                    "token ids must be one dtype, got {first} and {dtype}"
+                )));
+            }
+        }
+    }
+    Ok(found.map_or(1, |dtype| dtype.itemsize()))
+}

@@ -1,0 +1,189 @@
+//! Bins equal those of the textbook's loops, and always fit as they are laid out.
+
+use std::cmp::Reverse;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use rollkit::binpack::{Algorithm, Options, Oversize, plan_bins};
+use rollkit::layout::{ABSENT, pack_starts};
+use rollkit::{Error, Result};
+
+const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::FirstFitDecreasing, Algorithm::BestFitDecreasing, Algorithm::FirstFit, Algorithm::NextFit];
+
+fn plan(lengths: &[i64], options: &Options) -> Result<Vec<i64>> {
+    let mut bins = vec![7; lengths.len()];
+    plan_bins(lengths, options, &mut bins).map(|()| bins)
+}
+
+/// Quadratic: each row looks at every open bin.
+fn reference(lengths: &[i64], options: &Options) -> Vec<i64> {
+    struct Bin {
+        room: i64,
+        rows: usize,
+        closed: bool,
+    }
+    let slots = (options.capacity / options.align).max(1);
+    let counted = |row: usize| match options.oversize {
+        Oversize::Truncate => lengths[row].min(options.capacity),
+        _ => lengths[row],
+    };
+    let mut order = (0..lengths.len()).collect::<Vec<_>>();
+    if matches!(options.algorithm, Algorithm::FirstFitDecreasing | Algorithm::BestFitDecreasing) {
+        order.sort_by_key(|&row| Reverse(counted(row)));
+    }
+    let mut bins = Vec::<Bin>::new();
+    let mut out = vec![ABSENT; lengths.len()];
+    for row in order {
+        let closed = counted(row) > options.capacity;
+        if closed && options.oversize == Oversize::Drop {
+            continue;
+        }
+        let need = ((counted(row) + options.align - 1) / options.align).min(slots);
+        let fits = |bin: &Bin| {
+            !closed
+                && !bin.closed
+                && bin.room >= need
+                && options.max_segments.is_none_or(|most| bin.rows < most)
+        };
+        let mut fitting = (0..bins.len()).filter(|&bin| fits(&bins[bin]));
+        let found = match options.algorithm {
+            Algorithm::NextFit => fitting.find(|&bin| bin + 1 == bins.len()),
+            Algorithm::BestFitDecreasing => fitting.min_by_key(|&bin| bins[bin].room),
+            _ => fitting.next(),
+        };
+        let bin = found.unwrap_or_else(|| {
+            bins.push(Bin { room: slots, rows: 0, closed });
+            bins.len() - 1
+        });
+        bins[bin].room -= need;
+        bins[bin].rows += 1;
+        out[row] = bin as i64;
+    }
+    out
+}
+
+fn cases() -> impl Strategy<Value = (Vec<i64>, Options)> {
+    let lengths = prop_oneof![
+        vec(0..=40i64, 0..80),
+        vec(prop_oneof![Just(0i64), Just(3), Just(10), 0..=70i64], 0..200),
+        vec(0..=100_000i64, 0..40), // sparse lengths are sorted another way
+    ];
+    let scale = prop_oneof![1..=40i64, 1..=120_000i64];
+    let oversize = prop_oneof![Just(Oversize::Truncate), Just(Oversize::Alone), Just(Oversize::Drop)];
+    let segments = proptest::option::of(1..6usize);
+    (lengths, scale, 1..12i64, segments, proptest::sample::select(&ALGORITHMS[..]), oversize).prop_map(
+        |(lengths, capacity, align, max_segments, algorithm, oversize)| {
+            (lengths, Options { capacity, align, max_segments, algorithm, oversize })
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn equals_the_textbook((lengths, options) in cases()) {
+        prop_assert_eq!(plan(&lengths, &options), Ok(reference(&lengths, &options)));
+    }
+
+    #[test]
+    fn fits_in_input_order((lengths, options) in cases()) {
+        let bins = plan(&lengths, &options)?;
+        let lengths = lengths.iter().map(|&length| length.min(options.capacity)).collect::<Vec<_>>();
+        let mut starts = vec![0i64; lengths.len()];
+        pack_starts(&lengths, &bins, options.capacity, options.align, &mut starts)?;
+        for (&start, &length) in starts.iter().zip(&lengths).filter(|(start, _)| **start != ABSENT) {
+            prop_assert!(length == 0 || start % options.capacity % options.align == 0);
+        }
+        if let Some(most) = options.max_segments {
+            for bin in 0..lengths.len() as i64 {
+                prop_assert!(bins.iter().filter(|&&found| found == bin).count() <= most);
+            }
+        }
+    }
+}
+
+fn options(capacity: i64) -> Options {
+    Options {
+        capacity,
+        align: 1,
+        max_segments: None,
+        algorithm: Algorithm::FirstFitDecreasing,
+        oversize: Oversize::Raise,
+    }
+}
+
+#[test]
+fn packs_as_written_in_the_book() {
+    let lengths = [3, 3, 6, 5, 0, 2, 5];
+    for (algorithm, wanted) in ALGORITHMS.into_iter().zip([
+        [1, 2, 0, 1, 0, 0, 2],
+        [1, 2, 0, 1, 0, 0, 2],
+        [0, 0, 1, 2, 0, 0, 3],
+        [0, 0, 1, 2, 2, 2, 3],
+    ]) {
+        assert_eq!(
+            plan(&lengths, &Options { algorithm, ..options(8) }),
+            Ok(wanted.to_vec()),
+            "{algorithm:?}"
+        );
+    }
+}
+
+#[test]
+fn rows_fit_in_any_order() {
+    // 8 + 2 would fit if the longer row came first; in input order, 2 (a slot of 4) + 8 do not.
+    let options = Options { align: 4, ..options(10) };
+    assert_eq!(plan(&[2, 8], &options), Ok(vec![1, 0]));
+    assert_eq!(plan(&[2, 4], &options), Ok(vec![0, 0]));
+    assert_eq!(plan(&[0, 10, 9], &options), Ok(vec![0, 0, 1]), "rows beyond the last whole slot still fit");
+    assert_eq!(plan(&[1, 1, 0], &Options { align: 16, ..options }), Ok(vec![0, 1, 0]));
+}
+
+#[test]
+fn takes_extreme_numbers() {
+    let most = i64::MAX;
+    for algorithm in ALGORITHMS {
+        let options = Options { algorithm, ..options(most) };
+        assert_eq!(plan(&[], &options), Ok(vec![]));
+        assert_eq!(plan(&[most], &options), Ok(vec![0]));
+        assert_eq!(
+            plan(&[most, most, 0], &Options { align: most, ..options }),
+            Ok(vec![0, 1, 0]).map(|mut bins| {
+                if algorithm == Algorithm::NextFit {
+                    bins[2] = 1;
+                }
+                bins
+            })
+        );
+        let one = Options { capacity: 1, oversize: Oversize::Alone, ..options };
+        assert_eq!(plan(&[most, most], &one), Ok(vec![0, 1]));
+        let limits = Options { max_segments: Some(usize::MAX - 1), ..options };
+        assert_eq!(plan(&[0, 0, 0], &limits), Ok(vec![0, 0, 0]));
+    }
+}
+
+#[test]
+fn refuses() {
+    let refused = |lengths: &[i64], options: &Options| plan(lengths, options).unwrap_err();
+    assert_eq!(refused(&[1, -2, 9], &options(8)), Error::NegativeLength { row: 1, got: -2 });
+    assert_eq!(refused(&[1, 9, -2], &options(8)), Error::Oversize { row: 1, length: 9, capacity: 8 });
+    assert_eq!(refused(&[], &options(0)), Error::NotPositive { name: "capacity", got: 0 });
+    assert_eq!(
+        refused(&[], &Options { align: 0, ..options(8) }),
+        Error::NotPositive { name: "align", got: 0 }
+    );
+    assert_eq!(
+        refused(&[], &Options { max_segments: Some(0), ..options(8) }),
+        Error::NotPositive { name: "max_segments", got: 0 }
+    );
+    assert_eq!(
+        plan_bins(&[1], &options(8), &mut [0i64; 2]),
+        Err(Error::RowCount { name: "bins", got: 2, wanted: 1 })
+    );
+    let unknown = Error::UnknownName { name: "algorithm", got: "worst_fit".to_owned() };
+    assert_eq!("worst_fit".parse::<Algorithm>(), Err(unknown));
+    let unknown = Error::UnknownName { name: "oversize", got: "split".to_owned() };
+    assert_eq!("split".parse::<Oversize>(), Err(unknown));
+}
