@@ -52,6 +52,7 @@ def test_overlong_keeps_the_dtype_and_shares_the_rest() -> None:
     given = rollouts([[1, 1], [1]], stop_reasons=["length", "stop"])
     masked = mask_overlong(given[1:])
     assert lists(masked) == [[1]]
+    assert not np.shares_memory(masked["loss_masks"].values, given["loss_masks"].values)  # type: ignore[union-attr]
     masked = mask_overlong(given, keep="stop")
     assert masked["loss_masks"].dtype == np.uint8  # type: ignore[union-attr]
     assert masked["response_ids"] is given["response_ids"]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rollkit import _native
 from rollkit._batch import last_tokens, one_each
-from rollkit._check import AnyArray, Int64s, as_array
+from rollkit._check import as_array
+from rollkit._groups import Groups
 from rollkit._layout import ABSENT, Layout
 from rollkit._metrics import row_rewards
 from rollkit._place import place, place_parts
@@ -87,9 +89,10 @@ def mask_zero_variance(
         [[0], [0], [1], [1]]
     """
     masks = _masks(rollouts)
-    groups = _groups(rollouts[by] if isinstance(by, str) else by)
-    if len(groups) != len(rollouts):
-        raise ValueError(f"by has {len(groups)} ids, there are {len(rollouts)} rows")
+    ids = as_array(rollouts[by] if isinstance(by, str) else by)
+    if len(ids) != len(rollouts):
+        raise ValueError(f"by has {len(ids)} ids, there are {len(rollouts)} rows")
+    groups = Groups.by(ids).ids
     rewards = row_rewards(rollouts["rewards"])
     live = _live(masks) if ignore_masked else np.ones(len(rollouts), bool)
     count = int(groups.max(initial=-1)) + 1
@@ -138,8 +141,6 @@ def _masks(rollouts: Rollouts) -> Ragged:
 
 def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
     """A copy in which rows that are not kept are zeros: to the kernel, rows without a place."""
-    if kept.all():
-        return masks
     rows = Layout.concat(masks.lengths)
     starts, lengths = np.where(kept, rows.starts, ABSENT), np.where(kept, rows.lengths, 0)
     values = place(masks, Layout(rows.shape, starts, lengths, rows.lengths), 0)
@@ -147,17 +148,5 @@ def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
 
 
 def _live(masks: Ragged) -> NDArray[np.bool_]:
-    from rollkit import _native
-
     counts = _native.turns(np.ascontiguousarray(masks.values), masks.offsets)[2]
     return counts > 0
-
-
-def _groups(ids: Any) -> Int64s:
-    """Group numbers of ids, equal ids alike."""
-    found = as_array(ids)
-    if isinstance(found, np.ndarray) and found.dtype != object:
-        numbers: AnyArray = np.unique(found, return_inverse=True)[1]
-        return numbers.reshape(-1).astype(np.int64)
-    numbering: dict[Any, int] = {}
-    return np.fromiter((numbering.setdefault(key, len(numbering)) for key in found), np.int64, len(found))

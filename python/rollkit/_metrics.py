@@ -178,17 +178,19 @@ def row_rewards(rewards: Any) -> AnyArray:
             return np.fromiter(found, _FLOAT64, len(found))
     except (TypeError, ValueError):
         pass  # rows among the numbers
-    # One sum per row rather than one over all: its rounding is NumPy's, which decides what is zero.
+    if _all_lists(found):
+        return _row_sums(Ragged.from_rows(found, _FLOAT64))
     return np.array([_total(row) for row in found], _FLOAT64)
 
 
 def _total(row: Any) -> float:
-    if isinstance(row, list | tuple):
-        return float(np.add.reduce(Ragged.from_rows([row], _FLOAT64).values)) if row else 0.0
-    return float(np.sum(as_array(row))) if is_array(row) else float(row)
+    if isinstance(row, list | tuple) or (is_array(row) and row.ndim):
+        return float(np.sum(as_array(row), dtype=_FLOAT64))
+    return float(row)
 
 
 def _row_sums(rows: Ragged) -> AnyArray:
+    """One sum per row rather than one scan over all: it rounds as NumPy does, which decides what is 0."""
     return np.array([np.add.reduce(row, dtype=_FLOAT64) for row in rows], _FLOAT64)
 
 
