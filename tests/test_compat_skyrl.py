@@ -1,7 +1,6 @@
 """`rollkit.compat.skyrl` against plain Python, with lists, arrays, tensors and columns."""
 
 import copy
-import importlib.util
 import logging
 import re
 import subprocess
@@ -22,10 +21,6 @@ from rollkit import Ragged, Rollouts
 from rollkit.compat import skyrl
 
 TOKENS = ("prompt_token_ids", "response_ids", "loss_masks", "rollout_logprobs")
-
-needs_merge = pytest.mark.skipif(
-    importlib.util.find_spec("rollkit._steps") is None, reason="rollkit._steps is not there"
-)
 
 
 @dataclass(frozen=True)
@@ -394,7 +389,6 @@ class TestMerge:
         }
         return rows | change
 
-    @needs_merge
     @pytest.mark.parametrize("form", [copy.deepcopy, as_arrays, as_columns])
     def test_merges_while_the_prefix_holds(self, form: Any) -> None:
         given = self.turns()
@@ -410,7 +404,6 @@ class TestMerge:
         assert found["rollout_metrics"]["generate/max_num_tokens"] == 4
         assert "x" not in found["rollout_metrics"]
 
-    @needs_merge
     def test_token_rewards_and_nothing_optional(self) -> None:
         given = self.turns(
             rewards=[[1.0], [0.0, 2.0], [3.0], [4.0]], rollout_logprobs=None, stop_reasons=None
@@ -422,7 +415,6 @@ class TestMerge:
         assert found["rollout_logprobs"] is None
         assert found["stop_reasons"] is None
 
-    @needs_merge
     def test_routes_are_carried_if_told(self) -> None:
         def routes(begin: int, count: int) -> Any:
             return np.arange(begin, begin + count * 2, dtype=np.uint8).reshape(count, 1, 2)

@@ -11,6 +11,7 @@ from rollkit._metrics import mask_column, measure, merge_extra, row_lengths, row
 from rollkit._place import concat
 from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
+from rollkit._steps import merge_steps
 from rollkit.compat.skyrl._checks import check
 
 _REQUIRED = ("prompt_token_ids", "response_ids", "rewards", "loss_masks")
@@ -133,8 +134,6 @@ def merge_stepwise_output(
         raise TypeError("is_last_step is required for prefix-aware merging, got None")
     ends = [i for i in range(len(generator_output["response_ids"])) if last[i]]
     _one_trajectory_each(generator_output.get("trajectory_ids"), ends)
-
-    from rollkit._steps import merge_steps
 
     columns = _step_columns(generator_output, ends[-1] + 1)
     merged = merge_steps(Rollouts(columns)).columns
