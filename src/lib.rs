@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod out;
 pub mod place;
 pub mod steps;
+pub mod turns;
 
 #[cfg(feature = "python")]
 mod python;

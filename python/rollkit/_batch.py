@@ -280,8 +280,8 @@ def _fill(
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
-        where = _last_tokens(scalars, layout, responses)
-        arrays["rewards"] = placed("rewards", _one_each(scalars), where, fills.get("rewards", 0.0))
+        where = last_tokens(scalars, layout, responses)
+        arrays["rewards"] = placed("rewards", one_each(scalars), where, fills.get("rewards", 0.0))
     return Batch(arrays, layout, sources.prompt_lengths, rows, memory.flat)
 
 
@@ -322,7 +322,7 @@ class _Memory:
         return spare[:size].reshape(shape)
 
 
-def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
+def last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
     """One element per row, on its last token that is placed."""
     if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
@@ -338,5 +338,5 @@ def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout
     return Layout(layout.shape, starts, present.astype(np.int64), np.ones_like(starts))
 
 
-def _one_each(values: AnyArray) -> Parts:
+def one_each(values: AnyArray) -> Parts:
     return Parts.of(Ragged(values, np.arange(len(values) + 1)))

@@ -54,6 +54,20 @@ class Parts:
             return cls.of(arrays, dtype)  # tensors: over the same memory
         return cls.of(Ragged.from_rows(rows, dtype))
 
+    @classmethod
+    def of_ragged(cls, columns: Sequence[Ragged]) -> Parts:
+        """Name the buffers of many columns whose rows count through, at the cost of a loop over them."""
+        values = [column.values for column in columns]
+        offsets = [column.offsets for column in columns]
+        inner, dtype = values[0].shape[1:], values[0].dtype
+        if len({array.dtype for array in values}) > 1 or len({array.shape[1:] for array in values}) > 1:
+            return cls.join([cls.of(column) for column in columns])
+        begins = [array[:-1] for array in offsets]
+        # Between the last offset of a column and the first of the next there is no row.
+        ends = np.cumsum(list(map(len, offsets)), dtype=np.int64) - 1
+        lengths: Int64s = np.delete(np.diff(np.concatenate(offsets)), ends[:-1])
+        return cls(list(zip(map(np.ascontiguousarray, values), begins, strict=True)), lengths, dtype, inner)
+
     def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
         """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
         buffers: list[AnyArray | tuple[AnyArray, Int64s]] = []
@@ -226,11 +240,14 @@ def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty; concat needs at least one part")
-    for i, part in enumerate(parts):
-        if not isinstance(part, Ragged | Rollouts) or type(part) is not type(parts[0]):
-            raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}")
+    if set(map(type, parts)) not in ({Ragged}, {Rollouts}):
+        kinds = [type(part).__name__ for part in parts]
+        odd = next(
+            i for i, kind in enumerate(kinds) if kind not in ("Ragged", "Rollouts") or kind != kinds[0]
+        )
+        raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{odd}] is {kinds[odd]}")
     if isinstance(parts[0], Ragged):
-        return _end_to_end(Parts.join([Parts.of(part) for part in parts]), out)
+        return _end_to_end(Parts.of_ragged(parts), out)
     if out is not None:
         raise TypeError("out is for Ragged parts; Rollouts have several columns")
     return Rollouts.joined(parts)

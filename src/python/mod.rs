@@ -11,6 +11,7 @@ mod list;
 mod place;
 mod rows;
 mod steps;
+mod turns;
 
 use pyo3::prelude::*;
 
@@ -37,6 +38,8 @@ mod _native {
     use super::rows::{array_lengths, concat_arrays};
     #[pymodule_export]
     use super::steps::joined_steps;
+    #[pymodule_export]
+    use super::turns::turns;
 
     use pyo3::prelude::*;
 
