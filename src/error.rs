@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::jsonl::Problem;
+
 /// What a kernel can refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,6 +130,13 @@ pub enum Error {
         /// Its value.
         got: i64,
     },
+    /// A line of a file is refused.
+    Line {
+        /// The line, from 1.
+        line: u64,
+        /// Why.
+        problem: Problem,
+    },
 }
 
 /// `std::result::Result` with [`Error`].
@@ -181,6 +190,7 @@ impl fmt::Display for Error {
             }
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+            Self::Line { line, problem } => write!(f, "line {line}: {problem}"),
         }
     }
 }

@@ -10,6 +10,9 @@ from rollkit._batch import Batch as Batch
 from rollkit._batch import pack as pack
 from rollkit._batch import pad as pad
 from rollkit._binpack import plan_bins as plan_bins
+from rollkit._io import iter_chunks as iter_chunks
+from rollkit._io import read as read
+from rollkit._io import sample_path as sample_path
 from rollkit._layout import Layout as Layout
 from rollkit._native import __version__ as __version__
 from rollkit._place import concat as concat
@@ -26,10 +29,13 @@ __all__ = [
     "Rollouts",
     "__version__",
     "concat",
+    "iter_chunks",
     "merge_steps",
     "pack",
     "pad",
     "place",
     "plan_bins",
+    "read",
+    "sample_path",
     "take",
 ]

@@ -1,7 +1,7 @@
 """Kernels. Private: the functions of `rollkit` check what their arguments mean; these what is sound."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,13 @@ build_profile: Final[str]
 
 _Int64s = NDArray[np.int64]
 _Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
+
+class Decompressor:
+    """Reads a gzip or zstd file, of one or several members or frames."""
+
+    def __new__(cls, file: Any, kind: str, /, *, name: str) -> Self: ...
+    def readinto(self, out: NDArray[Any], /) -> int:
+        """Fill `out`, less only at the end, and return how many bytes."""
 
 def array_lengths(rows: list[Any] | tuple[Any, ...], /) -> _Int64s | None:
     """Lengths of rows that are C-contiguous arrays of one dtype and inner shape, or None."""
@@ -47,6 +54,20 @@ def joined_steps(
 
 def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
     """Offsets [0, l0, l0 + l1, …]."""
+
+def parse_jsonl(
+    data: NDArray[np.uint8],
+    /,
+    *,
+    hints: dict[str, Any],
+    first_line: int = 1,
+    name: str = "<bytes>",
+    on_error: str = "raise",
+) -> tuple[int, int, dict[str, Any]]:
+    """Read whole lines of JSON: (rows, lines skipped, columns).
+
+    A column is (values, offsets), an array of one number per row, or a list.
+    """
 
 def pack_starts(lengths: _Int64s, bins: _Int64s, /, *, width: int, align: int) -> _Int64s:
     """Starts of rows that fill bins of `width` elements in input order, each aligned."""

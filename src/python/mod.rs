@@ -3,7 +3,9 @@
 
 mod array;
 mod binpack;
+mod decompress;
 mod error;
+mod jsonl;
 mod layout;
 mod list;
 mod place;
@@ -17,6 +19,10 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::binpack::plan_bins;
+    #[pymodule_export]
+    use super::decompress::Decompressor;
+    #[pymodule_export]
+    use super::jsonl::parse_jsonl;
     #[pymodule_export]
     use super::layout::{
         attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,

@@ -1,1 +1,0 @@
-//! JSONL to columns.

@@ -1,0 +1,163 @@
+//! What a line can be refused for.
+
+use std::fmt;
+
+/// Why a line is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Problem {
+    /// It is not JSON, or no object.
+    Syntax {
+        /// The column, in bytes from 1.
+        column: usize,
+        /// What JSON has there.
+        wanted: &'static str,
+        /// The byte there; `None` at the end of the line.
+        found: Option<u8>,
+    },
+    /// It is not JSON, in the words of `serde_json`.
+    Json {
+        /// The column, in bytes from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key occurs twice in one row.
+    Duplicate {
+        /// The key.
+        key: Box<str>,
+        /// The column of the second, in bytes from 1.
+        column: usize,
+    },
+    /// A value of another kind than those of the rows before.
+    Mismatch {
+        /// The key.
+        key: Box<str>,
+        /// The kind in the rows before.
+        wanted: Kind,
+        /// The kind here.
+        got: Kind,
+    },
+    /// A value that is no number where a dtype is asked for.
+    NotNumeric {
+        /// The key.
+        key: Box<str>,
+        /// The dtype.
+        dtype: &'static str,
+        /// The kind here.
+        got: Kind,
+    },
+    /// Null or no value in a column of arrays.
+    Absent {
+        /// The key.
+        key: Box<str>,
+    },
+    /// A number that the column's dtype does not hold.
+    Range {
+        /// The key, with indices.
+        place: Box<str>,
+        /// The number as it is written.
+        value: Box<str>,
+        /// The dtype.
+        dtype: &'static str,
+    },
+    /// An element of another kind than its column's.
+    Element {
+        /// The key, with indices.
+        place: Box<str>,
+        /// The column's kind of element.
+        wanted: Kind,
+        /// The kind here.
+        got: Kind,
+    },
+    /// A nested array of another length than the others.
+    Shape {
+        /// The key, with indices.
+        place: Box<str>,
+        /// The length of the others.
+        wanted: usize,
+        /// Its length.
+        got: usize,
+    },
+}
+
+/// A kind of JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the names say it
+pub enum Kind {
+    Null,
+    Bool,
+    Number,
+    Text,
+    Array,
+    Bools,
+    Numbers,
+    Object,
+}
+
+impl Kind {
+    /// That of the value that begins at `at`, by its first byte.
+    pub(super) fn of(text: &[u8], at: usize) -> Option<Self> {
+        Some(match text.get(at)? {
+            b'n' => Self::Null,
+            b't' | b'f' => Self::Bool,
+            b'-' | b'0'..=b'9' => Self::Number,
+            b'"' => Self::Text,
+            b'[' => Self::Array,
+            b'{' => Self::Object,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Bool => "true or false",
+            Self::Number => "a number",
+            Self::Text => "a string",
+            Self::Array => "an array",
+            Self::Bools => "an array of true and false",
+            Self::Numbers => "an array of numbers",
+            Self::Object => "an object",
+        })
+    }
+}
+
+impl Problem {
+    pub(super) fn syntax(text: &[u8], at: usize, wanted: &'static str) -> Self {
+        Self::Syntax { column: at + 1, wanted, found: text.get(at).copied() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax { column, wanted, found } => {
+                write!(f, "expected {wanted} at column {column}, found ")?;
+                match found {
+                    None => f.write_str("end of line"),
+                    Some(byte @ b' '..=b'~') => write!(f, "'{}'", char::from(*byte)),
+                    Some(byte) => write!(f, "byte 0x{byte:02x}"),
+                }
+            }
+            Self::Json { column, message } => write!(f, "{message} at column {column}"),
+            Self::Duplicate { key, column } => write!(f, "key {key:?} repeats at column {column}"),
+            Self::Mismatch { key, wanted, got } => {
+                write!(f, "{key}: expected {wanted} as in the rows before, found {got}")
+            }
+            Self::NotNumeric { key, dtype, got } => {
+                write!(f, "{key}: expected numbers for {dtype}, found {got}")
+            }
+            Self::Absent { key } => {
+                write!(f, "{key}: missing or null; a column of arrays needs an array in every row")
+            }
+            Self::Range { place, value, dtype } => write!(f, "{place}: {value} does not fit {dtype}"),
+            Self::Element { place, wanted, got } => write!(f, "{place}: expected {wanted}, found {got}"),
+            Self::Shape { place, wanted, got } => {
+                write!(f, "{place}: {got} elements, expected {wanted} as in the other arrays")
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! A line's bytes: spaces, words, strings, values that stay JSON, and where reading numbers stops.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::Problem;
+
+/// Where in the line reading numbers stopped, and why.
+#[derive(Debug)]
+pub struct Stop {
+    pub at: usize,
+    pub why: Why,
+}
+
+/// Why reading stopped.
+#[derive(Debug)]
+pub enum Why {
+    /// Not JSON: this was wanted.
+    Syntax(&'static str),
+    /// A number with a point or an exponent among integers; it ends here.
+    Fraction { end: usize },
+    /// A number that the dtype does not hold; it ends here.
+    Range { end: usize },
+    /// A value of another kind than its array's other elements.
+    Mixed,
+    /// A nested array of `got` elements where the others have `wanted`.
+    Shape { wanted: usize, got: usize },
+}
+
+impl Stop {
+    pub fn syntax(at: usize, wanted: &'static str) -> Self {
+        Self { at, why: Why::Syntax(wanted) }
+    }
+}
+
+/// What stops at a byte that does not begin `wanted`: another kind of value, or no JSON.
+#[cold]
+pub fn unexpected(text: &[u8], at: usize, wanted: &'static str) -> Stop {
+    let value = matches!(text.get(at), Some(b'"' | b'{' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9'));
+    if value { Stop { at, why: Why::Mixed } } else { Stop::syntax(at, wanted) }
+}
+
+#[inline]
+pub fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
+}
+
+/// The first byte from `at` that is no space. Lines hold no `\n`.
+#[inline]
+pub fn skip(text: &[u8], mut at: usize) -> usize {
+    while text.get(at).copied().is_some_and(is_space) {
+        at += 1;
+    }
+    at
+}
+
+/// `true` or `false`, and where it ends.
+#[inline]
+pub fn literal(text: &[u8], at: usize) -> Option<(bool, usize)> {
+    let rest = text.get(at..)?;
+    if rest.starts_with(b"true") {
+        return Some((true, at + 4));
+    }
+    rest.starts_with(b"false").then_some((false, at + 5))
+}
+
+/// Reads the string at `at`.
+pub fn string(text: &[u8], at: usize) -> Result<(Cow<'_, str>, usize), Problem> {
+    read::<Text<'_>>(text, at).map(|(text, end)| (text.0, end))
+}
+
+/// Checks the value at `at`, of any kind; returns where it ends.
+pub fn value(text: &[u8], at: usize) -> Result<usize, Problem> {
+    read::<Checked>(text, at).map(|(_, end)| end)
+}
+
+fn read<'a, T: Deserialize<'a>>(text: &'a [u8], at: usize) -> Result<(T, usize), Problem> {
+    let mut stream = serde_json::Deserializer::from_slice(&text[at..]).into_iter::<T>();
+    match stream.next() {
+        Some(Ok(value)) => Ok((value, at + stream.byte_offset())),
+        Some(Err(error)) => Err(refused(at, &error)),
+        None => Err(Problem::syntax(text, at, "a value")),
+    }
+}
+
+#[cold]
+fn refused(at: usize, error: &serde_json::Error) -> Problem {
+    let message = error.to_string();
+    let words = message.rsplit_once(" at line ").map_or(message.as_str(), |(words, _)| words);
+    Problem::Json { column: at + error.column(), message: words.to_owned() }
+}
+
+/// A string, borrowed from the line unless it has escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Words;
+        impl<'de> Visitor<'de> for Words {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Words)
+    }
+}
+
+/// A value that is well-formed. Unlike `IgnoredAny`, this looks inside strings.
+struct Checked;
+
+impl<'de> Deserialize<'de> for Checked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Anything;
+        impl<'de> Visitor<'de> for Anything {
+            type Value = Checked;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Checked, E> {
+                Ok(Checked)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Checked, A::Error> {
+                while items.next_element::<Checked>()?.is_some() {}
+                Ok(Checked)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Checked, A::Error> {
+                while items.next_entry::<Checked, Checked>()?.is_some() {}
+                Ok(Checked)
+            }
+        }
+        deserializer.deserialize_any(Anything)
+    }
+}

@@ -1,0 +1,126 @@
+//! Binding of `jsonl`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use numpy::{PyArray1, PyArrayDescr, PyArrayDescrMethods};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use super::array::{self, Array, DETACH_BYTES};
+use crate::Error;
+use crate::jsonl::{Data, Hint, Options, Values, parse};
+
+/// Reads whole lines of JSON: `(rows, skipped, columns)`.
+#[pyfunction]
+#[pyo3(signature = (data, /, *, hints, first_line=1, name="<bytes>", on_error="raise"))]
+pub fn parse_jsonl<'py>(
+    py: Python<'py>,
+    data: &Array<'py>,
+    hints: &Bound<'py, PyDict>,
+    first_line: u64,
+    name: &str,
+    on_error: &str,
+) -> PyResult<(usize, usize, Bound<'py, PyDict>)> {
+    let bytes = array::bytes("data", data)?;
+    let options = Options { hints: read_hints(hints)?, first_line, skip: skips(on_error)? };
+    let run = || parse(bytes, &options);
+    let read = if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) };
+    let table = read.map_err(|error| match error {
+        Error::Line { line, problem } => PyValueError::new_err(format!("{name}:{line}: {problem}")),
+        error => error.into(),
+    })?;
+    let columns = PyDict::new(py);
+    for (key, data) in table.columns {
+        columns.set_item(&*key, column(py, data)?)?;
+    }
+    Ok((table.rows, table.skipped, columns))
+}
+
+fn skips(on_error: &str) -> PyResult<bool> {
+    match on_error {
+        "raise" => Ok(false),
+        "skip" => Ok(true),
+        _ => Err(PyValueError::new_err(format!("on_error must be 'raise' or 'skip', got {on_error:?}"))),
+    }
+}
+
+fn read_hints(hints: &Bound<'_, PyDict>) -> PyResult<HashMap<String, Hint>> {
+    hints.iter().map(|(key, wanted)| Ok((key.extract()?, read_hint(&key, &wanted)?))).collect()
+}
+
+fn read_hint(key: &Bound<'_, PyAny>, wanted: &Bound<'_, PyAny>) -> PyResult<Hint> {
+    let wanted = PyArrayDescr::new(wanted.py(), wanted)?;
+    if wanted.has_object() {
+        return Ok(Hint::Object);
+    }
+    array::dtype(&wanted).map(Hint::Dtype).ok_or_else(|| {
+        PyTypeError::new_err(format!(
+            "hints[{key:?}] is {wanted}; pass an integer dtype, float32, float64, bool or object"
+        ))
+    })
+}
+
+fn column<'py>(py: Python<'py>, data: Data<'_>) -> PyResult<Bound<'py, PyAny>> {
+    match data {
+        Data::Ragged { values, offsets, inner } => {
+            let rows = offsets.last().copied().unwrap_or(0) as usize;
+            let shape = PyTuple::new(py, [&[rows], &inner[..]].concat())?;
+            let values = numbers(py, values).call_method1("reshape", (shape,))?;
+            Ok((values, PyArray1::from_vec(py, offsets)).into_pyobject(py)?.into_any())
+        }
+        Data::Scalars { values, missing } if missing.is_empty() => Ok(numbers(py, values)),
+        Data::Scalars { values, missing } => {
+            let list = numbers(py, values).call_method0("tolist")?;
+            missing.iter().try_for_each(|row| list.set_item(row, py.None()))?;
+            Ok(list)
+        }
+        Data::Text(list) => Ok(texts(py, &list)?.into_any()),
+        Data::Json(list) => objects(py, &list),
+    }
+}
+
+/// The vector as an array, without a copy.
+fn numbers(py: Python<'_>, values: Values) -> Bound<'_, PyAny> {
+    match values {
+        Values::Bool(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::I8(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::I16(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::I32(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::I64(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::U8(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::U16(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::U32(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::U64(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::F32(vector) => PyArray1::from_vec(py, vector).into_any(),
+        Values::F64(vector) => PyArray1::from_vec(py, vector).into_any(),
+    }
+}
+
+/// Strings as Python objects; a string like the one before it is the same object.
+fn texts<'py>(py: Python<'py>, list: &[Option<Cow<'_, str>>]) -> PyResult<Bound<'py, PyList>> {
+    let out = PyList::empty(py);
+    let mut before: Option<(&str, Bound<'py, PyString>)> = None;
+    for text in list {
+        let Some(text) = text else {
+            out.append(py.None())?;
+            continue;
+        };
+        let object = match &before {
+            Some((same, object)) if same == text => object.clone(),
+            _ => PyString::new(py, text),
+        };
+        out.append(&object)?;
+        before = Some((text, object));
+    }
+    Ok(out)
+}
+
+/// The values as `json.loads` reads them.
+fn objects<'py>(py: Python<'py>, list: &[&[u8]]) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let json = [b"[", &*list.join(&b','), b"]"].concat();
+    LOADS.import(py, "json", "loads")?.call1((PyBytes::new(py, &json),))
+}
