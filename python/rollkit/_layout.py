@@ -355,8 +355,9 @@ class Layout:
         count = prod(self.shape[:-1])
         if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
-        # An empty row at the very end is on the last line, there is none after it.
-        end = (line + 1) * self.width + (line == count - 1)
+        if count == 1:
+            return rows[starts != ABSENT]  # an empty row may start where the line ends
+        end = (line + 1) * self.width
         return rows[(starts >= line * self.width) & (starts < end)]
 
     def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
