@@ -228,7 +228,7 @@ class Ragged:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice of rows must not ship its parent's buffer.
-        return Ragged, (self.flat, self.offsets - self.offsets[0])
+        return _unpickled, (*shipped(self.flat), self.offsets - self.offsets[0])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
         raise TypeError(
@@ -240,6 +240,23 @@ class Ragged:
         of_shape = f" of shape {self.inner}" if self.inner else ""
         mean = f", mean length {count / len(self):,.1f}" if len(self) else ""
         return f"Ragged({len(self):,} rows, {count:,} values{of_shape}, {self.dtype}{mean})"
+
+
+def shipped(values: AnyArray) -> tuple[AnyArray, np.dtype[Any] | None]:
+    """An array as NumPy pickles it out of band, and the dtype to view it as where that is another.
+
+    Of dtypes that have no buffer format (bfloat16, fp8, datetime64) NumPy copies the bytes into the pickle;
+    unsigned integers of the same size go beside it. So do contiguous arrays only.
+    """
+    values = np.ascontiguousarray(values)
+    no_format = values.dtype.kind in "mM" or (values.dtype.kind == "V" and values.dtype.type is not np.void)
+    if no_format and values.dtype.itemsize in (1, 2, 4, 8):
+        return values.view(f"u{values.dtype.itemsize}"), values.dtype
+    return values, None
+
+
+def _unpickled(values: AnyArray, dtype: np.dtype[Any] | None, offsets: Int64s) -> Ragged:
+    return Ragged(values if dtype is None else values.view(dtype), offsets)
 
 
 def same_values(a: AnyArray, b: AnyArray) -> bool:
