@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from rollkit import Layout, plan_bins
 from rollkit.testing import (
@@ -21,7 +22,7 @@ from rollkit.testing import (
 
 @st.composite
 def layouts(draw: Any) -> Layout:
-    """A layout of any kind: concatenated, padded, packed (some rows cut or dropped), a part, a union, a shard."""
+    """A layout of any kind, with rows cut or dropped, and what is derived from it."""
     rows = draw(lengths())
     kind = draw(st.sampled_from(["concat", "pad", "pack"]))
     if kind == "concat":
@@ -70,18 +71,20 @@ def test_rows_are_disjoint_and_in_bounds(layout: Layout) -> None:
 
 @given(layouts())
 def test_what_is_read_off_equals_the_reference(layout: Layout) -> None:
-    for got, wanted in [
+    pairs: list[tuple[NDArray[Any], NDArray[Any]]] = [
         (layout.segment_ids(), segment_ids_reference(layout)),
         (layout.positions(), positions_reference(layout)),
         (layout.attention_mask(), attention_mask_reference(layout)),
-    ]:
+    ]
+    for got, wanted in pairs:
         np.testing.assert_array_equal(got, wanted)
         assert got.dtype == wanted.dtype
 
 
 @given(layouts())
 def test_out_is_overwritten_and_returned(layout: Layout) -> None:
-    for read in (layout.segment_ids, layout.positions, layout.attention_mask):
+    reads: list[Any] = [layout.segment_ids, layout.positions, layout.attention_mask]
+    for read in reads:
         wanted = read()
         poisoned = np.full_like(wanted, 77)
         assert read(poisoned) is poisoned
@@ -103,7 +106,7 @@ def test_gather_indices_are_the_cells_of_rows(layout: Layout) -> None:
 @given(layouts())
 def test_cu_seqlens_agree_with_segment_ids(layout: Layout) -> None:
     """On every line segment k is `cu_seqlens[k - 1:k + 1]` long, and starts at `cu_seqlens_padded[k - 1]`."""
-    lines = layout.segment_ids().reshape(-1, layout.width) if layout.size else []
+    lines = layout.segment_ids().reshape(-1, max(layout.width, 1))[: layout.size]
     for i, line in enumerate(lines):
         cu, padded = layout.cu_seqlens(i), layout.cu_seqlens_padded(i)
         assert cu.dtype == padded.dtype == np.int32

@@ -21,6 +21,11 @@ ML_DTYPES = (np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn))
 ALL_DTYPES = tuple(np.dtype(f"{d.kind}5") if d.itemsize == 0 else d for d in DTYPES) + ML_DTYPES
 
 
+def ragged(values: Any, offsets: Any) -> Ragged:
+    """Any array and a list of offsets, which `Ragged` converts."""
+    return Ragged(values, offsets)
+
+
 def same(got: NDArray[Any], wanted: NDArray[Any]) -> None:
     """Byte for byte, with dtype and shape."""
     assert got.dtype == wanted.dtype
@@ -95,7 +100,7 @@ def test_concat_equals_the_reference(parts: list[Ragged]) -> None:
 def test_every_dtype_and_inner_shape(dtype: np.dtype[Any], inner: tuple[int, ...]) -> None:
     raw = np.random.default_rng(0).integers(0, 2, 7 * int(np.prod(inner)) * dtype.itemsize, np.uint8)
     values = raw.view(dtype).reshape(7, *inner)
-    rows = Ragged(values, [0, 3, 3, 7])
+    rows = ragged(values, [0, 3, 3, 7])
     layout = Layout.pad(rows.lengths)
     same(place(rows, layout), place_reference(rows, layout, np.zeros((), dtype)))
     same(take(place(rows, layout), layout).flat, values)
@@ -159,7 +164,7 @@ def test_every_kind_of_memory(tmp_path: Path) -> None:
     layout = Layout.pad([3, 1, 2])
     wanted = [[0, 1, 2], [-1, -1, 3], [-1, 4, 5]]
     for kind, array in memories(values, tmp_path).items():
-        rows = Ragged(array, [0, 3, 4, 6])
+        rows = ragged(array, [0, 3, 4, 6])
         assert place(rows, layout, -1).tolist() == wanted, kind
         assert place(list(rows), layout, -1).tolist() == wanted, kind
         assert place(rows, layout, -1, dtype=np.int16).tolist() == wanted, kind
@@ -171,7 +176,7 @@ def test_every_kind_of_memory(tmp_path: Path) -> None:
 
 def test_fortran_order() -> None:
     values = np.asfortranarray(np.arange(12).reshape(6, 2))
-    rows = Ragged(values, [0, 4, 6])
+    rows = ragged(values, [0, 4, 6])
     assert place(rows, Layout.concat([4, 2])).tolist() == values.tolist()
     assert Ragged.from_rows([values, values[:1]]).to_list() == [values.tolist(), values[:1].tolist()]
 
@@ -183,14 +188,14 @@ def test_rows_of_tensors() -> None:
     layout = Layout.concat([2, 1])
     for one, two in [
         (torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0])),
-        (torch.arange(1.0, 5.0)[::2] / 2 + 0.5, torch.tensor([3.0])),
+        (torch.tensor([1.0, 9.0, 2.0, 9.0])[::2], torch.tensor([3.0])),
         (jnp.array([1.0, 2.0]), jnp.array([3.0])),
         (torch.tensor([1.0, 2.0]), np.array([3.0], np.float32)),
         (torch.tensor([1.0, 2.0]), [3]),
     ]:
         got = place([one, two], layout)
         assert got.dtype == np.float32
-        assert got.tolist() in ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+        assert got.tolist() == [1.0, 2.0, 3.0]
     got = place([torch.tensor([1.0, 2.0], dtype=torch.bfloat16), torch.tensor([3.0]).bfloat16()], layout)
     assert got.dtype == ml_dtypes.bfloat16
     assert got.astype(float).tolist() == [1.0, 2.0, 3.0]
@@ -206,8 +211,8 @@ FLOATS = [np.dtype("f4"), np.dtype("f8")]
 @pytest.mark.parametrize("source", [np.dtype(bool), *INTEGERS, np.dtype(">i8")], ids=str)
 def test_integers_that_fit_are_cast(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     limits = [np.iinfo(d) for d in (source, target) if d.kind in "iu"]
-    low = max([int(limit.min) for limit in limits] + ([0] if source == bool else [-100]))
-    high = min([int(limit.max) for limit in limits] + ([1] if source == bool else []))
+    low = max([int(limit.min) for limit in limits] + ([0] if source.kind == "b" else [-100]))
+    high = min([int(limit.max) for limit in limits] + ([1] if source.kind == "b" else []))
     high = min(high, 65504) if target == np.float16 else high
     rng = np.random.default_rng(0)
     # More than a block of the kernel, so that its vector loop and its rest both run.
@@ -215,8 +220,8 @@ def test_integers_that_fit_are_cast(source: np.dtype[Any], target: np.dtype[Any]
     values[[0, 149]] = low, high
     given_ = values.astype(source)
     wanted = given_.astype(target)
-    same(place(Ragged(given_, [0, 70, 150]), Layout.concat([70, 80]), dtype=target), wanted)
-    same(Ragged(given_, [0, 150]).astype(target).flat, wanted)
+    same(place(ragged(given_, [0, 70, 150]), Layout.concat([70, 80]), dtype=target), wanted)
+    same(ragged(given_, [0, 150]).astype(target).flat, wanted)
 
 
 @pytest.mark.parametrize("target", [*INTEGERS, np.dtype(">i2")], ids=str)
@@ -228,7 +233,7 @@ def test_integers_that_do_not_fit_are_named(source: np.dtype[Any], target: np.dt
             continue
         values = np.zeros((200, 2), source)
         values[170, 1] = bad
-        rows = Ragged(values, [0, 100, 100, 200])
+        rows = ragged(values, [0, 100, 100, 200])
         name = str(target.newbyteorder("="))
         with pytest.raises(OverflowError, match=f"^row 2, position 70: {bad} does not fit {name}$"):
             rows.astype(target)
@@ -239,38 +244,38 @@ def test_integers_that_do_not_fit_are_named(source: np.dtype[Any], target: np.dt
 
 @pytest.mark.parametrize("target", [np.dtype("e"), ML_DTYPES[1]], ids=str)
 def test_integers_beyond_a_small_float_are_named(target: np.dtype[Any]) -> None:
-    rows = Ragged(np.array([[0, 0], [1, 2], [3, 100_000]]), [0, 2, 3])
+    rows = ragged(np.array([[0, 0], [1, 2], [3, 100_000]]), [0, 2, 3])
     with pytest.raises(OverflowError, match=f"^row 1, position 0: 100000 does not fit {target}$"):
         rows.astype(target)
 
 
 def test_floats_beyond_a_smaller_float_are_infinite() -> None:
     for source, target in [("f8", "f4"), ("f8", "f2"), ("f4", "f2")]:
-        rows = Ragged(np.array([1e38, -1e38], source) * (1 if target == "f2" else 1e10), [0, 2])
+        rows = ragged(np.array([1e38, -1e38], source) * (1 if target == "f2" else 1e10), [0, 2])
         assert rows.astype(target).to_list() == [[np.inf, -np.inf]]
 
 
 @pytest.mark.parametrize("pair", [("f8", "f4"), ("f4", "f8"), ("f8", "f2"), ("f2", "f4"), (">f8", "f4")])
 def test_floats_are_rounded_as_numpy_rounds(pair: tuple[str, str]) -> None:
     values = np.array([0.1, -2.5, 1e-40, 65504.0, np.inf, -np.inf, np.nan, -0.0]).astype(pair[0])
-    same(Ragged(values, [0, 8]).astype(pair[1]).flat, values.astype(pair[1]))
+    same(ragged(values, [0, 8]).astype(pair[1]).flat, values.astype(pair[1]))
 
 
 @pytest.mark.parametrize("target", [*INTEGERS, np.dtype(bool)], ids=str)
 @pytest.mark.parametrize("source", [*FLOATS, np.dtype("e"), *ML_DTYPES, np.dtype(">f8")], ids=str)
 def test_floats_never_become_integers(source: np.dtype[Any], target: np.dtype[Any]) -> None:
     with pytest.raises(TypeError, match="without loss"):
-        Ragged(np.zeros(1, source), [0, 1]).astype(target)
+        ragged(np.zeros(1, source), [0, 1]).astype(target)
 
 
 @pytest.mark.parametrize("pair", [("S3", "f4"), ("U3", "i4"), ("M8[s]", "i8"), ("i8", "M8[s]"), ("i4", "S3")])
 def test_only_numbers_are_cast(pair: tuple[str, str]) -> None:
     with pytest.raises(TypeError, match="only numbers are cast"):
-        Ragged(np.zeros(1, pair[0]), [0, 1]).astype(pair[1])
+        ragged(np.zeros(1, pair[0]), [0, 1]).astype(pair[1])
 
 
 def test_complex_numbers_keep_their_half() -> None:
-    rows = Ragged(np.array([1 + 2j]), [0, 1])
+    rows = ragged(np.array([1 + 2j]), [0, 1])
     assert rows.astype(np.complex64).to_list() == [[1 + 2j]]
     with pytest.raises(TypeError, match="real part"):
         rows.astype(np.float64)
@@ -278,12 +283,12 @@ def test_complex_numbers_keep_their_half() -> None:
 
 def test_casting_to_bool_takes_zeros_and_ones() -> None:
     assert Ragged.from_rows([[0, 1], [1]]).astype(bool).to_list() == [[False, True], [True]]
-    with pytest.raises(OverflowError, match="^row 1, position 1: 2 does not fit bool$"):
+    with pytest.raises(OverflowError, match=r"^row 1, position 1: 2 does not fit bool$"):
         Ragged.from_rows([[0], [1, 2]]).astype(bool)
 
 
 def test_fill_of_inner_shape() -> None:
-    rows = Ragged(np.arange(4).reshape(2, 2), [0, 1, 2])
+    rows = ragged(np.arange(4).reshape(2, 2), [0, 1, 2])
     got = place(rows, Layout.pad([1, 1], width=2), fill=[7, 8])
     assert got.tolist() == [[[7, 8], [0, 1]], [[7, 8], [2, 3]]]
 
@@ -293,13 +298,13 @@ def test_fill_of_every_size(size: int) -> None:
     """The kernel has a loop per fill size, and one for fills of equal bytes."""
     for byte in (bytes(range(1, size + 1)), b"\x05" * size):
         fill = np.frombuffer(byte, f"V{size}")[0]
-        rows = Ragged(np.zeros(1, f"V{size}"), [0, 1])
+        rows = ragged(np.zeros(1, f"V{size}"), [0, 1])
         got = place(rows, Layout.pad([1], width=40, side="right"), fill)
         assert got.tobytes() == bytes(size) + 39 * byte
 
 
 def test_padding_of_texts_is_empty() -> None:
-    rows = Ragged(np.array(["ab"]), [0, 1])
+    rows = ragged(np.array(["ab"]), [0, 1])
     assert place(rows, Layout.pad([1], width=2)).tolist() == [["", "ab"]]
 
 
@@ -308,12 +313,13 @@ def test_parts_without_elements_take_the_dtype_of_others() -> None:
     routes = Ragged.from_rows([[[1, 2]], []], np.uint8)
     for parts in ([nothing, routes], [routes, nothing]):
         joined = concat(parts)
-        assert (joined.dtype, joined.inner) == (np.uint8, (2,))
+        assert joined.dtype == np.uint8
+        assert joined.inner == (2,)
         assert joined.to_list() == concat_reference(parts)
 
 
 def test_zero_rows() -> None:
-    nothing = Ragged(np.empty((0, 2), np.int8), [0])
+    nothing = ragged(np.empty((0, 2), np.int8), [0])
     assert place(nothing, Layout.concat([])).shape == (0, 2)
     assert place(nothing, Layout.pack([], 4, bins_multiple_of=2)).shape == (0, 4, 2)
     assert take(np.empty((0, 5)), Layout.pad([], width=5)).to_list() == []
@@ -322,11 +328,16 @@ def test_zero_rows() -> None:
 
 def test_inputs_are_left_alone() -> None:
     values = np.arange(6)
-    rows = Ragged(values, [0, 2, 6])
+    rows = ragged(values, [0, 2, 6])
     place(rows, Layout.pad(rows.lengths), dtype=np.int8)
     concat([rows, rows])
     assert values.tolist() == list(range(6))
     assert not np.shares_memory(concat([rows]).values, values)
+
+
+def at(size: int, start: int, length: int) -> Layout:
+    """One row in an output of `size`."""
+    return Layout((size,), np.array([start]), np.array([length]), np.array([length]))
 
 
 def test_more_than_two_to_the_31_bytes() -> None:
@@ -336,15 +347,15 @@ def test_more_than_two_to_the_31_bytes() -> None:
     size = 2**31 + 100
     values = np.zeros(size, np.uint8)  # the system hands out zero pages when they are read or written
     values[-3:] = 1, 2, 3
-    rows = Ragged(values, [0, 5, size - 3, size])
+    rows = ragged(values, [0, 5, size - 3, size])
     assert rows[2].tolist() == [1, 2, 3]
     assert rows.take([2, 0]).to_list() == [[1, 2, 3], [0] * 5]
-    ends = Ragged(values, [size - 3, size])
-    layout = Layout((size,), [size - 5], [3], [3])
+    ends = ragged(values, [size - 3, size])
+    layout = at(size, size - 5, 3)
     assert layout.gather_indices().tolist() == [size - 5, size - 4, size - 3]
     assert place(ends, Layout.pad([3], width=4)).tolist() == [[0, 1, 2, 3]]
-    assert take(values, Layout((size,), [size - 2], [2], [2])).to_list() == [[2, 3]]
+    assert take(values, at(size, size - 2, 2)).to_list() == [[2, 3]]
     # A large element makes a large offset of a small row number.
     wide = np.zeros((3, 2**30), np.uint8)
     wide[2, -1] = 9
-    assert Ragged(wide, [0, 2, 3])[1:].flat[0, -1] == 9
+    assert ragged(wide, [0, 2, 3])[1:].flat[0, -1] == 9

@@ -356,9 +356,11 @@ class Layout:
         if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
         if count == 1:
-            return rows[starts != ABSENT]  # an empty row may start where the line ends
-        end = (line + 1) * self.width
-        return rows[(starts >= line * self.width) & (starts < end)]
+            on_line = starts != ABSENT  # an empty row may start where the line ends
+        else:
+            on_line = (starts >= line * self.width) & (starts < (line + 1) * self.width)
+        found: Int64s = rows[on_line]
+        return found
 
     def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
         if out is None:
