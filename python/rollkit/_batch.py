@@ -28,6 +28,16 @@ class Batch:
         layout: where each rollout's tokens (prompt, then response) are.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
         rows: the columns with one entry per rollout, in input order.
+
+    Example:
+        >>> batch = pad({"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"]})
+        >>> list(batch)
+        ['input_ids', 'segment_ids', 'positions', 'attention_mask']
+        >>> batch["positions"]
+        array([[0, 1],
+               [0, 0]], dtype=int32)
+        >>> batch.rows["stop_reasons"]
+        ['stop', 'length']
     """
 
     arrays: Mapping[str, Any]

@@ -385,8 +385,17 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
-    if not out.flags.carray:
-        raise ValueError("out must be C-contiguous, aligned and writeable; np.empty makes such an array")
+    flags = out.flags
+    wrong = {
+        "read-only": not flags.writeable,
+        "strided": not flags.c_contiguous,
+        "misaligned": not flags.aligned,
+    }
+    for got, found in wrong.items():
+        if found:
+            raise ValueError(
+                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
+            )
     return out
 
 

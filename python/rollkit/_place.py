@@ -160,6 +160,8 @@ def place_parts(
 ) -> AnyArray:
     """`place` for rows whose buffers are known."""
     _same_rows(parts.lengths, layout.row_lengths)
+    if parts.dtype.hasobject:
+        raise TypeError(f"the column has dtype {parts.dtype}, which holds Python objects; expected numbers")
     dtype = parts.dtype if dtype is None else dtype
     if dtype != parts.dtype and not _native.can_cast(parts.dtype, dtype):
         parts = parts.cast_by_numpy(dtype)

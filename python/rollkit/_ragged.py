@@ -40,11 +40,15 @@ class Ragged:
     def __post_init__(self) -> None:
         values = as_array(self.values)
         if not isinstance(values, np.ndarray) or values.ndim == 0:
+            got = "a 0-D array" if isinstance(values, np.ndarray) else type(values).__name__
             raise TypeError(
-                f"values must be an array of at least one dimension, got {type(values).__name__}; "
-                "Ragged.from_rows takes lists"
+                f"values must be an array of at least one dimension, got {got}; Ragged.from_rows takes lists"
             )
         offsets = int64s("offsets", self.offsets)
+        if not len(offsets):
+            raise ValueError("offsets is empty; expected one more than there are rows, so at least one")
+        if offsets[0] < 0:
+            raise ValueError(f"offsets[0] is {offsets[0]}; offsets start at 0 or more and never fall")
         _native.check_offsets(offsets, len(values))
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "offsets", offsets)
@@ -334,8 +338,10 @@ def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
     one = _trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
     try:
         return one.astype(dtype).values
-    except (OverflowError, TypeError) as error:
-        raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
+    except OverflowError as error:
+        raise OverflowError(str(error).replace("row 0", f"row {row}", 1)) from None
+    except TypeError as error:
+        raise TypeError(f"row {row}: {error}") from None
 
 
 def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
