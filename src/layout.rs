@@ -69,7 +69,8 @@ impl Slots<'_> {
         let mut wanted = 0usize;
         for (row, (&start, &length)) in self.starts.iter().zip(self.lengths).enumerate() {
             if start != ABSENT {
-                let length = usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
+                let length =
+                    usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
                 wanted = wanted.saturating_add(length);
             }
         }
