@@ -111,7 +111,7 @@ fn cast_between(from: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) ->
 #[pyo3(signature = (rows, /))]
 pub fn array_lengths<'py>(py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult<Option<Array<'py>>> {
     let rows = snapshot(rows)?;
-    let Some((_, lengths)) = array_rows(&rows)? else { return Ok(None) };
+    let Some((_, lengths)) = array_rows(&rows) else { return Ok(None) };
     let out = array::fresh::<i64>(py, lengths.len())?;
     array::out_slice::<i64>("lengths", &out, [])?.write_copy_of_slice(&lengths);
     Ok(Some(out))
@@ -125,7 +125,7 @@ pub fn concat_arrays<'py>(
     rows: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(Array<'py>, Array<'py>)>> {
     let rows = snapshot(rows)?;
-    let Some((slices, lengths)) = array_rows(&rows)? else { return Ok(None) };
+    let Some((slices, lengths)) = array_rows(&rows) else { return Ok(None) };
     let first = rows.get_item(0)?.cast_into::<PyUntypedArray>()?;
     let item = first.shape()[1..].iter().product::<usize>() * first.dtype().itemsize();
     let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
@@ -144,20 +144,20 @@ pub fn concat_arrays<'py>(
 type ArrayRows<'a> = (Vec<&'a [u8]>, Vec<i64>);
 
 /// The bytes and the length of each row; `None` unless rows are alike (and there are some).
-fn array_rows<'a>(rows: &'a Bound<'_, PyTuple>) -> PyResult<Option<ArrayRows<'a>>> {
+fn array_rows<'a>(rows: &'a Bound<'_, PyTuple>) -> Option<ArrayRows<'a>> {
     let objects = rows.as_slice();
-    let Some(Ok(first)) = objects.first().map(|row| row.cast::<PyUntypedArray>()) else { return Ok(None) };
-    let Some(row_type) = RowType::of(first) else { return Ok(None) };
+    let Some(Ok(first)) = objects.first().map(|row| row.cast::<PyUntypedArray>()) else { return None };
+    let Some(row_type) = RowType::of(first) else { return None };
     let item = first.dtype().itemsize() * first.shape().iter().skip(1).product::<usize>();
     let mut slices = Vec::with_capacity(objects.len());
     let mut lengths = Vec::with_capacity(objects.len());
     for object in array::prefetched(objects) {
-        let Ok(row) = object.cast::<PyUntypedArray>() else { return Ok(None) };
-        let Some(bytes) = array::fitting_bytes(&row_type, row, item) else { return Ok(None) };
+        let Ok(row) = object.cast::<PyUntypedArray>() else { return None };
+        let Some(bytes) = array::fitting_bytes(&row_type, row, item) else { return None };
         slices.push(bytes);
         lengths.push(row.shape()[0] as i64);
     }
-    Ok(Some((slices, lengths)))
+    Some((slices, lengths))
 }
 
 /// The rows as a tuple, which no other thread can change while their memory is in use.
