@@ -6,10 +6,12 @@
 Importing rollkit imports NumPy and nothing else.
 """
 
+from rollkit._advantages import advantages as advantages
 from rollkit._batch import Batch as Batch
 from rollkit._batch import pack as pack
 from rollkit._batch import pad as pad
 from rollkit._binpack import plan_bins as plan_bins
+from rollkit._groups import Groups as Groups
 from rollkit._io import iter_chunks as iter_chunks
 from rollkit._io import read as read
 from rollkit._io import sample_path as sample_path
@@ -24,10 +26,12 @@ from rollkit._steps import merge_steps as merge_steps
 
 __all__ = [
     "Batch",
+    "Groups",
     "Layout",
     "Ragged",
     "Rollouts",
     "__version__",
+    "advantages",
     "concat",
     "iter_chunks",
     "merge_steps",

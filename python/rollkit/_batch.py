@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,6 +15,9 @@ from rollkit._layout import Layout
 from rollkit._place import Parts, place_parts, take
 from rollkit._ragged import Ragged, shipped
 from rollkit._sources import Source, Sources
+
+MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
+"""The arrays that are read off the layout."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -254,6 +257,8 @@ def _fill(
     _check_plan(sources, layout)
     if "input_ids" in fills:
         raise ValueError("fills has 'input_ids', whose padding is pad_id")
+    for name in MADE & sources.tokens.keys():
+        raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
     memory = _Memory(out)
     prompts = layout.spans(0, sources.prompt_lengths)
     responses = layout.spans(sources.prompt_lengths, sources.responses.lengths)

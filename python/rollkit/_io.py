@@ -130,9 +130,12 @@ def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str)
         )
         line += lines
         skipped += bad
-        yield Rollouts(
-            {name: Ragged(*found) if isinstance(found, tuple) else found for name, found in columns.items()}
-        )
+        found = {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in columns.items()}
+        try:
+            rollouts = Rollouts(found)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        yield rollouts
     if skipped:
         warnings.warn(f"{path}: skipped {skipped} bad lines", stacklevel=2)
 

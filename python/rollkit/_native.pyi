@@ -1,7 +1,7 @@
 """Kernels. Private: the functions of `rollkit` check what their arguments mean; these what is sound."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,13 @@ build_profile: Final[str]
 _Int64s = NDArray[np.int64]
 _Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
 
+@final
 class Decompressor:
-    """Reads a gzip or zstd file, of one or several members or frames."""
+    """Reads a gzip or zstd file, of one or several members or frames.
+
+    `file` is a binary file of Python's. A truncated or corrupt stream is a ValueError that begins with
+    `name`.
+    """
 
     def __new__(cls, file: Any, kind: str, /, *, name: str) -> Self: ...
     def readinto(self, out: NDArray[Any], /) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from rollkit._check import AnyArray, as_array, is_array
 from rollkit._fields import FIELDS, Field
+from rollkit._groups import Groups
 from rollkit._ragged import Ragged, row_indices, same_values
 
 Column = Ragged | AnyArray | list[Any]
@@ -135,6 +136,19 @@ class Rollouts:
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
+
+    def group_by(self, name: str) -> Groups:
+        """Group rollouts whose entries of a per-row column are equal (`"instance_ids"`).
+
+        Example:
+            >>> rollouts = Rollouts({"response_ids": [[1], [2], [3]], "instance_ids": ["a", "b", "a"]})
+            >>> rollouts.group_by("instance_ids").sizes
+            array([2, 1])
+        """
+        column = self[name]
+        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
+            raise TypeError(f"column {name!r} has no single entry per rollout to group by")
+        return Groups.by(column)
 
     def equals(self, other: object) -> bool:
         """Whether `other` has the same columns with the same rows and dtypes."""

@@ -101,8 +101,9 @@ class Sources:
             "sequence": self.lengths,
             "prompt": self.prompt_lengths,
         }
+        own = None if known is None else known.per.replace("token or row", "response")
         for level, lengths in levels.items():
-            if np.array_equal(found, lengths):
+            if own in (None, level) and np.array_equal(found, lengths):
                 return level
         if len(found) != len(self.lengths):
             raise ValueError(f"column {name!r} has {len(found)} rows, there are {len(self.lengths)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from rollkit._rollouts import Rollouts
 from rollkit._sources import Source, Sources
 
 
-def merge_steps(rollouts: Source) -> Rollouts:
+def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
     """Merge the turns of each trajectory into one row where each continues the one before.
 
     A turn joins the row before it if its prompt begins with that row's prompt and response. What its
@@ -82,8 +83,9 @@ def merge_steps(rollouts: Source) -> Rollouts:
         elif level == "prompt":
             columns[name] = _end_to_end(parts, ~joined * parts.lengths, firsts)
         else:
-            carried = joined * _before(parts.lengths)
-            columns[name] = _end_to_end(parts, parts.lengths - carried, firsts, carried)
+            carried = joined * _before(_most_so_far(parts.lengths, joined))
+            new = np.maximum(parts.lengths - carried, 0)
+            columns[name] = _end_to_end(parts, new, firsts, parts.lengths - new)
     lasts = np.append(firsts[1:], len(joined))[: len(firsts)] - 1
     for name, entries in sources.rows.items():
         columns[name] = [entries[i] for i in lasts] if isinstance(entries, list) else entries[lasts]
@@ -109,6 +111,17 @@ def _first_steps(sources: Sources) -> NDArray[np.bool_]:
 def _before(values: Int64s) -> Int64s:
     """The value of the step before; 0 before the first."""
     return np.append(0, values[:-1])[: len(values)]
+
+
+def _most_so_far(lengths: Int64s, joined: NDArray[np.bool_]) -> Int64s:
+    """The longest of each step and those before it in its row.
+
+    A step that adds nothing and lacks the route of its last token has less than the step before.
+    """
+    # Each row is lifted above the rows before it, so that one running maximum serves them all.
+    lift = np.cumsum(~joined) * (lengths.max(initial=0) + 1)
+    most: Int64s = np.maximum.accumulate(lengths + lift) - lift
+    return most
 
 
 def _end_to_end(parts: Parts, lengths: Int64s, firsts: Int64s, begins: Int64s | None = None) -> Ragged:

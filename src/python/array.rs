@@ -5,11 +5,12 @@
 //! thread writes to, or resizes, an input while a kernel runs.
 #![allow(unsafe_code)]
 
+pub mod rows;
+
 use std::mem::MaybeUninit;
 use std::slice;
 
-use numpy::npyffi::PyArray_Descr;
-use numpy::npyffi::flags::NPY_ARRAY_WRITEABLE;
+use numpy::npyffi::flags::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -115,57 +116,38 @@ pub fn dtype(descr: &Bound<'_, PyArrayDescr>) -> Option<Dtype> {
 }
 
 /// What must agree between the rows of a column: dtype and inner shape.
-pub struct RowType {
-    descr: *mut PyArray_Descr,
-    inner: Vec<usize>,
+pub struct RowType<'py> {
+    /// The dtype, held on to so that its address stays its own.
+    pub dtype: Bound<'py, PyArrayDescr>,
+    /// The shape of an element.
+    pub inner: Vec<usize>,
+    /// The bytes of an element.
+    pub item: usize,
 }
 
-impl RowType {
-    /// That of `first`; `None` if it holds Python objects.
-    pub fn of(first: &Array<'_>) -> Option<Self> {
-        // SAFETY: the pointer is to a live array object.
-        let descr = unsafe { (*first.as_array_ptr()).fields.descr };
-        let inner = first.shape().get(1..).unwrap_or_default().to_vec();
-        (!first.dtype().has_object()).then_some(Self { descr, inner })
+impl<'py> RowType<'py> {
+    /// That of `first`; `None` if it holds Python objects, or is no row.
+    pub fn of(first: &Array<'py>) -> Option<Self> {
+        let dtype = first.dtype();
+        let inner = first.shape().get(1..)?.to_vec();
+        let item = inner.iter().product::<usize>() * dtype.itemsize();
+        (!dtype.has_object()).then_some(Self { dtype, inner, item })
     }
 
-    /// Whether `array` is C-contiguous and has the same dtype object and inner shape. A dtype that is
-    /// equal but another object is told apart; the caller then takes its slower way.
-    pub fn fits(&self, array: &Array<'_>) -> bool {
+    /// The length and bytes of `array`, if it is C-contiguous and has the same dtype object and inner
+    /// shape. A dtype that is equal but another object is told apart; the caller then has a slower way.
+    #[inline]
+    pub fn row<'a>(&self, array: &'a Array<'_>) -> Option<(usize, &'a [u8])> {
         // SAFETY: the pointer is to a live array object.
-        let descr = unsafe { (*array.as_array_ptr()).fields.descr };
-        descr == self.descr
-            && array.is_c_contiguous()
-            // Not `==` on the slices: that is a call of memcmp, and inner shapes have 0 to 2 numbers.
-            && array.shape().split_first().is_some_and(|(_, inner)| inner.iter().eq(&self.inner))
+        let fields = unsafe { &(*array.as_array_ptr()).fields };
+        let (&length, inner) = array.shape().split_first()?;
+        // Not `==` on the slices: that is a call of memcmp, and inner shapes have 0 to 2 numbers.
+        let fits = fields.descr == self.dtype.as_dtype_ptr()
+            && fields.flags & NPY_ARRAY_C_CONTIGUOUS != 0
+            && inner.iter().eq(&self.inner);
+        // SAFETY: as in `bytes`: contiguity is checked here, and in `of` that the dtype has no objects.
+        fits.then(|| (length, unsafe { slice::from_raw_parts(fields.data.cast(), length * self.item) }))
     }
-}
-
-/// The bytes of `array`, for which `row_type.fits(array)` holds.
-pub fn fitting_bytes<'a>(row_type: &RowType, array: &'a Array<'_>, item: usize) -> Option<&'a [u8]> {
-    let size = row_type.fits(array).then(|| array.shape()[0] * item)?;
-    // SAFETY: as in `bytes`: `fits` checks contiguity, and `RowType::of` that the dtype has no objects.
-    Some(unsafe { slice::from_raw_parts((*array.as_array_ptr()).fields.data.cast(), size) })
-}
-
-/// Walks objects that are mostly arrays with their memory asked for ahead: first the header, then, once
-/// that is there, what it points to. A hundred thousand small arrays lie all over the heap; without this
-/// each costs a cache miss or two.
-pub fn prefetched<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> impl Iterator<Item = &'a Bound<'py, PyAny>> {
-    const HEADER: usize = 24;
-    const BODY: usize = 12;
-    objects.iter().enumerate().map(|(i, object)| {
-        if let Some(ahead) = objects.get(i + HEADER) {
-            prefetch(ahead.as_ptr().cast(), 2);
-        }
-        if let Some(Ok(ahead)) = objects.get(i + BODY).map(|ahead| ahead.cast_exact::<PyUntypedArray>()) {
-            // SAFETY: the pointer is to a live array object.
-            let fields = unsafe { &(*ahead.as_array_ptr()).fields };
-            prefetch(fields.dimensions.cast(), 1);
-            prefetch(fields.data.cast(), 3);
-        }
-        object
-    })
 }
 
 /// Asks for `lines` cache lines from `address` on.

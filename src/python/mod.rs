@@ -9,6 +9,7 @@ mod jsonl;
 mod layout;
 mod list;
 mod place;
+mod rows;
 mod steps;
 
 use pyo3::prelude::*;
@@ -31,7 +32,9 @@ mod _native {
     #[pymodule_export]
     use super::list::from_lists;
     #[pymodule_export]
-    use super::place::{array_lengths, can_cast, concat_arrays, place};
+    use super::place::{can_cast, place};
+    #[pymodule_export]
+    use super::rows::{array_lengths, concat_arrays};
     #[pymodule_export]
     use super::steps::joined_steps;
 
