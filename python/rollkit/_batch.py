@@ -13,7 +13,7 @@ from rollkit._check import AnyArray, Int64s
 from rollkit._fields import narrow
 from rollkit._layout import Layout
 from rollkit._place import Parts, place_parts, take
-from rollkit._ragged import Ragged
+from rollkit._ragged import Ragged, shipped
 from rollkit._sources import Source, Sources
 
 MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
@@ -31,6 +31,16 @@ class Batch:
         layout: where each rollout's tokens (prompt, then response) are.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
         rows: the columns with one entry per rollout, in input order.
+
+    Example:
+        >>> batch = pad({"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"]})
+        >>> list(batch)
+        ['input_ids', 'segment_ids', 'positions', 'attention_mask']
+        >>> batch["positions"]
+        array([[0, 1],
+               [0, 0]], dtype=int32)
+        >>> batch.rows["stop_reasons"]
+        ['stop', 'length']
     """
 
     arrays: Mapping[str, Any]
@@ -106,11 +116,22 @@ class Batch:
         return len(self.layout)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Batch, (dict(self.arrays), self.layout, self.prompt_lengths, dict(self.rows))
+        arrays = {
+            name: shipped(array) if isinstance(array, np.ndarray) else (array, None)
+            for name, array in self.arrays.items()
+        }
+        return _unpickled, (arrays, self.layout, self.prompt_lengths, dict(self.rows))
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{name} {array.dtype}" for name, array in self.arrays.items())
         return f"Batch({self.layout!r}: {kinds})"
+
+
+def _unpickled(
+    arrays: Mapping[str, tuple[Any, Any]], layout: Layout, prompt_lengths: Int64s, rows: Mapping[str, Any]
+) -> Batch:
+    viewed = {name: array if dtype is None else array.view(dtype) for name, (array, dtype) in arrays.items()}
+    return Batch(viewed, layout, prompt_lengths, rows)
 
 
 def pack(

@@ -355,9 +355,12 @@ class Layout:
         count = prod(self.shape[:-1])
         if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
-        # An empty row at the very end is on the last line, there is none after it.
-        end = (line + 1) * self.width + (line == count - 1)
-        return rows[(starts >= line * self.width) & (starts < end)]
+        if count == 1:
+            on_line = starts != ABSENT  # an empty row may start where the line ends
+        else:
+            on_line = (starts >= line * self.width) & (starts < (line + 1) * self.width)
+        found: Int64s = rows[on_line]
+        return found
 
     def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
         if out is None:
@@ -382,8 +385,17 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
-    if not out.flags.carray:
-        raise ValueError("out must be C-contiguous, aligned and writeable; np.empty makes such an array")
+    flags = out.flags
+    wrong = {
+        "read-only": not flags.writeable,
+        "strided": not flags.c_contiguous,
+        "misaligned": not flags.aligned,
+    }
+    for got, found in wrong.items():
+        if found:
+            raise ValueError(
+                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
+            )
     return out
 
 

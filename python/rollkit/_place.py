@@ -174,6 +174,8 @@ def place_parts(
 ) -> AnyArray:
     """`place` for rows whose buffers are known."""
     _same_rows(parts.lengths, layout.row_lengths)
+    if parts.dtype.hasobject:
+        raise TypeError(f"the column has dtype {parts.dtype}, which holds Python objects; expected numbers")
     dtype = parts.dtype if dtype is None else dtype
     if dtype != parts.dtype and not _native.can_cast(parts.dtype, dtype):
         parts = parts.cast_by_numpy(dtype)
@@ -277,12 +279,7 @@ def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> An
     if given.newbyteorder("=") == dtype.newbyteorder("="):
         return values.astype(dtype)
     if dtype.kind == "b" and given.kind in "iu":
-        if (odd := (values != 0) & (values != 1)).any():
-            at = int(odd.reshape(len(values), -1).any(axis=1).argmax())
-            row = int(np.searchsorted(starts, at, side="right")) - 1
-            raise OverflowError(
-                f"row {row}, position {at - starts[row]}: {values[at][odd[at]].flat[0]} does not fit bool"
-            )
+        _refuse(values, (values != 0) & (values != 1), dtype, starts)
     elif dtype.kind in "iu" and given.kind in "iub":
         # A byte-swapped target: the kernel casts, and checks, to the native dtype first.
         native = cast(Ragged(values, np.append(starts, len(values))), dtype.newbyteorder("="))
@@ -295,7 +292,20 @@ def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> An
         )
     elif given.kind not in "iub" and dtype.kind in "iub":
         raise TypeError(f"cannot cast {given} to {dtype} without loss; round it first")
-    return values.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: AnyArray = values.astype(dtype)
+    if given.kind in "iu" and dtype.kind in "fV":
+        _refuse(values, ~np.isfinite(found), dtype, starts)
+    return found
+
+
+def _refuse(values: AnyArray, odd: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> None:
+    """Name the first value that does not fit, by row and position."""
+    if odd.any():
+        at = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
+        row = int(np.searchsorted(starts, at, side="right")) - 1
+        value = np.atleast_1d(values[at])[np.atleast_1d(odd[at])][0]
+        raise OverflowError(f"row {row}, position {at - starts[row]}: {value} does not fit {dtype}")
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:

@@ -221,7 +221,7 @@ class Rollouts:
             f"{name} {'list' if isinstance(column, list) else column.dtype}"
             for name, column in self.columns.items()
         )
-        return f"Rollouts({len(self):,} rows: {', '.join(kinds)})"
+        return f"Rollouts({len(self):,} rows: {', '.join(kinds)})".replace(": )", ")")
 
 
 def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,11 @@ class Sources:
 
     @classmethod
     def of(cls, rollouts: Source | Sequence[Source]) -> Sources:
+        if not hasattr(rollouts, "__iter__"):
+            raise TypeError(
+                "rollouts must be Rollouts, a GeneratorOutput-shaped dict or a sequence of them, got "
+                f"{type(rollouts).__name__}"
+            )
         sources = [rollouts] if isinstance(rollouts, Rollouts | Mapping) else list(rollouts)
         if not sources:
             raise ValueError("rollouts is empty; give at least one part")
