@@ -21,7 +21,7 @@ __all__ = ["flush_left", "pad"]
 
 
 def pad(
-    tensors: Sequence[Tensor],
+    tensors: Sequence[Tensor] | Tensor,
     padding_value: float = 0,
     padding_side: str = "right",
     pad_to_multiple_of: int | None = None,
