@@ -1,6 +1,6 @@
 """`rollkit.compat.trl` against slow versions, and against TRL where it is installed."""
 
-import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
