@@ -340,3 +340,28 @@ def test_repr_shows_no_data() -> None:
     assert repr(pack({"response_ids": [[12345], [2, 3]]}, 4)) == (
         "Batch(Layout(2 rows in 1 × 4, 75.0 % used): input_ids int32, segment_ids int32, positions int32)"
     )
+
+
+def test_a_two_dimensional_array_of_an_unknown_name_has_an_entry_per_row() -> None:
+    columns = {"response_ids": [[1, 2], [3]], "scores": np.array([[0.1, 0.2], [0.3, 0.4]])}
+    for source in (columns, Rollouts(columns)):
+        batch = pack(source, 4)
+        assert "scores" not in batch
+        np.testing.assert_array_equal(batch.rows["scores"], columns["scores"])
+
+
+def test_a_reward_goes_with_the_last_token_of_the_response_that_is_placed() -> None:
+    columns = {
+        "prompt_token_ids": [[1, 1, 1], [1, 1, 1, 1, 1]],
+        "response_ids": [[2, 2, 2], [2]],
+        "rewards": [1.0, 5.0],
+    }
+    batch = pack(columns, 4, oversize="truncate")
+    assert batch.unpack("rewards").to_list() == [[0, 0, 0, 1], [0, 0, 0, 0]]
+
+
+def test_changing_lengths_later_does_not_change_the_plan() -> None:
+    lengths = np.array([2, 1])
+    layout = Layout.pad(lengths)
+    lengths[:] = 0
+    assert layout.lengths.tolist() == [2, 1]

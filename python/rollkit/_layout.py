@@ -82,7 +82,7 @@ class Layout:
             >>> Layout.concat([3, 1], align=4).cu_seqlens_padded()
             array([0, 4, 8], dtype=int32)
         """
-        lengths = _check.lengths("lengths", lengths)
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         slots = _native.offsets_from_lengths(_round_up(lengths, _check.positive("align", align)))
         return cls((int(slots[-1]),), slots[:-1], lengths, lengths)
 
@@ -111,7 +111,7 @@ class Layout:
             array([[0, 1, 1, 1],
                    [0, 0, 0, 1]], dtype=uint8)
         """
-        lengths = _check.lengths("lengths", lengths)
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         _check.choice("side", side, ("left", "right"))
         longest = int(lengths.max(initial=0))
         wide = longest if width is None else _check.positive("width", width, least=0)
@@ -156,7 +156,7 @@ class Layout:
             >>> Layout.pack([6, 9, 3], capacity=8, oversize="truncate", bins_multiple_of=4).shape
             (4, 8)
         """
-        lengths = _check.lengths("lengths", lengths)
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         capacity = _check.positive("capacity", capacity)
         bins = plan_bins(
             lengths,

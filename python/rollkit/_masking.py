@@ -128,7 +128,7 @@ def spread_rewards(rollouts: Rollouts) -> Rollouts:
         return rollouts
     scalars = np.asarray(rewards)
     rows = Layout.concat(responses.lengths)
-    values = place_parts(one_each(scalars), last_tokens(scalars, rows, rows), 0.0, dtype=_FLOAT32)
+    values = place_parts(one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
     return rollouts.with_columns(rewards=Ragged(values, np.append(rows.starts, rows.size)))
 
 

@@ -261,11 +261,14 @@ def as_column(name: str, found: Any) -> Column:
 
 
 def is_rows(column: Any) -> bool:
-    """Whether a column, raw or not, has an element per token (and not an entry per row)."""
+    """Whether a column, raw or not, has an element per token (and not an entry per row).
+
+    An array `[rows, …]` has an entry per row, unless its name says otherwise (`Field`).
+    """
     if isinstance(column, Ragged):
         return True
     if isinstance(column, np.ndarray):
-        return column.ndim > 1 or (column.dtype == object and is_rows(column.tolist()))
+        return column.dtype == object and is_rows(column.tolist())
     first = next((row for row in column if row is not None), None)
     if is_array(first):
         return bool(as_array(first).ndim)
