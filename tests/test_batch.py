@@ -343,7 +343,7 @@ def test_repr_shows_no_data() -> None:
 
 
 def test_a_two_dimensional_array_of_an_unknown_name_has_an_entry_per_row() -> None:
-    columns = {"response_ids": [[1, 2], [3]], "scores": np.array([[0.1, 0.2], [0.3, 0.4]])}
+    columns: dict[str, Any] = {"response_ids": [[1, 2], [3]], "scores": np.array([[0.1, 0.2], [0.3, 0.4]])}
     for source in (columns, Rollouts(columns)):
         batch = pack(source, 4)
         assert "scores" not in batch

@@ -315,7 +315,7 @@ class _Arrays:
 
 
 def _place_tokens(arrays: _Arrays, sources: Sources, prompts: Layout, responses: Layout, pad_id: int) -> None:
-    """Make `input_ids`: prompts and responses are rows of one call, 0 to rows - 1 and rows to 2 × rows - 1."""
+    """Make `input_ids` in one call, whose rows are all prompts, and then all responses."""
     if sources.prompts is None:
         arrays.place("input_ids", sources.responses, responses, pad_id)
         return
