@@ -17,6 +17,10 @@ OUTPUTS, TRAJECTORIES, TOKENS = 640, 8, 800
 
 @pytest.fixture(scope="module")
 def outputs() -> list[dict[str, Any]]:
+    return generator_outputs()
+
+
+def generator_outputs() -> list[dict[str, Any]]:
     """640 outputs of 8 trajectories with three turns of 800 tokens on average, as lists."""
     rng = np.random.default_rng(0)
 
