@@ -34,7 +34,9 @@ import orjson
 
 import rollkit
 from rollkit import _native, testing
+from rollkit.compat import skyrl
 from rollkit.routing import RouteBuilder, split_routes
+from test_skyrl import generator_outputs, log_normal, slice_assign
 
 Run = Callable[[], object]
 HERE = Path(__file__).parent
@@ -325,6 +327,53 @@ def route_batches() -> Iterator[Case]:
         "copy": fresh(np.concatenate(rows)),
     }
     yield Case(f"{what} end to end", runs, "≤ 1.3 × copy")
+
+
+@case
+def generator_output() -> Iterator[Case]:
+    """SkyRL's path: concat, validate and metrics; collation; turns."""
+    outputs = generator_outputs()
+    columns = [rollkit.Rollouts.from_generator_output(output) for output in outputs]
+    arrays = [part.to_generator_output() for part in columns]
+    masks = [mask for output in outputs for mask in output["loss_masks"]]
+
+    def three_passes() -> object:
+        return [sum(mask) for mask in masks], [np.asarray(mask) for mask in masks], np.concatenate(masks)
+
+    def on_columns() -> object:
+        joined = rollkit.concat(columns)
+        joined.validate()
+        return rollkit.rollout_metrics(joined)
+
+    what = "concat, validate, metrics; 640 outputs × 8"
+    contenders: tuple[tuple[str, Run, str], ...] = (
+        ("lists", partial(skyrl.concatenate_generator_outputs, outputs), "≥ 5 × the passes"),
+        ("NumPy rows", partial(skyrl.concatenate_generator_outputs, arrays), "≥ 30 × the passes"),
+        ("`Ragged` columns", on_columns, "≥ 30 × the passes"),
+    )
+    for name, ours, target in contenders:
+        runs: dict[str, Run] = {"rollkit": ours, "three list passes over the masks alone": three_passes}
+        yield Case(f"{what}, {name}", runs, target, 5)
+
+    rows = log_normal(256)
+    lists = tuple([row.tolist() for row in column] for column in rows)
+    tensors = slice_assign(*rows)
+    convert: Any = skyrl.convert_prompts_responses_to_batch_tensors
+    runs = {"rollkit": partial(convert, 0, *lists), "slice assignment": partial(slice_assign, *lists)}
+    yield Case("SkyRL collation of 256 rollouts, lists, bit-identical", runs, "≥ 2.5 × slice assignment", 7)
+    runs = {
+        "rollkit": partial(convert, 0, *rows),
+        "writing the bytes once": lambda: [np.full(t.shape, 1, t.numpy().dtype) for t in tensors],
+    }
+    yield Case("SkyRL collation of 256 rollouts, arrays, bit-identical", runs, "≤ 1.3 × writing", 7)
+
+    mask = rollkit.Ragged(np.ones(4_000_000, np.uint8), np.arange(5001) * 800)
+    runs = {
+        "rollkit": partial(rollkit.turn_lengths, mask),
+        "max (one read)": mask.values.max,
+        "sum": mask.values.sum,
+    }
+    yield Case("`turn_lengths`, 4 M uint8, one turn per row", runs, "≤ 1.5 × one read")
 
 
 @case

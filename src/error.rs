@@ -123,6 +123,13 @@ pub enum Error {
         /// Its value.
         got: String,
     },
+    /// Elements are of a size that the kernel does not know.
+    ItemSize {
+        /// The argument at fault.
+        name: &'static str,
+        /// The bytes of its elements.
+        got: usize,
+    },
     /// A capacity, alignment or count that must be at least one is not.
     NotPositive {
         /// The argument at fault.
@@ -196,6 +203,9 @@ impl fmt::Display for Error {
                 )
             }
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
+            Self::ItemSize { name, got } => {
+                write!(f, "{name} has elements of {got} bytes, expected 1, 2, 4 or 8")
+            }
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
             Self::Base64 { position, found } => {
                 write!(

@@ -20,6 +20,7 @@ pub mod out;
 pub mod place;
 pub mod routing;
 pub mod steps;
+pub mod turns;
 
 #[cfg(feature = "python")]
 mod python;

@@ -77,7 +77,12 @@ def iter_chunks(
 
 
 def sample_path() -> Path:
-    """The path of the bundled sample: 32 rollouts of a tiny mixture-of-experts model."""
+    """The path of the bundled sample: 32 rollouts of a tiny mixture-of-experts model.
+
+    Example:
+        >>> sample_path().name
+        'rollouts.jsonl'
+    """
     return Path(__file__).parent / "sample" / "rollouts.jsonl"
 
 

@@ -118,5 +118,8 @@ def segment_ids(
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
 
+def turns(mask: NDArray[Any], offsets: _Int64s, /) -> tuple[_Int64s, _Int64s, _Int64s]:
+    """Runs of non-zero elements in each row: (lengths, offsets of the rows' runs, non-zeros per row)."""
+
 def value_range(values: NDArray[Any], /) -> tuple[int, int] | None:
     """The least and the greatest of integers, None where there are none."""

@@ -12,6 +12,7 @@ mod place;
 mod routing;
 mod rows;
 mod steps;
+mod turns;
 
 use pyo3::prelude::*;
 
@@ -40,6 +41,8 @@ mod _native {
     use super::rows::{array_lengths, concat_arrays};
     #[pymodule_export]
     use super::steps::joined_steps;
+    #[pymodule_export]
+    use super::turns::turns;
 
     use pyo3::prelude::*;
 

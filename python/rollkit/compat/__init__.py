@@ -1,1 +1,4 @@
-"""Drop-in functions: the names, signatures, results and errors of other libraries."""
+"""Functions with the names, signatures, results and errors of those of training frameworks.
+
+Change an import and keep the rest. Each module names the version it matches.
+"""
