@@ -18,6 +18,7 @@ pub mod layout;
 pub mod offsets;
 pub mod out;
 pub mod place;
+pub mod sample;
 pub mod steps;
 
 #[cfg(feature = "python")]

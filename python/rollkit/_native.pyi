@@ -114,3 +114,29 @@ def segment_ids(
     out: NDArray[np.int32],
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
+
+def sample(
+    cond: NDArray[Any],
+    uncond: NDArray[Any] | None,
+    ids: tuple[int, int] | NDArray[np.int32],
+    /,
+    *,
+    dtype: str,
+    full: bool,
+    rows: dict[str, NDArray[Any] | None],
+    order: str,
+    logprobs: str,
+    return_kept: bool,
+) -> tuple[
+    _Int64s, NDArray[np.float32], NDArray[np.int8], tuple[NDArray[np.int32], NDArray[np.int64]] | None
+]:
+    """Draw a token per row: (token ids, log-probabilities, statuses, kept ids and offsets).
+
+    `rows` has an array, or None, for each of cfg_scale, temperature, top_k, top_p, min_p, seeds,
+    positions and noise.
+    """
+
+def uniforms(
+    seeds: _Int64s, positions: _Int64s, ids: NDArray[np.int32], /, *, out: NDArray[np.float32]
+) -> None:
+    """Write the uniforms `[seeds, ids]` of tokens."""

@@ -10,6 +10,7 @@ mod layout;
 mod list;
 mod place;
 mod rows;
+mod sample;
 mod steps;
 
 use pyo3::prelude::*;
@@ -35,6 +36,8 @@ mod _native {
     use super::place::{can_cast, place};
     #[pymodule_export]
     use super::rows::{array_lengths, concat_arrays};
+    #[pymodule_export]
+    use super::sample::{sample, uniforms};
     #[pymodule_export]
     use super::steps::joined_steps;
 

@@ -1,0 +1,322 @@
+"""Compact logits to tokens: `sample`."""
+
+from __future__ import annotations
+
+import numbers
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from rollkit import _native
+from rollkit._check import AnyArray, as_array, choice
+from rollkit.decode import noise as keyed
+from rollkit.decode._framework import Framework, same_framework
+from rollkit.decode._plan import Plan
+from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.guidance import check_pair
+from rollkit.decode.kept import Kept
+
+ORDERS: Final = ("hf", "vllm", "joint", "acestep")
+LOGPROBS: Final = ("kept", "allowed")
+
+
+class Status(IntEnum):
+    """What a row's draw came to."""
+
+    OK = 0
+    """A token."""
+    MASKED = 1
+    """No token: every allowed logit is −∞."""
+    NAN = 2
+    """No token: an allowed logit is NaN."""
+
+
+class Sampled(NamedTuple):
+    """What `sample` returns, on the framework and device of the logits."""
+
+    token_ids: Any
+    """`[rows]` int64 (int32 in JAX): global ids; -1 where `status` is not 0."""
+    logprobs: Any
+    """`[rows]` float32, NaN where `status` is not 0; `None` if not asked for."""
+    status: Any
+    """`[rows]` int8: see `Status`."""
+    kept: Any = None
+    """A `Kept`; traced by JAX a bool mask `[rows, len(allowed)]`; `None` if not asked for."""
+
+
+def sample(
+    cond: Any,
+    uncond: Any = None,
+    *,
+    allowed: AllowedSet | None,
+    cfg_scale: Any = 1.0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    seeds: Any = None,
+    positions: Any = None,
+    noise: Any = None,
+    order: str = "hf",
+    logprobs: str | None = "kept",
+    return_kept: bool = False,
+) -> Sampled:
+    """Draw one token per row: guidance, temperature, top-k, top-p, min-p, and noise that belongs to tokens.
+
+    The noise of a token is a hash of (seed, position, global token id): see `uniforms`. So the same
+    logits draw the same token from the full vocabulary, compact, in a batch that was compacted,
+    reordered or split, and in Rust, torch and JAX. Guided logits and uniforms have the same bits
+    everywhere; weights and race times are float64, in which libraries differ by about 1e-16 of a value,
+    so a token could differ only where two race times, or a mass and its limit, are that close.
+
+    Filters keep values, not positions: equal logits are kept or dropped together.
+
+    * top-k keeps a logit iff fewer than k are larger;
+    * top-p keeps a logit iff the mass of larger ones is below p, in float64; the largest always stays;
+    * min-p keeps a logit iff its probability is at least min_p times the largest.
+
+    | order | |
+    |---|---|
+    | `"hf"` | top-k → top-p of what is left → min-p (transformers) |
+    | `"vllm"` | min-p → top-k → top-p of what is left |
+    | `"joint"` | top-k and top-p, both of the whole allowed set → min-p (SGLang, FlashInfer) |
+    | `"acestep"` | top-k → top-p of what is left; there is no min-p |
+
+    Guidance and temperature always come first. The draw is an exponential race, −ln u / weight, which
+    the token with the least time wins; of equals the lowest id. Uniforms have 23 bits: a token with
+    less than 3.6e-9 of the largest weight is never drawn.
+
+    NumPy arrays, and torch and JAX arrays in the host's memory, go through Rust without a copy and
+    without the GIL; other devices and traced JAX arrays stay where they are.
+
+    Args:
+        cond: `[rows, columns]` logits: compact (a column per allowed token) or full (a column per token
+            of the vocabulary). float32, float16, bfloat16; float64 is rounded to float32.
+        uncond: as `cond`, the unconditional branch of guidance.
+        allowed: which tokens may be drawn; `None`: all columns, which then are the vocabulary.
+        cfg_scale: guidance `u + s (c − u)`; see `cfg`. One number or `[rows]`, as all parameters.
+        temperature: 0 is greedy: the largest logit, of equals the lowest id; only it counts as kept.
+        top_k: 0 is off.
+        top_p: from 0 to 1; 1 is off.
+        min_p: from 0 to 1; 0 is off.
+        seeds: ints of up to 64 bits, one or `[rows]`: one per sequence, say.
+        positions: ints from 0 to 2³¹ − 1, one or `[rows]`: tokens of the sequence so far, say. A seed
+            and position must not come twice where draws are to be independent.
+        noise: `[rows, columns]` uniforms between 0 and 1, both excluded, instead of seeds and positions.
+        order: as above.
+        logprobs: `"kept"`: of the token at this temperature over the kept set, what it was drawn with.
+            `"allowed"`: at temperature 1 over the allowed set, before filters. `None`: none. A partial
+            head cannot give that over the full vocabulary.
+        return_kept: also return the kept sets.
+
+    Returns:
+        A `Sampled`. Rows with NaN or without a token that is not masked have a `Status` and token -1. A
+        logit of +∞ takes all mass; under guidance it is NaN.
+
+    Raises:
+        TypeError: arrays of several frameworks; integer logits; both or neither of seeds and noise.
+        ValueError: a shape does not fit, a parameter is out of range, or `allowed` is empty. Parameters
+            on a device or traced are not looked at.
+
+    Example:
+        >>> allowed = AllowedSet(range(100, 104), 1000)
+        >>> logits = np.float32([[0, 1, 2, 3], [3, 2, 1, 0]])
+        >>> drawn = sample(logits, allowed=allowed, top_p=0.9, seeds=[1, 2], positions=0, return_kept=True)
+        >>> drawn.token_ids
+        array([103, 101])
+        >>> drawn.kept.row(0)
+        array([102, 103], dtype=int32)
+        >>> sample(logits[::-1], allowed=allowed, top_p=0.9, seeds=[2, 1], positions=0).token_ids
+        array([101, 103])
+
+    References:
+        A. Holtzman et al., "The curious case of neural text degeneration", ICLR 2020 (top-p). M. Nguyen
+        et al., "Turning up the heat: min-p sampling", ICLR 2025. The race: L. Devroye, "Non-uniform
+        random variate generation", 1986; its Gumbel form: C. Maddison et al., "A* sampling", NIPS 2014.
+    """
+    framework = same_framework(cond=cond, uncond=uncond, noise=noise)
+    if framework == "numpy":
+        cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
+    check_pair(cond, uncond)
+    allowed = _allowed(allowed, cond.shape[1])
+    rows = cond.shape[0]
+    _check_noise(cond, seeds, positions, noise)
+    plan = Plan(
+        cond=cond,
+        uncond=uncond,
+        allowed=allowed,
+        full=cond.shape[1] != len(allowed),
+        cfg_scale=_parameter("cfg_scale", cfg_scale, rows, -np.inf, np.inf),
+        temperature=_parameter("temperature", temperature, rows, 0, np.inf),
+        top_k=_parameter("top_k", top_k, rows, 0, np.inf),
+        top_p=_parameter("top_p", top_p, rows, 0, 1),
+        min_p=_parameter("min_p", min_p, rows, 0, 1),
+        seeds=seeds,
+        positions=positions,
+        noise=noise,
+        order=choice("order", order, ORDERS),
+        logprobs="off" if logprobs is None else choice("logprobs", logprobs, LOGPROBS),
+        return_kept=return_kept,
+    )
+    if plan.order == "acestep" and not plan.off("min_p"):
+        raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
+    return _run(plan, framework)
+
+
+def _allowed(allowed: AllowedSet | None, columns: int) -> AllowedSet:
+    if allowed is None:
+        return AllowedSet.full(columns)
+    if not isinstance(allowed, AllowedSet):
+        raise TypeError(f"allowed must be an AllowedSet or None, got {type(allowed).__name__}")
+    if not len(allowed):
+        raise ValueError("allowed is empty; a row needs at least one token to draw from")
+    if columns not in (len(allowed), allowed.vocab_size):
+        raise ValueError(
+            f"cond must have {len(allowed)} columns (compact) or {allowed.vocab_size} (full), got {columns}"
+        )
+    return allowed
+
+
+def _check_noise(cond: Any, seeds: Any, positions: Any, noise: Any) -> None:
+    if noise is None and (seeds is None or positions is None):
+        raise TypeError("pass seeds and positions, or noise")
+    if noise is not None and not (seeds is None and positions is None):
+        raise TypeError("pass seeds and positions, or noise; got both")
+    if noise is not None and tuple(noise.shape) != tuple(cond.shape):
+        raise ValueError(
+            f"noise must have the shape of cond, {tuple(cond.shape)}, got {tuple(noise.shape)}"
+        )
+
+
+def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
+    """Return a parameter as it is, once its range is checked where it is in reach."""
+    if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
+        shape = tuple(getattr(value, "shape", np.shape(value)))
+        if shape != (rows,):
+            raise ValueError(f"{name} must be one number or [{rows}], one per row, got shape {shape}")
+    if not on_host(value):
+        return value
+    found = np.asarray(as_array(value))
+    if found.dtype.kind not in ("iu" if name == "top_k" else "iuf") and found.size:
+        wanted = "ints" if name == "top_k" else "numbers"
+        raise TypeError(f"{name} must be {wanted}, got {found.dtype}")
+    wrong = ~((found >= least) & (found <= most) & np.isfinite(found))
+    if wrong.any():
+        row = "" if found.ndim == 0 else f"[{int(np.argmax(wrong))}]"
+        limits = "finite" if least == -np.inf else f"at least {least}" if most == np.inf else f"{least} to {most}"
+        raise ValueError(f"{name}{row} is {found[wrong].flat[0]}; it must be {limits}")
+    return found.item() if found.ndim == 0 else value
+
+
+def on_host(array: Any) -> bool:
+    """Whether an array is in the host's memory, to be looked at without waiting for a device."""
+    framework = same_framework(array=array)
+    if framework == "torch":
+        return bool(array.device.type == "cpu")
+    if framework == "jax":
+        import jax  # noqa: TID251 - `array` is a JAX array, so it is imported
+
+        if isinstance(array, jax.core.Tracer):
+            return False
+        return all(device.platform == "cpu" for device in array.devices())
+    return True
+
+
+def _run(plan: Plan, framework: Framework) -> Sampled:
+    arrays = [getattr(plan, name) for name in Plan.__slots__ if hasattr(getattr(plan, name), "shape")]
+    if all(on_host(array) for array in arrays):
+        return _to(framework, plan, _on_host(plan))
+    if framework == "torch":
+        from rollkit.decode import _torch
+
+        token_ids, logprob, status, kept = _torch.sample(plan)
+        return Sampled(token_ids, logprob, status, None if kept is None else Kept(*kept))
+    from rollkit.decode import _jax
+
+    return Sampled(*_jax.sample(plan))
+
+
+def _on_host(plan: Plan) -> Sampled:
+    """Draw in Rust."""
+    cond, dtype = _logits("cond", plan.cond)
+    uncond = None if plan.uncond is None else _logits("uncond", plan.uncond)[0]
+    rows = len(cond)
+
+    def column(name: str, kind: Any) -> AnyArray:
+        value = np.asarray(as_array(getattr(plan, name)), kind)
+        return np.ascontiguousarray(np.broadcast_to(value, rows))
+
+    keys = None if plan.noise is not None else keyed.host_keys(plan.seeds, plan.positions, rows)
+    parameters = {
+        "cfg_scale": column("cfg_scale", np.float32),
+        "temperature": column("temperature", np.float64),
+        "top_k": column("top_k", np.int64),
+        "top_p": column("top_p", np.float64),
+        "min_p": column("min_p", np.float64),
+        "seeds": keys and keys[0],
+        "positions": keys and keys[1],
+        "noise": None if plan.noise is None else _given(plan.noise),
+    }
+    span = plan.allowed.span
+    token_ids, logprob, status, kept = _native.sample(
+        cond,
+        uncond,
+        plan.allowed.ids if span is None else (span.start, span.stop),
+        dtype=dtype,
+        full=plan.full,
+        rows=parameters,
+        order=plan.order,
+        logprobs=plan.logprobs,
+        return_kept=plan.return_kept,
+    )
+    return Sampled(
+        token_ids,
+        None if plan.logprobs == "off" else logprob,
+        status,
+        None if kept is None else Kept(*kept),
+    )
+
+
+def _logits(name: str, logits: Any) -> tuple[AnyArray, str]:
+    """Return contiguous logits, 16-bit ones as their bits, and what they are."""
+    found = np.asarray(as_array(logits))
+    dtype = found.dtype.name
+    if dtype == "float64":
+        found, dtype = found.astype(np.float32), "float32"
+    if dtype not in ("float32", "float16", "bfloat16"):
+        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {dtype}")
+    found = np.require(found, None, ["C", "A"])
+    return (found if dtype == "float32" else found.view(np.uint16)), dtype
+
+
+def _given(noise: Any) -> AnyArray:
+    found = np.require(as_array(noise), np.float32, ["C", "A"])
+    wrong = ~((found > 0) & (found < 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"noise[{row}, {column}] is {found[row, column]} as float32; uniforms are above 0 and below 1"
+        )
+    return found
+
+
+def _to(framework: Framework, plan: Plan, drawn: Sampled) -> Sampled:
+    """Return the arrays on the framework of the logits."""
+    if framework == "numpy":
+        return drawn
+    if framework == "torch":
+        from rollkit._backends._torch import from_numpy
+
+        make = lambda array: from_numpy(array, None, {})  # noqa: E731
+    else:
+        from rollkit.decode import _jax
+
+        device = next(iter(plan.cond.devices()))
+        make = lambda array: _jax.from_host(array, device)  # noqa: E731
+    return Sampled(
+        make(drawn.token_ids),
+        None if drawn.logprobs is None else make(drawn.logprobs),
+        make(drawn.status),
+        None if drawn.kept is None else Kept(*map(make, drawn.kept)),
+    )
