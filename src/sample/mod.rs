@@ -250,12 +250,25 @@ fn draw(
     let Sampler { z, floor, scratch } = sampler;
     let row = Row { z, most, inverse: 1.0 / filters.temperature };
     *floor = threshold::floor(&row, filters, options.order, scratch);
-    let local = match noise {
-        Noise::Keyed(key) => race(&row, *floor, |local| uniform(key.bits(allowed.ids.at(local)))),
-        Noise::Given(given) => match &allowed.columns {
-            Columns::Range(range) => race(&row, *floor, |local| given[range.start + local]),
-            Columns::List(ids) => race(&row, *floor, |local| given[ids[local] as usize]),
-        },
+    let local = match (noise, &allowed.columns, allowed.ids) {
+        (Noise::Keyed(key), _, Ids::From(first)) => race(&row, *floor, |out, at| {
+            for (offset, u) in out.iter_mut().enumerate() {
+                *u = uniform(key.bits(first + (at + offset) as u32));
+            }
+        }),
+        (Noise::Keyed(key), _, Ids::List(ids)) => race(&row, *floor, |out, at| {
+            for (u, &id) in out.iter_mut().zip(&ids[at..]) {
+                *u = uniform(key.bits(id as u32));
+            }
+        }),
+        (Noise::Given(given), Columns::Range(range), _) => race(&row, *floor, |out, at| {
+            out.copy_from_slice(&given[range.start + at..][..out.len()]);
+        }),
+        (Noise::Given(given), Columns::List(ids), _) => race(&row, *floor, |out, at| {
+            for (u, &id) in out.iter_mut().zip(&ids[at..]) {
+                *u = given[id as usize];
+            }
+        }),
     };
     let logprob = match options.logprob {
         LogProb::Off => f32::NAN,
@@ -294,8 +307,7 @@ fn only_infinite(z: &mut [f32]) {
 #[allow(clippy::inline_always)] // as above
 #[inline(always)]
 fn greedy(sampler: &mut Sampler, most: f32, allowed: &Allowed<'_>, wanted: LogProb) -> Drawn {
-    #[allow(clippy::float_cmp)] // the maximum is one of them
-    let local = sampler.z.iter().position(|&z| z == most).unwrap_or(0);
+    let local = first_of(&sampler.z, most);
     let logprob = match wanted {
         LogProb::Off => f32::NAN,
         LogProb::Kept => 0.0,
@@ -309,37 +321,59 @@ fn greedy(sampler: &mut Sampler, most: f32, allowed: &Allowed<'_>, wanted: LogPr
 
 /// The position that wins: of the kept values, that with the least E / w, the first of equals.
 ///
-/// As 1 − u < −ln u, most losers are told apart without a logarithm.
+/// As 1 − u < −ln u, most losers are told apart without a logarithm. `fill` writes the uniforms from a
+/// position on.
 #[allow(clippy::inline_always)] // as above
 #[inline(always)]
-fn race(row: &Row<'_>, floor: f32, uniform: impl Fn(usize) -> f32) -> usize {
+fn race(row: &Row<'_>, floor: f32, fill: impl Fn(&mut [f32], usize)) -> usize {
     const CHUNK: usize = 64;
     let inverse = row.inverse.min(1e30) as f32; // finite: 0 × ∞ is NaN
-    let exact = |local: usize| -f64::from(uniform(local)).ln() / row.weight(row.z[local]);
-    #[allow(clippy::float_cmp)] // the maximum is one of them
-    let mut winner = row.z.iter().position(|&z| z == row.most).unwrap_or(0);
-    let mut least = exact(winner);
+    let exact = |u: f32, z: f32| -f64::from(u).ln() / row.weight(z);
+    // The largest weight starts: it is seldom far from winning, and its time bounds all others.
+    let mut winner = first_of(row.z, row.most);
+    let mut u = [0.5; CHUNK];
+    fill(&mut u[..1], winner);
+    let mut least = exact(u[0], row.most);
     for (index, chunk) in row.z.chunks(CHUNK).enumerate() {
-        let mut hits = [false; CHUNK];
-        let mut any = false;
+        let u = &mut u[..chunk.len()];
+        fill(u, index * CHUNK);
         let bound = least as f32 * 1.001;
-        for (offset, (&z, hit)) in chunk.iter().zip(&mut hits).enumerate() {
-            let fastest = 1.0 - uniform(index * CHUNK + offset);
-            *hit = (z >= floor) & (fastest <= bound * exp_bound((z - row.most) * inverse));
+        let mut hits = [0u32; CHUNK];
+        let mut any = 0;
+        for ((&z, &u), hit) in chunk.iter().zip(&*u).zip(&mut hits) {
+            let fastest = 1.0 - u;
+            *hit = u32::from((z >= floor) & (fastest <= bound * exp_bound((z - row.most) * inverse)));
             any |= *hit;
         }
-        if !any {
+        if any == 0 {
             continue;
         }
-        for (offset, _) in hits.iter().enumerate().filter(|(_, hit)| **hit) {
-            let local = index * CHUNK + offset;
-            let time = exact(local);
+        for (offset, _) in hits.iter().enumerate().filter(|(_, hit)| **hit != 0) {
+            let (local, time) = (index * CHUNK + offset, exact(u[offset], chunk[offset]));
             if time < least || (time <= least && local < winner) {
                 (least, winner) = (time, local);
             }
         }
     }
     winner
+}
+
+/// The first position of a value that is there.
+#[allow(clippy::inline_always)] // as above
+#[inline(always)]
+#[allow(clippy::float_cmp)] // it is one of them
+fn first_of(z: &[f32], value: f32) -> usize {
+    const CHUNK: usize = 256;
+    for (index, chunk) in z.chunks(CHUNK).enumerate() {
+        let mut any = 0;
+        for &z in chunk {
+            any |= u32::from(z == value);
+        }
+        if any != 0 {
+            return index * CHUNK + chunk.iter().position(|&z| z == value).unwrap_or(0);
+        }
+    }
+    0
 }
 
 /// ln of a value's share of the mass at or above `floor`.

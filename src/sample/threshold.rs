@@ -153,14 +153,14 @@ impl Bins {
     fn members<'a>(&self, row: &Row<'_>, bin: usize, floor: f32, into: &'a mut Vec<f32>) -> &'a mut [f32] {
         into.clear();
         for chunk in row.z.chunks(CHUNK) {
-            let mut hits = [false; CHUNK];
-            let mut any = false;
+            let mut hits = [0u32; CHUNK];
+            let mut any = 0;
             for (&z, hit) in chunk.iter().zip(&mut hits) {
-                *hit = (Self::of(z, self.most, self.scale) == bin as u32) & (z >= floor);
+                *hit = u32::from((Self::of(z, self.most, self.scale) == bin as u32) & (z >= floor));
                 any |= *hit;
             }
-            if any {
-                into.extend(chunk.iter().zip(hits).filter_map(|(&z, hit)| hit.then_some(z)));
+            if any != 0 {
+                into.extend(chunk.iter().zip(hits).filter_map(|(&z, hit)| (hit != 0).then_some(z)));
             }
         }
         into

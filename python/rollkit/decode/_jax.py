@@ -114,8 +114,8 @@ def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
         kept = _kept(plan, z, most, heat, weight)
         ids = jnp.asarray(plan.allowed.ids)
         times = jnp.where(kept, -jnp.log(_uniforms(plan, ids)) / weight, jnp.inf)
-        drawn = jnp.argmax(times <= times.min(-1, keepdims=True) * SAME, -1)
-        local = jnp.where(greedy[:, 0], jnp.argmax(deep == 0, -1), drawn).astype(jnp.int32)
+        drawn = _first(times <= times.min(-1, keepdims=True) * SAME)
+        local = jnp.where(greedy[:, 0], _first(deep == 0), drawn)
         kept = jnp.where(greedy, jnp.arange(z.shape[1], dtype=jnp.int32) == local[:, None], kept)
         kept = kept & (status == 0)[:, None]
         token_ids = jnp.where(status == 0, ids[local], jnp.int32(-1))
@@ -190,6 +190,11 @@ def _uniforms(plan: Plan, ids: Any) -> Any:
     if plan.noise is not None:
         return plan.compact(plan.noise).astype(jnp.float64)
     return _uniform(_bits(plan.seeds, plan.positions, ids.reshape(1, -1)), jnp.float64)
+
+
+def _first(mask: Any) -> Any:
+    # Not `jnp.argmax`, whose index dtype is decided once while tracing and again, without 64 bits, after.
+    return lax.argmax(mask, 1, jnp.int32)
 
 
 def _score(deep: Any, weight: Any, local: Any, kept: Any, status: Any) -> Any:

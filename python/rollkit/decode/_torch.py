@@ -123,7 +123,7 @@ def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
     falling, order = z.sort(-1, descending=True)
     top = kept
     if not plan.off("top_k"):
-        kth = falling.gather(-1, (k - 1).clamp(0, size - 1))
+        kth = falling.gather(-1, (k - 1).clamp(0, size - 1).expand(len(z), 1))
         top = kept & ((z >= kth) | (k <= 0) | (k >= size))
     if plan.off("top_p"):
         return small & top
