@@ -53,7 +53,9 @@ def _key(name: str, value: Any, like: Any) -> Any:
         host = noise.as_seeds(value) if name == "seeds" else noise.host_keys(0, value, None)[1]
         value = torch.from_numpy(host.copy())
     if value.dtype.is_floating_point or value.dtype == torch.bool or value.ndim > 1:
-        raise TypeError(f"{name} must be ints, one or [rows], got {value.dtype} of shape {tuple(value.shape)}")
+        raise TypeError(
+            f"{name} must be ints, one or [rows], got {value.dtype} of shape {tuple(value.shape)}"
+        )
     return value.to(like.device, torch.int64).reshape(-1, 1)
 
 

@@ -105,7 +105,10 @@ class PartialHead:
         self._loras = [lora] if isinstance(lora, LoRA) else list(lora or ())
         self._vocab_axis = vocab_axis
         self._framework: Framework = same_framework(
-            weight=weight, bias=bias, scale=scale, **{f"lora[{i}].b": one.b for i, one in enumerate(self._loras)}
+            weight=weight,
+            bias=bias,
+            scale=scale,
+            **{f"lora[{i}].b": one.b for i, one in enumerate(self._loras)},
         )
         if vocab_axis not in (0, 1):
             raise ValueError(f"vocab_axis must be 0 or 1, got {vocab_axis}")

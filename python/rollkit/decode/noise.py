@@ -51,10 +51,10 @@ def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
 
     Example:
         >>> uniforms([1, 2], [0, 0], np.array([5, 7]))
-        array([[0.05979204, 0.64655083],
-               [0.7882489 , 0.6236114 ]], dtype=float32)
+        array([[0.8720227 , 0.792021  ],
+               [0.33560282, 0.0551942 ]], dtype=float32)
         >>> uniforms(2, 0, np.array([7, 5]))
-        array([[0.6236114, 0.7882489]], dtype=float32)
+        array([[0.0551942 , 0.33560282]], dtype=float32)
     """
     framework = framework_of(ids)
     if framework == "torch":
@@ -74,9 +74,7 @@ def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
     return out
 
 
-def host_keys(
-    seeds: Any, positions: Any, rows: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def host_keys(seeds: Any, positions: Any, rows: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return `[rows]` int64 seeds and positions; the longer of the two says `rows` if it is `None`."""
     seed, position = as_seeds(seeds), int64s("positions", np.atleast_1d(as_array(positions)))
     if position.size and (position.min() < 0 or position.max() >= POSITIONS):

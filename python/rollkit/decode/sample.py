@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import numbers
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rollkit import _native
-from rollkit._check import AnyArray, as_array, choice
+from rollkit._check import AnyArray, as_array
 from rollkit.decode import noise as keyed
-from rollkit.decode._framework import Framework, same_framework
-from rollkit.decode._plan import Plan
+from rollkit.decode._framework import Framework, framework_of
+from rollkit.decode._plan import Plan, make_plan
 from rollkit.decode.allowed import AllowedSet
-from rollkit.decode.guidance import check_pair
 from rollkit.decode.kept import Kept
-
-ORDERS: Final = ("hf", "vllm", "joint", "acestep")
-LOGPROBS: Final = ("kept", "allowed")
 
 
 class Status(IntEnum):
@@ -124,109 +119,40 @@ def sample(
         >>> logits = np.float32([[0, 1, 2, 3], [3, 2, 1, 0]])
         >>> drawn = sample(logits, allowed=allowed, top_p=0.9, seeds=[1, 2], positions=0, return_kept=True)
         >>> drawn.token_ids
-        array([103, 101])
+        array([102, 101])
         >>> drawn.kept.row(0)
-        array([102, 103], dtype=int32)
+        array([101, 102, 103], dtype=int32)
         >>> sample(logits[::-1], allowed=allowed, top_p=0.9, seeds=[2, 1], positions=0).token_ids
-        array([101, 103])
+        array([101, 102])
 
     References:
         A. Holtzman et al., "The curious case of neural text degeneration", ICLR 2020 (top-p). M. Nguyen
         et al., "Turning up the heat: min-p sampling", ICLR 2025. The race: L. Devroye, "Non-uniform
         random variate generation", 1986; its Gumbel form: C. Maddison et al., "A* sampling", NIPS 2014.
     """
-    framework = same_framework(cond=cond, uncond=uncond, noise=noise)
-    if framework == "numpy":
-        cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
-    check_pair(cond, uncond)
-    allowed = _allowed(allowed, cond.shape[1])
-    rows = cond.shape[0]
-    _check_noise(cond, seeds, positions, noise)
-    plan = Plan(
-        cond=cond,
-        uncond=uncond,
+    plan = make_plan(
+        cond,
+        uncond,
         allowed=allowed,
-        full=cond.shape[1] != len(allowed),
-        cfg_scale=_parameter("cfg_scale", cfg_scale, rows, -np.inf, np.inf),
-        temperature=_parameter("temperature", temperature, rows, 0, np.inf),
-        top_k=_parameter("top_k", top_k, rows, 0, np.inf),
-        top_p=_parameter("top_p", top_p, rows, 0, 1),
-        min_p=_parameter("min_p", min_p, rows, 0, 1),
+        cfg_scale=cfg_scale,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
         seeds=seeds,
         positions=positions,
         noise=noise,
-        order=choice("order", order, ORDERS),
-        logprobs="off" if logprobs is None else choice("logprobs", logprobs, LOGPROBS),
+        order=order,
+        logprobs=logprobs,
         return_kept=return_kept,
     )
-    if plan.order == "acestep" and not plan.off("min_p"):
-        raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
-    return _run(plan, framework)
+    return _run(plan)
 
 
-def _allowed(allowed: AllowedSet | None, columns: int) -> AllowedSet:
-    if allowed is None:
-        return AllowedSet.full(columns)
-    if not isinstance(allowed, AllowedSet):
-        raise TypeError(f"allowed must be an AllowedSet or None, got {type(allowed).__name__}")
-    if not len(allowed):
-        raise ValueError("allowed is empty; a row needs at least one token to draw from")
-    if columns not in (len(allowed), allowed.vocab_size):
-        raise ValueError(
-            f"cond must have {len(allowed)} columns (compact) or {allowed.vocab_size} (full), got {columns}"
-        )
-    return allowed
-
-
-def _check_noise(cond: Any, seeds: Any, positions: Any, noise: Any) -> None:
-    if noise is None and (seeds is None or positions is None):
-        raise TypeError("pass seeds and positions, or noise")
-    if noise is not None and not (seeds is None and positions is None):
-        raise TypeError("pass seeds and positions, or noise; got both")
-    if noise is not None and tuple(noise.shape) != tuple(cond.shape):
-        raise ValueError(
-            f"noise must have the shape of cond, {tuple(cond.shape)}, got {tuple(noise.shape)}"
-        )
-
-
-def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
-    """Return a parameter as it is, once its range is checked where it is in reach."""
-    if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
-        shape = tuple(getattr(value, "shape", np.shape(value)))
-        if shape != (rows,):
-            raise ValueError(f"{name} must be one number or [{rows}], one per row, got shape {shape}")
-    if not on_host(value):
-        return value
-    found = np.asarray(as_array(value))
-    if found.dtype.kind not in ("iu" if name == "top_k" else "iuf") and found.size:
-        wanted = "ints" if name == "top_k" else "numbers"
-        raise TypeError(f"{name} must be {wanted}, got {found.dtype}")
-    wrong = ~((found >= least) & (found <= most) & np.isfinite(found))
-    if wrong.any():
-        row = "" if found.ndim == 0 else f"[{int(np.argmax(wrong))}]"
-        limits = "finite" if least == -np.inf else f"at least {least}" if most == np.inf else f"{least} to {most}"
-        raise ValueError(f"{name}{row} is {found[wrong].flat[0]}; it must be {limits}")
-    return found.item() if found.ndim == 0 else value
-
-
-def on_host(array: Any) -> bool:
-    """Whether an array is in the host's memory, to be looked at without waiting for a device."""
-    framework = same_framework(array=array)
-    if framework == "torch":
-        return bool(array.device.type == "cpu")
-    if framework == "jax":
-        import jax  # noqa: TID251 - `array` is a JAX array, so it is imported
-
-        if isinstance(array, jax.core.Tracer):
-            return False
-        return all(device.platform == "cpu" for device in array.devices())
-    return True
-
-
-def _run(plan: Plan, framework: Framework) -> Sampled:
-    arrays = [getattr(plan, name) for name in Plan.__slots__ if hasattr(getattr(plan, name), "shape")]
-    if all(on_host(array) for array in arrays):
-        return _to(framework, plan, _on_host(plan))
+def _run(plan: Plan) -> Sampled:
+    framework = framework_of(plan.cond)
+    if plan.is_on_host():
+        return _to(framework, plan, draw_on_host(plan))
     if framework == "torch":
         from rollkit.decode import _torch
 
@@ -237,7 +163,7 @@ def _run(plan: Plan, framework: Framework) -> Sampled:
     return Sampled(*_jax.sample(plan))
 
 
-def _on_host(plan: Plan) -> Sampled:
+def draw_on_host(plan: Plan) -> Sampled:
     """Draw in Rust."""
     cond, dtype = _logits("cond", plan.cond)
     uncond = None if plan.uncond is None else _logits("uncond", plan.uncond)[0]
