@@ -112,7 +112,7 @@ def test_backends_agree(columns: int, dtype: Any) -> None:
         wanted = sample_on("rust", cond, uncond, **options)
         assert np.all(wanted.status == 0)
         assert_equal(sample_on("torch", cond, uncond, **options), wanted)
-        if order == "hf" or len(filters) > 1:  # compiling takes most of the time
+        if order == "hf" and dtype == np.float32 or len(filters) == 3:  # compiling takes most of the time
             assert_equal(sample_on("jax", cond, uncond, **options), wanted)
 
 
@@ -205,9 +205,8 @@ def test_distribution_is_exact(backend: str, filters: dict[str, Any], order: str
     counts = np.bincount(drawn.token_ids // 1000, minlength=10)
     assert counts[~kept].sum() == 0
     assert abs(spread_of(counts[kept], rows * (weight / weight.sum())[kept])) < 5
-    np.testing.assert_allclose(
-        drawn.logprobs, np.log(weight / weight.sum())[drawn.token_ids // 1000], rtol=1e-5
-    )
+    share = (weight / weight.sum())[drawn.token_ids // 1000]
+    np.testing.assert_allclose(drawn.logprobs, np.log(share), rtol=1e-5)
 
 
 def test_distribution_over_many_tokens() -> None:
@@ -254,14 +253,15 @@ def test_special_rows(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_guidance_with_masks(backend: str) -> None:
-    cond = np.array([[1, 2, -INF, 4], [-INF, 0, 0, 0], [INF, 0, 0, 0]], np.float32)
-    uncond = np.array([[1, -INF, -INF, 0], [0, 0, 0, 0], [0, 0, 0, 0]], np.float32)
+    cond = np.array([[1, 2, -INF, 4], [-INF, 0, 0, 0], [INF, 0, 0, 0], [INF, 0, 0, 0]], np.float32)
+    uncond = np.array([[1, -INF, -INF, 0], [0, 0, 0, 0], [0, 0, 0, 0], [INF, 0, 0, 0]], np.float32)
     drawn = sample_on(
         backend, cond, uncond, allowed=None, cfg_scale=2.0, seeds=0, positions=0, return_kept=True
     )
     assert drawn.kept.row(0).tolist() == [0, 3], "what either branch masks stays masked"
     assert drawn.kept.row(1).tolist() == [1, 2, 3]
-    assert drawn.status.tolist() == [0, 0, Status.NAN]
+    assert drawn.status.tolist() == [0, 0, 0, Status.NAN]
+    assert drawn.token_ids[2] == 0
     off = sample_on(backend, cond, uncond, allowed=None, seeds=0, positions=0, return_kept=True)
     assert off.kept.row(0).tolist() == [0, 1, 3]
     assert off.token_ids[2] == 0
@@ -404,7 +404,7 @@ def test_guides_alike() -> None:
     scale[5] = 1
     wanted = cfg(c, u, scale)
     assert wanted.dtype == np.float32
-    np.testing.assert_allclose(wanted[6:], u[6:] + scale[6:, None] * (c - u)[6:], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(wanted[6:], u[6:] + scale[6:, None] * (c[6:] - u[6:]), rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(wanted[5], c[5])
     assert np.all(wanted[0, :4] == -INF)
     on_torch = cfg(torch.from_numpy(c), torch.from_numpy(u), torch.from_numpy(scale))

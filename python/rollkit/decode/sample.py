@@ -107,7 +107,7 @@ def sample(
 
     Returns:
         A `Sampled`. Rows with NaN or without a token that is not masked have a `Status` and token -1. A
-        logit of +∞ takes all mass; under guidance it is NaN.
+        logit of +∞ takes all mass; under guidance, one of `uncond` is NaN.
 
     Raises:
         TypeError: arrays of several frameworks; integer logits; both or neither of seeds and noise.
