@@ -11,7 +11,7 @@ const ROWS: usize = 16;
 
 /// N(0, 9), from a fixed seed.
 fn logits(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = 88_172_645_463_325_252_u64 ^ seed;
+    let mut state = 88_172_645_463_325_252_u64 + seed;
     let mut uniform = || {
         state ^= state << 13;
         state ^= state >> 7;

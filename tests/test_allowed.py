@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ def test_is_a_value() -> None:
             ValueError,
             "allowed must have ranges of step 1; pass other ranges as list(range(…))",
         ),
-        (lambda: AllowedSet([1], 20, eos="x"), TypeError, "eos must be an int or ints, got 'x'"),
+        (lambda: AllowedSet([1], 20, eos=cast(Any, 1.5)), TypeError, "eos must be an int or ints, got 1.5"),
         (
             lambda: AllowedSet.from_bitmask(np.zeros(2, np.int64), 20),
             TypeError,

@@ -16,13 +16,22 @@ def normal(*shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+def _ids(ids: list[int]) -> NDArray[np.int32]:
+    return np.array(ids, np.int32)
+
+
 ALLOWED = AllowedSet([3, range(20, 60)], 100)
 LOGITS = 2 * normal(12, 100)
 HEAT = np.linspace(0.5, 1.5, 12)
 
 
 def drawn(**more: Any) -> Any:
-    options = {"temperature": HEAT, "top_p": 0.8, "seeds": np.arange(12), "positions": 0} | more
+    options: dict[str, Any] = {
+        "temperature": HEAT,
+        "top_p": 0.8,
+        "seeds": np.arange(12),
+        "positions": 0,
+    } | more
     return sample(LOGITS, allowed=ALLOWED, return_kept=True, **options)
 
 
@@ -66,7 +75,7 @@ def test_gradients_stay_within_kept_sets() -> None:
         ~torch.from_numpy(mask), -torch.inf
     )
     rows = [row for row in range(12) if row != 2]
-    masked.log_softmax(-1)[rows, tokens[rows]].sum().backward()
+    masked.log_softmax(-1)[rows, tokens[rows]].sum().backward()  # type: ignore[no-untyped-call]
     assert tensor.grad is not None
     assert wanted.grad is not None
     torch.testing.assert_close(tensor.grad, wanted.grad.nan_to_num(0), rtol=1e-4, atol=1e-5)
@@ -104,22 +113,22 @@ def test_masks_to_rows() -> None:
     ("arguments", "error", "message"),
     [
         (
-            (LOGITS, [1], Kept(np.int32([1]), np.array([0, 1]))),
+            (LOGITS, [1], Kept(_ids([1]), np.array([0, 1]))),
             ValueError,
             "kept has 1 rows, logits have 12; they go row by row",
         ),
         (
-            (LOGITS[:1], [1, 2], Kept(np.int32([1]), np.array([0, 1]))),
+            (LOGITS[:1], [1, 2], Kept(_ids([1]), np.array([0, 1]))),
             ValueError,
             "token_ids must be [1], one per row, got shape (2,)",
         ),
         (
-            (LOGITS[:1, :5], [1], Kept(np.int32([7]), np.array([0, 1]))),
+            (LOGITS[:1, :5], [1], Kept(_ids([7]), np.array([0, 1]))),
             ValueError,
             "kept has token 7, which is no column of logits with 5; pass allowed=",
         ),
         (
-            (LOGITS[:1], torch.tensor([1]), Kept(np.int32([7]), np.array([0, 1]))),
+            (LOGITS[:1], torch.tensor([1]), Kept(_ids([7]), np.array([0, 1]))),
             TypeError,
             "token_ids is of torch but logits of numpy; convert token_ids to numpy",
         ),

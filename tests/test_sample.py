@@ -112,7 +112,7 @@ def test_backends_agree(columns: int, dtype: Any) -> None:
         wanted = sample_on("rust", cond, uncond, **options)
         assert np.all(wanted.status == 0)
         assert_equal(sample_on("torch", cond, uncond, **options), wanted)
-        if order == "hf" and dtype == np.float32 or len(filters) == 3:  # compiling takes most of the time
+        if (order == "hf" and dtype == np.float32) or len(filters) == 3:  # compiling takes most of the time
             assert_equal(sample_on("jax", cond, uncond, **options), wanted)
 
 

@@ -74,17 +74,17 @@ def sample_row_reference(
 
     def with_top_k(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         larger = np.array([(z > value).sum() for value in z])
-        return kept & (larger < top_k) if top_k else kept
+        return np.where(larger < top_k, kept, False) if top_k else kept
 
     def with_top_p(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
         if top_p >= 1:
             return kept
         mass = np.where(kept, weight, 0)
         larger = np.array([math.fsum(mass[z > value]) for value in z])
-        return kept & ((larger < top_p * math.fsum(mass)) | (z == most))
+        return np.where((larger < top_p * math.fsum(mass)) | (z == most), kept, False)
 
     def with_min_p(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return kept & (z >= most + temperature * math.log(min_p)) if min_p else kept
+        return np.where(z >= most + temperature * math.log(min_p), kept, False) if min_p else kept
 
     if order == "joint":
         kept = with_min_p(with_top_k(alive) & with_top_p(alive))
@@ -132,8 +132,12 @@ def _on_torch(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
     logits = [_tensor(branch) for branch in (cond, uncond)]
     noise = _tensor(options.get("noise"))
     token_ids, logprobs, status, kept = _torch.sample(make_plan(*logits, **{**options, "noise": noise}))
-    host = [None if found is None else found.cpu().numpy() for found in (token_ids, logprobs, status)]
-    return Sampled(*host, None if kept is None else Kept(*(part.cpu().numpy() for part in kept)))
+    return Sampled(
+        token_ids.cpu().numpy(),
+        None if logprobs is None else logprobs.cpu().numpy(),
+        status.cpu().numpy(),
+        None if kept is None else Kept(*(part.cpu().numpy() for part in kept)),
+    )
 
 
 def _tensor(array: Any) -> Any:
@@ -153,7 +157,6 @@ def _on_jax(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
         return _jax.sample(make_plan(cond, uncond, **{**options, "noise": noise}))
 
     drawn = draw(*logits, noise)
-    token_ids, logprobs, status, kept = (None if found is None else np.asarray(found) for found in drawn)
+    token_ids, logprobs, status, mask = (None if found is None else np.asarray(found) for found in drawn)
     allowed = options["allowed"] or AllowedSet.full(logits[0].shape[1])
-    kept = None if kept is None else Kept.from_mask(kept, allowed)
-    return Sampled(token_ids, logprobs, status, kept)
+    return Sampled(token_ids, logprobs, status, None if mask is None else Kept.from_mask(mask, allowed))

@@ -31,7 +31,7 @@ type PySampled<'py> = (Array<'py>, Array<'py>, Array<'py>, Option<(Array<'py>, A
 /// Draws a token per row of `cond`.
 #[pyfunction]
 #[pyo3(signature = (cond, uncond, ids, /, *, dtype, full, rows, order, logprobs, return_kept))]
-#[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)] // as Python's
+#[allow(clippy::too_many_arguments, clippy::needless_pass_by_value)] // as extracted from Python
 pub fn sample<'py>(
     py: Python<'py>,
     cond: &Array<'py>,

@@ -2,9 +2,10 @@
 //!
 //! A filter keeps every value at or above a threshold, ties included, so that its result does not depend
 //! on the order of tokens. Top-k keeps v iff fewer than k values are larger; top-p keeps v iff the mass of
-//! larger values, in `f64`, is below p of all; min-p keeps z ≥ z_max + T ln m.
+//! larger values, in `f64`, is below p of all; min-p keeps z ≥ `z_max` + T ln m.
 
 #![allow(clippy::inline_always)] // only what is inlined is compiled for the caller's instruction set
+#![allow(clippy::needless_bitwise_bool)] // a branch would keep a loop from becoming vectors
 
 use super::exp::exp;
 use super::{Filters, Order};
@@ -12,7 +13,7 @@ use super::{Filters, Order};
 const BINS: usize = 1024;
 const CHUNK: usize = 128;
 
-/// Bins per unit of (z_max − z) / T: 1 024 bins reach to a weight of e⁻³², and the last takes the rest.
+/// Bins per unit of (`z_max` − z) / T: 1 024 bins reach to a weight of e⁻³², and the last takes the rest.
 const PER_UNIT: f64 = 32.0;
 
 /// Values at or above this are not masked.
@@ -90,7 +91,7 @@ pub fn floor(row: &Row<'_>, filters: &Filters, order: Order, scratch: &mut Scrat
     floor
 }
 
-/// The smallest `f32` at or above z_max + T ln m.
+/// The smallest `f32` at or above `z_max` + T ln m.
 fn min_p_floor(row: &Row<'_>, filters: &Filters) -> f32 {
     if filters.min_p <= 0.0 {
         return FINITE;

@@ -29,9 +29,7 @@ LEAST, MOST = -(2**31), 2**31 - 1
 def _x64() -> Any:
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
-    from jax.experimental import enable_x64  # noqa: TID251 - JAX before 0.8
-
-    return enable_x64(True)
+    return jax.experimental.enable_x64(True)  # before 0.8
 
 
 def guide(cond: Any, uncond: Any, scale: Any) -> Any:

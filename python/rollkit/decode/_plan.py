@@ -40,8 +40,8 @@ class Plan:
 
     def off(self, name: str) -> bool:
         """Whether a filter is off for all rows, told without looking at arrays."""
-        value = getattr(self, name)
-        return isinstance(value, numbers.Number) and value == OFF[name]
+        value: Any = getattr(self, name)
+        return isinstance(value, int | float) and value == OFF[name]
 
     def compact(self, matrix: Any) -> Any:
         """Return the allowed columns of a matrix shaped like the logits."""

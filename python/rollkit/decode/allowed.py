@@ -6,7 +6,7 @@ import hashlib
 import operator
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +57,7 @@ class AllowedSet:
 
     def __init__(
         self,
-        allowed: ArrayLike | range | Iterable[int | range],
+        allowed: ArrayLike | Iterable[object],  # type checkers make list[object] of [1, range(3, 9)]
         vocab_size: int,
         *,
         eos: int | Iterable[int] | None = None,
@@ -194,7 +194,8 @@ class AllowedSet:
         """
         if logits.shape[-1] != self.vocab_size:
             raise ValueError(
-                f"logits must have {self.vocab_size} columns, the vocab_size of allowed, got {logits.shape[-1]}"
+                f"logits must have {self.vocab_size} columns, the vocab_size of allowed, "
+                f"got {logits.shape[-1]}"
             )
         if self.span is not None:
             return logits[..., self.span.start : self.span.stop]
@@ -227,7 +228,7 @@ class AllowedSet:
     def __contains__(self, token: object) -> bool:
         """Whether a token is allowed."""
         try:
-            return int(self.to_local([operator.index(token)])[0]) >= 0  # type: ignore[call-overload]
+            return int(self.to_local([operator.index(cast(SupportsIndex, token))])[0]) >= 0
         except TypeError:
             return False
 

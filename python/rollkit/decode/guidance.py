@@ -48,7 +48,8 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
     if uncond is None:
         if cond.shape[0] % 2:
             raise ValueError(
-                f"cond must have cond rows, then as many uncond rows, when uncond is None; got {cond.shape[0]} rows"
+                "cond must have cond rows, then as many uncond rows, when uncond is None; "
+                f"got {cond.shape[0]} rows"
             )
         half = cond.shape[0] // 2
         cond, uncond = cond[:half], cond[half:]

@@ -144,7 +144,8 @@ class PartialHead:
         weight = getattr(base, "weight", None)
         if weight is None or not weight.dtype.is_floating_point:
             raise TypeError(
-                f"{type(base).__name__} has no floating-point weight; pass PartialHead(weight, allowed, scale=…)"
+                f"{type(base).__name__} has no floating-point weight; "
+                "pass PartialHead(weight, allowed, scale=…)"
             )
         lora = []
         if base is not module and not getattr(module, "merged", False):

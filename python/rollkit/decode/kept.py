@@ -125,7 +125,8 @@ def _entries(logits: Any, token_ids: Any, kept: Kept, allowed: AllowedSet | None
     if allowed is not None and width != allowed.vocab_size:
         if width != len(allowed):
             raise ValueError(
-                f"logits must have {len(allowed)} columns (compact) or {allowed.vocab_size} (full), got {width}"
+                f"logits must have {len(allowed)} columns (compact) or {allowed.vocab_size} (full), "
+                f"got {width}"
             )
         columns, tokens = allowed.to_local(columns), allowed.to_local(tokens)
     if columns.size and (columns.min() < 0 or columns.max() >= width):

@@ -234,12 +234,17 @@ def _to(framework: Framework, plan: Plan, drawn: Sampled) -> Sampled:
     if framework == "torch":
         from rollkit._backends._torch import from_numpy
 
-        make = lambda array: from_numpy(array, None, {})  # noqa: E731
+        def make(array: AnyArray) -> Any:
+            return from_numpy(array, None, {})
+
     else:
         from rollkit.decode import _jax
 
         device = next(iter(plan.cond.devices()))
-        make = lambda array: _jax.from_host(array, device)  # noqa: E731
+
+        def make(array: AnyArray) -> Any:
+            return _jax.from_host(array, device)
+
     return Sampled(
         make(drawn.token_ids),
         None if drawn.logprobs is None else make(drawn.logprobs),
