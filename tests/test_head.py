@@ -48,6 +48,9 @@ def test_equals_columns_of_the_full_head(name: str, allowed: AllowedSet, extra: 
     if name == "jax":
         jitted = jax.jit(lambda head, hidden: head(hidden))(head, make(hidden))
         np.testing.assert_allclose(np.asarray(jitted), wanted[..., allowed.ids], rtol=1e-4, atol=1e-4)
+        inner = jax.jit(lambda head, hidden: head(hidden))
+        nested = jax.jit(lambda head, hidden: inner(head, hidden))(head, make(hidden))
+        np.testing.assert_array_equal(nested, jitted)
 
 
 def test_is_a_view_where_it_can_be() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rollkit.decode import AllowedSet, Sampled, Status, cfg, sample, uniforms
+from rollkit.decode._plan import make_plan
 from rollkit.testing_decode import sample_on, sample_row_reference
 
 BACKENDS = ("rust", "torch", "jax")
@@ -356,6 +357,17 @@ def test_returns_arrays_of_the_caller() -> None:
     bare = sample(z, **{**options, "logprobs": None, "return_kept": False})
     assert bare.logprobs is None
     assert bare.kept is None
+
+
+def test_runs_untraced_where_arrays_are_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = logits(5, 30)
+    options: dict[str, Any] = {"allowed": None, "seeds": 3, "positions": 1, "top_p": 0.9, "return_kept": True}
+    wanted = sample(z, **options)
+    monkeypatch.setattr(type(make_plan(z, **options)), "is_on_host", lambda plan: False)
+    assert_equal(sample(jnp.asarray(z), **options), wanted)
+    drawn = sample(torch.from_numpy(z), **options)
+    assert drawn.token_ids.tolist() == wanted.token_ids.tolist()
+    assert drawn.kept.token_ids.tolist() == wanted.kept.token_ids.tolist()
 
 
 def test_traces_parameters_in_loops() -> None:

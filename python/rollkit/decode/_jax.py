@@ -218,6 +218,11 @@ def replay(logits: Any, tokens: Any, rows: Any, columns: Any, temperature: Any) 
     return jnp.where(inside, own - safe, -jnp.inf)
 
 
+def is_traced(array: Any) -> bool:
+    """Whether an array has no values yet."""
+    return isinstance(array, jax.core.Tracer)
+
+
 def from_host(array: Any, device: Any) -> Any:
     """Return a JAX array, of 32-bit integers unless JAX has 64 bits."""
     if array.dtype == np.int64 and not jax.config.jax_enable_x64:
@@ -225,13 +230,13 @@ def from_host(array: Any, device: Any) -> Any:
     return jax.device_put(array, device)
 
 
-def register_head(head: Any) -> None:
-    """Make `PartialHead` a pytree, once."""
-    from rollkit.decode.head import flatten, unflatten
-
+def register_head(head: Any, sliced: Any) -> None:
+    """Make `PartialHead` and what it is inside of jitted functions pytrees, once."""
     if head not in _REGISTERED:
-        jax.tree_util.register_pytree_node(head, flatten, unflatten)
         _REGISTERED.add(head)
+        tree = jax.tree_util
+        tree.register_pytree_node(sliced, sliced.flatten, sliced.unflatten)
+        tree.register_pytree_node(head, lambda head: sliced.of(head).flatten(), sliced.unflatten)
 
 
 _REGISTERED: set[Any] = set()

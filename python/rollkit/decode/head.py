@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,7 +126,7 @@ class PartialHead:
         if self._framework == "jax":
             from rollkit.decode import _jax
 
-            _jax.register_head(PartialHead)
+            _jax.register_head(PartialHead, SlicedHead)
 
     @classmethod
     def from_module(cls, module: Any, allowed: AllowedSet, *, waste: float = 0.125) -> PartialHead:
@@ -247,29 +248,37 @@ class PartialHead:
         return self._wide["rows"]
 
 
-def flatten(head: PartialHead) -> tuple[tuple[Any, ...], Any]:
-    """Return a head's arrays, sliced, and the rest, as a JAX pytree."""
-    bias = None if head._bias is None else head._bias.get()
-    loras = tuple((one.a, b.get()) for one, b in zip(head._loras, head._b, strict=True) if b is not None)
-    columns = None if head._columns is None else tuple(head._columns.tolist())
-    return (head.weight, bias, loras), (head.allowed, columns, tuple(one.scaling for one in head._loras))
-
-
-def unflatten(rest: Any, arrays: Any) -> SlicedHead:
-    """Return the head that a jitted function gets."""
-    (weight, bias, loras), (allowed, columns, scalings) = arrays, rest
-    return SlicedHead(weight, bias, loras, allowed, columns, scalings)
-
-
-class SlicedHead(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SlicedHead:
     """A `PartialHead` inside a jitted function: its slices, without what they were made of."""
 
     weight: Any
     bias: Any
-    loras: Any
+    loras: tuple[tuple[Any, Any], ...]
     allowed: AllowedSet
     columns: tuple[int, ...] | None
     scalings: tuple[float, ...]
+
+    @classmethod
+    def of(cls, head: PartialHead) -> SlicedHead:
+        """Take the slices of a head."""
+        return cls(
+            head.weight,
+            None if head._bias is None else head._bias.get(),
+            tuple((one.a, b.get()) for one, b in zip(head._loras, head._b, strict=True) if b is not None),
+            head.allowed,
+            None if head._columns is None else tuple(head._columns.tolist()),
+            tuple(one.scaling for one in head._loras),
+        )
+
+    def flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return the arrays, and what is no array, as JAX's pytrees want them."""
+        return (self.weight, self.bias, self.loras), (self.allowed, self.columns, self.scalings)
+
+    @classmethod
+    def unflatten(cls, rest: tuple[Any, ...], arrays: tuple[Any, ...]) -> SlicedHead:
+        """Undo `flatten`."""
+        return cls(*arrays, *rest)
 
     def __call__(self, hidden: Any) -> Any:
         """Return compact logits, as `PartialHead` does."""

@@ -160,7 +160,12 @@ def _run(plan: Plan) -> Sampled:
         return Sampled(token_ids, logprob, status, None if kept is None else Kept(*kept))
     from rollkit.decode import _jax
 
-    return Sampled(*_jax.sample(plan))
+    drawn = Sampled(*_jax.sample(plan))
+    if drawn.kept is None or _jax.is_traced(drawn.kept):
+        return drawn
+    device = next(iter(plan.cond.devices()))
+    csr = Kept.from_mask(drawn.kept, plan.allowed)
+    return drawn._replace(kept=Kept(*(_jax.from_host(part, device) for part in csr)))
 
 
 def draw_on_host(plan: Plan) -> Sampled:
