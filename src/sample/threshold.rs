@@ -76,7 +76,7 @@ pub fn floor(row: &Row<'_>, filters: &Filters, order: Order, scratch: &mut Scrat
     if !top_k && !top_p {
         return min_p;
     }
-    let bins = Bins::fill(row, scratch, top_k);
+    let bins = Bins::fill(row, scratch, top_k, top_p);
     let kth = if top_k { bins.kth(row, filters.top_k, &mut scratch.members) } else { FINITE };
     let mut floor = kth.max(min_p);
     if top_p {
@@ -120,20 +120,24 @@ impl Bins {
     }
 
     #[inline(always)]
-    fn fill(row: &Row<'_>, scratch: &mut Scratch, counted: bool) -> Self {
+    fn fill(row: &Row<'_>, scratch: &mut Scratch, counted: bool, weighed: bool) -> Self {
         let scale = (PER_UNIT * row.inverse).min(1e30) as f32; // finite: 0 × ∞ is NaN
         let mut weights = [0.0f64; CHUNK];
         let mut bins = [0u32; CHUNK];
         scratch.mass.fill([0.0; BINS]);
         scratch.count.fill([0; BINS]);
         for chunk in row.z.chunks(CHUNK) {
-            for ((&z, weight), bin) in chunk.iter().zip(&mut weights).zip(&mut bins) {
-                *weight = row.weight(z);
+            for (&z, bin) in chunk.iter().zip(&mut bins) {
                 *bin = Self::of(z, row.most, scale);
             }
             // Two tables, or neighbours of one bin would wait for each other's sums.
-            for (index, (&weight, &bin)) in weights.iter().zip(&bins).take(chunk.len()).enumerate() {
-                scratch.mass[index & 1][bin as usize & (BINS - 1)] += weight;
+            if weighed {
+                for (&z, weight) in chunk.iter().zip(&mut weights) {
+                    *weight = row.weight(z);
+                }
+                for (index, (&weight, &bin)) in weights.iter().zip(&bins).take(chunk.len()).enumerate() {
+                    scratch.mass[index & 1][bin as usize & (BINS - 1)] += weight;
+                }
             }
             if counted {
                 for (index, &bin) in bins.iter().take(chunk.len()).enumerate() {
