@@ -15,6 +15,8 @@ from rollkit.decode.guidance import check_pair
 
 ORDERS: Final = ("hf", "vllm", "joint", "acestep")
 LOGPROBS: Final = ("kept", "allowed")
+PARAMETERS: Final = ("cfg_scale", "temperature", "top_k", "top_p", "min_p")
+ARRAYS: Final = ("cond", "uncond", *PARAMETERS, "seeds", "positions", "noise")
 OFF: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
@@ -49,8 +51,8 @@ class Plan:
 
     def is_on_host(self) -> bool:
         """Whether all arrays are in the host's memory, and none is traced."""
-        values = (getattr(self, name) for name in self.__slots__)
-        return all(on_host(value) for value in values if hasattr(value, "shape"))
+        values = [getattr(self, name) for name in ARRAYS]
+        return all(map(on_host, (value for value in values if hasattr(value, "shape"))))
 
 
 def make_plan(
@@ -124,6 +126,9 @@ def _check_noise(cond: Any, seeds: Any, positions: Any, noise: Any) -> None:
 
 def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
     """Return a parameter as it is, once its range is checked where it is in reach."""
+    usual = (int,) if name == "top_k" else (int, float)
+    if type(value) in usual and least <= value <= most and abs(value) < np.inf:
+        return value  # without NumPy
     if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
         shape = tuple(getattr(value, "shape", np.shape(value)))
         if shape != (rows,):

@@ -76,17 +76,23 @@ def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
 
 def host_keys(seeds: Any, positions: Any, rows: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return `[rows]` int64 seeds and positions; the longer of the two says `rows` if it is `None`."""
-    seed, position = as_seeds(seeds), int64s("positions", np.atleast_1d(as_array(positions)))
+    seed = as_seeds(seeds)
+    position = int64s("positions", np.atleast_1d(as_array(positions)))
     if position.size and (position.min() < 0 or position.max() >= POSITIONS):
         raise ValueError(f"positions must be 0 to 2**31 - 1, got {position.min()} to {position.max()}")
     rows = max(len(seed), len(position)) if rows is None else rows
     for name, found in (("seeds", seed), ("positions", position)):
         if len(found) not in (1, rows):
             raise ValueError(f"{name} must be one int or [{rows}], one per row, got shape {found.shape}")
-    return (
-        np.ascontiguousarray(np.broadcast_to(seed, rows)),
-        np.ascontiguousarray(np.broadcast_to(position, rows)),
-    )
+    return _filled(rows, seed), _filled(rows, position)
+
+
+def _filled(rows: int, value: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(value) == rows and value.flags.c_contiguous and value.flags.aligned:
+        return value
+    out = np.empty(rows, np.int64)
+    out[...] = value
+    return out
 
 
 def as_seeds(seeds: ArrayLike | Any) -> NDArray[np.int64]:
@@ -94,4 +100,4 @@ def as_seeds(seeds: ArrayLike | Any) -> NDArray[np.int64]:
     found = np.atleast_1d(np.asarray(as_array(seeds)))
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise TypeError(f"seeds must be 64-bit ints, one or [rows], got {found.dtype} of shape {found.shape}")
-    return found.astype(np.int64)
+    return found.astype(np.int64, copy=False)

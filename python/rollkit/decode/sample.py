@@ -175,8 +175,9 @@ def draw_on_host(plan: Plan) -> Sampled:
     rows = len(cond)
 
     def column(name: str, kind: Any) -> AnyArray:
-        value = np.asarray(as_array(getattr(plan, name)), kind)
-        return np.ascontiguousarray(np.broadcast_to(value, rows))
+        out = np.empty(rows, kind)
+        out[...] = as_array(getattr(plan, name))  # one number or [rows]
+        return out
 
     keys = None if plan.noise is not None else keyed.host_keys(plan.seeds, plan.positions, rows)
     parameters = {
@@ -212,6 +213,8 @@ def draw_on_host(plan: Plan) -> Sampled:
 def _logits(name: str, logits: Any) -> tuple[AnyArray, str]:
     """Return contiguous logits, 16-bit ones as their bits, and what they are."""
     found = np.asarray(as_array(logits))
+    if found.dtype == np.float32 and found.flags.c_contiguous and found.flags.aligned:
+        return found, "float32"
     dtype = found.dtype.name
     if dtype == "float64":
         found, dtype = found.astype(np.float32), "float32"
@@ -237,10 +240,9 @@ def _to(framework: Framework, plan: Plan, drawn: Sampled) -> Sampled:
     if framework == "numpy":
         return drawn
     if framework == "torch":
-        from rollkit._backends._torch import from_numpy
+        from rollkit.decode import _torch
 
-        def make(array: AnyArray) -> Any:
-            return from_numpy(array, None, {})
+        make = _torch.torch.from_numpy
 
     else:
         from rollkit.decode import _jax
