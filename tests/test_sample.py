@@ -93,7 +93,7 @@ def test_equals_the_reference_on_normal_logits(columns: int, filters: dict[str, 
             np.testing.assert_allclose(drawn.logprobs[row], logprob, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("columns", [1, 2, 100, 2049])
+@pytest.mark.parametrize("columns", [1, 100, 2049])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_backends_agree(columns: int, dtype: Any) -> None:
     rows = 100
