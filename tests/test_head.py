@@ -156,7 +156,7 @@ def test_multiplies_quantised_rows(name: str, groups: int, allowed: AllowedSet) 
     np.testing.assert_allclose(head(make(hidden)), (hidden @ wide.T)[:, allowed.ids], rtol=1e-4, atol=1e-2)
     if name == "torch":
         assert head.weight is head.weight, "multiplied out once"
-        head._weight.source.zero_()  # type: ignore[union-attr]
+        head._weight.source.zero_()
         assert not head(make(hidden)).any()
 
 

@@ -119,8 +119,8 @@ class PartialHead:
         self._columns = None if self._window is None or allowed.span else allowed.ids - self._window.start
         weight = weight.T if vocab_axis else weight
         self._weight = self._rows("weight", weight, 2)
-        self._bias = self._rows("bias", bias, 1)
-        self._scale = self._rows("scale", scale, None)
+        self._bias = None if bias is None else self._rows("bias", bias, 1)
+        self._scale = None if scale is None else self._rows("scale", scale, None)
         self._b = [self._rows("lora.b", one.b, 2) for one in self._loras]
         self._wide: dict[Any, Any] = {}
         if self._framework == "jax":
@@ -164,7 +164,7 @@ class PartialHead:
     @property
     def weight(self) -> Any:
         """The rows in use, `[rows, hidden]`: those of the window where there is one."""
-        rows = self._weight.get()  # type: ignore[union-attr] # a weight is always given
+        rows = self._weight.get()
         return rows if self._scale is None else self._multiplied_out(rows, self._scale.get())
 
     def refresh(self, weight: Any = None) -> None:
@@ -173,7 +173,6 @@ class PartialHead:
         Args:
             weight: the new weight, in the old one's shape; `None`: the same array, written to.
         """
-        assert self._weight is not None
         if weight is not None:
             weight = weight.T if self._vocab_axis else weight
             same_framework(weight=self._weight.source, new=weight)
@@ -203,17 +202,15 @@ class PartialHead:
         if self._bias is not None:
             logits = logits + self._bias.get()
         for one, b in zip(self._loras, self._b, strict=True):
-            logits = logits + (hidden @ one.a.T) @ b.get().T * one.scaling  # type: ignore[union-attr]
+            logits = logits + (hidden @ one.a.T) @ b.get().T * one.scaling
         return logits if self._columns is None else logits[..., self._columns_on(logits)]
 
     def __repr__(self) -> str:
         """Show how the head is sliced."""
         how = "view" if self.is_view else "copy"
-        return f"PartialHead({self.allowed!r}, {how} of {tuple(self._weight.source.shape)})"  # type: ignore[union-attr]
+        return f"PartialHead({self.allowed!r}, {how} of {tuple(self._weight.source.shape)})"
 
-    def _rows(self, name: str, array: Any, ndim: int | None) -> _Rows | None:
-        if array is None:
-            return None
+    def _rows(self, name: str, array: Any, ndim: int | None) -> _Rows:
         if (ndim is not None and array.ndim != ndim) or array.shape[0] != self.allowed.vocab_size:
             wanted = "[vocab, …]" if ndim != 1 else "[vocab]"
             raise ValueError(
@@ -234,7 +231,7 @@ class PartialHead:
     def _multiplied_out(self, rows: Any, scale: Any) -> Any:
         """Return a quantised slice as numbers, made once for each state of both arrays."""
         key = id(rows), id(scale)
-        if self._wide.get("of") != key or self._weight._state() != self._wide["state"]:  # type: ignore[union-attr]
+        if self._wide.get("of") != key or self._weight._state() != self._wide["state"]:
             wide = rows.to(scale.dtype) if self._framework == "torch" else rows.astype(scale.dtype)
             groups = 1 if scale.ndim == 1 else scale.shape[1]
             if wide.shape[1] % groups:
@@ -242,7 +239,7 @@ class PartialHead:
             product = wide.reshape(len(rows), groups, -1) * scale.reshape(len(rows), groups, 1)
             self._wide |= {
                 "of": key,
-                "state": self._weight._state(),  # type: ignore[union-attr]
+                "state": self._weight._state(),
                 "rows": product.reshape(wide.shape),
             }
         return self._wide["rows"]
@@ -265,7 +262,7 @@ class SlicedHead:
         return cls(
             head.weight,
             None if head._bias is None else head._bias.get(),
-            tuple((one.a, b.get()) for one, b in zip(head._loras, head._b, strict=True) if b is not None),
+            tuple((one.a, b.get()) for one, b in zip(head._loras, head._b, strict=True)),
             head.allowed,
             None if head._columns is None else tuple(head._columns.tolist()),
             tuple(one.scaling for one in head._loras),
