@@ -376,6 +376,42 @@ def generator_output() -> Iterator[Case]:
     yield Case("`turn_lengths`, 4 M uint8, one turn per row", runs, "≤ 1.5 × one read")
 
 
+def steps(run: Run) -> Run:
+    """Repeat, so that what the contender before left in the caches does not decide."""
+
+    def repeated() -> None:
+        for _ in range(4):
+            run()
+
+    return repeated
+
+
+@case
+def sampler() -> Iterator[Case]:
+    """Compact logits to tokens, one thread."""
+    import runpy
+
+    import torch
+
+    from rollkit.decode import sample
+
+    torch.set_num_threads(1)
+    peers = runpy.run_path(str(HERE / "test_sample.py"))
+    full, with_sort, rows = peers["branches"](peers["VOCAB"]), peers["with_sort"], peers["ROWS"]
+    for size, target in ((2049, "≥ 500 × full, ≥ 8 × compact"), (65536, "≥ 40 × full, ≥ 20 × compact")):
+        allowed = peers["codes"](size)
+        compact = peers["branches"](size)
+        masked = torch.ones(peers["VOCAB"], dtype=torch.bool)
+        masked[torch.tensor(allowed.ids.tolist())] = False
+        options = {"allowed": allowed, "seeds": np.arange(rows), **peers["OPTIONS"]}
+        runs: dict[str, Run] = {
+            "rollkit": steps(partial(sample, *compact, logprobs=None, **options)),
+            "torch, full vocabulary": steps(partial(with_sort, *full, masked)),
+            "torch, compact": steps(partial(with_sort, *compact, None)),
+        }
+        yield Case(f"4 × sample: V = 217 204, B = 16, CFG, top-p 0.9, C = {size}", runs, target, 9)
+
+
 @case
 def importing() -> Iterator[Case]:
     """Import time over NumPy's own."""

@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod out;
 pub mod place;
 pub mod routing;
+pub mod sample;
 pub mod steps;
 pub mod turns;
 

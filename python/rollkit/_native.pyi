@@ -123,3 +123,29 @@ def turns(mask: NDArray[Any], offsets: _Int64s, /) -> tuple[_Int64s, _Int64s, _I
 
 def value_range(values: NDArray[Any], /) -> tuple[int, int] | None:
     """The least and the greatest of integers, None where there are none."""
+
+def sample(
+    cond: NDArray[Any],
+    uncond: NDArray[Any] | None,
+    ids: tuple[int, int] | NDArray[np.int32],
+    /,
+    *,
+    dtype: str,
+    full: bool,
+    rows: dict[str, NDArray[Any] | None],
+    order: str,
+    logprobs: str,
+    return_kept: bool,
+) -> tuple[
+    _Int64s, NDArray[np.float32], NDArray[np.int8], tuple[NDArray[np.int32], NDArray[np.int64]] | None
+]:
+    """Draw a token per row: (token ids, log-probabilities, statuses, kept ids and offsets).
+
+    `rows` has an array, or None, for each of cfg_scale, temperature, top_k, top_p, min_p, seeds,
+    positions and noise.
+    """
+
+def uniforms(
+    seeds: _Int64s, positions: _Int64s, ids: NDArray[np.int32], /, *, out: NDArray[np.float32]
+) -> None:
+    """Write the uniforms `[seeds, ids]` of tokens."""

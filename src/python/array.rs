@@ -178,3 +178,14 @@ fn checked_bytes(name: &str, array: &Array<'_>) -> PyResult<usize> {
     // NumPy has multiplied these without overflow to allocate the array.
     Ok(array.shape().iter().product::<usize>() * descr.itemsize())
 }
+
+/// The elements of a C-contiguous, aligned array of `T`, of any shape.
+pub fn elements<'a, T: numpy::Element + Copy>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [T]> {
+    let wanted = numpy::dtype::<T>(array.py());
+    let found = bytes(name, array)?;
+    if !array.dtype().is_equiv_to(&wanted) || !array.is_aligned() {
+        return Err(PyTypeError::new_err(format!("{name} must be aligned {wanted}, got {}", array.dtype())));
+    }
+    // SAFETY: the array's elements are `T` and aligned, so its bytes are `len / size_of::<T>()` of them.
+    Ok(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<T>()) })
+}

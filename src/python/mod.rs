@@ -11,6 +11,7 @@ mod list;
 mod place;
 mod routing;
 mod rows;
+mod sample;
 mod steps;
 mod turns;
 
@@ -39,6 +40,8 @@ mod _native {
     use super::routing::{decode_base64, value_range};
     #[pymodule_export]
     use super::rows::{array_lengths, concat_arrays};
+    #[pymodule_export]
+    use super::sample::{sample, uniforms};
     #[pymodule_export]
     use super::steps::joined_steps;
     #[pymodule_export]

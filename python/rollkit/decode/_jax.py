@@ -1,0 +1,242 @@
+"""The sampler in JAX operations: static shapes, no sort, usable under `jax.jit`.
+
+Masses are in float64, which JAX has only where it is switched on: each entry point switches it on for
+its own operations, also while they are being traced. XLA may fuse a product with a sum and so round
+once instead of twice; where bits matter (guidance, uniforms), products are exact, so that it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rollkit._extras import extra
+from rollkit.decode import noise
+from rollkit.decode._framework import framework_of
+from rollkit.decode._plan import Plan
+
+jax = extra("jax", "jax")
+jnp, lax = jax.numpy, jax.lax
+
+SAME = 1 + 1e-12
+"""Race times this close are equal: those of other tokens never are, roundings of one always."""
+
+LEAST, MOST = -(2**31), 2**31 - 1
+
+
+def _x64() -> Any:
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64(True)  # before 0.8
+
+
+def guide(cond: Any, uncond: Any, scale: Any) -> Any:
+    """`rollkit.decode.cfg`."""
+    with _x64():
+        c, u = cond.astype(jnp.float32), uncond.astype(jnp.float32)
+        s = _column(scale, jnp.float32)
+        guided = u.astype(jnp.float64) + s.astype(jnp.float64) * (c - u).astype(jnp.float64)
+        # Rounds for certain; a mere cast may be dropped where the result is widened again.
+        guided = lax.reduce_precision(guided, 8, 23).astype(jnp.float32)
+        masked = (c == -jnp.inf) | (u == -jnp.inf)
+        return jnp.where(s == 1, c, jnp.where(masked, jnp.float32(-jnp.inf), guided))
+
+
+def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
+    """`rollkit.decode.noise.uniforms`."""
+    with _x64():
+        return _uniform(_bits(seeds, positions, ids.reshape(1, -1)), jnp.float32)
+
+
+def _uniform(bits: Any, dtype: Any) -> Any:
+    # The half is 1 of a number twice as large, so that no product comes before the sum.
+    return (2 * bits.astype(jnp.int32) + 1).astype(dtype) * dtype(2.0 ** -(noise.BITS + 1))
+
+
+def _bits(seeds: Any, positions: Any, ids: Any) -> Any:
+    words = (*_seed_words(seeds), _position(positions))
+    keys = []
+    for start in noise.STARTS:
+        h = jnp.uint32(start)
+        for word in words:
+            h = _finalise(h ^ word)
+        keys.append(h.reshape(-1, 1))
+    h = _finalise((ids.astype(jnp.uint32) * jnp.uint32(noise.SPREAD)) ^ keys[0])
+    return _finalise(h ^ keys[1]) >> jnp.uint32(32 - noise.BITS)
+
+
+def _finalise(h: Any) -> Any:
+    h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(noise.MULTIPLIERS[0])
+    h = (h ^ (h >> jnp.uint32(13))) * jnp.uint32(noise.MULTIPLIERS[1])
+    return h ^ (h >> jnp.uint32(16))
+
+
+def _seed_words(seeds: Any) -> tuple[Any, Any]:
+    """Return the low and high 32 bits of seeds; 32-bit ones are sign-extended, as elsewhere."""
+    if framework_of(seeds) != "jax":
+        host = noise.as_seeds(seeds).view(np.uint64)
+        return jnp.asarray(host.astype(np.uint32)), jnp.asarray((host >> np.uint64(32)).astype(np.uint32))
+    if seeds.dtype.kind not in "iu" or seeds.ndim > 1:
+        raise TypeError(f"seeds must be ints, one or [rows], got {seeds.dtype} of shape {seeds.shape}")
+    low = seeds.astype(jnp.uint32)
+    if seeds.dtype.itemsize == 8:
+        return low, (seeds >> 32).astype(jnp.uint32)
+    return low, jnp.where(seeds < 0, jnp.uint32(noise.MASK), jnp.uint32(0))
+
+
+def _position(positions: Any) -> Any:
+    if framework_of(positions) != "jax":
+        return jnp.asarray(noise.host_keys(0, positions, None)[1].astype(np.uint32))
+    if positions.dtype.kind not in "iu" or positions.ndim > 1:
+        raise TypeError(
+            f"positions must be ints, one or [rows], got {positions.dtype} of shape {positions.shape}"
+        )
+    return positions.astype(jnp.uint32)
+
+
+def _column(value: Any, dtype: Any) -> Any:
+    return jnp.asarray(value, dtype).reshape(-1, 1)
+
+
+def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
+    """Return token ids, log-probabilities, statuses and the kept mask of `rollkit.decode.sample`."""
+    with _x64():
+        z, most, status = _clean(_logits(plan))
+        heat = _column(plan.temperature, jnp.float64)
+        greedy = heat == 0
+        heat = jnp.where(greedy, 1.0, heat)
+        deep = z.astype(jnp.float64) - most
+        weight = jnp.exp(deep / heat)
+        kept = _kept(plan, z, most, heat, weight)
+        ids = jnp.asarray(plan.allowed.ids)
+        times = jnp.where(kept, -jnp.log(_uniforms(plan, ids)) / weight, jnp.inf)
+        drawn = _first(times <= times.min(-1, keepdims=True) * SAME)
+        local = jnp.where(greedy[:, 0], _first(deep == 0), drawn)
+        kept = jnp.where(greedy, jnp.arange(z.shape[1], dtype=jnp.int32) == local[:, None], kept)
+        kept = kept & (status == 0)[:, None]
+        token_ids = jnp.where(status == 0, ids[local], jnp.int32(-1))
+        logprobs = None
+        if plan.logprobs == "allowed":
+            logprobs = _score(deep, jnp.exp(deep), local, z > -jnp.inf, status)
+        elif plan.logprobs == "kept":
+            logprobs = _score(deep / heat, weight, local, kept, status)
+        return token_ids, logprobs, status, kept if plan.return_kept else None
+
+
+def _logits(plan: Plan) -> Any:
+    cond, uncond = (plan.compact(branch) for branch in (plan.cond, plan.uncond))
+    return cond.astype(jnp.float32) if uncond is None else guide(cond, uncond, plan.cfg_scale)
+
+
+def _clean(z: Any) -> tuple[Any, Any, Any]:
+    """Return logits, their maximum in float64 and statuses; rows without a token are all zero."""
+    nan = jnp.isnan(z).any(-1)
+    most = z.max(-1, keepdims=True)
+    zero, masked = jnp.float32(0), jnp.float32(-jnp.inf)
+    z = jnp.where(most == jnp.inf, jnp.where(z == jnp.inf, zero, masked), z)
+    most = jnp.where(most == jnp.inf, zero, most)
+    status = jnp.where(nan, 2, jnp.where(most[:, 0] == -jnp.inf, 1, 0)).astype(jnp.int8)
+    bad = (status != 0)[:, None]
+    return jnp.where(bad, zero, z), jnp.where(bad, zero, most).astype(jnp.float64), status
+
+
+def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
+    """Return `[rows, columns]` bool: what the filters keep."""
+    size = z.shape[1]
+    kept = z > -jnp.inf
+    small = top = kept
+    if not plan.off("min_p"):
+        floor = most + jnp.log(_column(plan.min_p, jnp.float64)) * heat
+        small = kept & (z.astype(jnp.float64) >= floor)
+    keys = _keys(z)
+    if not plan.off("top_k"):
+        k = _column(plan.top_k, jnp.int32)
+        enough = lambda floor: (keys > floor).sum(-1, keepdims=True, dtype=jnp.int32) < k  # noqa: E731
+        top = kept & ((keys >= _least(keys, enough)) | (k <= 0) | (k >= size))
+    if plan.off("top_p"):
+        return small & top
+    p = _column(plan.top_p, jnp.float64)
+    counted = {"joint": kept, "vllm": small & top}.get(plan.order, top)
+    mass = jnp.where(counted, weight, 0.0)
+    target = p * mass.sum(-1, keepdims=True)
+    inside = lambda floor: jnp.where(keys > floor, mass, 0.0).sum(-1, keepdims=True) < target  # noqa: E731
+    return small & top & ((keys >= _least(keys, inside)) | (p >= 1))
+
+
+def _keys(z: Any) -> Any:
+    """Return int32 numbers in the order of logits, equal for equal logits."""
+    bits = lax.bitcast_convert_type(jnp.where(z == 0, jnp.float32(0), z), jnp.int32)
+    return bits ^ ((bits >> 31) & jnp.int32(MOST))
+
+
+def _least(keys: Any, holds: Callable[[Any], Any]) -> Any:
+    """Return the least number, at most each row's largest key, from which on `holds` is true: bisection."""
+
+    def halve(_: Any, ends: Any) -> Any:
+        low, high = ends
+        middle = (low & high) + ((low ^ high) >> 1)  # the mean, without overflow
+        true = holds(middle)
+        return jnp.where(true, low, middle + 1), jnp.where(true, middle, high)
+
+    high = keys.max(-1, keepdims=True)
+    return lax.fori_loop(0, 32, halve, (jnp.full_like(high, LEAST), high))[1]
+
+
+def _uniforms(plan: Plan, ids: Any) -> Any:
+    if plan.noise is not None:
+        return plan.compact(plan.noise).astype(jnp.float64)
+    return _uniform(_bits(plan.seeds, plan.positions, ids.reshape(1, -1)), jnp.float64)
+
+
+def _first(mask: Any) -> Any:
+    # Not `jnp.argmax`, whose index dtype is decided once while tracing and again, without 64 bits, after.
+    return lax.argmax(mask, 1, jnp.int32)
+
+
+def _score(deep: Any, weight: Any, local: Any, kept: Any, status: Any) -> Any:
+    own = jnp.take_along_axis(deep, local[:, None], -1)[:, 0]
+    found = own - jnp.log(jnp.where(kept, weight, 0.0).sum(-1))
+    return jnp.where(status == 0, found, jnp.nan).astype(jnp.float32)
+
+
+def replay(logits: Any, tokens: Any, rows: Any, columns: Any, temperature: Any) -> Any:
+    """`rollkit.decode.replay_logprobs`."""
+    height = logits.shape[0]
+    rows, columns = (jnp.asarray(found.astype(np.int32)) for found in (rows, columns))
+    tokens = jnp.asarray(tokens).astype(jnp.int32)
+    heat = _column(temperature, jnp.float32)
+    heat = jnp.broadcast_to(jnp.where(heat == 0, 1.0, heat), (height, 1))[:, 0]
+    z = logits[rows, columns].astype(jnp.float32) / heat[rows]
+    hit = (columns == tokens[rows]).astype(jnp.int32)
+    inside = jnp.zeros(height, jnp.int32).at[rows].add(hit) > 0
+    most = jnp.full(height, -jnp.inf).at[rows].max(lax.stop_gradient(z))
+    mass = jnp.zeros(height).at[rows].add(jnp.exp(z - most[rows]))
+    own = logits[jnp.arange(height), jnp.where(inside, tokens, 0)].astype(jnp.float32) / heat
+    safe = jnp.log(jnp.where(inside, mass, 1.0)) + jnp.where(inside, most, 0.0)
+    return jnp.where(inside, own - safe, -jnp.inf)
+
+
+def is_traced(array: Any) -> bool:
+    """Whether an array has no values yet."""
+    return isinstance(array, jax.core.Tracer)
+
+
+def from_host(array: Any, device: Any) -> Any:
+    """Return a JAX array, of 32-bit integers unless JAX has 64 bits."""
+    if array.dtype == np.int64 and not jax.config.jax_enable_x64:
+        array = array.astype(np.int32)
+    return jax.device_put(array, device)
+
+
+def register_head(head: Any, sliced: Any) -> None:
+    """Make `PartialHead` and what it is inside of jitted functions pytrees, once."""
+    if head not in _REGISTERED:
+        _REGISTERED.add(head)
+        tree = jax.tree_util
+        tree.register_pytree_node(sliced, sliced.flatten, sliced.unflatten)
+        tree.register_pytree_node(head, lambda head: sliced.of(head).flatten(), sliced.unflatten)
+
+
+_REGISTERED: set[Any] = set()

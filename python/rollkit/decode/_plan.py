@@ -1,0 +1,163 @@
+"""What `sample` was asked for, checked, as every backend takes it."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from rollkit._check import as_array, choice
+from rollkit.decode._framework import framework_of, same_framework
+from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.guidance import check_pair
+
+ORDERS: Final = ("hf", "vllm", "joint", "acestep")
+LOGPROBS: Final = ("kept", "allowed")
+PARAMETERS: Final = ("cfg_scale", "temperature", "top_k", "top_p", "min_p")
+ARRAYS: Final = ("cond", "uncond", *PARAMETERS, "seeds", "positions", "noise")
+OFF: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The arguments of `sample`; parameters are numbers, or arrays of one per row."""
+
+    cond: Any
+    uncond: Any
+    allowed: AllowedSet
+    full: bool
+    cfg_scale: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    seeds: Any
+    positions: Any
+    noise: Any
+    order: str
+    logprobs: str
+    return_kept: bool
+
+    def off(self, name: str) -> bool:
+        """Whether a filter is off for all rows, told without looking at arrays."""
+        value: Any = getattr(self, name)
+        return isinstance(value, int | float) and value == OFF[name]
+
+    def compact(self, matrix: Any) -> Any:
+        """Return the allowed columns of a matrix shaped like the logits."""
+        return self.allowed.compact(matrix) if self.full and matrix is not None else matrix
+
+    def is_on_host(self) -> bool:
+        """Whether all arrays are in the host's memory, and none is traced."""
+        values = [getattr(self, name) for name in ARRAYS]
+        return all(map(on_host, (value for value in values if hasattr(value, "shape"))))
+
+
+def make_plan(
+    cond: Any,
+    uncond: Any = None,
+    *,
+    allowed: AllowedSet | None,
+    cfg_scale: Any = 1.0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    seeds: Any = None,
+    positions: Any = None,
+    noise: Any = None,
+    order: str = "hf",
+    logprobs: str | None = "kept",
+    return_kept: bool = False,
+) -> Plan:
+    """Check the arguments of `sample`."""
+    if same_framework(cond=cond, uncond=uncond, noise=noise) == "numpy":
+        cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
+    check_pair(cond, uncond)
+    allowed = _allowed(allowed, cond.shape[1])
+    rows = cond.shape[0]
+    _check_noise(cond, seeds, positions, noise)
+    plan = Plan(
+        cond=cond,
+        uncond=uncond,
+        allowed=allowed,
+        full=cond.shape[1] != len(allowed),
+        cfg_scale=_parameter("cfg_scale", cfg_scale, rows, -np.inf, np.inf),
+        temperature=_parameter("temperature", temperature, rows, 0, np.inf),
+        top_k=_parameter("top_k", top_k, rows, 0, np.inf),
+        top_p=_parameter("top_p", top_p, rows, 0, 1),
+        min_p=_parameter("min_p", min_p, rows, 0, 1),
+        seeds=seeds,
+        positions=positions,
+        noise=noise,
+        order=choice("order", order, ORDERS),
+        logprobs="off" if logprobs is None else choice("logprobs", logprobs, LOGPROBS),
+        return_kept=return_kept,
+    )
+    if plan.order == "acestep" and not plan.off("min_p"):
+        raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
+    return plan
+
+
+def _allowed(allowed: AllowedSet | None, columns: int) -> AllowedSet:
+    if allowed is None:
+        return AllowedSet.full(columns)
+    if not isinstance(allowed, AllowedSet):
+        raise TypeError(f"allowed must be an AllowedSet or None, got {type(allowed).__name__}")
+    if not len(allowed):
+        raise ValueError("allowed is empty; a row needs at least one token to draw from")
+    if columns not in (len(allowed), allowed.vocab_size):
+        raise ValueError(
+            f"cond must have {len(allowed)} columns (compact) or {allowed.vocab_size} (full), got {columns}"
+        )
+    return allowed
+
+
+def _check_noise(cond: Any, seeds: Any, positions: Any, noise: Any) -> None:
+    if noise is None and (seeds is None or positions is None):
+        raise TypeError("pass seeds and positions, or noise")
+    if noise is not None and not (seeds is None and positions is None):
+        raise TypeError("pass seeds and positions, or noise; got both")
+    if noise is not None and tuple(noise.shape) != tuple(cond.shape):
+        raise ValueError(f"noise must have the shape of cond, {tuple(cond.shape)}, got {tuple(noise.shape)}")
+
+
+def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
+    """Return a parameter as it is, once its range is checked where it is in reach."""
+    usual = (int,) if name == "top_k" else (int, float)
+    if type(value) in usual and least <= value <= most and abs(value) < np.inf:
+        return value  # without NumPy
+    if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
+        shape = tuple(getattr(value, "shape", np.shape(value)))
+        if shape != (rows,):
+            raise ValueError(f"{name} must be one number or [{rows}], one per row, got shape {shape}")
+    if not on_host(value):
+        return value
+    found = np.asarray(as_array(value))
+    if found.dtype.kind not in ("iu" if name == "top_k" else "iuf") and found.size:
+        wanted = "ints" if name == "top_k" else "numbers"
+        raise TypeError(f"{name} must be {wanted}, got {found.dtype}")
+    wrong = ~((found >= least) & (found <= most) & np.isfinite(found))
+    if wrong.any():
+        row = "" if found.ndim == 0 else f"[{int(np.argmax(wrong))}]"
+        limits = (
+            "finite" if least == -np.inf else f"at least {least}" if most == np.inf else f"{least} to {most}"
+        )
+        raise ValueError(f"{name}{row} is {found[wrong].flat[0]}; it must be {limits}")
+    return found.item() if found.ndim == 0 else value
+
+
+def on_host(array: Any) -> bool:
+    """Whether an array is in the host's memory, to be looked at without waiting for a device."""
+    framework = framework_of(array)
+    if framework == "torch":
+        return bool(array.device.type == "cpu")
+    if framework == "jax":
+        import jax  # noqa: TID251 - `array` is a JAX array, so it is imported
+
+        if isinstance(array, jax.core.Tracer):
+            return False
+        return all(device.platform == "cpu" for device in array.devices())
+    return True

@@ -1,0 +1,157 @@
+"""Which tokens a draw could have been: `Kept`, and `replay_logprobs` under the same masks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit._check import AnyArray, as_array
+from rollkit.decode._framework import framework_of, same_framework
+from rollkit.decode.allowed import AllowedSet
+
+
+class Kept(NamedTuple):
+    """The kept tokens of each row as CSR, as vLLM, slime and prime-rl export them.
+
+    Row i kept `token_ids[offsets[i]:offsets[i + 1]]`. A row without a token kept none; a greedy row
+    only the one it drew.
+    """
+
+    token_ids: Any
+    """`[entries]` int32 global ids, rising within a row."""
+    offsets: Any
+    """`[rows + 1]` int64 (int32 in JAX without 64 bits)."""
+
+    @classmethod
+    def from_mask(cls, mask: Any, allowed: AllowedSet) -> Kept:
+        """Make CSR of a mask over local ids, which is what `sample` returns inside `jax.jit`.
+
+        Args:
+            mask: `[rows, len(allowed)]` bool, of NumPy, torch or JAX (not traced).
+            allowed: what the columns are.
+
+        Example:
+            >>> kept = Kept.from_mask(np.array([[True, False], [True, True]]), AllowedSet([3, 5], 9))
+            >>> kept.token_ids, kept.offsets
+            (array([3, 3, 5], dtype=int32), array([0, 1, 3]))
+        """
+        if framework_of(mask) == "torch":
+            from rollkit.decode import _torch
+
+            return cls(*_torch.csr(mask, allowed))
+        found = np.asarray(as_array(mask))
+        offsets = np.concatenate([[0], np.cumsum(found.sum(1, dtype=np.int64))])
+        return cls(allowed.ids[np.nonzero(found)[1]], offsets)
+
+    @classmethod
+    def concat(cls, parts: list[Kept]) -> Kept:
+        """Join rows of NumPy, such as those of successive steps.
+
+        Example:
+            >>> part = Kept(np.array([3, 5], np.int32), np.array([0, 1, 2]))
+            >>> Kept.concat([part, part]).offsets
+            array([0, 1, 2, 3, 4])
+        """
+        lengths = [np.diff(part.offsets) for part in parts]
+        ids = [np.asarray(part.token_ids, np.int32) for part in parts]
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]), dtype=np.int64)])
+        return cls(np.concatenate([np.empty(0, np.int32), *ids]), offsets.astype(np.int64))
+
+    def row(self, index: int) -> Any:
+        """Return the kept ids of a row."""
+        return self.token_ids[int(self.offsets[index]) : int(self.offsets[index + 1])]
+
+
+def replay_logprobs(
+    logits: Any,
+    token_ids: Any,
+    kept: Kept,
+    *,
+    allowed: AllowedSet | None = None,
+    temperature: Any = 1.0,
+) -> Any:
+    """Score forced tokens over the sets they were drawn from: log-softmax of logits / T on each kept set.
+
+    What a trainer compares with the log-probabilities of the rollout: the same mask, other weights.
+    Differentiable with respect to `logits` in torch and JAX.
+
+    Args:
+        logits: `[rows, vocab_size]`, or compact `[rows, len(allowed)]`; after guidance, if there is any.
+        token_ids: `[rows]` ints, global ids.
+        kept: a row per row of `logits`, of any framework.
+        allowed: what the columns of compact logits are. `None`: they are the vocabulary.
+        temperature: one number or `[rows]`, as for the draw; a row of 0 was greedy and scores as 1.
+
+    Returns:
+        `[rows]` float32; −∞ where a token is not in its kept set.
+
+    Raises:
+        TypeError: `logits` and `token_ids` are of different frameworks.
+        ValueError: rows do not match, or a kept id is no column.
+
+    Example:
+        >>> kept = Kept(np.array([0, 2], np.int32), np.array([0, 2]))
+        >>> replay_logprobs(np.float32([[1, 9, 1]]), [2], kept).round(3)
+        array([-0.693], dtype=float32)
+    """
+    framework = framework_of(logits)
+    if framework_of(token_ids) != "numpy":
+        same_framework(logits=logits, token_ids=token_ids)
+    rows, columns, tokens = _entries(logits, token_ids, kept, allowed)
+    if framework == "torch":
+        from rollkit.decode import _torch
+
+        return _torch.replay(logits, tokens, rows, columns, temperature)
+    if framework == "jax":
+        from rollkit.decode import _jax
+
+        return _jax.replay(logits, tokens, rows, columns, temperature)
+    return _replay(np.asarray(logits), tokens, rows, columns, np.asarray(as_array(temperature)))
+
+
+def _entries(logits: Any, token_ids: Any, kept: Kept, allowed: AllowedSet | None) -> tuple[Any, Any, Any]:
+    """Return the row and column of each kept entry, and the column of each token, -1 for none."""
+    height, width = logits.shape
+    ids, offsets = (np.asarray(_host(part)) for part in kept)
+    if len(offsets) != height + 1:
+        raise ValueError(f"kept has {len(offsets) - 1} rows, logits have {height}; they go row by row")
+    rows = np.repeat(np.arange(height), np.diff(offsets))
+    tokens = token_ids if framework_of(token_ids) != "numpy" else np.asarray(token_ids, np.int64)
+    if tuple(tokens.shape) != (height,):
+        raise ValueError(f"token_ids must be [{height}], one per row, got shape {tuple(tokens.shape)}")
+    columns = ids.astype(np.int64)
+    if allowed is not None and width != allowed.vocab_size:
+        if width != len(allowed):
+            raise ValueError(
+                f"logits must have {len(allowed)} columns (compact) or {allowed.vocab_size} (full), "
+                f"got {width}"
+            )
+        columns, tokens = allowed.to_local(columns), allowed.to_local(tokens)
+    if columns.size and (columns.min() < 0 or columns.max() >= width):
+        wrong = int(ids[np.argmax((columns < 0) | (columns >= width))])
+        raise ValueError(f"kept has token {wrong}, which is no column of logits with {width}; pass allowed=")
+    return rows, columns, tokens
+
+
+def _host(array: Any) -> AnyArray:
+    found: AnyArray = as_array(array.cpu() if framework_of(array) == "torch" else array)
+    return found
+
+
+def _replay(
+    logits: AnyArray, tokens: AnyArray, rows: AnyArray, columns: AnyArray, temperature: AnyArray
+) -> NDArray[np.float32]:
+    height = len(logits)
+    heat = np.broadcast_to(np.where(temperature == 0, 1.0, temperature), height).astype(np.float64)
+    z = logits[rows, columns].astype(np.float64) / heat[rows]
+    most = np.full(height, -np.inf)
+    np.maximum.at(most, rows, z)
+    mass = np.bincount(rows, np.exp(z - most[rows]), minlength=height)
+    inside = np.zeros(height, bool)
+    inside[rows[columns == tokens[rows]]] = True
+    own = logits[np.arange(height), np.where(inside, tokens, 0)].astype(np.float64) / heat
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(inside, own - most - np.log(mass), -np.inf)
+    return found.astype(np.float32)
