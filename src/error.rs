@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::jsonl::Problem;
+use crate::segments;
 
 /// What a kernel can refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +138,17 @@ pub enum Error {
         /// Why.
         problem: Problem,
     },
+    /// Segment ids are refused.
+    Segment {
+        /// The argument at fault.
+        name: &'static str,
+        /// The row.
+        row: usize,
+        /// The token within the row.
+        position: usize,
+        /// Why.
+        problem: segments::Problem,
+    },
 }
 
 /// `std::result::Result` with [`Error`].
@@ -191,6 +203,9 @@ impl fmt::Display for Error {
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
             Self::Line { line, problem } => write!(f, "line {line}: {problem}"),
+            Self::Segment { name, row, position, problem } => {
+                write!(f, "{name}, row {row}, position {position}: {problem}")
+            }
         }
     }
 }

@@ -18,7 +18,9 @@ pub mod layout;
 pub mod offsets;
 pub mod out;
 pub mod place;
+pub mod segments;
 pub mod steps;
+pub mod thd;
 
 #[cfg(feature = "python")]
 mod python;

@@ -16,6 +16,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::cast::Dtype;
+use crate::segments::Bits;
+use crate::thd::Positions;
 
 /// Any NumPy array.
 pub type Array<'py> = Bound<'py, PyUntypedArray>;
@@ -71,6 +73,48 @@ pub fn int64s<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [i64]> {
     }
     // SAFETY: the bytes are checked above to be aligned, native int64 values.
     Ok(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i64>()) })
+}
+
+/// The elements of a C-contiguous, aligned integer array as bits, and whether they are signed.
+pub fn bits<'a>(name: &str, array: &'a Array<'_>) -> PyResult<(Bits<'a>, bool)> {
+    let found = bytes(name, array)?;
+    let dtype = dtype(&array.dtype()).filter(|_| array.is_aligned());
+    macro_rules! elements {
+        ($($signed:ident $unsigned:ident $name:ident $type:ty),+) => {
+            match dtype {
+                $(Some(kind @ (Dtype::$signed | Dtype::$unsigned)) => {
+                    // SAFETY: the bytes are aligned, native integers of this size.
+                    let found = unsafe {
+                        slice::from_raw_parts(found.as_ptr().cast::<$type>(), found.len() / size_of::<$type>())
+                    };
+                    Ok((Bits::$name(found), matches!(kind, Dtype::$signed)))
+                })+
+                _ => Err(PyTypeError::new_err(format!(
+                    "{name} must be an aligned array of native integers, got {}", array.dtype()
+                ))),
+            }
+        };
+    }
+    elements!(I8 U8 U8 u8, I16 U16 U16 u16, I32 U32 U32 u32, I64 U64 U64 u64)
+}
+
+/// The elements of a C-contiguous, aligned int32 or int64 array.
+pub fn positions<'a>(name: &str, array: &'a Array<'_>) -> PyResult<Positions<'a>> {
+    let found = bytes(name, array)?;
+    match dtype(&array.dtype()).filter(|_| array.is_aligned()) {
+        // SAFETY: the bytes are aligned, native int32 values.
+        Some(Dtype::I32) => Ok(Positions::I32(unsafe {
+            slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i32>())
+        })),
+        // SAFETY: the bytes are aligned, native int64 values.
+        Some(Dtype::I64) => Ok(Positions::I64(unsafe {
+            slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i64>())
+        })),
+        _ => Err(PyTypeError::new_err(format!(
+            "{name} must be an aligned int32 or int64 array, got {}",
+            array.dtype()
+        ))),
+    }
 }
 
 /// A fresh array to fill, from `numpy.empty`: NumPy asks the system for huge pages, which makes the

@@ -9,7 +9,9 @@ mod jsonl;
 mod layout;
 mod list;
 mod place;
+mod segments;
 mod steps;
+mod thd;
 
 use pyo3::prelude::*;
 
@@ -33,7 +35,11 @@ mod _native {
     #[pymodule_export]
     use super::place::{array_lengths, can_cast, concat_arrays, place};
     #[pymodule_export]
+    use super::segments::{fill_runs, runs, seqlens_and_offsets};
+    #[pymodule_export]
     use super::steps::joined_steps;
+    #[pymodule_export]
+    use super::thd::thd;
 
     use pyo3::prelude::*;
 
