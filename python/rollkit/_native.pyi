@@ -109,3 +109,25 @@ def segment_ids(
     out: NDArray[np.int32],
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
+
+def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDArray[np.int32]) -> None:
+    """Write `values[row]` to each row's elements, 0 in gaps."""
+
+def runs(ids: NDArray[Any], /) -> list[_Int64s]:
+    """Every run of `[rows, width]` ids: ids, flat starts, lengths."""
+
+def seqlens_and_offsets(ids: NDArray[Any], /, *, max_segments: int, pair: bool) -> list[NDArray[np.int32]]:
+    """Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`."""
+
+def thd(
+    ids_q: NDArray[Any],
+    ids_kv: NDArray[Any],
+    positions_q: NDArray[Any] | None,
+    positions_kv: NDArray[Any] | None,
+    /,
+    *,
+    mask: str,
+    max_segments: int,
+    pair: bool,
+) -> list[NDArray[np.int32]]:
+    """(q_seqlens, kv_seqlens, q_offsets, kv_offsets) of `[rows, width]` ids and positions."""

@@ -7,6 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._testing_segments import attended_reference as attended_reference
+from rollkit._testing_segments import attention_mask_reference as attention_mask_reference
+from rollkit._testing_segments import pairs_reference as pairs_reference
+from rollkit._testing_segments import run_lengths_reference as run_lengths_reference
+from rollkit._testing_segments import thd_cases as thd_cases
+from rollkit._testing_segments import thd_reference as thd_reference
+
 
 def plan_bins_reference(
     lengths: Sequence[int] | NDArray[np.integer],
