@@ -1,6 +1,5 @@
 """Frameworks that batches go to. A module is imported when its framework is first asked for."""
 
-import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -101,6 +100,10 @@ class Ops(Protocol):
         """The largest value of each index, the dtype's smallest where there is none; `[size]`."""
         ...
 
+    def take(self, array: Any, order: AnyArray, axis: int) -> Any:
+        """Elements along an axis, by index on the host."""
+        ...
+
 
 BACKENDS = {
     "numpy": "rollkit._backends._numpy",
@@ -118,10 +121,11 @@ def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Call
     return lambda array: backend.from_numpy(as_array(array), device, options)
 
 
-@functools.cache
 def ops(framework: str) -> Ops:
     """Return the operations of a framework."""
-    return cast(Ops, importlib.import_module(BACKENDS[framework]))
+    # Not through a cache, and not `import_module` every time: torch.compile traces neither.
+    module = sys.modules.get(BACKENDS[framework])
+    return cast(Ops, module or importlib.import_module(BACKENDS[framework]))
 
 
 def framework_of(array: Any) -> str | None:

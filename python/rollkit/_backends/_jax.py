@@ -134,3 +134,8 @@ def table_max(size: int, index: Any, values: Any) -> Any:
     """The largest value of each index."""
     table = jnp.full(size, jnp.iinfo(values.dtype).min, values.dtype)
     return table.at[index].max(values, mode="promise_in_bounds")
+
+
+def take(array: Any, order: AnyArray, axis: int) -> Any:
+    """Elements along an axis, by index."""
+    return jnp.take(array, order, axis, mode="clip")

@@ -114,3 +114,8 @@ def table_max(size: int, index: AnyArray, values: AnyArray) -> AnyArray:
     table = np.full(size, np.iinfo(values.dtype).min, values.dtype)
     np.maximum.at(table, index, values)
     return table
+
+
+def take(array: AnyArray, order: AnyArray, axis: int) -> AnyArray:
+    """Elements along an axis, by index."""
+    return np.take(array, order, axis)

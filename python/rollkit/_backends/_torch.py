@@ -134,3 +134,8 @@ def table_max(size: int, index: Any, values: Any) -> Any:
 def _table(size: int, index: Any, values: Any, reduce: str, none: int) -> Any:
     table = torch.full((size,), none, dtype=values.dtype, device=values.device)
     return table.scatter_reduce_(0, index.long(), values, reduce)
+
+
+def take(array: Any, order: AnyArray, axis: int) -> Any:
+    """Elements along an axis, by index."""
+    return array.index_select(axis, torch.from_numpy(order).to(array.device))

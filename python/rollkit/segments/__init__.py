@@ -7,6 +7,13 @@ Segment ids are integers `[T]` or `[B, T]`: 0 is padding, segments are positive.
 stretch of one id within a row; everything else is read off runs.
 """
 
+from rollkit.segments._cp import CPPadding as CPPadding
+from rollkit.segments._cp import CPShard as CPShard
+from rollkit.segments._cp import cp_inverse_reorder as cp_inverse_reorder
+from rollkit.segments._cp import cp_pad as cp_pad
+from rollkit.segments._cp import cp_partition as cp_partition
+from rollkit.segments._cp import cp_reorder as cp_reorder
+from rollkit.segments._cp import cp_restore as cp_restore
 from rollkit.segments._runs import Runs as Runs
 from rollkit.segments._runs import cu_seqlens as cu_seqlens
 from rollkit.segments._runs import cu_seqlens_padded as cu_seqlens_padded
