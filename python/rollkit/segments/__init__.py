@@ -14,6 +14,9 @@ from rollkit.segments._cp import cp_pad as cp_pad
 from rollkit.segments._cp import cp_partition as cp_partition
 from rollkit.segments._cp import cp_reorder as cp_reorder
 from rollkit.segments._cp import cp_restore as cp_restore
+from rollkit.segments._masks import attention_mask as attention_mask
+from rollkit.segments._masks import block_mask as block_mask
+from rollkit.segments._masks import splash_segment_ids as splash_segment_ids
 from rollkit.segments._runs import Runs as Runs
 from rollkit.segments._runs import cu_seqlens as cu_seqlens
 from rollkit.segments._runs import cu_seqlens_padded as cu_seqlens_padded

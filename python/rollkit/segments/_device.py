@@ -139,3 +139,30 @@ def from_positions(ops: Ops, found: Any, mask: Any = None, *, rule: str) -> Any:
         last = ops.running_max(ops.where(found != 0, index + 1, 0))[:, -1:]
         real = index < last
     return ops.where(real, ops.cumsum(ops.int32(begins & real)), 0)
+
+
+def attention_mask(
+    ops: Ops,
+    ids_q: Any,
+    ids_kv: Any,
+    positions_q: Any,
+    positions_kv: Any,
+    *,
+    mask: str,
+    window: tuple[int, int] | None,
+) -> Any:
+    """Every pair of tokens; see `rollkit.segments.attention_mask`."""
+    seen = (ids_q[:, :, None] == ids_kv[:, None, :]) & (ids_q[:, :, None] != 0)
+    keys = []
+    for ids, found in ((ids_q, positions_q), (ids_kv, positions_kv)):
+        key = ops.arange(ids.shape[1], ids)[None] if found is None else ops.signed(found)
+        keys.append(key - run_lengths(ops, ids) if mask == "causal_bottom_right" else key)
+    back = keys[0][:, :, None] - keys[1][:, None, :]
+    if mask != "padding":
+        seen = seen & (back >= 0)
+    left, right = window or (-1, -1)
+    if left >= 0:
+        seen = seen & (back <= left)
+    if right >= 0:
+        seen = seen & (-back <= right)
+    return seen

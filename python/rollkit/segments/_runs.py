@@ -120,7 +120,7 @@ def runs(ids: Any) -> Runs:
         raise unreadable("runs", "make them outside, or use thd, seqlens or offsets, whose sizes are fixed")
     array = found.arrays[0] if found.host else np.ascontiguousarray(found.ops.to_host(found.arrays[0]))
     numbers, starts, lengths = _native.runs(array)
-    like = None if framework_of(ids) == "numpy" else ids
+    like = ids if framework_of(ids) in ("torch", "jax") else None
     return Runs(numbers, starts, lengths, tuple(found.like.shape), like)
 
 
