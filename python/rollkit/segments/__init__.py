@@ -7,6 +7,13 @@ Segment ids are integers `[T]` or `[B, T]`: 0 is padding, segments are positive.
 stretch of one id within a row; everything else is read off runs.
 """
 
+from rollkit.segments._adapters import flash_attention_kwargs as flash_attention_kwargs
+from rollkit.segments._adapters import flash_attn_varlen as flash_attn_varlen
+from rollkit.segments._adapters import grain_columns as grain_columns
+from rollkit.segments._adapters import maxtext_columns as maxtext_columns
+from rollkit.segments._adapters import packed_seq_params as packed_seq_params
+from rollkit.segments._adapters import te_ids_and_positions as te_ids_and_positions
+from rollkit.segments._adapters import te_seqlens_and_offsets as te_seqlens_and_offsets
 from rollkit.segments._cp import CPPadding as CPPadding
 from rollkit.segments._cp import CPShard as CPShard
 from rollkit.segments._cp import cp_inverse_reorder as cp_inverse_reorder

@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
 from rollkit._backends import common_framework, framework_of, ops
+from rollkit._batch import Batch
 from rollkit._check import AnyArray, Int64s
+from rollkit._layout import Layout
 from rollkit.segments import _device
 from rollkit.segments._tokens import INT32_MAX, Tokens, tokens, unreadable
 
@@ -194,7 +196,7 @@ def cu_seqlens(ids: Any, size: int | None = None) -> Any:
     """Sum up run lengths: what varlen kernels take for tokens without padding.
 
     Args:
-        ids: `[T]` or `[B, T]` integers, or `Runs`; rows count through.
+        ids: `[T]` or `[B, T]` integers, `Runs`, a `Layout` or a `Batch`; rows count through.
         size: of the result, at least runs + 1; the rest repeats the total (empty segments), so that a
             graph captured for one batch fits the next.
 
@@ -241,8 +243,12 @@ def max_seqlen(ids: Any) -> int:
 
 
 def as_runs(ids: Any) -> Runs:
-    """Return `Runs` as they are, or find those of ids."""
-    return ids if isinstance(ids, Runs) else runs(ids)
+    """Return `Runs` as they are, or find those of ids, of a layout, or of a batch."""
+    if isinstance(ids, Runs):
+        return ids
+    if isinstance(ids, Layout):
+        return runs(ids.segment_ids())
+    return runs(ids["segment_ids"] if isinstance(ids, Batch) else ids)
 
 
 def segment_ids(lengths: Any, *, starts: ArrayLike | None = None, total: int | None = None) -> Any:
