@@ -354,8 +354,8 @@ def from_positions(positions: Any, *, padding: Any) -> Any:
         found = tokens(positions=positions)
         rule, mask = padding, None
     else:
-        mask = padding.astype("int8") if getattr(padding, "dtype", None) == bool else padding
-        found = tokens(positions=positions, padding=mask)
+        mask = np.asarray(padding) if framework_of(padding) is None else padding
+        found = tokens(positions=positions, padding=(mask != 0) * 1)  # integers of any framework
         rule, mask = "mask", found.arrays[1]
         if mask.shape != found.arrays[0].shape:
             raise ValueError(f"padding has shape {mask.shape}, positions {found.arrays[0].shape}")
