@@ -28,6 +28,7 @@ pub trait Id: Copy + Default + PartialEq + BitOr<Output = Self> + BitXor<Output 
 macro_rules! id {
     ($($unsigned:ty, $signed:ty);+) => {$(
         impl Id for $unsigned {
+            #[allow(clippy::cast_lossless)] // it is for 64 bits, where there is no `From`
             fn number(self, signed: bool) -> i64 {
                 // An unsigned 64-bit id beyond i64 comes out negative, and is refused as such.
                 if signed { self as $signed as i64 } else { self as i64 }
@@ -278,7 +279,8 @@ pub fn fill<O: Out<i32>>(slots: &Slots<'_>, values: &[i64], out: &mut [O]) -> Re
         out,
         |gap| O::fill(gap, 0),
         |row, slot| {
-            let refused = |_| Error::ValueRange { row, position: 0, value: values[row].to_string(), dtype: "int32" };
+            let refused =
+                |_| Error::ValueRange { row, position: 0, value: values[row].to_string(), dtype: "int32" };
             O::fill(slot, i32::try_from(values[row]).map_err(refused)?);
             Ok(())
         },
@@ -319,7 +321,10 @@ impl fmt::Display for Problem {
                 write!(f, "{id} is no segment id; ids are 0 (padding) to 2**63 - 1")
             }
             Self::Beyond { id, max } => {
-                write!(f, "segment id {id} is beyond max_segments={max}; raise max_segments to the largest id")
+                write!(
+                    f,
+                    "segment id {id} is beyond max_segments={max}; raise max_segments to the largest id"
+                )
             }
             Self::Order { id, last, again } => {
                 let what = if *again { "is entered again" } else { "comes" };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def varlen_attention(
     assert isinstance(max_seqlen_k, int)
     assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
     out = []
-    for a, b in zip(cu_seqlens_q[:-1], cu_seqlens_q[1:], strict=True):
+    for a, b in pairwise(cu_seqlens_q.tolist()):
         part = q[None, None, a:b]
         out.append(torch.nn.functional.scaled_dot_product_attention(part, part, part, is_causal=True)[0, 0])
     return torch.cat(out)

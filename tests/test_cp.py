@@ -28,7 +28,9 @@ from rollkit.testing import thd_reference
 
 def loop(lengths: list[int], slots: list[int], cp: int, rank: int, scheme: str, stripe: int) -> Any:
     """One token at a time: (indices, valid tokens per segment, slots per segment)."""
-    owner, segment, valid = [], [], []
+    owner: list[int] = []
+    segment: list[int] = []
+    valid: list[bool] = []
     total = sum(slots)
     for number, (length, slot) in enumerate(zip(lengths, slots, strict=True)):
         for position in range(slot):

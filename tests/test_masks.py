@@ -68,7 +68,7 @@ def test_block_mask_equals_torchs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     width = int(rng.integers(1, 700))
     ids = np.stack([layout(rng, width) for _ in range(int(rng.integers(1, 3)))])
-    size = [128, 16, (64, 32), (16, 64)][seed % 4]
+    size: Any = [128, 16, (64, 32), (16, 64)][seed % 4]
     for mask in ("causal", "padding"):
         for window in (None, (40, 0), (0, 0), (100, 5), (-1, 30)):
             equal(

@@ -206,7 +206,9 @@ def test_errors_say_what_to_do() -> None:
         runs(np.array([2**63], np.uint64))
     with pytest.raises(TypeError, match="ids must hold integers, got bool"):
         runs(np.array([True]))
-    with pytest.raises(ValueError, match=r"ids must be \[tokens\] or \[rows, tokens\], got shape \(1, 1, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"ids must be \[tokens\] or \[rows, tokens\], got shape \(1, 1, 1\)"
+    ):
         runs(np.ones((1, 1, 1), int))
     with pytest.raises(ValueError, match="rows of one length"):
         runs([[1], [1, 2]])

@@ -63,7 +63,7 @@ def run_lengths_reference(ids: ArrayLike) -> NDArray[np.int64]:
         array([2, 2, 0, 1])
     """
     ids = np.asarray(ids)
-    found = (ids != 0).astype(np.int64)
+    found: NDArray[np.int64] = (ids != 0).astype(np.int64)
     for step in (1, -1):
         same = ids != 0
         for distance in range(1, ids.shape[-1]):
@@ -128,9 +128,7 @@ def pairs_reference(ids: ArrayLike, max_segments: int) -> NDArray[np.bool_]:
     return np.array(pair, bool)
 
 
-def attended_reference(
-    found: THD, width_q: int, width_kv: int, *, mask: str = "causal"
-) -> NDArray[np.bool_]:
+def attended_reference(found: THD, width_q: int, width_kv: int, *, mask: str = "causal") -> NDArray[np.bool_]:
     """What a varlen kernel attends to, given lengths and offsets: `[B, width_q, width_kv]`.
 
     The kernel knows no positions. It takes the n-th length above zero and the n-th offset of each side,
@@ -164,7 +162,8 @@ def attended_reference(
 
 def _lengths(ids: NDArray[Any], max_segments: int) -> Int32s:
     one_hot = ids[..., None] == np.arange(1, max_segments + 1)
-    return one_hot.sum(-2, dtype=np.int32)
+    found: Int32s = one_hot.sum(-2, dtype=np.int32)
+    return found
 
 
 def _offsets(ids: NDArray[Any], max_segments: int) -> Int32s:
@@ -181,10 +180,10 @@ def _offsets(ids: NDArray[Any], max_segments: int) -> Int32s:
 class Case(NamedTuple):
     """Tokens of both sides, each `[T]`."""
 
-    ids_q: NDArray[Any]
-    ids_kv: NDArray[Any]
-    positions_q: NDArray[Any]
-    positions_kv: NDArray[Any]
+    ids_q: Any
+    ids_kv: Any
+    positions_q: Any
+    positions_kv: Any
 
 
 def _packed(rng: Generator, width: int, *, pad: float = 0.3, most: int = 6, hole: float = 0.0) -> Any:

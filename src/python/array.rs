@@ -76,6 +76,7 @@ pub fn int64s<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [i64]> {
 }
 
 /// The elements of a C-contiguous, aligned integer array as bits, and whether they are signed.
+#[allow(clippy::cast_ptr_alignment)] // checked
 pub fn bits<'a>(name: &str, array: &'a Array<'_>) -> PyResult<(Bits<'a>, bool)> {
     let found = bytes(name, array)?;
     let dtype = dtype(&array.dtype()).filter(|_| array.is_aligned());

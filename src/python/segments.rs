@@ -67,10 +67,7 @@ pub fn rows_of<'a>(name: &'static str, ids: &'a Array<'_>) -> PyResult<Ids<'a>> 
 /// Fresh lengths and offsets.
 pub fn columns(py: Python<'_>, rows: usize, max_segments: usize) -> PyResult<[Array<'_>; 2]> {
     let dtype = numpy::dtype::<i32>(py);
-    Ok([
-        array::empty(py, (rows, max_segments), &dtype)?,
-        array::empty(py, (rows, max_segments + 1), &dtype)?,
-    ])
+    Ok([array::empty(py, (rows, max_segments), &dtype)?, array::empty(py, (rows, max_segments + 1), &dtype)?])
 }
 
 /// Runs a kernel over `array`, without the GIL where that pays.

@@ -49,7 +49,7 @@ class Ops(Protocol):
         ...
 
     def arange(self, count: int, like: Any) -> Any:
-        """0, 1, 2, …"""
+        """0, 1, 2 and so on."""
         ...
 
     def zeros(self, shape: tuple[int, ...], like: Any) -> Any:

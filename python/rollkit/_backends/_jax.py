@@ -41,7 +41,7 @@ def is_host(array: Any) -> bool:
 
 
 def is_traced(array: Any) -> bool:
-    """Whether this is `jit`'s, `vmap`'s, …"""
+    """Whether this is one of `jit`, `vmap` and so on."""
     return isinstance(array, jax.core.Tracer)
 
 
@@ -71,7 +71,7 @@ def _compiled(function: Callable[..., Any], static: tuple[str, ...]) -> Any:
 
 
 def arange(count: int, like: Any) -> Any:
-    """0, 1, 2, …"""
+    """0, 1, 2 and so on."""
     return jnp.arange(count, dtype=jnp.int32)
 
 

@@ -47,7 +47,7 @@ def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
 
 
 def arange(count: int, like: Any) -> AnyArray:
-    """0, 1, 2, …"""
+    """0, 1, 2 and so on."""
     return np.arange(count, dtype=np.int32)
 
 

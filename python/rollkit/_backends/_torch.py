@@ -66,7 +66,7 @@ def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
 
 
 def arange(count: int, like: Any) -> Any:
-    """0, 1, 2, …"""
+    """0, 1, 2 and so on."""
     return torch.arange(count, dtype=torch.int32, device=like.device)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rollkit._extras import extra
 
 
-def index_first_axis(input: Any, indices: Any) -> Any:  # noqa: A002 - the original's name
+def index_first_axis(input: Any, indices: Any) -> Any:
     """Take rows of a tensor.
 
     Args:

@@ -162,7 +162,7 @@ def te_seqlens_and_offsets(found: THD) -> dict[str, Any]:
 def maxtext_columns(
     ids: Any, positions: Any = None, *, features: tuple[str, ...] = ("inputs", "targets")
 ) -> dict[str, Any]:
-    """Name ids and positions as MaxText's input pipeline does: `inputs_segmentation`, `inputs_position`, …
+    """Name ids and positions as MaxText's input pipeline does: `inputs_segmentation`, `inputs_position`.
 
     Args:
         ids: `[B, T]` integers.
@@ -179,7 +179,7 @@ def maxtext_columns(
 def grain_columns(
     ids: Any, positions: Any = None, *, features: tuple[str, ...] = ("inputs", "targets")
 ) -> dict[str, Any]:
-    """Name ids and positions as grain's packing does: `inputs_segment_ids`, `inputs_positions`, …
+    """Name ids and positions as grain's packing does: `inputs_segment_ids`, `inputs_positions`.
 
     Takes what `maxtext_columns` takes.
 

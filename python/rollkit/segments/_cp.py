@@ -11,7 +11,8 @@ import numpy as np
 from rollkit import _check
 from rollkit._backends import framework_of, ops
 from rollkit._check import AnyArray, Int64s
-from rollkit.segments._runs import INT32_MAX, cu_pair, rewrapped
+from rollkit.segments._runs import cu_pair, rewrapped
+from rollkit.segments._tokens import INT32_MAX
 
 SCHEMES = ("zigzag", "dual_chunk", "striped", "contiguous")
 
@@ -84,7 +85,7 @@ def cp_pad(
     align = lcm(align, 16 * cp_size if fp8 else 1, _check.positive("multiple_of", multiple_of))
     slots = -(-counts // align) * align
     found = [rewrapped(array, lengths) for array in (slots, _sums(counts), _sums(slots))]
-    return CPPadding(*found, align)
+    return CPPadding(found[0], found[1], found[2], align)
 
 
 def cp_partition(
@@ -262,9 +263,9 @@ class _Deal:
         begins = self.padded[:-1] if self.scheme == "zigzag" else self.padded[:1]
         sizes = np.diff(self.padded) if self.scheme == "zigzag" else np.array([total])
         chunks = np.array([rank, 2 * self.cp_size - 1 - rank])
-        chunk = (sizes // (2 * self.cp_size))[:, None]
-        starts = begins[:, None] + chunks * chunk
-        return starts.ravel(), np.broadcast_to(chunk, starts.shape).ravel()
+        length = (sizes // (2 * self.cp_size))[:, None]
+        starts = begins[:, None] + chunks * length
+        return starts.ravel(), np.broadcast_to(length, starts.shape).ravel()
 
 
 def _dealt(cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int) -> _Deal:

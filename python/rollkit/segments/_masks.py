@@ -214,7 +214,9 @@ class _Spans:
         first = np.searchsorted(ids[order], ids[run], "left")
         others = np.searchsorted(ids[order], ids[run], "right") - first
         if (pairs := int(others.sum())) > MOST_PAIRS:
-            raise ValueError(f"ids are entered again too often: {pairs} pairs of runs share one; renumber them")
+            raise ValueError(
+                f"ids are entered again too often: {pairs} pairs of runs share one; renumber them"
+            )
         piece = np.repeat(np.arange(len(run)), others)
         kv = order[first[piece] + np.arange(len(piece)) - np.repeat(np.cumsum(others) - others, others)]
         run, self.block = run[piece], block[piece]

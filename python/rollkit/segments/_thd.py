@@ -168,7 +168,9 @@ def _comparable(positions: Any) -> Any:
 
 
 def _copied(found: Tokens) -> list[Any]:
-    return [None if array is None else np.ascontiguousarray(found.ops.to_host(array)) for array in found.arrays]
+    return [
+        None if array is None else np.ascontiguousarray(found.ops.to_host(array)) for array in found.arrays
+    ]
 
 
 def _finish(found: Tokens, arrays: Any) -> THD:
