@@ -124,12 +124,26 @@ pub enum Error {
         /// Its value.
         got: String,
     },
+    /// Elements are of a size that the kernel does not know.
+    ItemSize {
+        /// The argument at fault.
+        name: &'static str,
+        /// The bytes of its elements.
+        got: usize,
+    },
     /// A capacity, alignment or count that must be at least one is not.
     NotPositive {
         /// The argument at fault.
         name: &'static str,
         /// Its value.
         got: i64,
+    },
+    /// A text that should be base64 is not.
+    Base64 {
+        /// The character at fault, from 0.
+        position: usize,
+        /// What it is.
+        found: u8,
     },
     /// A line of a file is refused.
     Line {
@@ -201,7 +215,17 @@ impl fmt::Display for Error {
                 )
             }
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
+            Self::ItemSize { name, got } => {
+                write!(f, "{name} has elements of {got} bytes, expected 1, 2, 4 or 8")
+            }
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+            Self::Base64 { position, found } => {
+                write!(
+                    f,
+                    "character {position} of the base64 data is {:?}, which is not valid there",
+                    char::from(*found)
+                )
+            }
             Self::Line { line, problem } => write!(f, "line {line}: {problem}"),
             Self::Segment { name, row, position, problem } => {
                 write!(f, "{name}, row {row}, position {position}: {problem}")

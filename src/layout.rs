@@ -69,7 +69,8 @@ impl Slots<'_> {
         let mut wanted = 0usize;
         for (row, (&start, &length)) in self.starts.iter().zip(self.lengths).enumerate() {
             if start != ABSENT {
-                let length = usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
+                let length =
+                    usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
                 wanted = wanted.saturating_add(length);
             }
         }
@@ -106,54 +107,46 @@ pub fn walk<'a, O, E>(
 
 /// Segment ids: rows are numbered from 1 within each run of `width` elements, gaps are 0.
 pub fn segment_ids<O: Out<i32>>(slots: &Slots<'_>, width: usize, out: &mut [O]) -> Result<()> {
-    prepare(slots, 1, out.len())?;
     let mut line = 0;
     let mut number = 0;
-    walk(
-        slots,
-        1,
-        out,
-        |gap| O::fill(gap, 0),
-        |row, slot| {
-            let at = slots.starts[row] as usize / width.max(1);
-            number = if at == line { number + 1 } else { 1 };
-            line = at;
-            O::fill(slot, number);
-            Ok(())
-        },
-    )
+    read_off(slots, out, |row, slot| {
+        let at = slots.starts[row] as usize / width.max(1);
+        number = if at == line { number + 1 } else { 1 };
+        line = at;
+        O::fill(slot, number);
+    })
 }
 
 /// Positions: 0, 1, 2, … within each row, gaps are 0.
 pub fn positions<O: Out<i32>>(slots: &Slots<'_>, out: &mut [O]) -> Result<()> {
-    prepare(slots, 1, out.len())?;
-    walk(
-        slots,
-        1,
-        out,
-        |gap| O::fill(gap, 0),
-        |_, slot| {
-            for (position, value) in slot.iter_mut().enumerate() {
-                value.set(position as i32);
-            }
-            Ok(())
-        },
-    )
+    let longest = i64::from(i32::MAX);
+    if let Some(row) = slots.lengths.iter().position(|&length| length > longest) {
+        return Err(Error::RowTooLong { row, length: slots.lengths[row], capacity: longest });
+    }
+    read_off(slots, out, |_, slot| {
+        for (position, value) in slot.iter_mut().enumerate() {
+            value.set(position as i32);
+        }
+    })
 }
 
 /// Attention mask: 1 where a row is, 0 in gaps.
 pub fn mask<O: Out<u8>>(slots: &Slots<'_>, out: &mut [O]) -> Result<()> {
+    read_off(slots, out, |_, slot| O::fill(slot, 1))
+}
+
+/// Lets `row` write rows, and writes 0 in gaps.
+fn read_off<T: Copy + Default, O: Out<T>>(
+    slots: &Slots<'_>,
+    out: &mut [O],
+    mut row: impl FnMut(usize, &mut [O]),
+) -> Result<()> {
     prepare(slots, 1, out.len())?;
-    walk(
-        slots,
-        1,
-        out,
-        |gap| O::fill(gap, 0),
-        |_, slot| {
-            O::fill(slot, 1);
-            Ok(())
-        },
-    )
+    let gap = |gap: &mut [O]| O::fill(gap, T::default());
+    walk(slots, 1, out, gap, |number, slot| {
+        row(number, slot);
+        Ok(())
+    })
 }
 
 /// Checks the layout and that `out` has its elements.

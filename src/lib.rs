@@ -18,9 +18,11 @@ pub mod layout;
 pub mod offsets;
 pub mod out;
 pub mod place;
+pub mod routing;
 pub mod segments;
 pub mod steps;
 pub mod thd;
+pub mod turns;
 
 #[cfg(feature = "python")]
 mod python;

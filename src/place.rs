@@ -115,6 +115,22 @@ pub fn place<O: Out<u8>>(
     )
 }
 
+/// Writes rows end to end: [`place`] without a layout, for which a hundred thousand short rows, where
+/// looking at each costs as much as copying it, are a third faster.
+pub fn join<O: Out<u8>>(rows: &[&[u8]], out: &mut [O]) -> Result<()> {
+    let (got, wanted) = (out.len(), rows.iter().map(|row| row.len()).sum());
+    if got != wanted {
+        return Err(Error::BufferSize { name: "out", got, wanted });
+    }
+    let mut rest = out;
+    for row in rows {
+        let (slot, tail) = rest.split_at_mut(row.len());
+        O::copy(slot, row);
+        rest = tail;
+    }
+    Ok(())
+}
+
 /// Repeats `fill` over `gap`, whose length is a multiple of it.
 fn fill_with<O: Out<u8>>(fill: &[u8], gap: &mut [O]) {
     if let Some((&first, rest)) = fill.split_first()

@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from rollkit.segments import attention_mask, block_mask, runs, splash_segment_ids
-from rollkit.testing import attention_mask_reference, thd_cases
+from rollkit.testing import mask_reference, thd_cases
 
 MASKS = ("causal", "causal_bottom_right", "padding")
 PARTS = [
@@ -100,7 +100,7 @@ def test_flex_attention_takes_it() -> None:
 def test_attention_mask_equals_the_reference(mask: str, window: Any) -> None:
     for name in ("cross, holes", "ring, striped 1", "anything"):
         case = thd_cases(name, 50)
-        wanted = attention_mask_reference(*case, mask=mask, window=window)
+        wanted = mask_reference(*case, mask=mask, window=window)
         for make in (np.asarray, torch.as_tensor, lambda a: jnp.asarray(a, jnp.int32)):
             q, kv, positions_q, positions_kv = map(make, case)
             found = attention_mask(
@@ -112,9 +112,9 @@ def test_attention_mask_equals_the_reference(mask: str, window: Any) -> None:
 def test_attention_mask_of_one_array() -> None:
     ids = np.array([1, 1, 2, 2, 0])
     order = np.arange(5)
-    np.testing.assert_array_equal(attention_mask(ids), attention_mask_reference(ids, ids, order, order))
+    np.testing.assert_array_equal(attention_mask(ids), mask_reference(ids, ids, order, order))
     traced = jax.jit(lambda x: attention_mask(x, window=(1, 0)))(jnp.asarray(ids))
-    wanted = attention_mask_reference(ids, ids, order, order, window=(1, 0))
+    wanted = mask_reference(ids, ids, order, order, window=(1, 0))
     np.testing.assert_array_equal(traced, wanted)
 
 

@@ -21,7 +21,7 @@ from rollkit._testing_segments import CASES, Case
 from rollkit.segments import THD, _device, thd
 from rollkit.testing import (
     attended_reference,
-    attention_mask_reference,
+    mask_reference,
     pairs_reference,
     thd_cases,
     thd_reference,
@@ -131,7 +131,7 @@ def test_jax_arrays_of_the_host_go_through_rust() -> None:
 def test_raises_iff_lengths_and_offsets_do_not_pair(name: str) -> None:
     case, wanted = drawn(name, 0)
     for mask in MASKS:
-        attends = attention_mask_reference(*case, mask=mask)
+        attends = mask_reference(*case, mask=mask)
         q = np.where(attends.any(-1), case.ids_q, 0)
         kv = np.where(attends.any(-2), case.ids_kv, 0)
         pair = pairs_reference(q, S) & pairs_reference(kv, S)
@@ -162,7 +162,7 @@ def test_a_kernel_attends_to_what_the_mask_says(name: str, masks: tuple[str, ...
     for mask in masks:
         result = found(case, mask, max_segments=14, on_reentry="raise")
         attended = attended_reference(result, width, width, mask=mask)
-        wrong = (attended != attention_mask_reference(*case, mask=mask)).any((-1, -2))
+        wrong = (attended != mask_reference(*case, mask=mask)).any((-1, -2))
         assert not wrong.any(), f"case {wrong.argmax()} of {name}, {mask}"
 
 

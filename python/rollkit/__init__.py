@@ -16,6 +16,11 @@ from rollkit._io import iter_chunks as iter_chunks
 from rollkit._io import read as read
 from rollkit._io import sample_path as sample_path
 from rollkit._layout import Layout as Layout
+from rollkit._masking import mask_overlong as mask_overlong
+from rollkit._masking import mask_zero_variance as mask_zero_variance
+from rollkit._masking import spread_rewards as spread_rewards
+from rollkit._metrics import rollout_metrics as rollout_metrics
+from rollkit._metrics import turn_lengths as turn_lengths
 from rollkit._native import __version__ as __version__
 from rollkit._place import concat as concat
 from rollkit._place import place as place
@@ -34,12 +39,17 @@ __all__ = [
     "advantages",
     "concat",
     "iter_chunks",
+    "mask_overlong",
+    "mask_zero_variance",
     "merge_steps",
     "pack",
     "pad",
     "place",
     "plan_bins",
     "read",
+    "rollout_metrics",
     "sample_path",
+    "spread_rewards",
     "take",
+    "turn_lengths",
 ]

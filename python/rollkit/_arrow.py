@@ -18,6 +18,9 @@ def ragged_from_arrow(array: Any) -> Ragged:
         elif hasattr(array, "__arrow_c_array__"):
             array = pa.array(array)
     if isinstance(array, pa.ChunkedArray):
+        if array.num_chunks > 1 and pa.types.is_list(array.type):
+            # Offsets of a `list` are int32, and chunks together may be beyond.
+            array = array.cast(pa.large_list(array.type.value_field))
         array = array.combine_chunks()
     if not isinstance(array, pa.Array):
         raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit._check import AnyArray, Int64s
 from rollkit._fields import narrow
-from rollkit._layout import Layout
+from rollkit._layout import ABSENT, Layout
 from rollkit._place import Parts, place_parts, take
-from rollkit._ragged import Ragged
+from rollkit._ragged import Ragged, shipped
 from rollkit._sources import Source, Sources
+
+MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
+"""The arrays that are read off the layout."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,6 +31,16 @@ class Batch:
         layout: where each rollout's tokens (prompt, then response) are.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
         rows: the columns with one entry per rollout, in input order.
+
+    Example:
+        >>> batch = pad({"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"]})
+        >>> list(batch)
+        ['input_ids', 'segment_ids', 'positions', 'attention_mask']
+        >>> batch["positions"]
+        array([[0, 1],
+               [0, 0]], dtype=int32)
+        >>> batch.rows["stop_reasons"]
+        ['stop', 'length']
     """
 
     arrays: Mapping[str, Any]
@@ -103,11 +116,22 @@ class Batch:
         return len(self.layout)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Batch, (dict(self.arrays), self.layout, self.prompt_lengths, dict(self.rows))
+        arrays = {
+            name: shipped(array) if isinstance(array, np.ndarray) else (array, None)
+            for name, array in self.arrays.items()
+        }
+        return _unpickled, (arrays, self.layout, self.prompt_lengths, dict(self.rows))
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{name} {array.dtype}" for name, array in self.arrays.items())
         return f"Batch({self.layout!r}: {kinds})"
+
+
+def _unpickled(
+    arrays: Mapping[str, tuple[Any, Any]], layout: Layout, prompt_lengths: Int64s, rows: Mapping[str, Any]
+) -> Batch:
+    viewed = {name: array if dtype is None else array.view(dtype) for name, (array, dtype) in arrays.items()}
+    return Batch(viewed, layout, prompt_lengths, rows)
 
 
 def pack(
@@ -137,7 +161,8 @@ def pack(
         align: each rollout starts at a multiple of this within its bin.
         max_segments: at most that many rollouts in a bin.
         bins_multiple_of: empty bins are added up to a multiple of this.
-        oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`.
+        oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
+            one whose response is cut off whole is left out with it.
         fills: what padding holds, by column; 0 unless given.
         dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
         out: a batch whose memory is filled again, where it is large enough.
@@ -171,6 +196,8 @@ def pack(
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
     sources = Sources.of(rollouts)
+    if layout is not None and capacity is not None:
+        raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
     if layout is None:
         if capacity is None:
             raise TypeError("pack needs a capacity, or a layout")
@@ -231,53 +258,91 @@ def _fill(
     attention_mask: bool = False,
 ) -> Batch:
     _check_plan(sources, layout)
-    if "input_ids" in fills:
-        raise ValueError("fills has 'input_ids', whose padding is pad_id")
-    memory = _Memory(out)
+    _check_names(sources, fills, dtypes)
+    arrays = _Arrays(dtypes, out)
     prompts = layout.spans(0, sources.prompt_lengths)
     responses = layout.spans(sources.prompt_lengths, sources.responses.lengths)
-
-    def placed(name: str, parts: Parts, where: Layout, fill: Any) -> AnyArray:
-        dtype = np.dtype(dtypes.get(name, narrow(name, parts.dtype)))
-        buffer = memory.array(name, (*where.shape, *parts.inner), dtype)
-        try:
-            return place_parts(parts, where, fill, dtype=dtype, out=buffer)
-        except (OverflowError, ValueError, TypeError) as error:
-            raise type(error)(f"column {name!r}: {error}") from None
-
-    arrays: dict[str, AnyArray] = {}
-    if sources.prompts is None:
-        arrays["input_ids"] = placed("input_ids", sources.responses, responses, pad_id)
-    else:
-        both = {"prompt_token_ids": sources.prompts, "response_ids": sources.responses}
-        dtype = np.dtype(dtypes.get("input_ids", narrow("input_ids", sources.prompts.dtype)))
-        if sources.prompts.dtype != sources.responses.dtype:
-            both = {name: _cast(name, parts, dtype) for name, parts in both.items()}
-        # Prompts and responses are rows of one call: 0 to rows - 1, and rows to 2 × rows - 1.
-        tokens = Parts.join(list(both.values()))
-        try:
-            arrays["input_ids"] = placed("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
-        except (OverflowError, TypeError):
-            for name, parts in both.items():
-                _cast(name, parts, dtype)  # names the column and the row within it
-            raise
-    arrays["segment_ids"] = layout.segment_ids(memory.array("segment_ids", layout.shape, np.dtype(np.int32)))
-    arrays["positions"] = layout.positions(memory.array("positions", layout.shape, np.dtype(np.int32)))
+    _place_tokens(arrays, sources, prompts, responses, pad_id)
+    layout.segment_ids(arrays.array("segment_ids", layout.shape, np.int32))
+    layout.positions(arrays.array("positions", layout.shape, np.int32))
     if attention_mask:
-        arrays["attention_mask"] = layout.attention_mask(
-            memory.array("attention_mask", layout.shape, np.dtype(np.uint8))
-        )
+        layout.attention_mask(arrays.array("attention_mask", layout.shape, np.uint8))
     for name, parts in sources.tokens.items():
         where = {"prompt": prompts, "response": responses}.get(sources.level(name))
         if where is None:
             where = layout.spans(0, parts.lengths)
-        arrays[name] = placed(name, parts, where, fills.get(name, 0))
+        arrays.place(name, parts, where, fills.get(name, 0))
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
-        where = _last_tokens(scalars, layout, responses)
-        arrays["rewards"] = placed("rewards", _one_each(scalars), where, fills.get("rewards", 0.0))
-    return Batch(arrays, layout, sources.prompt_lengths, rows, memory.flat)
+        arrays.place("rewards", one_each(scalars), last_tokens(scalars, responses), fills.get("rewards", 0))
+    return Batch(arrays.made, layout, sources.prompt_lengths, rows, arrays.memory)
+
+
+class _Arrays:
+    """The arrays of a batch, in the memory of an earlier one where that is large enough."""
+
+    def __init__(self, dtypes: Mapping[str, DTypeLike], out: Batch | None) -> None:
+        if out is not None and not isinstance(out, Batch):
+            raise TypeError(f"out must be a Batch, got {type(out).__name__}")
+        self._dtypes = dtypes
+        self._spare = {} if out is None else dict(out._memory)
+        self.memory: dict[str, AnyArray] = {}
+        self.made: dict[str, AnyArray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> AnyArray:
+        """An array to fill."""
+        size = int(np.prod(shape))
+        spare = self._spare.get(name)
+        if spare is None or spare.size < size or spare.dtype != dtype:
+            spare = np.empty(size, dtype)
+        self.memory[name] = spare
+        self.made[name] = spare[:size].reshape(shape)
+        return self.made[name]
+
+    def dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype that was asked for, or else the narrow one."""
+        return np.dtype(self._dtypes.get(name, narrow(name, found)))
+
+    def place(self, name: str, parts: Parts, where: Layout, fill: Any) -> None:
+        """Make an array of a column."""
+        dtype = self.dtype(name, parts.dtype)
+        out = self.array(name, (*where.shape, *parts.inner), dtype)
+        try:
+            place_parts(parts, where, fill, dtype=dtype, out=out)
+        except (OverflowError, ValueError, TypeError) as error:
+            raise type(error)(f"column {name!r}: {error}") from None
+
+
+def _place_tokens(arrays: _Arrays, sources: Sources, prompts: Layout, responses: Layout, pad_id: int) -> None:
+    """Make `input_ids` in one call, whose rows are all prompts, and then all responses."""
+    if sources.prompts is None:
+        arrays.place("input_ids", sources.responses, responses, pad_id)
+        return
+    both = {"prompt_token_ids": sources.prompts, "response_ids": sources.responses}
+    dtype = arrays.dtype("input_ids", sources.prompts.dtype)
+    if sources.prompts.dtype != sources.responses.dtype:
+        both = {name: _cast(name, parts, dtype) for name, parts in both.items()}
+    try:
+        tokens = Parts.join(list(both.values()))
+        arrays.place("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
+    except (OverflowError, TypeError):
+        for name, parts in both.items():
+            _cast(name, parts, dtype)  # names the column and the row within it
+        raise
+
+
+def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str, Any]) -> None:
+    """Check that options are for columns that there are, and that no column is one that a batch makes."""
+    for name in MADE & sources.tokens.keys():
+        raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
+    if "input_ids" in fills:
+        raise ValueError("fills has 'input_ids', whose padding is pad_id")
+    known = [*sources.tokens, *({"rewards"} & sources.rows.keys())]
+    for option, given, names in (("fills", fills, known), ("dtypes", dtypes, ["input_ids", *known])):
+        for name in given.keys() - set(names):
+            there = ", ".join(map(repr, names)) or "none"
+            raise ValueError(f"{option} has {name!r}, which is no token column; there are {there}")
 
 
 def _check_plan(sources: Sources, layout: Layout) -> None:
@@ -299,26 +364,8 @@ def _cast(name: str, parts: Parts, dtype: np.dtype[Any]) -> Parts:
         raise type(error)(f"column {name!r}: {error}") from None
 
 
-class _Memory:
-    """Arrays to fill: the memory of an earlier batch where it is large enough, else new."""
-
-    def __init__(self, out: Batch | None) -> None:
-        if out is not None and not isinstance(out, Batch):
-            raise TypeError(f"out must be a Batch, got {type(out).__name__}")
-        self._spare = {} if out is None else dict(out._memory)
-        self.flat: dict[str, AnyArray] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
-        size = int(np.prod(shape))
-        spare = self._spare.get(name)
-        if spare is None or spare.size < size or spare.dtype != dtype:
-            spare = np.empty(size, dtype)
-        self.flat[name] = spare
-        return spare[:size].reshape(shape)
-
-
-def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout:
-    """One element per row, on its last token that is placed."""
+def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
+    """One element per row, on the last token of its response that is placed, if any is."""
     if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
     lost = (responses.row_lengths == 0) & (rewards != 0)
@@ -328,10 +375,11 @@ def _last_tokens(rewards: AnyArray, layout: Layout, responses: Layout) -> Layout
             f"column 'rewards': row {row} has reward {rewards[row]} and an empty response, so no token "
             "to put it on; drop the rollout or set the reward to 0"
         )
-    present = layout.lengths > 0
-    starts = np.where(present, layout.starts + layout.lengths - 1, -1)
-    return Layout(layout.shape, starts, present.astype(np.int64), np.ones_like(starts))
+    present = responses.lengths > 0
+    starts = np.where(present, responses.starts + responses.lengths - 1, ABSENT)
+    return Layout(responses.shape, starts, present.astype(np.int64), np.ones_like(starts))
 
 
-def _one_each(values: AnyArray) -> Parts:
+def one_each(values: AnyArray) -> Parts:
+    """Rows of one element."""
     return Parts.of(Ragged(values, np.arange(len(values) + 1)))

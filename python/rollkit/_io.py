@@ -77,7 +77,12 @@ def iter_chunks(
 
 
 def sample_path() -> Path:
-    """The path of the bundled sample: 32 rollouts of a tiny mixture-of-experts model."""
+    """The path of the bundled sample: 32 rollouts of a tiny mixture-of-experts model.
+
+    Example:
+        >>> sample_path().name
+        'rollouts.jsonl'
+    """
     return Path(__file__).parent / "sample" / "rollouts.jsonl"
 
 
@@ -125,9 +130,12 @@ def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str)
         )
         line += lines
         skipped += bad
-        yield Rollouts(
-            {name: Ragged(*found) if isinstance(found, tuple) else found for name, found in columns.items()}
-        )
+        found = {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in columns.items()}
+        try:
+            rollouts = Rollouts(found)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        yield rollouts
     if skipped:
         warnings.warn(f"{path}: skipped {skipped} bad lines", stacklevel=2)
 

@@ -82,7 +82,7 @@ class Layout:
             >>> Layout.concat([3, 1], align=4).cu_seqlens_padded()
             array([0, 4, 8], dtype=int32)
         """
-        lengths = _check.lengths("lengths", lengths)
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         slots = _native.offsets_from_lengths(_round_up(lengths, _check.positive("align", align)))
         return cls((int(slots[-1]),), slots[:-1], lengths, lengths)
 
@@ -111,7 +111,7 @@ class Layout:
             array([[0, 1, 1, 1],
                    [0, 0, 0, 1]], dtype=uint8)
         """
-        lengths = _check.lengths("lengths", lengths)
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         _check.choice("side", side, ("left", "right"))
         longest = int(lengths.max(initial=0))
         wide = longest if width is None else _check.positive("width", width, least=0)
@@ -156,7 +156,7 @@ class Layout:
             >>> Layout.pack([6, 9, 3], capacity=8, oversize="truncate", bins_multiple_of=4).shape
             (4, 8)
         """
-        lengths = _check.lengths("lengths", lengths)
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         capacity = _check.positive("capacity", capacity)
         bins = plan_bins(
             lengths,
@@ -355,9 +355,12 @@ class Layout:
         count = prod(self.shape[:-1])
         if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
-        # An empty row at the very end is on the last line, there is none after it.
-        end = (line + 1) * self.width + (line == count - 1)
-        return rows[(starts >= line * self.width) & (starts < end)]
+        if count == 1:
+            on_line = starts != ABSENT  # an empty row may start where the line ends
+        else:
+            on_line = (starts >= line * self.width) & (starts < (line + 1) * self.width)
+        found: Int64s = rows[on_line]
+        return found
 
     def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
         if out is None:
@@ -382,8 +385,17 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
-    if not out.flags.carray:
-        raise ValueError("out must be C-contiguous, aligned and writeable; np.empty makes such an array")
+    flags = out.flags
+    wrong = {
+        "read-only": not flags.writeable,
+        "strided": not flags.c_contiguous,
+        "misaligned": not flags.aligned,
+    }
+    for got, found in wrong.items():
+        if found:
+            raise ValueError(
+                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
+            )
     return out
 
 

@@ -1,7 +1,7 @@
 """Kernels. Private: the functions of `rollkit` check what their arguments mean; these what is sound."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from typing import Any, Final, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,13 @@ build_profile: Final[str]
 _Int64s = NDArray[np.int64]
 _Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
 
+@final
 class Decompressor:
-    """Reads a gzip or zstd file, of one or several members or frames."""
+    """Reads a gzip or zstd file, of one or several members or frames.
+
+    `file` is a binary file of Python's. A truncated or corrupt stream is a ValueError that begins with
+    `name`.
+    """
 
     def __new__(cls, file: Any, kind: str, /, *, name: str) -> Self: ...
     def readinto(self, out: NDArray[Any], /) -> int:
@@ -38,6 +43,12 @@ def check_offsets(offsets: _Int64s, available: int, /) -> None:
 
 def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _Int64s] | None:
     """Join rows as in `array_lengths`: (values, offsets), or None."""
+
+def decode_base64(text: str | NDArray[Any], /, *, size: int, begin: int, out: NDArray[Any]) -> None:
+    """Write to `out` the bytes from `begin` on of the `size` bytes that a base64 text stands for."""
+
+def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDArray[np.int32]) -> None:
+    """Write `values[row]` to each row's elements, 0 in gaps."""
 
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
@@ -99,6 +110,9 @@ def plan_bins(
 def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
     """Write 0, 1, 2, … within each row, 0 in gaps."""
 
+def runs(ids: NDArray[Any], /) -> list[_Int64s]:
+    """Every run of `[rows, width]` ids: ids, flat starts, lengths."""
+
 def segment_ids(
     starts: _Int64s,
     lengths: _Int64s,
@@ -109,12 +123,6 @@ def segment_ids(
     out: NDArray[np.int32],
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
-
-def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDArray[np.int32]) -> None:
-    """Write `values[row]` to each row's elements, 0 in gaps."""
-
-def runs(ids: NDArray[Any], /) -> list[_Int64s]:
-    """Every run of `[rows, width]` ids: ids, flat starts, lengths."""
 
 def seqlens_and_offsets(ids: NDArray[Any], /, *, max_segments: int, pair: bool) -> list[NDArray[np.int32]]:
     """Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`."""
@@ -131,3 +139,9 @@ def thd(
     pair: bool,
 ) -> list[NDArray[np.int32]]:
     """(q_seqlens, kv_seqlens, q_offsets, kv_offsets) of `[rows, width]` ids and positions."""
+
+def turns(mask: NDArray[Any], offsets: _Int64s, /) -> tuple[_Int64s, _Int64s, _Int64s]:
+    """Runs of non-zero elements in each row: (lengths, offsets of the rows' runs, non-zeros per row)."""
+
+def value_range(values: NDArray[Any], /) -> tuple[int, int] | None:
+    """The least and the greatest of integers, None where there are none."""

@@ -54,6 +54,20 @@ class Parts:
             return cls.of(arrays, dtype)  # tensors: over the same memory
         return cls.of(Ragged.from_rows(rows, dtype))
 
+    @classmethod
+    def of_ragged(cls, columns: Sequence[Ragged]) -> Parts:
+        """Name the buffers of many columns whose rows count through, at the cost of a loop over them."""
+        values = [column.values for column in columns]
+        offsets = [column.offsets for column in columns]
+        inner, dtype = values[0].shape[1:], values[0].dtype
+        if len({array.dtype for array in values}) > 1 or len({array.shape[1:] for array in values}) > 1:
+            return cls.join([cls.of(column) for column in columns])
+        begins = [array[:-1] for array in offsets]
+        # Between the last offset of a column and the first of the next there is no row.
+        ends = np.cumsum(list(map(len, offsets)), dtype=np.int64) - 1
+        lengths: Int64s = np.delete(np.diff(np.concatenate(offsets)), ends[:-1])
+        return cls(list(zip(map(np.ascontiguousarray, values), begins, strict=True)), lengths, dtype, inner)
+
     def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
         """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
         buffers: list[AnyArray | tuple[AnyArray, Int64s]] = []
@@ -160,6 +174,8 @@ def place_parts(
 ) -> AnyArray:
     """`place` for rows whose buffers are known."""
     _same_rows(parts.lengths, layout.row_lengths)
+    if parts.dtype.hasobject:
+        raise TypeError(f"the column has dtype {parts.dtype}, which holds Python objects; expected numbers")
     dtype = parts.dtype if dtype is None else dtype
     if dtype != parts.dtype and not _native.can_cast(parts.dtype, dtype):
         parts = parts.cast_by_numpy(dtype)
@@ -226,11 +242,14 @@ def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
     parts = list(parts)
     if not parts:
         raise ValueError("parts is empty; concat needs at least one part")
-    for i, part in enumerate(parts):
-        if not isinstance(part, Ragged | Rollouts) or type(part) is not type(parts[0]):
-            raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}")
+    if set(map(type, parts)) not in ({Ragged}, {Rollouts}):
+        kinds = [type(part).__name__ for part in parts]
+        odd = next(
+            i for i, kind in enumerate(kinds) if kind not in ("Ragged", "Rollouts") or kind != kinds[0]
+        )
+        raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{odd}] is {kinds[odd]}")
     if isinstance(parts[0], Ragged):
-        return _end_to_end(Parts.join([Parts.of(part) for part in parts]), out)
+        return _end_to_end(Parts.of_ragged(parts), out)
     if out is not None:
         raise TypeError("out is for Ragged parts; Rollouts have several columns")
     return Rollouts.joined(parts)
@@ -260,12 +279,7 @@ def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> An
     if given.newbyteorder("=") == dtype.newbyteorder("="):
         return values.astype(dtype)
     if dtype.kind == "b" and given.kind in "iu":
-        if (odd := (values != 0) & (values != 1)).any():
-            at = int(odd.reshape(len(values), -1).any(axis=1).argmax())
-            row = int(np.searchsorted(starts, at, side="right")) - 1
-            raise OverflowError(
-                f"row {row}, position {at - starts[row]}: {values[at][odd[at]].flat[0]} does not fit bool"
-            )
+        _refuse(values, (values != 0) & (values != 1), dtype, starts)
     elif dtype.kind in "iu" and given.kind in "iub":
         # A byte-swapped target: the kernel casts, and checks, to the native dtype first.
         native = cast(Ragged(values, np.append(starts, len(values))), dtype.newbyteorder("="))
@@ -278,7 +292,20 @@ def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> An
         )
     elif given.kind not in "iub" and dtype.kind in "iub":
         raise TypeError(f"cannot cast {given} to {dtype} without loss; round it first")
-    return values.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: AnyArray = values.astype(dtype)
+    if given.kind in "iu" and dtype.kind in "fV":
+        _refuse(values, ~np.isfinite(found), dtype, starts)
+    return found
+
+
+def _refuse(values: AnyArray, odd: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> None:
+    """Name the first value that does not fit, by row and position."""
+    if odd.any():
+        at = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
+        row = int(np.searchsorted(starts, at, side="right")) - 1
+        value = np.atleast_1d(values[at])[np.atleast_1d(odd[at])][0]
+        raise OverflowError(f"row {row}, position {at - starts[row]}: {value} does not fit {dtype}")
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:

@@ -40,11 +40,15 @@ class Ragged:
     def __post_init__(self) -> None:
         values = as_array(self.values)
         if not isinstance(values, np.ndarray) or values.ndim == 0:
+            got = "a 0-D array" if isinstance(values, np.ndarray) else type(values).__name__
             raise TypeError(
-                f"values must be an array of at least one dimension, got {type(values).__name__}; "
-                "Ragged.from_rows takes lists"
+                f"values must be an array of at least one dimension, got {got}; Ragged.from_rows takes lists"
             )
         offsets = int64s("offsets", self.offsets)
+        if not len(offsets):
+            raise ValueError("offsets is empty; expected one more than there are rows, so at least one")
+        if offsets[0] < 0:
+            raise ValueError(f"offsets[0] is {offsets[0]}; offsets start at 0 or more and never fall")
         _native.check_offsets(offsets, len(values))
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "offsets", offsets)
@@ -228,7 +232,7 @@ class Ragged:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice of rows must not ship its parent's buffer.
-        return Ragged, (self.flat, self.offsets - self.offsets[0])
+        return _unpickled, (*shipped(self.flat), self.offsets - self.offsets[0])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
         raise TypeError(
@@ -240,6 +244,23 @@ class Ragged:
         of_shape = f" of shape {self.inner}" if self.inner else ""
         mean = f", mean length {count / len(self):,.1f}" if len(self) else ""
         return f"Ragged({len(self):,} rows, {count:,} values{of_shape}, {self.dtype}{mean})"
+
+
+def shipped(values: AnyArray) -> tuple[AnyArray, np.dtype[Any] | None]:
+    """An array as NumPy pickles it out of band, and the dtype to view it as where that is another.
+
+    Of dtypes that have no buffer format (bfloat16, fp8, datetime64) NumPy copies the bytes into the pickle;
+    unsigned integers of the same size go beside it. So do contiguous arrays only.
+    """
+    values = np.ascontiguousarray(values)
+    no_format = values.dtype.kind in "mM" or (values.dtype.kind == "V" and values.dtype.type is not np.void)
+    if no_format and values.dtype.itemsize in (1, 2, 4, 8):
+        return values.view(f"u{values.dtype.itemsize}"), values.dtype
+    return values, None
+
+
+def _unpickled(values: AnyArray, dtype: np.dtype[Any] | None, offsets: Int64s) -> Ragged:
+    return Ragged(values if dtype is None else values.view(dtype), offsets)
 
 
 def same_values(a: AnyArray, b: AnyArray) -> bool:
@@ -317,8 +338,10 @@ def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
     one = _trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
     try:
         return one.astype(dtype).values
-    except (OverflowError, TypeError) as error:
-        raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
+    except OverflowError as error:
+        raise OverflowError(str(error).replace("row 0", f"row {row}", 1)) from None
+    except TypeError as error:
+        raise TypeError(f"row {row}: {error}") from None
 
 
 def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:

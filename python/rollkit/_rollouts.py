@@ -110,11 +110,11 @@ class Rollouts:
                 odd = sorted(part.columns.keys() ^ first.columns.keys())
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
         # A column of no rows may be a list, for want of an entry that tells what it is.
-        filled = [part for part in parts if len(part)] or [first]
+        filled = [part.columns for part in parts if len(part)] or [first.columns]
         columns: dict[str, Column] = {}
         for name in first.columns:
-            found = [part.columns[name] for part in filled]
-            if len({type(column) for column in found}) != 1:
+            found = [part[name] for part in filled]
+            if len(set(map(type, found))) != 1:
                 kinds = sorted({type(column).__name__ for column in found})
                 raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
             if isinstance(found[0], Ragged):
@@ -149,6 +149,33 @@ class Rollouts:
         if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
             raise TypeError(f"column {name!r} has no single entry per rollout to group by")
         return Groups.by(column)
+
+    def validate(self, *, step_wise: bool = False) -> None:
+        """Check that these rollouts can be trained on; offsets are compared, tokens are not read.
+
+        The rules are those of SkyRL's `validate_generator_output` (NovaSky-AI/SkyRL, August 2026).
+
+        Args:
+            step_wise: rows are steps of trajectories; `is_last_step` and `trajectory_ids` must agree.
+
+        Raises:
+            ValueError: with column and row: a needed column (`prompt_token_ids`, `response_ids`,
+                `loss_masks`, `rewards`) is missing; `loss_masks`, token `rewards` or `rollout_logprobs`
+                are not one per response token; routes are for more tokens than there are; the steps of
+                a trajectory are not adjacent, or `is_last_step` is not where trajectories end.
+
+        Warns:
+            UserWarning: every token is masked.
+
+        Example:
+            >>> rows = {"prompt_token_ids": [[1]], "response_ids": [[2, 3]], "loss_masks": [[1]]}
+            >>> Rollouts(rows | {"rewards": [1.0]}).validate()
+            Traceback (most recent call last):
+            ValueError: column 'loss_masks': row 0 has 1 elements, its response has 2 tokens
+        """
+        from rollkit._validate import validate
+
+        validate(self, step_wise=step_wise)
 
     def equals(self, other: object) -> bool:
         """Whether `other` has the same columns with the same rows and dtypes."""
@@ -194,7 +221,7 @@ class Rollouts:
             f"{name} {'list' if isinstance(column, list) else column.dtype}"
             for name, column in self.columns.items()
         )
-        return f"Rollouts({len(self):,} rows: {', '.join(kinds)})"
+        return f"Rollouts({len(self):,} rows: {', '.join(kinds)})".replace(": )", ")")
 
 
 def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,11 +261,14 @@ def as_column(name: str, found: Any) -> Column:
 
 
 def is_rows(column: Any) -> bool:
-    """Whether a column, raw or not, has an element per token (and not an entry per row)."""
+    """Whether a column, raw or not, has an element per token (and not an entry per row).
+
+    An array `[rows, …]` has an entry per row, unless its name says otherwise (`Field`).
+    """
     if isinstance(column, Ragged):
         return True
     if isinstance(column, np.ndarray):
-        return column.ndim > 1 or (column.dtype == object and is_rows(column.tolist()))
+        return column.dtype == object and is_rows(column.tolist())
     first = next((row for row in column if row is not None), None)
     if is_array(first):
         return bool(as_array(first).ndim)

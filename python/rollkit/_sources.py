@@ -28,6 +28,11 @@ class Sources:
 
     @classmethod
     def of(cls, rollouts: Source | Sequence[Source]) -> Sources:
+        if not hasattr(rollouts, "__iter__"):
+            raise TypeError(
+                "rollouts must be Rollouts, a GeneratorOutput-shaped dict or a sequence of them, got "
+                f"{type(rollouts).__name__}"
+            )
         sources = [rollouts] if isinstance(rollouts, Rollouts | Mapping) else list(rollouts)
         if not sources:
             raise ValueError("rollouts is empty; give at least one part")
@@ -125,7 +130,12 @@ def _per_token(name: str, found: Sequence[Any]) -> bool:
     known = FIELDS.get(name)
     if known is not None and known.per in ("prompt", "response", "sequence"):
         return True
-    kinds = {is_rows(column) for column in found if len(column)}
+    rectangle = known is not None and known.per == "token or row"
+    kinds = {
+        is_rows(column) or (rectangle and isinstance(column, np.ndarray) and column.ndim > 1)
+        for column in found
+        if len(column)
+    }
     if len(kinds) > 1:
         raise TypeError(f"column {name!r} has rows of elements in some parts and one entry per row in others")
     return kinds == {True}

@@ -57,7 +57,8 @@ def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
     sources = Sources.of(rollouts)
     if sources.prompts is None:
         raise ValueError("merging needs the columns 'prompt_token_ids' and 'response_ids'")
-    prompts, responses = sources.prompts, sources.responses.astype(sources.prompts.dtype)
+    dtype = np.result_type(sources.prompts.dtype, sources.responses.dtype)
+    prompts, responses = sources.prompts.astype(dtype), sources.responses.astype(dtype)
     joined = _native.joined_steps(
         prompts.buffers, prompts.lengths, responses.buffers, responses.lengths, _first_steps(sources)
     )

@@ -14,7 +14,7 @@ from rollkit.segments import THD
 Int32s = NDArray[np.int32]
 
 
-def attention_mask_reference(
+def mask_reference(
     ids_q: ArrayLike,
     ids_kv: ArrayLike,
     positions_q: ArrayLike | None = None,
@@ -28,7 +28,7 @@ def attention_mask_reference(
     Takes what `rollkit.segments.attention_mask` does, as NumPy arrays `[..., T]`.
 
     Example:
-        >>> attention_mask_reference([1, 1, 2], [1, 1, 2], [0, 1, 0], [0, 1, 0]).astype(int)
+        >>> mask_reference([1, 1, 2], [1, 1, 2], [0, 1, 0], [0, 1, 0]).astype(int)
         array([[1, 0, 0],
                [1, 1, 0],
                [0, 0, 1]])
@@ -106,7 +106,7 @@ def thd_reference(
         >>> thd_reference(ids, ids, positions, positions, max_segments=2).q_offsets
         array([[ 0,  2, -1]], dtype=int32)
     """
-    found = attention_mask_reference(ids_q, ids_kv, positions_q, positions_kv, mask=mask)
+    found = mask_reference(ids_q, ids_kv, positions_q, positions_kv, mask=mask)
     q = np.where(found.any(-1), ids_q, 0)
     kv = np.where(found.any(-2), ids_kv, 0)
     lengths = [_lengths(side, max_segments) for side in (q, kv)]

@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
 
     fn child(&mut self, at: usize, depth: usize) -> Result<usize, Stop> {
         if self.text.get(at) != Some(&b'[') {
-            return Err(unexpected(self.text, at, "'['"));
+            return Err(unexpected(self.text, at, "an array"));
         }
         let (got, end) = self.level(at + 1, depth + 1)?;
         let wanted = *self.inner[depth].get_or_insert(got);

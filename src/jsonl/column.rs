@@ -107,8 +107,19 @@ impl<'a> Column<'a> {
         }
     }
 
+    /// Makes room for as many rows again, `times` over.
+    pub fn reserve(&mut self, times: usize) {
+        if let Data::Ragged { values, .. } = &mut self.data {
+            // A tenth more, for rows that are longer later on.
+            values.reserve(values.len() * times + values.len() * times / 10);
+        }
+    }
+
     /// What the column holds in the end.
-    pub fn finish(self) -> Data<'a> {
+    pub fn finish(mut self) -> Data<'a> {
+        if let Data::Ragged { values, .. } = &mut self.data {
+            values.shrink();
+        }
         match &self.data {
             Data::Json(list) if self.open && !list.is_empty() && !list.contains(&NULL) => {
                 let values = Values::new(self.dtype().unwrap_or(Dtype::I64));
@@ -188,7 +199,7 @@ impl<'a> Column<'a> {
         let mut reader = Reader::new(text, &mut values, self.hint.is_some(), vec![None; depth - 1]);
         let (count, end) = match reader.level(at + 1, 0) {
             Ok(found) => found,
-            Err(Stop { why: Why::Mixed | Why::Shape { .. }, .. }) if self.hint.is_none() => {
+            Err(Stop { why: Why::Mixed(_) | Why::Shape { .. }, .. }) if self.hint.is_none() => {
                 return self.read_json(text, at);
             }
             Err(stop) => {
@@ -272,10 +283,7 @@ impl<'a> Column<'a> {
                 Problem::Range { place, value, dtype: dtype.name() }
             }
             Why::Shape { wanted, got } => Problem::Shape { place, wanted, got },
-            Why::Mixed => {
-                let wanted = if dtype == Dtype::Bool { Kind::Bool } else { Kind::Number };
-                let deeper = matches!(&self.data, Data::Ragged { inner, .. } if path.len() <= inner.len());
-                let wanted = if deeper { Kind::Array } else { wanted };
+            Why::Mixed(wanted) => {
                 Problem::Element { place, wanted, got: Kind::of(text, stop.at).unwrap_or(Kind::Null) }
             }
             Why::Syntax(wanted) => Problem::syntax(text, stop.at, wanted),

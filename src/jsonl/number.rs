@@ -1,153 +1,30 @@
-//! Numbers: decimal text to typed elements, eight digits at a time.
-//!
-//! Every element is the decimal rounded once, to its own type. The quick ways are exact or say that
-//! they cannot tell; `fast_float2` then reads the text again.
+//! Elements of columns, from text to their own type: plainly written arrays in loops that do little else,
+//! anything else one by one.
 
+use super::decimal::{Decimal, Float, digits, read_float, spelled, window};
 use super::scan::{Stop, Why, literal, skip, unexpected};
-
-/// Eight bytes from `at`, the first one lowest; zeros beyond the end.
-#[inline]
-fn window(text: &[u8], at: usize) -> u64 {
-    match text.get(at..).and_then(<[u8]>::first_chunk) {
-        Some(bytes) => u64::from_le_bytes(*bytes),
-        None => last_window(text, at),
-    }
-}
-
-#[cold]
-fn last_window(text: &[u8], at: usize) -> u64 {
-    let rest = text.get(at..).unwrap_or_default();
-    rest.iter().rev().fold(0, |window, &byte| window << 8 | u64::from(byte))
-}
-
-/// How many of the lowest bytes are digits before the first that is not.
-#[inline]
-fn digits(window: u64) -> usize {
-    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-    let values = window ^ 0x3030_3030_3030_3030;
-    // Carries out of a byte that is no digit only disturb bytes after it.
-    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & HIGH_BITS;
-    others.trailing_zeros() as usize / 8
-}
-
-/// The number that the lowest `count` bytes spell; `count` is 1 to 8.
-#[inline]
-fn spelled(window: u64, count: usize) -> u64 {
-    let values = (window ^ 0x3030_3030_3030_3030) << (64 - 8 * count);
-    let pairs = values.wrapping_mul(10).wrapping_add(values >> 8);
-    let low = (pairs & 0x0000_00FF_0000_00FF).wrapping_mul(0x000F_4240_0000_0064);
-    let high = (pairs >> 16 & 0x0000_00FF_0000_00FF).wrapping_mul(0x0000_2710_0000_0001);
-    low.wrapping_add(high) >> 32
-}
-
-/// 10^i for the digits of one window.
-const SCALE: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
-
-/// A number as it is written: `±mantissa · 10^exponent`.
-struct Decimal {
-    negative: bool,
-    mantissa: u64,
-    /// Whether `mantissa` holds every digit.
-    complete: bool,
-    exponent: i64,
-    /// Whether it has neither a point nor an exponent.
-    whole: bool,
-    end: usize,
-}
-
-impl Decimal {
-    /// Reads by JSON's grammar.
-    #[inline]
-    fn read(text: &[u8], at: usize) -> Result<Self, Stop> {
-        let negative = text.get(at) == Some(&b'-');
-        let first = at + usize::from(negative);
-        let mut found = Self { negative, mantissa: 0, complete: true, exponent: 0, whole: true, end: first };
-        found.take_digits(text);
-        if found.end == first {
-            return Err(if negative {
-                Stop::syntax(first, "a digit")
-            } else {
-                unexpected(text, at, "a number")
-            });
-        }
-        if text[first] == b'0' && found.end > first + 1 {
-            return Err(Stop::syntax(first + 1, "no digit after a leading zero"));
-        }
-        if text.get(found.end) == Some(&b'.') {
-            found.whole = false;
-            found.end += 1;
-            let point = found.end;
-            found.take_digits(text);
-            if found.end == point {
-                return Err(Stop::syntax(point, "a digit"));
-            }
-            found.exponent = point as i64 - found.end as i64;
-        }
-        if matches!(text.get(found.end), Some(b'e' | b'E')) {
-            found.take_exponent(text)?;
-        }
-        Ok(found)
-    }
-
-    #[inline]
-    fn take_digits(&mut self, text: &[u8]) {
-        loop {
-            let window = window(text, self.end);
-            let count = digits(window);
-            if count == 0 {
-                return;
-            }
-            // Nineteen digits always fit; whether more do is seen here.
-            let scaled = self.mantissa.checked_mul(SCALE[count]);
-            let sum = scaled.and_then(|scaled| scaled.checked_add(spelled(window, count)));
-            self.complete &= sum.is_some();
-            self.mantissa = sum.unwrap_or(0);
-            self.end += count;
-            if count < 8 {
-                return;
-            }
-        }
-    }
-
-    #[cold]
-    fn take_exponent(&mut self, text: &[u8]) -> Result<(), Stop> {
-        self.whole = false;
-        let sign = text.get(self.end + 1).filter(|byte| matches!(byte, b'+' | b'-'));
-        let first = self.end + 1 + usize::from(sign.is_some());
-        let digits = text[first.min(text.len())..].iter().take_while(|byte| byte.is_ascii_digit());
-        self.end = first;
-        let mut exponent = 0i64;
-        for digit in digits {
-            // Any exponent this large is as good as another.
-            exponent = (exponent * 10 + i64::from(digit - b'0')).min(1 << 40);
-            self.end += 1;
-        }
-        if self.end == first {
-            return Err(Stop::syntax(first, "a digit"));
-        }
-        self.exponent += if sign == Some(&b'-') { -exponent } else { exponent };
-        Ok(())
-    }
-
-    fn integer(&self) -> Option<i128> {
-        let value = i128::from(self.mantissa);
-        self.complete.then_some(if self.negative { -value } else { value })
-    }
-}
 
 /// An element of a column of numbers.
 pub trait Element: Copy + Default {
     /// Reads one at `at`: the element and where it ends. With `words`, `true` and `false` are 1 and 0.
     fn read(text: &[u8], at: usize, words: bool) -> Result<(Self, usize), Stop>;
 
-    /// Reads elements quickly, as far as they are plainly written and more of them follow; returns where
-    /// the next one begins.
-    fn read_plain(text: &[u8], at: usize, out: &mut Vec<Self>) -> usize;
+    /// Reads elements quickly, as far as they are plainly written with `GAP` spaces after each comma.
+    fn read_plain<const GAP: usize>(text: &[u8], at: usize, out: &mut Vec<Self>) -> Plain;
 
     /// Reads from the first element of an array to behind its `]`.
     fn read_array(text: &[u8], mut at: usize, words: bool, out: &mut Vec<Self>) -> Result<usize, Stop> {
+        let has_gaps = has_gaps(text, at);
         loop {
-            at = skip(text, Self::read_plain(text, at, out));
+            let plain = if has_gaps {
+                Self::read_plain::<1>(text, at, out)
+            } else {
+                Self::read_plain::<0>(text, at, out)
+            };
+            match plain {
+                Plain::Closed(end) => return Ok(end),
+                Plain::Open(element) => at = skip(text, element),
+            }
             let (value, end) = Self::read(text, at, words)?;
             out.push(value);
             at = skip(text, end);
@@ -160,32 +37,45 @@ pub trait Element: Copy + Default {
     }
 }
 
-/// Behind the one space that writers put after a comma.
-#[inline]
-fn behind_space(text: &[u8], at: usize) -> usize {
-    if text.get(at) == Some(&b' ') { at + 1 } else { at }
+/// Where reading quickly has ended.
+pub enum Plain {
+    /// Behind the array's `]`.
+    Closed(usize),
+    /// Before an element, or spaces and an element.
+    Open(usize),
 }
+
+/// Whether a space follows the first comma, if it is near.
+#[inline]
+fn has_gaps(text: &[u8], at: usize) -> bool {
+    let comma = text.iter().skip(at).take(32).position(|&byte| byte == b',');
+    comma.is_some_and(|comma| text.get(at + comma + 1) == Some(&b' '))
+}
+
+/// After so many elements of one digit, more are expected.
+const SHORT_RUN: usize = 4;
 
 /// Reads eight elements at a time while each is one digit: masks and expert ids.
 #[inline]
-fn read_single_digits<T: Copy, const STEP: usize>(
+fn read_single_digits<T: Copy, const GAP: usize>(
     text: &[u8],
     mut at: usize,
     out: &mut Vec<T>,
     element: impl Fn(u8) -> T,
 ) -> usize {
-    while let Some(group) = text.get(at..at + 8 * STEP) {
+    let step = 2 + GAP;
+    while let Some(group) = text.get(at..at + 8 * step) {
         let mut fits = true;
-        for item in group.chunks_exact(STEP) {
+        for item in group.chunks_exact(step) {
             fits &= item[0].is_ascii_digit();
             fits &= item[1] == b',';
-            fits &= STEP == 2 || item[STEP - 1] == b' ';
+            fits &= GAP == 0 || item[1 + GAP] == b' ';
         }
         if !fits {
             break;
         }
-        out.extend_from_slice(&std::array::from_fn::<T, 8, _>(|i| element(group[i * STEP] - b'0')));
-        at += 8 * STEP;
+        out.extend_from_slice(&std::array::from_fn::<T, 8, _>(|i| element(group[i * step] - b'0')));
+        at += 8 * step;
     }
     at
 }
@@ -207,27 +97,31 @@ macro_rules! integers {
                 Ok((value, decimal.end))
             }
 
-            fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> usize {
+            fn read_plain<const GAP: usize>(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> Plain {
+                let mut short = 0;
                 loop {
-                    at = behind_space(text, at);
                     let window = window(text, at);
                     let count = digits(window);
                     let zero_first = window & 0xFF == u64::from(b'0');
                     if count == 0 || count == 8 || (zero_first && count > 1) {
-                        return at;
+                        return Plain::Open(at);
                     }
-                    let comma = (window >> (8 * count)) & 0xFF == u64::from(b',');
-                    let Some(value) = Self::try_from(spelled(window, count)).ok().filter(|_| comma) else {
-                        return at;
-                    };
-                    out.push(value);
-                    at += count + 1;
-                    if count == 1 {
-                        at = if text.get(at) == Some(&b' ') {
-                            read_single_digits::<Self, 3>(text, at + 1, out, |digit| digit as Self)
-                        } else {
-                            read_single_digits::<Self, 2>(text, at, out, |digit| digit as Self)
-                        };
+                    match ((window >> (8 * count)) as u8, Self::try_from(spelled(window, count))) {
+                        (b',', Ok(value)) => out.push(value),
+                        (b']', Ok(value)) => {
+                            out.push(value);
+                            return Plain::Closed(at + count + 1);
+                        }
+                        _ => return Plain::Open(at),
+                    }
+                    if GAP == 1 && text.get(at + count + 1) != Some(&b' ') {
+                        return Plain::Open(at + count + 1);
+                    }
+                    at += count + 1 + GAP;
+                    short = if count == 1 { short + 1 } else { 0 };
+                    if short == SHORT_RUN {
+                        short = 0;
+                        at = read_single_digits::<Self, GAP>(text, at, out, |digit| digit as Self);
                     }
                 }
             }
@@ -252,91 +146,9 @@ impl Element for bool {
         }
     }
 
-    fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> usize {
-        loop {
-            at = behind_space(text, at);
-            match literal(text, at) {
-                Some((value, end)) if text.get(end) == Some(&b',') => {
-                    out.push(value);
-                    at = end + 1;
-                }
-                _ => return at,
-            }
-        }
+    fn read_plain<const GAP: usize>(_: &[u8], at: usize, _: &mut Vec<Self>) -> Plain {
+        Plain::Open(at)
     }
-}
-
-/// A float type: how decimals become it.
-trait Float: Copy + fast_float2::FastFloat {
-    const ZERO: Self;
-    /// The decimal rounded to nearest; `None` where this way cannot tell.
-    fn nearest(decimal: &Decimal) -> Option<Self>;
-    fn finite(self) -> bool;
-}
-
-/// Powers of ten, each the nearest f64; up to 10^22 they are exact.
-const TENS: [f64; 46] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
-    1e19, 1e20, 1e21, 1e22, 1e23, 1e24, 1e25, 1e26, 1e27, 1e28, 1e29, 1e30, 1e31, 1e32, 1e33, 1e34, 1e35,
-    1e36, 1e37, 1e38, 1e39, 1e40, 1e41, 1e42, 1e43, 1e44, 1e45,
-];
-
-/// `mantissa · 10^exponent` as f64, rounded up to three times, and whether only once.
-#[inline]
-fn scaled(decimal: &Decimal) -> Option<(f64, bool)> {
-    let power = usize::try_from(decimal.exponent.unsigned_abs()).ok()?;
-    let ten = TENS.get(power)?;
-    let mantissa = decimal.mantissa as f64;
-    let value = if decimal.exponent < 0 { mantissa / ten } else { mantissa * ten };
-    let once = power == 0 || (decimal.mantissa <= 1 << 53 && power <= 22);
-    Some((if decimal.negative { -value } else { value }, once)).filter(|_| decimal.complete)
-}
-
-impl Float for f64 {
-    const ZERO: Self = 0.0;
-
-    #[inline]
-    fn nearest(decimal: &Decimal) -> Option<Self> {
-        scaled(decimal).and_then(|(value, once)| once.then_some(value))
-    }
-
-    fn finite(self) -> bool {
-        self.is_finite()
-    }
-}
-
-impl Float for f32 {
-    const ZERO: Self = 0.0;
-
-    #[inline]
-    fn nearest(decimal: &Decimal) -> Option<Self> {
-        const DROPPED: u64 = (1 << 29) - 1;
-        let (value, _) = scaled(decimal)?;
-        // Three roundings move the f64 by at most three of its units, so it rounds to the same f32 as
-        // the decimal does unless the midpoint of two f32 is that near.
-        let from_tie = (value.to_bits() & DROPPED).abs_diff(1 << 28);
-        let normal = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&value.abs());
-        ((normal && from_tie > 4) || decimal.mantissa == 0).then_some(value as f32)
-    }
-
-    fn finite(self) -> bool {
-        self.is_finite()
-    }
-}
-
-#[inline]
-fn read_float<F: Float>(text: &[u8], at: usize) -> Result<(F, usize), Stop> {
-    let decimal = Decimal::read(text, at)?;
-    match F::nearest(&decimal) {
-        Some(value) => Ok((value, decimal.end)),
-        None => read_again(text, at, decimal.end),
-    }
-}
-
-#[cold]
-fn read_again<F: Float>(text: &[u8], at: usize, end: usize) -> Result<(F, usize), Stop> {
-    let value = fast_float2::parse::<F, _>(&text[at..end]).ok().filter(|value| value.finite());
-    value.map(|value| (value, end)).ok_or(Stop { at, why: Why::Range { end } })
 }
 
 macro_rules! floats {
@@ -346,21 +158,27 @@ macro_rules! floats {
                 read_float(text, at)
             }
 
-            fn read_plain(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> usize {
+            fn read_plain<const GAP: usize>(text: &[u8], mut at: usize, out: &mut Vec<Self>) -> Plain {
                 loop {
-                    at = behind_space(text, at);
-                    if text.get(at..at + 4) == Some(b"0.0,") {
-                        out.push(Self::ZERO);
-                        at += 4;
-                        continue;
-                    }
-                    match read_float(text, at) {
-                        Ok((value, end)) if text.get(end) == Some(&b',') => {
+                    let (value, end) = match text.get(at..at + 4) {
+                        Some(b"0.0,") => (Self::ZERO, at + 3),
+                        _ => match read_float(text, at) {
+                            Ok(found) => found,
+                            Err(_) => return Plain::Open(at),
+                        },
+                    };
+                    match text.get(end) {
+                        Some(b',') => out.push(value),
+                        Some(b']') => {
                             out.push(value);
-                            at = end + 1;
+                            return Plain::Closed(end + 1);
                         }
-                        _ => return at,
+                        _ => return Plain::Open(at),
                     }
+                    if GAP == 1 && text.get(end + 1) != Some(&b' ') {
+                        return Plain::Open(end + 1);
+                    }
+                    at = end + 1 + GAP;
                 }
             }
         }

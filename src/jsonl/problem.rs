@@ -66,7 +66,7 @@ pub enum Problem {
         /// The key, with indices.
         place: Box<str>,
         /// The column's kind of element.
-        wanted: Kind,
+        wanted: &'static str,
         /// The kind here.
         got: Kind,
     },

@@ -23,8 +23,8 @@ pub enum Why {
     Fraction { end: usize },
     /// A number that the dtype does not hold; it ends here.
     Range { end: usize },
-    /// A value of another kind than its array's other elements.
-    Mixed,
+    /// A value of another kind than the one that was wanted.
+    Mixed(&'static str),
     /// A nested array of `got` elements where the others have `wanted`.
     Shape { wanted: usize, got: usize },
 }
@@ -39,7 +39,7 @@ impl Stop {
 #[cold]
 pub fn unexpected(text: &[u8], at: usize, wanted: &'static str) -> Stop {
     let value = matches!(text.get(at), Some(b'"' | b'{' | b'[' | b't' | b'f' | b'n' | b'-' | b'0'..=b'9'));
-    if value { Stop { at, why: Why::Mixed } } else { Stop::syntax(at, wanted) }
+    if value { Stop { at, why: Why::Mixed(wanted) } } else { Stop::syntax(at, wanted) }
 }
 
 #[inline]

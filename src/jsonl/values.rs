@@ -44,6 +44,18 @@ macro_rules! dtypes {
                 }
             }
 
+            pub(super) fn reserve(&mut self, more: usize) {
+                match self {
+                    $(Self::$dtype(vector) => vector.reserve_exact(more)),*
+                }
+            }
+
+            pub(super) fn shrink(&mut self) {
+                match self {
+                    $(Self::$dtype(vector) => vector.shrink_to_fit()),*
+                }
+            }
+
             pub(super) fn push_zero(&mut self) {
                 match self {
                     $(Self::$dtype(vector) => vector.push(<$type>::default())),*

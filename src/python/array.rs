@@ -5,11 +5,12 @@
 //! thread writes to, or resizes, an input while a kernel runs.
 #![allow(unsafe_code)]
 
+pub mod rows;
+
 use std::mem::MaybeUninit;
 use std::slice;
 
-use numpy::npyffi::PyArray_Descr;
-use numpy::npyffi::flags::NPY_ARRAY_WRITEABLE;
+use numpy::npyffi::flags::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -63,59 +64,60 @@ pub fn out_bytes<'a, 'b, 'py: 'b>(
 
 /// The elements of a one-dimensional, contiguous, aligned int64 array.
 pub fn int64s<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [i64]> {
-    let found = bytes(name, array)?;
-    if dtype(&array.dtype()) != Some(Dtype::I64) || array.ndim() != 1 || !array.is_aligned() {
-        return Err(PyTypeError::new_err(format!(
+    let found = integers(name, array, Dtype::I64)?.filter(|_| array.ndim() == 1);
+    found.ok_or_else(|| {
+        PyTypeError::new_err(format!(
             "{name} must be an aligned 1-D int64 array, got {}-D {}",
             array.ndim(),
             array.dtype()
-        )));
-    }
-    // SAFETY: the bytes are checked above to be aligned, native int64 values.
-    Ok(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i64>()) })
+        ))
+    })
 }
 
 /// The elements of a C-contiguous, aligned integer array as bits, and whether they are signed.
-#[allow(clippy::cast_ptr_alignment)] // checked
 pub fn bits<'a>(name: &str, array: &'a Array<'_>) -> PyResult<(Bits<'a>, bool)> {
-    let found = bytes(name, array)?;
-    let dtype = dtype(&array.dtype()).filter(|_| array.is_aligned());
-    macro_rules! elements {
-        ($($signed:ident $unsigned:ident $name:ident $type:ty),+) => {
-            match dtype {
-                $(Some(kind @ (Dtype::$signed | Dtype::$unsigned)) => {
-                    // SAFETY: the bytes are aligned, native integers of this size.
-                    let found = unsafe {
-                        slice::from_raw_parts(found.as_ptr().cast::<$type>(), found.len() / size_of::<$type>())
-                    };
-                    Ok((Bits::$name(found), matches!(kind, Dtype::$signed)))
-                })+
-                _ => Err(PyTypeError::new_err(format!(
-                    "{name} must be an aligned array of native integers, got {}", array.dtype()
-                ))),
-            }
-        };
-    }
-    elements!(I8 U8 U8 u8, I16 U16 U16 u16, I32 U32 U32 u32, I64 U64 U64 u64)
+    let Some(dtype) = dtype(&array.dtype()) else { return Err(no_integers(name, array)) };
+    let found = match dtype {
+        Dtype::I8 | Dtype::U8 => integers(name, array, dtype)?.map(Bits::U8),
+        Dtype::I16 | Dtype::U16 => integers(name, array, dtype)?.map(Bits::U16),
+        Dtype::I32 | Dtype::U32 => integers(name, array, dtype)?.map(Bits::U32),
+        Dtype::I64 | Dtype::U64 => integers(name, array, dtype)?.map(Bits::U64),
+        _ => None,
+    };
+    let signed = matches!(dtype, Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64);
+    Ok((found.ok_or_else(|| no_integers(name, array))?, signed))
 }
 
 /// The elements of a C-contiguous, aligned int32 or int64 array.
 pub fn positions<'a>(name: &str, array: &'a Array<'_>) -> PyResult<Positions<'a>> {
+    let narrow = integers(name, array, Dtype::I32)?.map(Positions::I32);
+    let wide = integers(name, array, Dtype::I64)?.map(Positions::I64);
+    narrow.or(wide).ok_or_else(|| no_integers(name, array))
+}
+
+fn no_integers(name: &str, array: &Array<'_>) -> PyErr {
+    let got = array.dtype();
+    PyTypeError::new_err(format!("{name} must be an aligned array of native integers, got {got}"))
+}
+
+/// What every bit pattern is a value of.
+trait Integer: Copy {}
+impl Integer for u8 {}
+impl Integer for u16 {}
+impl Integer for u32 {}
+impl Integer for u64 {}
+impl Integer for i32 {}
+impl Integer for i64 {}
+
+/// The elements, `None` unless they are aligned integers of `dtype` and as large as `T`.
+fn integers<'a, T: Integer>(name: &str, array: &'a Array<'_>, wanted: Dtype) -> PyResult<Option<&'a [T]>> {
     let found = bytes(name, array)?;
-    match dtype(&array.dtype()).filter(|_| array.is_aligned()) {
-        // SAFETY: the bytes are aligned, native int32 values.
-        Some(Dtype::I32) => Ok(Positions::I32(unsafe {
-            slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i32>())
-        })),
-        // SAFETY: the bytes are aligned, native int64 values.
-        Some(Dtype::I64) => Ok(Positions::I64(unsafe {
-            slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i64>())
-        })),
-        _ => Err(PyTypeError::new_err(format!(
-            "{name} must be an aligned int32 or int64 array, got {}",
-            array.dtype()
-        ))),
+    let descr = array.dtype();
+    if dtype(&descr) != Some(wanted) || descr.itemsize() != size_of::<T>() || !array.is_aligned() {
+        return Ok(None);
     }
+    // SAFETY: the bytes are aligned, native values of this size, and any bits are a `T`.
+    Ok(Some(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<T>()) }))
 }
 
 /// A fresh array to fill, from `numpy.empty`: NumPy asks the system for huge pages, which makes the
@@ -160,57 +162,38 @@ pub fn dtype(descr: &Bound<'_, PyArrayDescr>) -> Option<Dtype> {
 }
 
 /// What must agree between the rows of a column: dtype and inner shape.
-pub struct RowType {
-    descr: *mut PyArray_Descr,
-    inner: Vec<usize>,
+pub struct RowType<'py> {
+    /// The dtype, held on to so that its address stays its own.
+    pub dtype: Bound<'py, PyArrayDescr>,
+    /// The shape of an element.
+    pub inner: Vec<usize>,
+    /// The bytes of an element.
+    pub item: usize,
 }
 
-impl RowType {
-    /// That of `first`; `None` if it holds Python objects.
-    pub fn of(first: &Array<'_>) -> Option<Self> {
-        // SAFETY: the pointer is to a live array object.
-        let descr = unsafe { (*first.as_array_ptr()).fields.descr };
-        let inner = first.shape().get(1..).unwrap_or_default().to_vec();
-        (!first.dtype().has_object()).then_some(Self { descr, inner })
+impl<'py> RowType<'py> {
+    /// That of `first`; `None` if it holds Python objects, or is no row.
+    pub fn of(first: &Array<'py>) -> Option<Self> {
+        let dtype = first.dtype();
+        let inner = first.shape().get(1..)?.to_vec();
+        let item = inner.iter().product::<usize>() * dtype.itemsize();
+        (!dtype.has_object()).then_some(Self { dtype, inner, item })
     }
 
-    /// Whether `array` is C-contiguous and has the same dtype object and inner shape. A dtype that is
-    /// equal but another object is told apart; the caller then takes its slower way.
-    pub fn fits(&self, array: &Array<'_>) -> bool {
+    /// The length and bytes of `array`, if it is C-contiguous and has the same dtype object and inner
+    /// shape. A dtype that is equal but another object is told apart; the caller then has a slower way.
+    #[inline]
+    pub fn row<'a>(&self, array: &'a Array<'_>) -> Option<(usize, &'a [u8])> {
         // SAFETY: the pointer is to a live array object.
-        let descr = unsafe { (*array.as_array_ptr()).fields.descr };
-        descr == self.descr
-            && array.is_c_contiguous()
-            // Not `==` on the slices: that is a call of memcmp, and inner shapes have 0 to 2 numbers.
-            && array.shape().split_first().is_some_and(|(_, inner)| inner.iter().eq(&self.inner))
+        let fields = unsafe { &(*array.as_array_ptr()).fields };
+        let (&length, inner) = array.shape().split_first()?;
+        // Not `==` on the slices: that is a call of memcmp, and inner shapes have 0 to 2 numbers.
+        let fits = fields.descr == self.dtype.as_dtype_ptr()
+            && fields.flags & NPY_ARRAY_C_CONTIGUOUS != 0
+            && inner.iter().eq(&self.inner);
+        // SAFETY: as in `bytes`: contiguity is checked here, and in `of` that the dtype has no objects.
+        fits.then(|| (length, unsafe { slice::from_raw_parts(fields.data.cast(), length * self.item) }))
     }
-}
-
-/// The bytes of `array`, for which `row_type.fits(array)` holds.
-pub fn fitting_bytes<'a>(row_type: &RowType, array: &'a Array<'_>, item: usize) -> Option<&'a [u8]> {
-    let size = row_type.fits(array).then(|| array.shape()[0] * item)?;
-    // SAFETY: as in `bytes`: `fits` checks contiguity, and `RowType::of` that the dtype has no objects.
-    Some(unsafe { slice::from_raw_parts((*array.as_array_ptr()).fields.data.cast(), size) })
-}
-
-/// Walks objects that are mostly arrays with their memory asked for ahead: first the header, then, once
-/// that is there, what it points to. A hundred thousand small arrays lie all over the heap; without this
-/// each costs a cache miss or two.
-pub fn prefetched<'a, 'py>(objects: &'a [Bound<'py, PyAny>]) -> impl Iterator<Item = &'a Bound<'py, PyAny>> {
-    const HEADER: usize = 24;
-    const BODY: usize = 12;
-    objects.iter().enumerate().map(|(i, object)| {
-        if let Some(ahead) = objects.get(i + HEADER) {
-            prefetch(ahead.as_ptr().cast(), 2);
-        }
-        if let Some(Ok(ahead)) = objects.get(i + BODY).map(|ahead| ahead.cast_exact::<PyUntypedArray>()) {
-            // SAFETY: the pointer is to a live array object.
-            let fields = unsafe { &(*ahead.as_array_ptr()).fields };
-            prefetch(fields.dimensions.cast(), 1);
-            prefetch(fields.data.cast(), 3);
-        }
-        object
-    })
 }
 
 /// Asks for `lines` cache lines from `address` on.

@@ -9,9 +9,12 @@ mod jsonl;
 mod layout;
 mod list;
 mod place;
+mod routing;
+mod rows;
 mod segments;
 mod steps;
 mod thd;
+mod turns;
 
 use pyo3::prelude::*;
 
@@ -33,13 +36,19 @@ mod _native {
     #[pymodule_export]
     use super::list::from_lists;
     #[pymodule_export]
-    use super::place::{array_lengths, can_cast, concat_arrays, place};
+    use super::place::{can_cast, place};
+    #[pymodule_export]
+    use super::routing::{decode_base64, value_range};
+    #[pymodule_export]
+    use super::rows::{array_lengths, concat_arrays};
     #[pymodule_export]
     use super::segments::{fill_runs, runs, seqlens_and_offsets};
     #[pymodule_export]
     use super::steps::joined_steps;
     #[pymodule_export]
     use super::thd::thd;
+    #[pymodule_export]
+    use super::turns::turns;
 
     use pyo3::prelude::*;
 

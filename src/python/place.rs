@@ -7,11 +7,10 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::array::{self, Array, DETACH_BYTES, RowType};
+use super::array::{self, Array, DETACH_BYTES};
 use super::layout::slots;
 use crate::cast::Cast;
 use crate::layout::Slots;
-use crate::offsets;
 use crate::place::{self as kernel, Mover, Part};
 
 /// The one row of an array that is a row itself.
@@ -106,62 +105,8 @@ fn cast_between(from: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) ->
     Cast::new(array::dtype(from)?, array::dtype(to)?)
 }
 
-/// Lengths of rows that are C-contiguous arrays of one dtype and inner shape; `None` if they are not.
-#[pyfunction]
-#[pyo3(signature = (rows, /))]
-pub fn array_lengths<'py>(py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult<Option<Array<'py>>> {
-    let rows = snapshot(rows)?;
-    let Some((_, lengths)) = array_rows(&rows)? else { return Ok(None) };
-    let out = array::fresh::<i64>(py, lengths.len())?;
-    array::out_slice::<i64>("lengths", &out, [])?.write_copy_of_slice(&lengths);
-    Ok(Some(out))
-}
-
-/// Joins such rows, in one walk over the objects: `(values, offsets)`, or `None` if they are not.
-#[pyfunction]
-#[pyo3(signature = (rows, /))]
-pub fn concat_arrays<'py>(
-    py: Python<'py>,
-    rows: &Bound<'py, PyAny>,
-) -> PyResult<Option<(Array<'py>, Array<'py>)>> {
-    let rows = snapshot(rows)?;
-    let Some((slices, lengths)) = array_rows(&rows)? else { return Ok(None) };
-    let first = rows.get_item(0)?.cast_into::<PyUntypedArray>()?;
-    let item = first.shape()[1..].iter().product::<usize>() * first.dtype().itemsize();
-    let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
-    offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets, [])?)?;
-    let starts = &array::int64s("offsets", &offsets)?[..lengths.len()];
-    let size = offsets::total(&lengths)? as usize;
-    let shape = PyTuple::new(py, [&[size], &first.shape()[1..]].concat())?;
-    let values = array::empty(py, shape, first.dtype())?;
-    let slots = Slots { starts, lengths: &lengths, order: None, size };
-    let written = array::out_bytes("values", &values, [])?;
-    fill_out(py, &slices, &slots, &vec![0; item], Mover::Copy, written)?;
-    Ok(Some((values, offsets)))
-}
-
-/// The bytes and the length of each row.
-type ArrayRows<'a> = (Vec<&'a [u8]>, Vec<i64>);
-
-/// The bytes and the length of each row; `None` unless rows are alike (and there are some).
-fn array_rows<'a>(rows: &'a Bound<'_, PyTuple>) -> PyResult<Option<ArrayRows<'a>>> {
-    let objects = rows.as_slice();
-    let Some(Ok(first)) = objects.first().map(|row| row.cast::<PyUntypedArray>()) else { return Ok(None) };
-    let Some(row_type) = RowType::of(first) else { return Ok(None) };
-    let item = first.dtype().itemsize() * first.shape().iter().skip(1).product::<usize>();
-    let mut slices = Vec::with_capacity(objects.len());
-    let mut lengths = Vec::with_capacity(objects.len());
-    for object in array::prefetched(objects) {
-        let Ok(row) = object.cast::<PyUntypedArray>() else { return Ok(None) };
-        let Some(bytes) = array::fitting_bytes(&row_type, row, item) else { return Ok(None) };
-        slices.push(bytes);
-        lengths.push(row.shape()[0] as i64);
-    }
-    Ok(Some((slices, lengths)))
-}
-
 /// The rows as a tuple, which no other thread can change while their memory is in use.
-fn snapshot<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+pub fn snapshot<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     match rows.cast::<PyList>() {
         Ok(list) => Ok(list.to_tuple()),
         Err(_) => Ok(rows.cast::<PyTuple>()?.clone()),

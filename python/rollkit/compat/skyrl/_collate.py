@@ -1,0 +1,199 @@
+"""Lists of rows to the padded tensors of a training batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rollkit._check import AnyArray, Int64s, is_array
+from rollkit._extras import extra
+from rollkit._layout import Layout
+from rollkit._metrics import mask_column
+from rollkit._place import Parts, place_parts
+from rollkit._ragged import Ragged
+from rollkit.compat.skyrl._routes import compact_routed_expert_indices
+
+_logger = logging.getLogger(__name__)
+
+_INT64 = np.dtype(np.int64)
+_FLOAT32 = np.dtype(np.float32)
+
+
+def convert_prompts_responses_to_batch_tensors(
+    pad_token_id: Any,
+    prompts: Sequence[Any],
+    responses: Sequence[Any],
+    rewards: Sequence[Any],
+    loss_masks: Sequence[Any],
+    logprobs: Sequence[Any] | None = None,
+    rollout_expert_indices: list[AnyArray] | None = None,
+    max_seq_len: int | None = None,
+) -> tuple[Any, ...]:
+    """Lay sequences left-padded in one rectangle, and what is per response token right-aligned in another.
+
+    Args:
+        pad_token_id: what pads the sequences; a tokenizer, from which it is taken, will do.
+        prompts: token ids per row.
+        responses: token ids per row.
+        rewards: per response token; lists, arrays, or tensors on any device.
+        loss_masks: per response token.
+        logprobs: per response token, or None.
+        rollout_expert_indices: `[tokens, layers, topk]` integer arrays for a prefix of each sequence.
+        max_seq_len: a longer sequence is logged; nothing is cut off.
+
+    Returns:
+        `sequences`, `attention_mask` int64 `[batch, longest prompt and response]`; `response_mask` int64,
+        `rewards`, `loss_masks`, `logprobs` float32 `[batch, longest response]`, the last None if not
+        given; routes `[batch, width, layers, topk]` in the narrowest of uint8, int16, int32, with
+        experts 0, 1, … where none were captured, or None.
+
+    Raises:
+        AssertionError: row counts differ, or there are no rows.
+        ValueError: rewards are not per token, a row is longer than the longest response, or routes are
+            missing, differ in `[layers, topk]`, or are for more tokens than there are.
+        TypeError: routes are no list of NumPy arrays.
+
+    Example:
+        >>> sequences, *_ = convert_prompts_responses_to_batch_tensors(
+        ...     9, [[1, 2], [3]], [[4], [5]], [[1.0], [0.0]], [[1], [1]]
+        ... )
+        >>> sequences.tolist()
+        [[1, 2, 4], [9, 3, 5]]
+    """
+    torch = extra("torch", "torch")
+    _verify(prompts, responses, rewards, loss_masks)
+    prompt_rows, response_rows = Parts.of(prompts, _INT64), Parts.of(responses, _INT64)
+    whole = Layout.pad(prompt_rows.lengths + response_rows.lengths, side="left")
+    tail = Layout.pad(response_rows.lengths, side="left")
+    if max_seq_len is not None and whole.width > max_seq_len:
+        _logger.warning(
+            "the longest sequence (%d) exceeds max_seq_len (%d); nothing is cut off", whole.width, max_seq_len
+        )
+    pad = getattr(pad_token_id, "pad_token_id", pad_token_id)
+    has_logprobs = logprobs is not None and len(logprobs) > 0
+    arrays = (
+        _sequences(prompt_rows, response_rows, whole, pad),
+        _ones(whole),
+        _ones(tail),
+        _right_aligned(_reward_rows(rewards), tail.width),
+        _right_aligned(Parts.of(mask_column(loss_masks)), tail.width),
+        _right_aligned(Parts.of(logprobs, _FLOAT32), tail.width)
+        if has_logprobs and logprobs is not None
+        else None,
+        None if rollout_expert_indices is None else _routes(rollout_expert_indices, whole),
+    )
+    return tuple(None if array is None else torch.from_numpy(array) for array in arrays)
+
+
+def compute_prompt_boundaries(uids: Sequence[str]) -> list[tuple[int, int]]:
+    """The rows of each prompt, as (begin, end): runs of equal ids.
+
+    Raises:
+        AssertionError: an id comes back after another.
+
+    Example:
+        >>> compute_prompt_boundaries(["a", "a", "b"])
+        [(0, 2), (2, 3)]
+    """
+    boundaries: list[tuple[int, int]] = []
+    seen: set[str] = set()
+    begin = 0
+    for i in range(1, len(uids)):
+        if uids[i] != uids[i - 1]:
+            seen.add(uids[i - 1])
+            assert uids[i] not in seen, (
+                f"uid {uids[i]!r} appears in non-contiguous positions, again at index {i}"
+            )
+            boundaries.append((begin, i))
+            begin = i
+    return [*boundaries, (begin, len(uids))] if len(uids) else []
+
+
+def _verify(prompts: Sequence[Any], responses: Sequence[Any], rewards: Any, masks: Sequence[Any]) -> None:
+    count = len(prompts)
+    same = count == len(responses) and count > 0
+    assert same, (
+        f"prompts and responses must have the same length, which is not 0, got {count} and {len(responses)}"
+    )
+    assert len(rewards) == count, (
+        f"rewards must have the same length as prompts, got {len(rewards)} and {count}"
+    )
+    assert len(masks) == count, (
+        f"loss_masks must have the same length as prompts, got {len(masks)} and {count}"
+    )
+
+
+def _sequences(prompts: Parts, responses: Parts, whole: Layout, pad: int) -> AnyArray:
+    where = Layout.union([whole.spans(0, prompts.lengths), whole.spans(prompts.lengths, responses.lengths)])
+    tokens = Parts.join([prompts, responses.astype(prompts.dtype)])
+    return place_parts(tokens, where, pad, dtype=_INT64)
+
+
+def _ones(layout: Layout) -> AnyArray:
+    """1 on tokens: every row is the beginning of one row of ones."""
+    ones = np.ones(layout.max_seqlen, _INT64)
+    return place_parts(Parts([(ones, np.zeros(len(layout), _INT64))], layout.lengths, _INT64, ()), layout, 0)
+
+
+def _right_aligned(rows: Parts, width: int) -> AnyArray:
+    return place_parts(rows, Layout.pad(rows.lengths, side="left", width=width), 0.0, dtype=_FLOAT32)
+
+
+def _reward_rows(rewards: Any) -> Parts:
+    if not isinstance(rewards, Ragged) and not isinstance(rewards, np.ndarray):
+        rewards = [
+            row.detach().cpu().float() if is_array(row) and hasattr(row, "detach") else row for row in rewards
+        ]
+        for row in rewards:
+            dims = getattr(row, "ndim", 1 if isinstance(row, list | tuple) else 0)
+            if dims != 1:
+                raise ValueError(f"Expected a 1D per-token reward sequence, got {dims} dimensions")
+    rows = Parts.of(rewards, _FLOAT32)
+    if rows.inner:
+        raise ValueError(f"Expected a 1D per-token reward sequence, got elements of shape {rows.inner}")
+    return rows
+
+
+def _routes(routes: Any, whole: Layout) -> AnyArray:
+    if not isinstance(routes, list):
+        raise TypeError(f"rollout_expert_indices must be a list of NumPy arrays, got {type(routes).__name__}")
+    if len(routes) != len(whole):
+        raise ValueError(
+            f"rollout_expert_indices must contain routes for every trajectory, got {len(routes)} "
+            f"for {len(whole)}"
+        )
+    rows = [_compact(i, row) for i, row in enumerate(routes)]
+    if rows[0].shape[0] == 0:
+        raise ValueError(
+            "rollout_expert_indices must contain routes for every trajectory, the first has none"
+        )
+    inner = rows[0].shape[1:]
+    if inner[1] < 1:
+        raise ValueError("rollout_expert_indices must contain at least one expert per layer")
+    lengths = _route_lengths(rows, inner, whole.row_lengths)
+    widest = max((row.dtype for row in rows), key=lambda dtype: dtype.itemsize)
+    parts = Parts.of([row.astype(widest, copy=False) for row in rows])
+    return place_parts(parts, whole.spans(0, lengths), np.arange(inner[1]))
+
+
+def _compact(index: int, row: Any) -> AnyArray:
+    if not isinstance(row, np.ndarray):
+        raise TypeError(
+            f"rollout_expert_indices entries must be NumPy arrays, got {type(row).__name__} at sample {index}"
+        )
+    return compact_routed_expert_indices(row)
+
+
+def _route_lengths(rows: Sequence[AnyArray], inner: tuple[int, ...], tokens: Int64s) -> Int64s:
+    for i, row in enumerate(rows):
+        if row.shape[1:] != inner:
+            raise ValueError(
+                "rollout_expert_indices entries must share [layers, topk], "
+                f"got shape {row.shape} at sample {i}"
+            )
+        if not 0 < len(row) <= tokens[i]:
+            raise ValueError(f"Trajectory {i} has {len(row)} route rows for {tokens[i]} tokens")
+    return np.array([len(row) for row in rows], np.int64)

@@ -1,0 +1,76 @@
+//! Rows that are arrays: their lengths, and their concatenation.
+
+use numpy::PyUntypedArray;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::array::{self, Array, RowType};
+use super::place::snapshot;
+use crate::place as kernel;
+
+/// Rows of this many bytes on average are copied without the GIL: then copying, not looking at objects,
+/// is what takes the time.
+const LONG: usize = 4096;
+
+/// Lengths of rows that are C-contiguous arrays of one dtype and inner shape; `None` if they are not.
+#[pyfunction]
+#[pyo3(signature = (rows, /))]
+pub fn array_lengths<'py>(py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult<Option<Array<'py>>> {
+    let Some((_, offsets)) = row_offsets(py, &stable(rows)?)? else { return Ok(None) };
+    let offsets = array::int64s("offsets", &offsets)?;
+    let out = array::fresh::<i64>(py, offsets.len() - 1)?;
+    for (slot, pair) in array::out_slice::<i64>("lengths", &out, [])?.iter_mut().zip(offsets.windows(2)) {
+        slot.write(pair[1] - pair[0]);
+    }
+    Ok(Some(out))
+}
+
+/// Joins such rows: `(values, offsets)`, or `None` if they are not.
+#[pyfunction]
+#[pyo3(signature = (rows, /))]
+pub fn concat_arrays<'py>(
+    py: Python<'py>,
+    rows: &Bound<'py, PyAny>,
+) -> PyResult<Option<(Array<'py>, Array<'py>)>> {
+    let rows = &stable(rows)?;
+    let Some((row_type, offsets)) = row_offsets(py, rows)? else { return Ok(None) };
+    let ends = array::int64s("offsets", &offsets)?;
+    let (count, total) = (ends.len() - 1, ends[ends.len() - 1] as usize);
+    let shape = PyTuple::new(py, [&[total], &row_type.inner[..]].concat())?;
+    let values = array::empty(py, shape, &row_type.dtype)?;
+    let out = array::out_bytes("values", &values, [])?;
+    let same = if out.len() / count < LONG {
+        array::rows::join(rows, &row_type, ends, out)
+    } else {
+        let held = snapshot(rows)?;
+        let held = held.as_slice().iter().map(|row| Some(row_type.row(row.cast().ok()?)?.1));
+        let slices = held.collect::<Option<Vec<_>>>();
+        slices.is_some_and(|slices| py.detach(|| kernel::join(&slices, out)).is_ok())
+    };
+    if !same {
+        return Err(PyValueError::new_err("rows changed while they were read"));
+    }
+    Ok(Some((values, offsets)))
+}
+
+/// What rows share, and where each ends; `None` unless they are alike, and there are some.
+fn row_offsets<'py>(
+    py: Python<'py>,
+    rows: &Bound<'py, PyAny>,
+) -> PyResult<Option<(RowType<'py>, Array<'py>)>> {
+    let count = rows.len()?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let Ok(first) = rows.get_item(0)?.cast_into::<PyUntypedArray>() else { return Ok(None) };
+    let Some(row_type) = RowType::of(&first) else { return Ok(None) };
+    let offsets = array::fresh::<i64>(py, count + 1)?;
+    let total = array::rows::offsets(rows, &row_type, array::out_slice("offsets", &offsets, [])?);
+    Ok(total.map(|_| (row_type, offsets)))
+}
+
+/// The rows as something that no other thread changes during a look at them: any list, under a GIL.
+fn stable<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if cfg!(Py_GIL_DISABLED) { Ok(snapshot(rows)?.into_any()) } else { Ok(rows.clone()) }
+}
