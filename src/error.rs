@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::jsonl::Problem;
+use crate::segments;
 
 /// What a kernel can refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,6 +152,17 @@ pub enum Error {
         /// Why.
         problem: Problem,
     },
+    /// Segment ids are refused.
+    Segment {
+        /// The argument at fault.
+        name: &'static str,
+        /// The row.
+        row: usize,
+        /// The token within the row.
+        position: usize,
+        /// Why.
+        problem: segments::Problem,
+    },
 }
 
 /// `std::result::Result` with [`Error`].
@@ -215,6 +227,9 @@ impl fmt::Display for Error {
                 )
             }
             Self::Line { line, problem } => write!(f, "line {line}: {problem}"),
+            Self::Segment { name, row, position, problem } => {
+                write!(f, "{name}, row {row}, position {position}: {problem}")
+            }
         }
     }
 }

@@ -20,7 +20,9 @@ pub mod out;
 pub mod place;
 pub mod routing;
 pub mod sample;
+pub mod segments;
 pub mod steps;
+pub mod thd;
 pub mod turns;
 
 #[cfg(feature = "python")]

@@ -47,6 +47,9 @@ def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _
 def decode_base64(text: str | NDArray[Any], /, *, size: int, begin: int, out: NDArray[Any]) -> None:
     """Write to `out` the bytes from `begin` on of the `size` bytes that a base64 text stands for."""
 
+def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDArray[np.int32]) -> None:
+    """Write `values[row]` to each row's elements, 0 in gaps."""
+
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
@@ -107,6 +110,9 @@ def plan_bins(
 def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
     """Write 0, 1, 2, … within each row, 0 in gaps."""
 
+def runs(ids: NDArray[Any], /) -> list[_Int64s]:
+    """Every run of `[rows, width]` ids: ids, flat starts, lengths."""
+
 def segment_ids(
     starts: _Int64s,
     lengths: _Int64s,
@@ -117,6 +123,22 @@ def segment_ids(
     out: NDArray[np.int32],
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
+
+def seqlens_and_offsets(ids: NDArray[Any], /, *, max_segments: int, pair: bool) -> list[NDArray[np.int32]]:
+    """Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`."""
+
+def thd(
+    ids_q: NDArray[Any],
+    ids_kv: NDArray[Any],
+    positions_q: NDArray[Any] | None,
+    positions_kv: NDArray[Any] | None,
+    /,
+    *,
+    mask: str,
+    max_segments: int,
+    pair: bool,
+) -> list[NDArray[np.int32]]:
+    """(q_seqlens, kv_seqlens, q_offsets, kv_offsets) of `[rows, width]` ids and positions."""
 
 def turns(mask: NDArray[Any], offsets: _Int64s, /) -> tuple[_Int64s, _Int64s, _Int64s]:
     """Runs of non-zero elements in each row: (lengths, offsets of the rows' runs, non-zeros per row)."""

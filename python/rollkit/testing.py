@@ -18,6 +18,13 @@ from rollkit._rollouts import Rollouts
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
+from rollkit._testing_segments import attended_reference as attended_reference
+from rollkit._testing_segments import mask_reference as mask_reference
+from rollkit._testing_segments import pairs_reference as pairs_reference
+from rollkit._testing_segments import run_lengths_reference as run_lengths_reference
+from rollkit._testing_segments import thd_cases as thd_cases
+from rollkit._testing_segments import thd_reference as thd_reference
+
 
 def plan_bins_reference(
     lengths: Sequence[int] | NDArray[np.integer],

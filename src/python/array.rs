@@ -17,6 +17,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 use crate::cast::Dtype;
+use crate::segments::Bits;
+use crate::thd::Positions;
 
 /// Any NumPy array.
 pub type Array<'py> = Bound<'py, PyUntypedArray>;
@@ -62,16 +64,60 @@ pub fn out_bytes<'a, 'b, 'py: 'b>(
 
 /// The elements of a one-dimensional, contiguous, aligned int64 array.
 pub fn int64s<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [i64]> {
-    let found = bytes(name, array)?;
-    if dtype(&array.dtype()) != Some(Dtype::I64) || array.ndim() != 1 || !array.is_aligned() {
-        return Err(PyTypeError::new_err(format!(
+    let found = integers(name, array, Dtype::I64)?.filter(|_| array.ndim() == 1);
+    found.ok_or_else(|| {
+        PyTypeError::new_err(format!(
             "{name} must be an aligned 1-D int64 array, got {}-D {}",
             array.ndim(),
             array.dtype()
-        )));
+        ))
+    })
+}
+
+/// The elements of a C-contiguous, aligned integer array as bits, and whether they are signed.
+pub fn bits<'a>(name: &str, array: &'a Array<'_>) -> PyResult<(Bits<'a>, bool)> {
+    let Some(dtype) = dtype(&array.dtype()) else { return Err(no_integers(name, array)) };
+    let found = match dtype {
+        Dtype::I8 | Dtype::U8 => integers(name, array, dtype)?.map(Bits::U8),
+        Dtype::I16 | Dtype::U16 => integers(name, array, dtype)?.map(Bits::U16),
+        Dtype::I32 | Dtype::U32 => integers(name, array, dtype)?.map(Bits::U32),
+        Dtype::I64 | Dtype::U64 => integers(name, array, dtype)?.map(Bits::U64),
+        _ => None,
+    };
+    let signed = matches!(dtype, Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64);
+    Ok((found.ok_or_else(|| no_integers(name, array))?, signed))
+}
+
+/// The elements of a C-contiguous, aligned int32 or int64 array.
+pub fn positions<'a>(name: &str, array: &'a Array<'_>) -> PyResult<Positions<'a>> {
+    let narrow = integers(name, array, Dtype::I32)?.map(Positions::I32);
+    let wide = integers(name, array, Dtype::I64)?.map(Positions::I64);
+    narrow.or(wide).ok_or_else(|| no_integers(name, array))
+}
+
+fn no_integers(name: &str, array: &Array<'_>) -> PyErr {
+    let got = array.dtype();
+    PyTypeError::new_err(format!("{name} must be an aligned array of native integers, got {got}"))
+}
+
+/// What every bit pattern is a value of.
+trait Integer: Copy {}
+impl Integer for u8 {}
+impl Integer for u16 {}
+impl Integer for u32 {}
+impl Integer for u64 {}
+impl Integer for i32 {}
+impl Integer for i64 {}
+
+/// The elements, `None` unless they are aligned integers of `dtype` and as large as `T`.
+fn integers<'a, T: Integer>(name: &str, array: &'a Array<'_>, wanted: Dtype) -> PyResult<Option<&'a [T]>> {
+    let found = bytes(name, array)?;
+    let descr = array.dtype();
+    if dtype(&descr) != Some(wanted) || descr.itemsize() != size_of::<T>() || !array.is_aligned() {
+        return Ok(None);
     }
-    // SAFETY: the bytes are checked above to be aligned, native int64 values.
-    Ok(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<i64>()) })
+    // SAFETY: the bytes are aligned, native values of this size, and any bits are a `T`.
+    Ok(Some(unsafe { slice::from_raw_parts(found.as_ptr().cast(), found.len() / size_of::<T>()) }))
 }
 
 /// A fresh array to fill, from `numpy.empty`: NumPy asks the system for huge pages, which makes the

@@ -12,7 +12,9 @@ mod place;
 mod routing;
 mod rows;
 mod sample;
+mod segments;
 mod steps;
+mod thd;
 mod turns;
 
 use pyo3::prelude::*;
@@ -43,7 +45,11 @@ mod _native {
     #[pymodule_export]
     use super::sample::{sample, uniforms};
     #[pymodule_export]
+    use super::segments::{fill_runs, runs, seqlens_and_offsets};
+    #[pymodule_export]
     use super::steps::joined_steps;
+    #[pymodule_export]
+    use super::thd::thd;
     #[pymodule_export]
     use super::turns::turns;
 

@@ -1,8 +1,11 @@
 """Frameworks that batches go to. A module is imported when its framework is first asked for."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
+
+import numpy as np
 
 from rollkit._check import AnyArray, as_array
 
@@ -12,6 +15,93 @@ class Backend(Protocol):
 
     def from_numpy(self, array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
         """Return the framework's array; on the CPU over the same memory where it allows that."""
+        ...
+
+
+class Ops(Protocol):
+    """The array operations that algorithms on device arrays, eager or traced, are written in.
+
+    Results are int32 unless they hold the values of an argument. `rows` arguments are `[R, N]`.
+    """
+
+    def is_host(self, array: Any) -> bool:
+        """Whether NumPy can read the array's memory now."""
+        ...
+
+    def is_traced(self, array: Any) -> bool:
+        """Whether the array has no values yet."""
+        ...
+
+    def to_host(self, array: Any) -> AnyArray:
+        """Return the array's memory, or a copy of it from a device."""
+        ...
+
+    def from_host(self, array: AnyArray, like: Any) -> Any:
+        """Return the framework's array, on the device of `like`."""
+        ...
+
+    def is_integer(self, array: Any) -> bool:
+        """Whether the dtype is one of integers."""
+        ...
+
+    def run(self, function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+        """Call `function(ops, *arrays, **static)`, compiled where the framework compiles."""
+        ...
+
+    def arange(self, count: int, like: Any) -> Any:
+        """0, 1, 2 and so on."""
+        ...
+
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        """Zeros."""
+        ...
+
+    def signed(self, array: Any) -> Any:
+        """Cast to int32, unless it is int64 already."""
+        ...
+
+    def int32(self, array: Any) -> Any:
+        """Cast to int32."""
+        ...
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        """Choose element by element."""
+        ...
+
+    def shift(self, rows: Any) -> Any:
+        """Each element becomes the one before it, the first 0."""
+        ...
+
+    def flip(self, rows: Any) -> Any:
+        """Reverse the last axis."""
+        ...
+
+    def cumsum(self, rows: Any) -> Any:
+        """Running sums along the last axis."""
+        ...
+
+    def running_max(self, rows: Any) -> Any:
+        """Running maxima along the last axis."""
+        ...
+
+    def search(self, rows: Any, values: Any) -> Any:
+        """For each row, which never falls, and value: how many elements are below it; `[R, M]`."""
+        ...
+
+    def count(self, size: int, index: Any) -> Any:
+        """How often each of 0 to `size - 1` occurs; `[size]`."""
+        ...
+
+    def table_min(self, size: int, index: Any, values: Any) -> Any:
+        """The smallest value of each index, the dtype's largest where there is none; `[size]`."""
+        ...
+
+    def table_max(self, size: int, index: Any, values: Any) -> Any:
+        """The largest value of each index, the dtype's smallest where there is none; `[size]`."""
+        ...
+
+    def take(self, array: Any, order: AnyArray, axis: int) -> Any:
+        """Elements along an axis, by index on the host."""
         ...
 
 
@@ -29,3 +119,46 @@ def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Call
         raise ValueError(f"framework must be one of {known}, got {framework!r}")
     backend = cast(Backend, importlib.import_module(BACKENDS[framework]))
     return lambda array: backend.from_numpy(as_array(array), device, options)
+
+
+def ops(framework: str) -> Ops:
+    """Return the operations of a framework."""
+    # Not through a cache, and not `import_module` every time: torch.compile traces neither.
+    module = sys.modules.get(BACKENDS[framework])
+    return cast(Ops, module or importlib.import_module(BACKENDS[framework]))
+
+
+def framework_of(array: Any) -> str | None:
+    """The framework whose array this is; None for lists and the like."""
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return "torch"
+    if jax is not None and isinstance(array, jax.Array):
+        return "jax"
+    return None
+
+
+CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax": "jnp.asarray({})"}
+
+
+def common_framework(**arrays: Any) -> str:
+    """The one framework of several arrays (None is left out); NumPy for lists.
+
+    Raises:
+        TypeError: they are of several.
+    """
+    first, found = "", None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        kind = framework_of(array)
+        if kind is None and not first:
+            kind = "numpy"
+        if not first:
+            first, found = name, kind
+        elif kind not in (found, None):
+            convert = CONVERSIONS[found or "numpy"].format(name)
+            raise TypeError(f"{first} is of {found}, {name} of {kind}; convert one: {name} = {convert}")
+    return found or "numpy"

@@ -1,6 +1,8 @@
 """JAX: device arrays."""
 
-from collections.abc import Mapping
+import functools
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ from rollkit._check import AnyArray
 from rollkit._extras import extra
 
 jax = extra("jax", "jax")
+jnp = jax.numpy
+lax = jax.lax
 
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
@@ -26,3 +30,112 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     if isinstance(device, str):
         device = jax.devices(device)[0]
     return jax.device_put(array, device, **options)
+
+
+def is_host(array: Any) -> bool:
+    """Whether this is an array in one piece on the CPU."""
+    if is_traced(array):
+        return False
+    devices = array.devices()
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+
+
+def is_traced(array: Any) -> bool:
+    """Whether this is one of `jit`, `vmap` and so on."""
+    return isinstance(array, jax.core.Tracer)
+
+
+def to_host(array: Any) -> AnyArray:
+    """Return the array's memory, or a copy of it from a device."""
+    return np.asarray(array)
+
+
+def from_host(array: AnyArray, like: Any) -> Any:
+    """Return an array on the device of `like`."""
+    return from_numpy(array, like.sharding, {})
+
+
+def is_integer(array: Any) -> bool:
+    """Whether the dtype is one of integers."""
+    return bool(jnp.issubdtype(array.dtype, jnp.integer))
+
+
+def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Call the function with this module and the arrays, compiled."""
+    return _compiled(function, tuple(sorted(static)))(*arrays, **static)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], static: tuple[str, ...]) -> Any:
+    return jax.jit(functools.partial(function, sys.modules[__name__]), static_argnames=static)
+
+
+def arange(count: int, like: Any) -> Any:
+    """0, 1, 2 and so on."""
+    return jnp.arange(count, dtype=jnp.int32)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros."""
+    return jnp.zeros(shape, jnp.int32)
+
+
+def signed(array: Any) -> Any:
+    """Cast to int32, unless it is int64 already."""
+    return array if array.dtype == jnp.int64 else array.astype(jnp.int32)
+
+
+def int32(array: Any) -> Any:
+    """Cast to int32."""
+    return array.astype(jnp.int32)
+
+
+where = jnp.where
+
+
+def shift(rows: Any) -> Any:
+    """Each element becomes the one before it, the first 0."""
+    # Unlike a slice and a concatenation, this is fused into whatever reads it.
+    return lax.pad(rows, jnp.zeros((), rows.dtype), ((0, 0, 0), (1, -1, 0))) if rows.shape[-1] else rows
+
+
+def flip(rows: Any) -> Any:
+    """Reverse the last axis."""
+    return jnp.flip(rows, -1)
+
+
+def cumsum(rows: Any) -> Any:
+    """Running sums along the last axis."""
+    return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
+
+
+def running_max(rows: Any) -> Any:
+    """Running maxima along the last axis."""
+    return lax.cummax(rows, axis=rows.ndim - 1)
+
+
+def search(rows: Any, values: Any) -> Any:
+    """How many elements of each row are below each value."""
+    return jax.vmap(lambda row: jnp.searchsorted(row, values))(rows).astype(jnp.int32)
+
+
+def count(size: int, index: Any) -> Any:
+    """How often each index occurs."""
+    return jnp.zeros(size, jnp.int32).at[index].add(1, mode="promise_in_bounds")
+
+
+def table_min(size: int, index: Any, values: Any) -> Any:
+    """The smallest value of each index."""
+    table = jnp.full(size, jnp.iinfo(values.dtype).max, values.dtype)
+    return table.at[index].min(values, mode="promise_in_bounds")
+
+
+def table_max(size: int, index: Any, values: Any) -> Any:
+    """The largest value of each index."""
+    table = jnp.full(size, jnp.iinfo(values.dtype).min, values.dtype)
+    return table.at[index].max(values, mode="promise_in_bounds")
+
+
+def take(array: Any, order: AnyArray, axis: int) -> Any:
+    """Elements along an axis, by index."""
+    return jnp.take(array, order, axis, mode="clip")

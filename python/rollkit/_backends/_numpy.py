@@ -1,7 +1,10 @@
 """NumPy: the host's memory as it is."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from rollkit._check import AnyArray
 
@@ -11,3 +14,108 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyA
     if device not in (None, "cpu") or options:
         raise ValueError(f"NumPy arrays are on the CPU and take no options, got device={device!r}")
     return array
+
+
+def is_host(array: Any) -> bool:
+    """Yes."""
+    return True
+
+
+def is_traced(array: Any) -> bool:
+    """No."""
+    return False
+
+
+def to_host(array: Any) -> AnyArray:
+    """Return the array, or one of what a list holds."""
+    return np.asarray(array)
+
+
+def from_host(array: AnyArray, like: Any) -> AnyArray:
+    """Return the array itself."""
+    return array
+
+
+def is_integer(array: Any) -> bool:
+    """Whether the dtype is one of integers."""
+    return array.dtype.kind in "iu"
+
+
+def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Call the function with this module and the arrays."""
+    return function(sys.modules[__name__], *arrays, **static)
+
+
+def arange(count: int, like: Any) -> AnyArray:
+    """0, 1, 2 and so on."""
+    return np.arange(count, dtype=np.int32)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> AnyArray:
+    """Zeros."""
+    return np.zeros(shape, np.int32)
+
+
+def signed(array: AnyArray) -> AnyArray:
+    """Cast to int32, unless it is int64 already."""
+    return array if array.dtype == np.int64 else array.astype(np.int32, copy=False)
+
+
+def int32(array: AnyArray) -> AnyArray:
+    """Cast to int32."""
+    return array.astype(np.int32, copy=False)
+
+
+where = np.where
+
+
+def shift(rows: AnyArray) -> AnyArray:
+    """Each element becomes the one before it, the first 0."""
+    return np.concatenate([np.zeros_like(rows[:, :1]), rows[:, :-1]], axis=-1)
+
+
+def flip(rows: AnyArray) -> AnyArray:
+    """Reverse the last axis."""
+    return rows[..., ::-1]
+
+
+def cumsum(rows: AnyArray) -> AnyArray:
+    """Running sums along the last axis."""
+    return np.cumsum(rows, axis=-1, dtype=np.int32)
+
+
+def running_max(rows: AnyArray) -> AnyArray:
+    """Running maxima along the last axis."""
+    found: AnyArray = np.maximum.accumulate(rows, axis=-1)
+    return found
+
+
+def search(rows: AnyArray, values: AnyArray) -> AnyArray:
+    """How many elements of each row are below each value."""
+    if not len(rows):
+        return np.zeros((0, len(values)), np.int32)
+    return np.stack([np.searchsorted(row, values) for row in rows]).astype(np.int32)
+
+
+def count(size: int, index: AnyArray) -> AnyArray:
+    """How often each index occurs."""
+    return np.bincount(index, minlength=size).astype(np.int32)
+
+
+def table_min(size: int, index: AnyArray, values: AnyArray) -> AnyArray:
+    """The smallest value of each index."""
+    table = np.full(size, np.iinfo(values.dtype).max, values.dtype)
+    np.minimum.at(table, index, values)
+    return table
+
+
+def table_max(size: int, index: AnyArray, values: AnyArray) -> AnyArray:
+    """The largest value of each index."""
+    table = np.full(size, np.iinfo(values.dtype).min, values.dtype)
+    np.maximum.at(table, index, values)
+    return table
+
+
+def take(array: AnyArray, order: AnyArray, axis: int) -> AnyArray:
+    """Elements along an axis, by index."""
+    return np.take(array, order, axis)

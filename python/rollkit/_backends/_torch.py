@@ -1,12 +1,13 @@
 """torch: tensors over NumPy's memory."""
 
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from rollkit._check import AnyArray
+from rollkit._check import AnyArray, as_array
 from rollkit._extras import extra
 
 torch = extra("torch", "torch")
@@ -30,3 +31,111 @@ def _over(array: AnyArray) -> Any:
         raise TypeError(f"torch has no dtype like {array.dtype}")
     bits = np.int16 if array.dtype.itemsize == 2 else np.uint8
     return torch.from_numpy(array.view(bits)).view(named)
+
+
+def is_host(array: Any) -> bool:
+    """Whether this is a plain CPU tensor, and not the compiler's."""
+    plain = type(array) in (torch.Tensor, torch.nn.Parameter) and array.device.type == "cpu"
+    return plain and not torch.compiler.is_compiling()
+
+
+def is_traced(array: Any) -> bool:
+    """Whether this is the compiler's."""
+    return bool(torch.compiler.is_compiling())
+
+
+def to_host(array: Any) -> AnyArray:
+    """Return the tensor's memory, or a copy of it from a device."""
+    found: AnyArray = as_array(array.detach().cpu())
+    return found
+
+
+def from_host(array: AnyArray, like: Any) -> Any:
+    """Return a tensor on the device of `like`."""
+    return from_numpy(array, None if like.device.type == "cpu" else like.device, {})
+
+
+def is_integer(array: Any) -> bool:
+    """Whether the dtype is one of integers."""
+    return not (array.dtype.is_floating_point or array.dtype.is_complex or array.dtype == torch.bool)
+
+
+def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Call the function with this module and the tensors."""
+    return function(sys.modules[__name__], *arrays, **static)
+
+
+def arange(count: int, like: Any) -> Any:
+    """0, 1, 2 and so on."""
+    return torch.arange(count, dtype=torch.int32, device=like.device)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros."""
+    return torch.zeros(shape, dtype=torch.int32, device=like.device)
+
+
+def signed(array: Any) -> Any:
+    """Cast to int32, unless it is int64 already."""
+    return array if array.dtype == torch.int64 else array.to(torch.int32)
+
+
+def int32(array: Any) -> Any:
+    """Cast to int32."""
+    return array.to(torch.int32)
+
+
+where = torch.where
+
+
+def shift(rows: Any) -> Any:
+    """Each element becomes the one before it, the first 0."""
+    return torch.nn.functional.pad(rows, (1, -1)) if rows.shape[-1] else rows
+
+
+def flip(rows: Any) -> Any:
+    """Reverse the last axis."""
+    return rows.flip(-1)
+
+
+def cumsum(rows: Any) -> Any:
+    """Running sums along the last axis."""
+    return torch.cumsum(rows, -1, dtype=torch.int32)
+
+
+def running_max(rows: Any) -> Any:
+    """Running maxima along the last axis."""
+    return torch.cummax(rows, -1).values if rows.shape[-1] else rows
+
+
+def search(rows: Any, values: Any) -> Any:
+    """How many elements of each row are below each value."""
+    wanted = values.expand(rows.shape[0], -1).contiguous()
+    return torch.searchsorted(rows.contiguous(), wanted, out_int32=True)
+
+
+def count(size: int, index: Any) -> Any:
+    """How often each index occurs; `bincount` would wait for a device to tell the largest."""
+    table = torch.zeros(size, dtype=torch.int32, device=index.device)
+    ones = torch.ones((), dtype=torch.int32, device=index.device)
+    return table.scatter_add_(0, index.long(), ones.expand(index.shape))
+
+
+def table_min(size: int, index: Any, values: Any) -> Any:
+    """The smallest value of each index."""
+    return _table(size, index, values, "amin", torch.iinfo(values.dtype).max)
+
+
+def table_max(size: int, index: Any, values: Any) -> Any:
+    """The largest value of each index."""
+    return _table(size, index, values, "amax", torch.iinfo(values.dtype).min)
+
+
+def _table(size: int, index: Any, values: Any, reduce: str, none: int) -> Any:
+    table = torch.full((size,), none, dtype=values.dtype, device=values.device)
+    return table.scatter_reduce_(0, index.long(), values, reduce)
+
+
+def take(array: Any, order: AnyArray, axis: int) -> Any:
+    """Elements along an axis, by index."""
+    return array.index_select(axis, torch.from_numpy(order).to(array.device))

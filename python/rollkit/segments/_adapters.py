@@ -1,0 +1,244 @@
+"""Keyword arguments of other packages, from runs: make `Runs` once per batch, adapt it for free."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from rollkit import _check
+from rollkit._backends import common_framework, ops
+from rollkit.segments._runs import Runs, as_runs
+from rollkit.segments._runs import positions as positions_of
+from rollkit.segments._thd import THD
+from rollkit.segments._tokens import INT32_MAX, tokens
+
+
+def flash_attn_varlen(
+    ids_q: Any, ids_kv: Any = None, *, padding: str = "raise", size: int | None = None
+) -> dict[str, Any]:
+    """Make the arguments of `flash_attn_varlen_func`, and of kernels like it.
+
+    Args:
+        ids_q: `[T]` or `[B, T]` integers, `Runs`, a `Layout` or a `Batch`; rows count through.
+        ids_kv: likewise; `ids_q` by default. The segments must be the same, in the same order.
+        padding: the kernel takes segments end to end. `"raise"` if the ids have padding anywhere but at
+            the very end; `"removed"`: the tokens come without it (`unpad_input`, `take`).
+        size: of cu_seqlens, as in `cu_seqlens`.
+
+    Returns:
+        `cu_seqlens_q`, `cu_seqlens_k` (int32) and `max_seqlen_q`, `max_seqlen_k` (Python ints).
+
+    Raises:
+        ValueError: there is padding in between; or the segments of q and kv are not the same.
+
+    Example:
+        >>> found = flash_attn_varlen([1, 1, 1, 2, 2, 0])
+        >>> found["cu_seqlens_q"], found["max_seqlen_q"]
+        (array([0, 3, 5], dtype=int32), 3)
+    """
+    q, kv = _pair(ids_q, ids_kv, _check.choice("padding", padding, ("raise", "removed")))
+    return {
+        "cu_seqlens_q": q.cu_seqlens(size),
+        "cu_seqlens_k": kv.cu_seqlens(size),
+        "max_seqlen_q": q.max_seqlen,
+        "max_seqlen_k": kv.max_seqlen,
+    }
+
+
+def flash_attention_kwargs(
+    ids_q: Any, ids_kv: Any = None, *, padding: str = "raise", seq_idx: bool = False
+) -> dict[str, Any]:
+    """Make Hugging Face's `FlashAttentionKwargs`, which every `transformers` model passes on.
+
+    Args:
+        ids_q: as in `flash_attn_varlen`.
+        ids_kv: likewise.
+        padding: likewise.
+        seq_idx: whether to add `seq_idx` (int32 `[1, T]`, segments from 0, padding one beyond the last),
+            which convolutional and state-space layers take.
+
+    Returns:
+        `cu_seq_lens_q`, `cu_seq_lens_k` (int32), `max_length_q`, `max_length_k` (Python ints), `seq_idx`.
+
+    Example:
+        >>> found = flash_attention_kwargs([1, 1, 1, 2, 2], seq_idx=True)
+        >>> found["cu_seq_lens_k"], found["max_length_k"], found["seq_idx"]
+        (array([0, 3, 5], dtype=int32), 3, array([[0, 0, 0, 1, 1]], dtype=int32))
+    """
+    q, kv = _pair(ids_q, ids_kv, _check.choice("padding", padding, ("raise", "removed")))
+    found = {
+        "cu_seq_lens_q": q.cu_seqlens(),
+        "cu_seq_lens_k": kv.cu_seqlens(),
+        "max_length_q": q.max_seqlen,
+        "max_length_k": kv.max_seqlen,
+    }
+    if seq_idx:
+        found["seq_idx"] = _sequence_index(q, removed=padding == "removed")
+    return found
+
+
+def packed_seq_params(ids_q: Any, ids_kv: Any = None, *, size: int | None = None) -> dict[str, Any]:
+    """Make the arguments of Megatron's `PackedSeqParams`, with valid and padded sums kept apart.
+
+    Tokens stay where they are, padding included: `cu_seqlens_*_padded` says where segments start, and
+    `cu_seqlens_*` how long they are.
+
+    Args:
+        ids_q: as in `flash_attn_varlen`.
+        ids_kv: likewise.
+        size: of the sums, as in `cu_seqlens`.
+
+    Returns:
+        `qkv_format` ("thd"), `cu_seqlens_q`, `cu_seqlens_kv`, `cu_seqlens_q_padded`,
+        `cu_seqlens_kv_padded` (int32), `max_seqlen_q`, `max_seqlen_kv` (Python ints: of slots, which
+        padded kernels are launched for).
+
+    Example:
+        >>> found = packed_seq_params([1, 1, 1, 0, 2, 2])
+        >>> found["cu_seqlens_q"], found["cu_seqlens_q_padded"], found["max_seqlen_q"]
+        (array([0, 3, 5], dtype=int32), array([0, 4, 6], dtype=int32), 4)
+    """
+    q, kv = _pair(ids_q, ids_kv, "kept")
+    return {
+        "qkv_format": "thd",
+        "cu_seqlens_q": q.cu_seqlens(size),
+        "cu_seqlens_kv": kv.cu_seqlens(size),
+        "cu_seqlens_q_padded": q.cu_seqlens_padded(size),
+        "cu_seqlens_kv_padded": kv.cu_seqlens_padded(size),
+        "max_seqlen_q": _longest_slot(q),
+        "max_seqlen_kv": _longest_slot(kv),
+    }
+
+
+def te_ids_and_positions(
+    ids_q: Any, ids_kv: Any = None, *, positions_q: Any = None, positions_kv: Any = None
+) -> dict[str, Any]:
+    """Make the arguments of TransformerEngine's `SequenceDescriptor.from_segment_ids_and_pos`.
+
+    Args:
+        ids_q: `[B, T]` integers, traced JAX arrays too.
+        ids_kv: `[B, T_kv]`; `ids_q` by default.
+        positions_q: shaped as `ids_q`; counted along each run by default, which is right where every
+            segment is whole and in order. Shards of context parallelism must bring theirs.
+        positions_kv: likewise.
+
+    Returns:
+        `segment_ids` and `segment_pos`, each a pair (q, kv).
+
+    Example:
+        >>> found = te_ids_and_positions([[1, 1, 2, 0]])
+        >>> found["segment_pos"][0]
+        array([[0, 1, 0, 0]], dtype=int32)
+    """
+    found = tokens(ids_q=ids_q, ids_kv=ids_kv, positions_q=positions_q, positions_kv=positions_kv)
+    q, kv, pos_q, pos_kv = (None if a is None else _as_given(found, a) for a in found.arrays)
+    pos_q = positions_of(q) if pos_q is None else pos_q
+    if kv is None:
+        return {"segment_ids": (q, q), "segment_pos": (pos_q, pos_q if pos_kv is None else pos_kv)}
+    return {"segment_ids": (q, kv), "segment_pos": (pos_q, positions_of(kv) if pos_kv is None else pos_kv)}
+
+
+def te_seqlens_and_offsets(found: THD) -> dict[str, Any]:
+    """Make the arguments of TransformerEngine's `SequenceDescriptor.from_seqlens_and_offsets`.
+
+    Args:
+        found: what `thd` returned, its lengths and offsets pairing (`on_reentry="raise"`).
+
+    Returns:
+        `seqlens` and `seq_offsets`, each a pair (q, kv) of int32 in which -1 is unused.
+
+    Example:
+        >>> from rollkit.segments import thd
+        >>> te_seqlens_and_offsets(thd([[1, 1, 3, 0]], max_segments=3))["seqlens"][0]
+        array([[ 2, -1,  1]], dtype=int32)
+    """
+    backend = ops(common_framework(**found._asdict()))
+    q, kv = (backend.where(n > 0, n, -1) for n in (found.q_seqlens, found.kv_seqlens))
+    return {"seqlens": (q, kv), "seq_offsets": (found.q_offsets, found.kv_offsets)}
+
+
+def maxtext_columns(
+    ids: Any, positions: Any = None, *, features: tuple[str, ...] = ("inputs", "targets")
+) -> dict[str, Any]:
+    """Name ids and positions as MaxText's input pipeline does: `inputs_segmentation`, `inputs_position`.
+
+    Args:
+        ids: `[B, T]` integers.
+        positions: shaped as `ids`; counted along each run by default.
+        features: whose they are.
+
+    Example:
+        >>> sorted(maxtext_columns([[1, 1, 0]]))
+        ['inputs_position', 'inputs_segmentation', 'targets_position', 'targets_segmentation']
+    """
+    return _columns(ids, positions, features, "segmentation", "position")
+
+
+def grain_columns(
+    ids: Any, positions: Any = None, *, features: tuple[str, ...] = ("inputs", "targets")
+) -> dict[str, Any]:
+    """Name ids and positions as grain's packing does: `inputs_segment_ids`, `inputs_positions`.
+
+    Takes what `maxtext_columns` takes.
+
+    Example:
+        >>> grain_columns([[1, 1, 0]], features=("tokens",))["tokens_positions"]
+        array([[0, 1, 0]], dtype=int32)
+    """
+    return _columns(ids, positions, features, "segment_ids", "positions")
+
+
+def _columns(
+    ids: Any, positions: Any, features: tuple[str, ...], ids_name: str, positions_name: str
+) -> dict[str, Any]:
+    made = te_ids_and_positions(ids, positions_q=positions)
+    columns = {}
+    for feature in features:
+        columns[f"{feature}_{ids_name}"] = made["segment_ids"][0]
+        columns[f"{feature}_{positions_name}"] = made["segment_pos"][0]
+    return columns
+
+
+def _as_given(found: Any, array: Any) -> Any:
+    return found.unbatch(found.wrap(array) if found.host else array)
+
+
+def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
+    q = as_runs(ids_q)
+    kv = q if ids_kv is None else as_runs(ids_kv)
+    if kv is not q and not np.array_equal(q.ids, kv.ids):
+        raise ValueError(
+            f"q has segments {_short(q)}, kv has {_short(kv)}; varlen kernels pair them by order, so both "
+            "must have the same (thd finds those that attend)"
+        )
+    if padding == "raise":
+        for name, side in (("ids_q", q), ("ids_kv", kv)):
+            gaps = side.starts - np.append(0, side.starts + side.lengths)[:-1]
+            if gaps.any():
+                raise ValueError(
+                    f"{name} has padding before token {side.starts[gaps.argmax()]}, and the kernel takes "
+                    'segments end to end; remove it from the tokens and pass padding="removed"'
+                )
+    return q, kv
+
+
+def _short(found: Runs) -> str:
+    ids = [str(i) for i in found.ids[:8]]
+    return f"[{', '.join(ids)}{', …' if len(found) > 8 else ''}]"
+
+
+def _longest_slot(found: Runs) -> int:
+    ends = np.append(found.starts[1:], prod(found.shape))
+    return int((ends - found.starts).max(initial=0))
+
+
+def _sequence_index(found: Runs, removed: bool) -> Any:
+    total = int(found.lengths.sum()) if removed else prod(found.shape)
+    if total > INT32_MAX:
+        raise OverflowError(f"{total} tokens are beyond int32")
+    index = np.full((1, total), len(found), np.int32)
+    numbers = np.repeat(np.arange(len(found), dtype=np.int32), found.lengths)
+    index[0, : len(numbers)] = numbers
+    return found._wrap(index)

@@ -1,0 +1,168 @@
+"""Segment algorithms on device arrays, eager or traced: O(T), with fixed shapes, and no synchronisation.
+
+Each takes the operations of a framework and `[rows, width]` ids. Ids below 0 count as padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rollkit._backends import Ops
+
+
+def first_of_runs(ops: Ops, ids: Any) -> Any:
+    """Whether a token is the first of its run."""
+    return (ids != ops.shift(ids)) & (ids > 0)
+
+
+def seqlens(ops: Ops, ids: Any, *, max_segments: int) -> Any:
+    """Tokens by id; see `rollkit.segments.seqlens`."""
+    rows, width = ids.shape[0], max_segments + 1
+    # Padding and ids beyond `max_segments` are counted in a column that is dropped.
+    column = ops.where((ids > 0) & (ids <= max_segments), ids - 1, max_segments)
+    found = ops.count(rows * width, (ops.int32(column) + _row_offsets(ops, ids, width)).reshape(-1))
+    return found.reshape(rows, width)[:, :max_segments]
+
+
+def offsets(ops: Ops, ids: Any, *, max_segments: int) -> Any:
+    """Starts by appearance; see `rollkit.segments.offsets`."""
+    width = ids.shape[1]
+    if not width:
+        return ops.zeros((ids.shape[0], max_segments + 1), ids) - 1
+    begun = ops.cumsum(ops.int32(first_of_runs(ops, ids)))
+    found = ops.search(begun, ops.arange(max_segments + 1, ids) + 1)
+    return ops.where(found == width, -1, found)
+
+
+def positions(ops: Ops, ids: Any) -> Any:
+    """0, 1, 2, … within each run."""
+    return ops.where(ids > 0, ops.arange(ids.shape[1], ids)[None] - _run_starts(ops, ids), 0)
+
+
+def run_lengths(ops: Ops, ids: Any) -> Any:
+    """The length of each token's run, 0 in padding."""
+    ends = ids.shape[1] - ops.flip(_run_starts(ops, ops.flip(ids)))
+    return ops.where(ids > 0, ends - _run_starts(ops, ids), 0)
+
+
+def thd(
+    ops: Ops,
+    ids_q: Any,
+    ids_kv: Any,
+    positions_q: Any,
+    positions_kv: Any,
+    *,
+    mask: str,
+    max_segments: int,
+) -> tuple[Any, Any, Any, Any]:
+    """Lengths and offsets of what attends and is attended to; see `rollkit.segments.thd`."""
+    known = max(max_segments + 1, ids_q.shape[1], ids_kv.shape[1])
+    size = ids_q.shape[0] * (known + 1)
+    slots_q, slots_kv = _slots(ops, ids_q, known), _slots(ops, ids_kv, known)
+    keys_q, keys_kv = _keys(ops, ids_q, positions_q, mask), _keys(ops, ids_kv, positions_kv, mask)
+    lowest = ops.table_min(size, slots_kv, keys_kv)
+    highest = ops.table_max(size, slots_q, keys_q)
+    asking = (keys_q >= lowest[slots_q]).reshape(ids_q.shape) & (ids_q > 0) & (ids_q <= known)
+    asked = (keys_kv <= highest[slots_kv]).reshape(ids_kv.shape) & (ids_kv > 0) & (ids_kv <= known)
+    ids_q, ids_kv = ops.where(asking, ids_q, 0), ops.where(asked, ids_kv, 0)
+    return (
+        seqlens(ops, ids_q, max_segments=max_segments),
+        seqlens(ops, ids_kv, max_segments=max_segments),
+        offsets(ops, ids_q, max_segments=max_segments),
+        offsets(ops, ids_kv, max_segments=max_segments),
+    )
+
+
+def thd_self(ops: Ops, ids: Any, *, max_segments: int) -> tuple[Any, Any, Any, Any]:
+    """`thd` where every token attends to itself, at least."""
+    found = seqlens(ops, ids, max_segments=max_segments)
+    starts = offsets(ops, ids, max_segments=max_segments)
+    return found, found, starts, starts
+
+
+def _slots(ops: Ops, ids: Any, known: int) -> Any:
+    """Flat indices into a table of `known + 1` numbers per row; padding shares the first."""
+    column = ops.where((ids > 0) & (ids <= known), ids, 0)
+    return (ops.int32(column) + _row_offsets(ops, ids, known + 1)).reshape(-1)
+
+
+def _keys(ops: Ops, ids: Any, found: Any, mask: str) -> Any:
+    if mask == "padding":
+        return ops.zeros(ids.shape, ids).reshape(-1)
+    keys = ops.signed(found)
+    if mask == "causal_bottom_right":
+        keys = keys - run_lengths(ops, ids)
+    return keys.reshape(-1)
+
+
+def _run_starts(ops: Ops, ids: Any) -> Any:
+    """Where each token's stretch of equal ids begins, padding included."""
+    return ops.running_max(ops.where(ids != ops.shift(ids), ops.arange(ids.shape[1], ids)[None], 0))
+
+
+def _row_offsets(ops: Ops, ids: Any, width: int) -> Any:
+    return ops.arange(ids.shape[0], ids)[:, None] * width
+
+
+def ids_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
+    """Segment ids of segments that follow each other; see `rollkit.segments.segment_ids`."""
+    ends = ops.cumsum(ops.int32(lengths)[None])
+    index = ops.arange(total, lengths)
+    # The segment of a token is after all that end at it or before.
+    found = ops.search(ends, index + 1)[0] + 1
+    return ops.where(found <= lengths.shape[0], found, 0)
+
+
+def positions_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
+    """Positions of segments that follow each other."""
+    ends = ops.cumsum(ops.int32(lengths)[None])
+    index = ops.arange(total, lengths)
+    found = ops.search(ends, index + 1)[0]
+    starts = ops.shift(ends)[0]
+    inside = found < lengths.shape[0]
+    return ops.where(inside, index - starts[ops.where(inside, found, 0)], 0)
+
+
+def from_positions(ops: Ops, found: Any, mask: Any = None, *, rule: str) -> Any:
+    """Segment ids; see `rollkit.segments.from_positions`."""
+    width = found.shape[1]
+    index = ops.arange(width, found)[None]
+    begins = (found != ops.shift(found) + 1) | (index == 0)
+    if rule == "none":
+        real = index >= 0
+    elif rule == "mask":
+        real = mask != 0
+        begins = begins | ~(ops.shift(ops.int32(real)) > 0)
+    elif rule == "zeros":
+        real = (found != 0) | (ops.flip(ops.shift(ops.flip(found))) == 1)
+    else:
+        last = ops.running_max(ops.where(found != 0, index + 1, 0))[:, -1:]
+        real = index < last
+    return ops.where(real, ops.cumsum(ops.int32(begins & real)), 0)
+
+
+def attention_mask(
+    ops: Ops,
+    ids_q: Any,
+    ids_kv: Any,
+    positions_q: Any,
+    positions_kv: Any,
+    *,
+    mask: str,
+    window: tuple[int, int] | None,
+) -> Any:
+    """Every pair of tokens; see `rollkit.segments.attention_mask`."""
+    seen = (ids_q[:, :, None] == ids_kv[:, None, :]) & (ids_q[:, :, None] != 0)
+    keys = []
+    for ids, found in ((ids_q, positions_q), (ids_kv, positions_kv)):
+        key = ops.arange(ids.shape[1], ids)[None] if found is None else ops.signed(found)
+        keys.append(key - run_lengths(ops, ids) if mask == "causal_bottom_right" else key)
+    back = keys[0][:, :, None] - keys[1][:, None, :]
+    if mask != "padding":
+        seen = seen & (back >= 0)
+    left, right = window or (-1, -1)
+    if left >= 0:
+        seen = seen & (back <= left)
+    if right >= 0:
+        seen = seen & (-back <= right)
+    return seen

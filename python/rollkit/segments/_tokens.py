@@ -1,0 +1,101 @@
+"""Arrays with a number per token: which framework's, of what shape, and who computes on them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rollkit._backends import Ops, common_framework, ops
+from rollkit._check import AnyArray
+
+INT32_MAX = 2**31 - 1
+
+
+class Tokens(NamedTuple):
+    """Arrays `[rows, width]` of one framework.
+
+    On the host, `arrays` are NumPy's, C-contiguous and ready for Rust; else they are the framework's.
+    """
+
+    ops: Ops
+    host: bool
+    arrays: list[Any]
+    batched: bool
+    like: Any
+
+    @property
+    def traced(self) -> bool:
+        """Whether the values are not there yet."""
+        return self.ops.is_traced(self.like)
+
+    def wrap(self, found: AnyArray) -> Any:
+        """Turn what Rust made into the framework's array."""
+        return self.ops.from_host(found, self.like)
+
+    def unbatch(self, found: Any) -> Any:
+        """Drop the row axis if the arguments had none."""
+        return found if self.batched else found[0]
+
+
+def tokens(**named: Any) -> Tokens:
+    """Check arrays of integers, `[T]` or `[B, T]`; None stays None. The first gives the shape's rank."""
+    framework = common_framework(**named)
+    backend = ops(framework)
+    if framework == "numpy":
+        named = {name: None if array is None else _listed(array) for name, array in named.items()}
+    given = {name: array for name, array in named.items() if array is not None}
+    name, like = next(iter(given.items()))
+    for other, array in given.items():
+        if not backend.is_integer(array):
+            raise TypeError(f"{other} must hold integers, got {array.dtype}")
+        if array.ndim not in (1, 2):
+            raise ValueError(f"{other} must be [tokens] or [rows, tokens], got shape {tuple(array.shape)}")
+        if array.ndim != like.ndim or array.shape[:-1] != like.shape[:-1]:
+            raise ValueError(
+                f"{other} has shape {tuple(array.shape)}, {name} has {tuple(like.shape)}; "
+                "they must have the same rows"
+            )
+        if array.shape[-1] > INT32_MAX:
+            raise OverflowError(f"{other} has rows of {array.shape[-1]} tokens, beyond int32")
+    batched = like.ndim == 2
+    host = all(backend.is_host(array) for array in given.values())
+    arrays = list(named.values())
+    if host:
+        arrays = [None if array is None else _ready(backend.to_host(array), batched) for array in arrays]
+    elif not batched:
+        arrays = [None if array is None else array[None] for array in arrays]
+    return Tokens(backend, host, arrays, batched, like)
+
+
+def same_shape(name: str, array: Any, other: str, wanted: Any) -> None:
+    """Check that there is a number for each token."""
+    if array is not None and array.shape != wanted.shape:
+        raise ValueError(
+            f"{name} has {array.shape[-1]} tokens per row, {other} has {wanted.shape[-1]}; "
+            "each token has an id and a position"
+        )
+
+
+def unreadable(what: str, fix: str) -> TypeError:
+    """The error for what needs values that a traced array does not have."""
+    return TypeError(f"{what} needs values, and the array is being traced (jit, vmap); {fix}")
+
+
+def _listed(array: Any) -> AnyArray:
+    if isinstance(array, np.ndarray):
+        return array
+    try:
+        found = np.asarray(array)
+    except ValueError:
+        raise ValueError("ids must be rows of one length; pad them with 0") from None
+    return found if found.size else found.astype(np.int64)
+
+
+def _ready(array: AnyArray, batched: bool) -> AnyArray:
+    if not batched:
+        array = array[None]
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])

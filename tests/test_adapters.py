@@ -1,0 +1,145 @@
+"""Adapters: the exact keywords, int32 tensors and Python ints, and no kernel fed with padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from rollkit import Layout, pack
+from rollkit.segments import (
+    flash_attention_kwargs,
+    flash_attn_varlen,
+    grain_columns,
+    maxtext_columns,
+    packed_seq_params,
+    runs,
+    te_ids_and_positions,
+    te_seqlens_and_offsets,
+    thd,
+)
+
+IDS = np.array([[1, 1, 1, 0, 2, 2], [3, 0, 0, 0, 0, 0]])
+
+
+def varlen_attention(
+    q: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: int, max_seqlen_k: int
+) -> Any:
+    """What flash-attn does, with its argument names: each segment by itself, causal."""
+    assert isinstance(max_seqlen_q, int)
+    assert isinstance(max_seqlen_k, int)
+    assert cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    out = []
+    for a, b in pairwise(cu_seqlens_q.tolist()):
+        part = q[None, None, a:b]
+        out.append(torch.nn.functional.scaled_dot_product_attention(part, part, part, is_causal=True)[0, 0])
+    return torch.cat(out)
+
+
+def test_flash_attn_attends_within_segments() -> None:
+    from rollkit.compat.flash_attn import pad_input, unpad_input
+    from rollkit.segments import attention_mask
+
+    ids = torch.from_numpy(IDS)
+    hidden = torch.randn(2, 6, 8, dtype=torch.float64)
+    stream, indices, _, _, _ = unpad_input(hidden, ids > 0)
+    attended = varlen_attention(stream, **flash_attn_varlen(ids, padding="removed"))
+    found = pad_input(attended, indices, 2, 6)
+    wanted = torch.nn.functional.scaled_dot_product_attention(hidden, hidden, hidden, attention_mask(ids))
+    torch.testing.assert_close(found, torch.where(ids[..., None] > 0, wanted, 0.0))
+
+
+def test_flash_attention_kwargs() -> None:
+    ids = torch.tensor([[1, 1, 2, 2, 2, 0]])
+    found = flash_attention_kwargs(ids, seq_idx=True)
+    assert {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in found.items()} == {
+        "cu_seq_lens_q": [0, 2, 5],
+        "cu_seq_lens_k": [0, 2, 5],
+        "max_length_q": 3,
+        "max_length_k": 3,
+        "seq_idx": [[0, 0, 1, 1, 1, 2]],
+    }
+    assert found["seq_idx"].dtype == torch.int32
+    removed = flash_attention_kwargs(IDS, padding="removed", seq_idx=True)
+    assert removed["seq_idx"].tolist() == [[0, 0, 0, 1, 1, 2]]
+
+
+@dataclass
+class PackedSeqParams:
+    """The fields that Megatron's has had from the first."""
+
+    qkv_format: str = ""
+    cu_seqlens_q: Any = None
+    cu_seqlens_kv: Any = None
+    cu_seqlens_q_padded: Any = None
+    cu_seqlens_kv_padded: Any = None
+    max_seqlen_q: int = field(default=0)
+    max_seqlen_kv: int = field(default=0)
+
+
+def test_packed_seq_params_keeps_valid_and_padded_apart() -> None:
+    found = PackedSeqParams(**packed_seq_params(torch.from_numpy(IDS)))
+    assert found.qkv_format == "thd"
+    assert found.cu_seqlens_q.tolist() == [0, 3, 5, 6]
+    assert found.cu_seqlens_q_padded.tolist() == [0, 4, 6, 12]
+    assert found.cu_seqlens_kv_padded.dtype == torch.int32
+    assert found.max_seqlen_q == 6
+    fixed = packed_seq_params(IDS, size=6)
+    assert fixed["cu_seqlens_q"].tolist() == [0, 3, 5, 6, 6, 6]
+    assert fixed["cu_seqlens_q_padded"].tolist() == [0, 4, 6, 12, 12, 12]
+
+
+def test_batches_layouts_and_runs_are_ids_too() -> None:
+    rows = {"response_ids": [[1, 2, 3], [4, 5], [6]]}
+    batch = pack(rows, 4)
+    wanted = flash_attn_varlen(batch["segment_ids"], padding="removed")
+    for given in (batch, batch.layout, runs(batch["segment_ids"])):
+        found = flash_attn_varlen(given, padding="removed")
+        assert found["cu_seqlens_q"].tolist() == wanted["cu_seqlens_q"].tolist() == [0, 3, 4, 6]
+    assert flash_attn_varlen(Layout.concat([3, 0, 2]))["cu_seqlens_q"].tolist() == [0, 3, 5]
+    on_torch = flash_attn_varlen(batch.to("torch"), padding="removed")
+    assert isinstance(on_torch["cu_seqlens_q"], torch.Tensor)
+
+
+def test_te_ids_and_positions() -> None:
+    found = te_ids_and_positions(jnp.asarray(IDS))
+    assert set(found) == {"segment_ids", "segment_pos"}
+    assert all(isinstance(a, jax.Array) for pair in found.values() for a in pair)
+    assert found["segment_pos"][0].tolist() == [[0, 1, 2, 0, 0, 1], [0] * 6]
+    traced = jax.jit(lambda a, b: te_ids_and_positions(a, b, positions_q=a)["segment_pos"])
+    q, kv = traced(jnp.asarray(IDS), jnp.asarray(IDS[:, ::-1]))
+    assert q.tolist() == IDS.tolist()
+    assert kv.tolist() == [[0, 1, 0, 0, 1, 2], [0] * 6]
+
+
+def test_te_seqlens_and_offsets() -> None:
+    for make in (np.asarray, torch.as_tensor, jnp.asarray):
+        found = te_seqlens_and_offsets(thd(make(IDS), max_segments=3))
+        q, kv = found["seqlens"]
+        assert q.tolist() == kv.tolist() == [[3, 2, -1], [-1, -1, 1]]
+        assert found["seq_offsets"][1].tolist() == [[0, 4, -1, -1], [0, -1, -1, -1]]
+        assert "int32" in str(q.dtype)
+
+
+def test_columns_of_jax_pipelines() -> None:
+    found = maxtext_columns(IDS)
+    assert set(found) == {f"{k}_{v}" for k in ("inputs", "targets") for v in ("segmentation", "position")}
+    assert found["targets_segmentation"].tolist() == IDS.tolist()
+    found = grain_columns(torch.from_numpy(IDS), features=("tokens",))
+    assert set(found) == {"tokens_segment_ids", "tokens_positions"}
+    assert found["tokens_positions"].tolist() == [[0, 1, 2, 0, 0, 1], [0] * 6]
+
+
+def test_errors_say_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r'ids_q has padding before token 4.*padding="removed"'):
+        flash_attn_varlen(IDS)
+    with pytest.raises(ValueError, match=r"q has segments \[1, 2\], kv has \[1\]"):
+        flash_attn_varlen([1, 2], [1, 1])
+    with pytest.raises(ValueError, match="there are 2 segments, size=2 has room for 1"):
+        flash_attn_varlen([1, 2], size=2)

@@ -1,0 +1,141 @@
+"""Masks equal the O(T²) reference, and block masks those that torch makes of the same predicate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from rollkit.segments import attention_mask, block_mask, runs, splash_segment_ids
+from rollkit.testing import mask_reference, thd_cases
+
+MASKS = ("causal", "causal_bottom_right", "padding")
+PARTS = [
+    f"{full}{side}_{what}" for full in ("", "full_") for side in "q" for what in ("num_blocks", "indices")
+] + [f"{full}kv_{what}" for full in ("", "full_") for what in ("num_blocks", "indices")]
+
+
+def by_torch(ids: Any, mask: str, window: tuple[int, int] | None, size: Any) -> Any:
+    """torch's block mask of the same rule, written as a user would."""
+    found = torch.as_tensor(np.atleast_2d(ids))
+    left, right = window or (-1, -1)
+
+    def seen(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        same = (found[b, q] == found[b, kv]) & (found[b, q] > 0)
+        if mask == "causal":
+            same = same & (q >= kv)
+        if left >= 0:
+            same = same & (q - kv <= left)
+        if right >= 0:
+            same = same & (kv - q <= right)
+        return same
+
+    rows, width = found.shape
+    return create_block_mask(seen, rows, None, width, width, device="cpu", BLOCK_SIZE=size)
+
+
+def equal(found: Any, wanted: Any) -> None:
+    for part in PARTS:
+        assert torch.equal(getattr(found, part), getattr(wanted, part)), part
+        assert getattr(found, part).dtype == torch.int32
+    assert found.seq_lengths == wanted.seq_lengths
+    assert found.BLOCK_SIZE == wanted.BLOCK_SIZE
+
+
+def layout(rng: np.random.Generator, width: int) -> Any:
+    """Documents of every length, some with holes, padding, or ids that come again."""
+    ids = np.zeros(width, np.int64)
+    at, number = int(rng.integers(0, 30)), 1
+    while at < width:
+        length = int(rng.integers(1, rng.choice([8, 60, 300])))
+        ids[at : at + length] = number
+        at += length + int(rng.choice([0, 0, 1, 40]))
+        number += 1
+    if rng.random() < 0.3:
+        ids = np.where(ids > 0, ids % 3 + 1, 0)
+    if rng.random() < 0.3:
+        ids[rng.random(width) < 0.01] = 0
+    return ids
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_block_mask_equals_torchs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    width = int(rng.integers(1, 700))
+    ids = np.stack([layout(rng, width) for _ in range(int(rng.integers(1, 3)))])
+    size: Any = [128, 16, (64, 32), (16, 64)][seed % 4]
+    for mask in ("causal", "padding"):
+        for window in (None, (40, 0), (0, 0), (100, 5), (-1, 30)):
+            equal(
+                block_mask(torch.as_tensor(ids), mask=mask, window=window, block_size=size),
+                by_torch(ids, mask, window, size),
+            )
+
+
+@pytest.mark.parametrize("ids", [[0] * 300, [1] * 256, [1], [0, 1], [1] * 128 + [2] * 128])
+def test_block_mask_at_the_edges(ids: list[int]) -> None:
+    for mask in ("causal", "padding"):
+        equal(block_mask(ids, mask=mask), by_torch(ids, mask, None, 128))
+    equal(block_mask(runs(np.array(ids))), by_torch(ids, "causal", None, 128))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_takes_it() -> None:
+    ids = layout(np.random.default_rng(1), 300)
+    ids[ids == 0] = 99
+    q, k, v = torch.randn(3, 1, 2, 300, 16, dtype=torch.float64).unbind()
+    found = flex_attention(q, k, v, block_mask=block_mask(ids))
+    plain = torch.from_numpy(attention_mask(ids))[None, None]
+    wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, plain)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("window", [None, (3, -1), (2, 2)])
+def test_attention_mask_equals_the_reference(mask: str, window: Any) -> None:
+    for name in ("cross, holes", "ring, striped 1", "anything"):
+        case = thd_cases(name, 50)
+        wanted = mask_reference(*case, mask=mask, window=window)
+        for make in (np.asarray, torch.as_tensor, lambda a: jnp.asarray(a, jnp.int32)):
+            q, kv, positions_q, positions_kv = map(make, case)
+            found = attention_mask(
+                q, kv, positions_q=positions_q, positions_kv=positions_kv, mask=mask, window=window
+            )
+            np.testing.assert_array_equal(np.asarray(found), wanted)
+
+
+def test_attention_mask_of_one_array() -> None:
+    ids = np.array([1, 1, 2, 2, 0])
+    order = np.arange(5)
+    np.testing.assert_array_equal(attention_mask(ids), mask_reference(ids, ids, order, order))
+    traced = jax.jit(lambda x: attention_mask(x, window=(1, 0)))(jnp.asarray(ids))
+    wanted = mask_reference(ids, ids, order, order, window=(1, 0))
+    np.testing.assert_array_equal(traced, wanted)
+
+
+def test_splash_segment_ids() -> None:
+    q, kv = np.array([1, 1, 2], np.int64), np.array([1, 2, 2, 0], np.int64)
+    found = splash_segment_ids(q, kv)
+    assert found.q.dtype == found.kv.dtype == jnp.int32
+    assert found.q.tolist() == q.tolist()
+    assert found.kv.tolist() == kv.tolist()
+    traced = jax.jit(lambda x: splash_segment_ids(x).q)(jnp.asarray(q))
+    assert traced.tolist() == q.tolist()
+
+
+def test_errors_say_what_to_do() -> None:
+    with pytest.raises(ValueError, match="compares positions; pass positions_q"):
+        attention_mask([1, 2], [1, 2])
+    with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
+        block_mask(jnp.ones(4, jnp.int32))
+    with pytest.raises(ValueError, match="mask must be one of 'causal', 'padding'"):
+        block_mask([1], mask="causal_bottom_right")
+    with pytest.raises(ValueError, match="entered again too often"):
+        block_mask(np.tile([1, 2], 20000), block_size=16)
+    with pytest.raises(TypeError, match="ids_q is of torch; splash"):
+        splash_segment_ids(torch.ones(4, dtype=torch.int32))
