@@ -130,10 +130,10 @@ impl Ids<'_> {
 fn run_length<T: Id>(ids: &[T]) -> usize {
     // Near steps first: a far one that ends early has read much for nothing.
     const NEAR: usize = 16;
-    const FAR: usize = 256;
+    const FAR: usize = 128;
     let id = ids[0];
-    let mut length = 0;
-    length += NEAR * same_chunks::<NEAR, T>(id, &ids[..ids.len().min(4 * NEAR)]);
+    let near = &ids[..ids.len().min(4 * NEAR)];
+    let mut length = NEAR * same_chunks::<NEAR, T>(id, near);
     if length == 4 * NEAR {
         length += FAR * same_chunks::<FAR, T>(id, &ids[length..]);
         length += NEAR * same_chunks::<NEAR, T>(id, &ids[length..]);
@@ -285,6 +285,60 @@ pub fn fill<O: Out<i32>>(slots: &Slots<'_>, values: &[i64], out: &mut [O]) -> Re
             Ok(())
         },
     )
+}
+
+/// Segment ids of segments that lie end to end: 1, 1, 1, 2, 2, … and 0 after the last.
+///
+/// ```
+/// let mut ids = [9; 6];
+/// rollkit::segments::ids_from_lengths(&[3, 0, 2], &mut ids)?;
+/// assert_eq!(ids, [1, 1, 1, 3, 3, 0]);
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn ids_from_lengths<O: Out<i32>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
+    end_to_end(lengths, out, |row| [row as i32 + 1; LANES], |_| {})
+}
+
+/// Positions in segments that lie end to end: 0, 1, 2, 0, 1, … and 0 after the last.
+pub fn positions_from_lengths<O: Out<i32>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
+    let first = std::array::from_fn(|lane| lane as i32);
+    end_to_end(lengths, out, |_| first, |lanes| lanes.iter_mut().for_each(|lane| *lane += LANES as i32))
+}
+
+const LANES: usize = 16;
+
+/// Writes each segment in whole vectors. What is written beyond its end is written over by the next one:
+/// for short segments that takes a fraction of the time of loops that end where they must.
+fn end_to_end<O: Out<i32>>(
+    lengths: &[i64],
+    out: &mut [O],
+    first: impl Fn(usize) -> [i32; LANES],
+    step: impl Fn(&mut [i32; LANES]),
+) -> Result<()> {
+    if i32::try_from(lengths.len()).is_err() {
+        return Err(Error::TooManyElements { row: i32::MAX as usize });
+    }
+    let size = out.len();
+    let mut start = 0;
+    for (row, &length) in lengths.iter().enumerate() {
+        let count = usize::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
+        if count > size - start {
+            return Err(Error::OutsideOutput { row, start: start as i64, length, size });
+        }
+        let end = start + count;
+        let mut lanes = first(row);
+        while start < end {
+            match out.get_mut(start..start + LANES) {
+                Some(chunk) => O::copy(chunk, &lanes),
+                None => O::copy(&mut out[start..end], &lanes[..end - start]),
+            }
+            step(&mut lanes);
+            start += LANES;
+        }
+        start = end;
+    }
+    O::fill(&mut out[start..], 0);
+    Ok(())
 }
 
 /// What is wrong with segment ids.

@@ -205,9 +205,12 @@ fn pieces(
     keep: &mut impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<()> {
     if run.rising {
-        let first = within(run.start);
-        let cut = partition(run.start, run.end, |token| within(token) == first);
-        return if first { keep(run.start, cut) } else { keep(cut, run.end) };
+        let size = run.end - run.start;
+        return if within(run.start) {
+            keep(run.start, run.end - outside(size, |n| !within(run.end - 1 - n)))
+        } else {
+            keep(run.start + outside(size, |n| !within(run.start + n)), run.end)
+        };
     }
     let mut begin = None;
     for token in run.start..run.end {
@@ -223,17 +226,23 @@ fn pieces(
     begin.map_or(Ok(()), |start| keep(start, run.end))
 }
 
-/// The first of `start..end` that is not `before`.
-fn partition(mut start: usize, mut end: usize, before: impl Fn(usize) -> bool) -> usize {
-    while start < end {
-        let middle = start + (end - start) / 2;
-        if before(middle) {
-            start = middle + 1;
+/// How many of `0..size` are `out`, which the first are and the others are not. Mostly that is one, or few.
+fn outside(size: usize, out: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut step) = (0, 1);
+    while low + step <= size && out(low + step - 1) {
+        low += step;
+        step *= 2;
+    }
+    let mut high = size.min(low + step - 1);
+    while low < high {
+        let middle = low.midpoint(high);
+        if out(middle) {
+            low = middle + 1;
         } else {
-            end = middle;
+            high = middle;
         }
     }
-    start
+    low
 }
 
 #[derive(Clone, Copy)]
@@ -293,26 +302,30 @@ impl Reach {
 }
 
 trait Position: Copy + Ord + Into<i64> + Default {
-    /// `b - a`, wrapping.
-    fn step(a: Self, b: Self) -> Self;
+    fn plus(self, other: Self) -> Self;
+    fn minus(self, other: Self) -> Self;
     fn or(self, other: Self) -> Self;
-    /// Whether `first`, with `steps` steps of at most `step` added, is still in range.
-    fn reaches(first: Self, step: Self, steps: usize) -> bool;
+    /// Whether `self`, with `steps` steps of at most `step` added, is still in range.
+    fn reaches(self, step: Self, steps: usize) -> bool;
 }
 
 macro_rules! position {
     ($($type:ty),+) => {$(
         impl Position for $type {
-            fn step(a: Self, b: Self) -> Self {
-                b.wrapping_sub(a)
+            fn plus(self, other: Self) -> Self {
+                self.wrapping_add(other)
+            }
+
+            fn minus(self, other: Self) -> Self {
+                self.wrapping_sub(other)
             }
 
             fn or(self, other: Self) -> Self {
                 self | other
             }
 
-            fn reaches(first: Self, step: Self, steps: usize) -> bool {
-                step.checked_mul(steps as Self).and_then(|sum| first.checked_add(sum)).is_some()
+            fn reaches(self, step: Self, steps: usize) -> bool {
+                step.checked_mul(steps as Self).and_then(|sum| self.checked_add(sum)).is_some()
             }
         }
     )+};
@@ -328,20 +341,40 @@ fn bounds<T: Position>(keys: &[T]) -> (i64, i64, bool) {
 }
 
 /// Whether keys never fall, as far as can be told fast: huge steps count as falls.
+fn never_falls<T: Position>(keys: &[T]) -> bool {
+    let (chunks, rest) = keys.as_chunks::<CHUNK>();
+    let mut last = keys[0];
+    let mut goes_on = |first: T, end: T| {
+        let rises = last <= first;
+        last = end;
+        rises
+    };
+    chunks.iter().all(|chunk| goes_on(chunk[0], chunk[CHUNK - 1]) && (steady(chunk) || rises(chunk)))
+        && rest.first().is_none_or(|&first| goes_on(first, first) && rises(rest))
+}
+
+const CHUNK: usize = 256;
+
+/// Whether keys go up by one step: positions mostly do, and this reads each once.
+fn steady<T: Position>(keys: &[T; CHUNK]) -> bool {
+    let step = keys[1].minus(keys[0]);
+    let mut wanted = keys[0];
+    let mut other = T::default();
+    for &key in keys {
+        other = other.or(key.minus(wanted));
+        wanted = wanted.plus(step);
+    }
+    other == T::default() && step >= T::default() && keys[0].reaches(step, CHUNK)
+}
+
+/// Whether keys never fall, if no step is huge.
 ///
 /// Subtracting and or-ing is what SSE2 can do with 64 bits; comparing is not. No step is above the OR of
 /// all, so if that many of those stay in range then none has wrapped.
-fn never_falls<T: Position>(keys: &[T]) -> bool {
-    const CHUNK: usize = 256;
-    let (before, after) = (&keys[..keys.len() - 1], &keys[1..]);
-    let fell = |before: &[T], after: &[T]| {
-        let steps = before.iter().zip(after).map(|(&a, &b)| T::step(a, b));
-        let all = steps.fold(T::default(), T::or);
-        all < T::default() || before.first().is_some_and(|&first| !T::reaches(first, all, before.len()))
-    };
-    let (heads, head_rest) = before.as_chunks::<CHUNK>();
-    let (tails, tail_rest) = after.as_chunks::<CHUNK>();
-    !heads.iter().zip(tails).any(|(head, tail)| fell(head, tail)) && !fell(head_rest, tail_rest)
+fn rises<T: Position>(keys: &[T]) -> bool {
+    let steps = keys[1..].iter().zip(keys).map(|(&after, &before)| after.minus(before));
+    let all = steps.fold(T::default(), T::or);
+    all >= T::default() && keys[0].reaches(all, keys.len() - 1)
 }
 
 #[cfg(test)]
@@ -359,6 +392,15 @@ mod tests {
                 let mut odd = narrow.clone();
                 odd.swap(at, at + 1);
                 assert_eq!(bounds(&odd), (0, length as i64 - 1, false), "{length} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn counts_what_is_outside() {
+        for size in 0..70 {
+            for wanted in 0..=size {
+                assert_eq!(outside(size, |n| n < wanted), wanted, "of {size}");
             }
         }
     }

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::layout::Slots;
-use rollkit::segments::{Bits, Ids, Problem, fill, runs, seqlens_and_offsets};
+use rollkit::segments::{
+    Bits, Ids, Problem, fill, ids_from_lengths, positions_from_lengths, runs, seqlens_and_offsets,
+};
 
 fn ids(bits: Bits<'_>, rows: usize, signed: bool) -> Ids<'_> {
     Ids { name: "ids", bits, signed, rows, width: bits.len().checked_div(rows).unwrap_or(0) }
@@ -37,6 +39,19 @@ fn rows_of_ids() -> impl Strategy<Value = (Vec<u8>, usize)> {
 }
 
 proptest! {
+    #[test]
+    fn ids_and_positions_of_lengths(lengths in prop::collection::vec(0i64..60, 0..20), tail in 0usize..20) {
+        let total = lengths.iter().sum::<i64>() as usize;
+        let (mut ids, mut places) = (vec![9; total + tail], vec![9; total + tail]);
+        ids_from_lengths(&lengths, &mut ids)?;
+        positions_from_lengths(&lengths, &mut places)?;
+        let rows = lengths.iter().enumerate();
+        let mut wanted: Vec<(i32, i32)> =
+            rows.flat_map(|(row, &n)| (0..n as i32).map(move |at| (row as i32 + 1, at))).collect();
+        wanted.resize(total + tail, (0, 0));
+        prop_assert_eq!(ids.into_iter().zip(places).collect::<Vec<_>>(), wanted);
+    }
+
     #[test]
     fn runs_equal_a_loop((narrow, rows) in rows_of_ids()) {
         let wanted = reference(&narrow, rows);
@@ -102,6 +117,13 @@ fn buffers_of_another_size_are_refused() {
     let mut out = ([0; 1], [0; 3]);
     let found = seqlens_and_offsets(&ids(Bits::U8(&[1]), 1, false), 2, true, &mut out.0, &mut out.1);
     assert_eq!(found, Err(Error::RowCount { name: "seqlens", got: 1, wanted: 2 }));
+}
+
+#[test]
+fn lengths_that_do_not_fit_are_refused() {
+    let outside = Error::OutsideOutput { row: 1, start: 3, length: 2, size: 4 };
+    assert_eq!(ids_from_lengths(&[3, 2], &mut [0; 4]), Err(outside));
+    assert_eq!(positions_from_lengths(&[3, -2], &mut [0; 4]), Err(Error::NegativeLength { row: 1, got: -2 }));
 }
 
 #[test]

@@ -53,6 +53,9 @@ def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDA
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
+def ids_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
+    """Write segment ids of segments that lie end to end, 0 after the last."""
+
 def joined_steps(
     prompts: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
     prompt_lengths: _Int64s,
@@ -106,6 +109,9 @@ def plan_bins(
     oversize: str,
 ) -> _Int64s:
     """The bin of each row; -1 for a dropped one."""
+
+def positions_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
+    """Write positions in segments that lie end to end, 0 after the last."""
 
 def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
     """Write 0, 1, 2, … within each row, 0 in gaps."""

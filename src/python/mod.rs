@@ -45,7 +45,7 @@ mod _native {
     #[pymodule_export]
     use super::sample::{sample, uniforms};
     #[pymodule_export]
-    use super::segments::{fill_runs, runs, seqlens_and_offsets};
+    use super::segments::{fill_runs, ids_from_lengths, positions_from_lengths, runs, seqlens_and_offsets};
     #[pymodule_export]
     use super::steps::joined_steps;
     #[pymodule_export]

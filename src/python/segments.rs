@@ -55,6 +55,24 @@ pub fn fill_runs<'py>(
     detached(out, || kernel::fill(&slots, numbers, filled))
 }
 
+/// Writes segment ids of segments that lie end to end; 0 after the last.
+#[pyfunction]
+#[pyo3(signature = (lengths, /, *, out))]
+pub fn ids_from_lengths<'py>(lengths: &Array<'py>, out: &Array<'py>) -> PyResult<()> {
+    let filled = array::out_slice::<i32>("out", out, [lengths])?;
+    let lengths = array::int64s("lengths", lengths)?;
+    detached(out, || kernel::ids_from_lengths(lengths, filled))
+}
+
+/// Writes positions in segments that lie end to end; 0 after the last.
+#[pyfunction]
+#[pyo3(signature = (lengths, /, *, out))]
+pub fn positions_from_lengths<'py>(lengths: &Array<'py>, out: &Array<'py>) -> PyResult<()> {
+    let filled = array::out_slice::<i32>("out", out, [lengths])?;
+    let lengths = array::int64s("lengths", lengths)?;
+    detached(out, || kernel::positions_from_lengths(lengths, filled))
+}
+
 /// `[rows, width]` ids of any integer dtype.
 pub fn rows_of<'a>(name: &'static str, ids: &'a Array<'_>) -> PyResult<Ids<'a>> {
     let &[rows, width] = ids.shape() else {

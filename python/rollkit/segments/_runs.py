@@ -122,7 +122,7 @@ def runs(ids: Any) -> Runs:
         raise unreadable("runs", "make them outside, or use thd, seqlens or offsets, whose sizes are fixed")
     array = found.arrays[0] if found.host else np.ascontiguousarray(found.ops.to_host(found.arrays[0]))
     numbers, starts, lengths = _native.runs(array)
-    like = ids if framework_of(ids) in ("torch", "jax") else None
+    like = ids if type(ids) is not np.ndarray and framework_of(ids) in ("torch", "jax") else None
     return Runs(numbers, starts, lengths, tuple(found.like.shape), like)
 
 
@@ -425,11 +425,13 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
         total = _check.positive("total", total, least=0)
         return ops(framework).run(device, lengths, total=total)
     counts = _check.lengths("lengths", lengths)
-    ends = _native.offsets_from_lengths(counts)
-    begins = ends[:-1] if starts is None else _check.int64s("starts", starts)
-    if starts is not None and len(begins) != len(counts):
+    begins = None if starts is None else _check.int64s("starts", starts)
+    if begins is None:
+        last = int(_native.offsets_from_lengths(counts)[-1])
+    elif len(begins) != len(counts):
         raise ValueError(f"starts has {len(begins)} entries, lengths has {len(counts)}")
-    last = int((begins + counts).max(initial=0))
+    else:
+        last = int((begins + counts).max(initial=0))
     size = last if total is None else _check.positive("total", total, least=0)
     if last > size:
         raise ValueError(f"segments end at token {last}, after total={size}")
@@ -438,12 +440,16 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
     return rewrapped(out, lengths)
 
 
-def _native_ids(starts: Int64s, lengths: Int64s, out: AnyArray) -> None:
-    _native.fill_runs(starts, lengths, np.arange(1, len(starts) + 1), out=out)
+def _native_ids(starts: Int64s | None, lengths: Int64s, out: AnyArray) -> None:
+    if starts is None:
+        return _native.ids_from_lengths(lengths, out=out)
+    return _native.fill_runs(starts, lengths, np.arange(1, len(starts) + 1), out=out)
 
 
-def _native_positions(starts: Int64s, lengths: Int64s, out: AnyArray) -> None:
-    _native.positions(starts, lengths, None, out=out)
+def _native_positions(starts: Int64s | None, lengths: Int64s, out: AnyArray) -> None:
+    if starts is None:
+        return _native.positions_from_lengths(lengths, out=out)
+    return _native.positions(starts, lengths, None, out=out)
 
 
 def _edged(sums: Int64s, size: int | None) -> AnyArray:

@@ -103,7 +103,7 @@ def thd(
     if ids_kv is None:
         if positions_kv is not None:
             raise ValueError("positions_kv is given without ids_kv; pass ids_kv, or neither")
-        found = tokens(ids_q=ids_q)
+        found = tokens(ids=ids_q)
         return _finish(found, _self(found, max_segments, _pairs(found, on_reentry, validate)))
     if mask == "padding":
         positions_q = positions_kv = None
@@ -174,6 +174,6 @@ def _copied(found: Tokens) -> list[Any]:
 
 
 def _finish(found: Tokens, arrays: Any) -> THD:
-    if found.host and found.like is not found.arrays[0]:
+    if found.host and type(found.like) is not np.ndarray:
         arrays = [found.wrap(array) for array in arrays]
-    return THD(*(found.unbatch(array) for array in arrays))
+    return THD(*(arrays if found.batched else [array[0] for array in arrays]))
