@@ -56,9 +56,8 @@ def test_rows_follow_their_sequences(seed: int, options: dict[str, Any]) -> None
         assert copied == in_place(rows, plan)
         rows = copied
         assert plan.before >= len(plan.keep) == len(branches) * plan.bucket
-        assert [label for label in rows if label[0] in alive] == [
-            label for label in labels() if label[0] in alive
-        ]
+        # A parked row may be what is left of a row that was moved away.
+        assert all(was == now for was, now in zip(rows, labels(), strict=True) if now[0] >= 0)
         assert sorted(batch.slots[batch.live]) == sorted(alive)
         assert (batch.active, batch.finished, batch.emitted) == (len(alive), n - len(alive), sum(lengths))
         assert batch.lengths.tolist() == lengths

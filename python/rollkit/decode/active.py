@@ -234,7 +234,8 @@ class ActiveBatch:
     def _ordered_moves(self) -> Int64s:
         alive = np.flatnonzero(self._slots >= 0)
         to = np.arange(self._live)
-        return np.stack([alive, to], 1)[alive != to]  # sources are behind destinations: safe in this order
+        moves: Int64s = np.stack([alive, to], 1)[alive != to]  # sources are behind: safe in this order
+        return moves
 
     def _in_arrays(self, keep: Int64s, moves: Int64s, before: int) -> Plan:
         """Turn rows of sequences into rows of arrays."""
