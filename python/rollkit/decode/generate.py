@@ -159,7 +159,7 @@ def generate(
         phases=plan,
         sampling=[{**sampling, **phase.sampling} for phase in plan],
         logprobs=choice("logprobs", logprobs, ("kept", "allowed")),
-        seeds=_seeds(seeds, len(found)),
+        seeds=own_seeds(seeds, len(found)),
         limits=limits,
         stop_bad=choice("on_bad", on_bad, ("raise", "stop")) == "stop",
         guided=uncond is not None,
@@ -354,7 +354,7 @@ def _limits(limit: Any, n: int) -> Int64s:
     return np.ascontiguousarray(np.broadcast_to(found, n))
 
 
-def _seeds(seeds: Any, n: int) -> Int64s:
+def own_seeds(seeds: Any, n: int) -> Int64s:
     """Give each sequence its seed; those of one number are its own in the low half of 64 bits."""
     if np.ndim(as_array(seeds)) == 0:
         return (int(seeds) % 2**31 << 32) + np.arange(n)

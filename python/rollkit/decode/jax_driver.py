@@ -163,7 +163,8 @@ def _bucket(step: Step) -> Any:
             lengths = lengths.at[slots].set(t + 1, mode="drop")
             return state, out, lengths, jnp.where(ended, jnp.int32(n), slots), t + 1
 
-        return jax.lax.while_loop(goes_on, body, (state, out, lengths, slots, t))
+        carried: tuple[Any, ...] = jax.lax.while_loop(goes_on, body, (state, out, lengths, slots, t))
+        return carried
 
     # The outputs' buffers are written in place; the state's are the caller's, or of another shape.
     return jax.jit(run, donate_argnums=(2, 3))
