@@ -101,7 +101,9 @@ def test_buckets_change_no_token(limits: str, guided: bool, dtype: str) -> None:
     np.testing.assert_array_equal(short.emitted[0], static.emitted[0])
     np.testing.assert_array_equal(short.lengths, static.lengths)
     np.testing.assert_array_equal(short.ended, static.ended)
-    np.testing.assert_allclose(short.emitted[1], static.emitted[1], rtol=0, atol=1e-4 if dtype == "float32" else 0.05)
+    np.testing.assert_allclose(
+        short.emitted[1], static.emitted[1], rtol=0, atol=1e-4 if dtype == "float32" else 0.05
+    )
     assert static.shapes == (16,)
     assert len(short.shapes) <= 6
     assert short.shapes == tuple(sorted(set(short.shapes), reverse=True))
