@@ -138,9 +138,9 @@ def test_generate_transformers(benchmark: Any, model: Any) -> None:
     )
 
 
-# A toy in JAX: an embedding, a cache, a head of 2 049 tokens.
+# A toy in JAX: four attention layers over 512 tokens of context, a head of 2 049 tokens.
 
-HIDDEN, LAYERS, STEPS = 512, 4, 96
+HIDDEN, LAYERS, STEPS, CONTEXT = 512, 4, 96, 512
 JAX_LIMITS = jnp.asarray(skewed(N, STEPS), jnp.int32)
 
 
@@ -149,9 +149,13 @@ def toy(params: Any, state: Any, slots: Any, t: Any) -> Any:
     keys = []
     for weight, layer in zip(params["layers"], state["keys"], strict=True):
         query = x @ weight
-        layer = layer.at[:, t].set(query)
+        layer = layer.at[:, CONTEXT + t].set(query)
         share = jax.nn.softmax(
-            jnp.where(jnp.arange(STEPS) <= t, jnp.einsum("rh,rth->rt", query, layer), -jnp.inf) / 16, -1
+            jnp.where(
+                jnp.arange(CONTEXT + STEPS) <= CONTEXT + t, jnp.einsum("rh,rth->rt", query, layer), -jnp.inf
+            )
+            / 16,
+            -1,
         )
         x = x + jnp.einsum("rt,rth->rh", share, layer)
         keys.append(layer)
@@ -172,7 +176,7 @@ def test_jax_toy(benchmark: Any, compaction: bool) -> None:
     }
     state = {
         "token": jnp.arange(N, dtype=jnp.int32),
-        "keys": [jnp.zeros((N, STEPS, HIDDEN), jnp.float32) for _ in range(LAYERS)],
+        "keys": [jnp.zeros((N, CONTEXT + STEPS, HIDDEN), jnp.float32) for _ in range(LAYERS)],
     }
     found = decode(toy, params, state, N, max_steps=STEPS, compaction=compaction)
     benchmark.extra_info["shapes"] = found.shapes
