@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -136,6 +137,38 @@ def test_generate_transformers(benchmark: Any, model: Any) -> None:
         ),
         rounds=1,
     )
+
+
+# A model with the shape of Qwen3-0.6B, whose set is 65 536 tokens; 1.2 GB, and a minute.
+
+
+@pytest.fixture(scope="module")
+def large() -> Any:
+    if "ROLLKIT_BENCH_LARGE" not in os.environ:
+        pytest.skip("set ROLLKIT_BENCH_LARGE to run")
+    config = transformers.Qwen3Config(
+        vocab_size=217_204,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
+    found: Any = transformers.Qwen3ForCausalLM._from_config(config)
+    return found.eval()
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["compaction, 65 536", "static, full head"])
+def test_generate_large(benchmark: Any, large: Any, static: bool) -> None:
+    prompts = [list(range(i, i + 16)) for i in range(8)]
+    options: dict[str, Any] = {"allowed": AllowedSet(range(217_204 - 65_536, 217_204), 217_204)}
+    if static:
+        options = {"eos": [], "compaction": False}
+    options |= {"max_new_tokens": [64, 5, 8, 11, 16, 13, 32, 8], "uncond": [1, 2, 3], "cfg_scale": 2.0}
+    benchmark.pedantic(lambda: generate(large, prompts, top_p=0.9, **options), rounds=1)
 
 
 # A toy in JAX: four attention layers over 512 tokens of context, a head of 2 049 tokens.
