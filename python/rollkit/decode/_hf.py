@@ -1,0 +1,145 @@
+"""A causal language model of transformers, step by step: what `generate` asks of a model."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.head import PartialHead
+
+from rollkit._extras import extra
+from rollkit.decode.active import Plan
+from rollkit.decode.cache import can_crop, compact, crop_padding, select
+
+Int64s = NDArray[np.int64]
+
+PREFIX: Final = 16
+"""Tokens that all prompts must share for these to be read by themselves: one more call of the model."""
+
+
+class Model:
+    """The decoder, its cache, and the head sliced once for each allowed set."""
+
+    def __init__(self, model: Any) -> None:
+        """Find the parts of a `PreTrainedModel`."""
+        self._torch = extra("torch", "torch")
+        head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+        if head is None:
+            raise TypeError(f"model must be a causal language model with a head, got {type(model).__name__}")
+        self._model, self._head = model, head
+        self._decoder = model.get_decoder()
+        self._config = model.config.get_text_config()
+        self._heads: dict[AllowedSet, PartialHead] = {}
+        self._hidden: Any = None
+        self._mask: Any = None
+        self._pads = self._positions = np.empty(0, np.int64)
+        self.vocab_size: int = getattr(head, "base_layer", head).weight.shape[0]
+
+    @property
+    def eos(self) -> list[int]:
+        """The tokens that end a sequence, by the model's own configuration."""
+        found = getattr(getattr(self._model, "generation_config", None), "eos_token_id", None)
+        if found is None:
+            found = self._config.eos_token_id
+        return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+    def read(self, rows: list[Int64s], budget: int) -> None:
+        """Read prompts, each different one once, and have hidden states for the first draw.
+
+        Args:
+            rows: the prompt of each row.
+            budget: tokens that are fed after these, at most.
+        """
+        found: dict[bytes, int] = {}
+        which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
+        unique = [np.frombuffer(row, np.int64) for row in found]
+        self._cache = extra("transformers", "torch").DynamicCache(config=self._model.config)
+        shared = _shared(unique)
+        if shared:
+            self._forward(unique[0][None, :shared], None, np.arange(shared)[None])
+            if len(unique) > 1:
+                select(self._cache, np.zeros(len(unique), np.int64))
+        lengths = np.array([len(row) for row in unique]) - shared
+        width = int(lengths.max())
+        pads = width - lengths
+        tokens = np.zeros((len(unique), width), np.int64)
+        for row, pad, prompt in zip(tokens, pads, unique, strict=True):
+            row[pad:] = prompt[shared:]
+        positions = np.maximum(np.arange(width) - pads[:, None], 0) + shared
+        mask = np.ones((len(unique), shared + width + budget), np.int64)
+        for row, pad in zip(mask, pads, strict=True):
+            row[shared : shared + pad] = 0
+        self._width, self._shared, self._pads = shared + width, shared, pads
+        self._mask = self._tensor(mask)
+        hidden = self._forward(tokens, self._seen(), positions)
+        self._expand(hidden, np.array(which), lengths + shared)
+
+    def logits(self, allowed: AllowedSet, rows: Int64s) -> Any:
+        """Return compact logits `[rows, len(allowed)]` of some rows."""
+        head = self._heads.get(allowed)
+        if head is None:
+            head = self._heads[allowed] = PartialHead.from_module(self._head, allowed)
+        logits = head(self._hidden[self._tensor(rows)])
+        config = self._config
+        if (scale := getattr(config, "logit_scale", None)) is not None:
+            logits = logits * scale
+        if (scale := getattr(config, "logits_scaling", None)) is not None:
+            logits = logits / scale
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
+            logits = self._torch.tanh(logits / cap) * cap
+        return logits
+
+    def keep(self, plan: Plan, *, crop: bool) -> None:
+        """Go on with the rows of a plan."""
+        if not plan.changes:
+            return
+        compact(self._cache, plan)
+        self._hidden, self._mask = compact([self._hidden, self._mask], plan)
+        self._pads, self._positions = self._pads[plan.keep], self._positions[plan.keep]
+        common = int(self._pads.min(initial=self._width)) if crop and len(plan.keep) else 0
+        # Padding that comes after a shared beginning is in the middle.
+        if common and not self._shared and all(map(can_crop, self._cache.layers)):
+            crop_padding(self._cache, common)
+            self._mask, self._width = self._mask[:, common:], self._width - common
+            self._pads = self._pads - common
+
+    def feed(self, tokens: Int64s) -> None:
+        """Read one token for each row."""
+        self._width += 1
+        self._hidden = self._forward(tokens[:, None], self._seen(), self._positions[:, None])
+        self._positions = self._positions + 1
+
+    def _seen(self) -> Any:
+        return self._mask[:, : self._width] if self._pads.any() else None
+
+    def _forward(self, tokens: Int64s, mask: Any, positions: Int64s) -> Any:
+        out = self._decoder(
+            input_ids=self._tensor(tokens),
+            attention_mask=mask,
+            position_ids=self._tensor(positions),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return out.last_hidden_state[:, -1]
+
+    def _expand(self, hidden: Any, which: Int64s, lengths: Int64s) -> None:
+        """Give each row the state of its prompt."""
+        if not np.array_equal(which, np.arange(len(lengths))):
+            select(self._cache, which)
+            hidden, self._mask = select([hidden, self._mask], which)
+        self._hidden, self._pads, self._positions = hidden, self._pads[which], lengths[which]
+
+    def _tensor(self, array: Int64s) -> Any:
+        return self._torch.tensor(array, device=self._model.device)
+
+
+def _shared(prompts: list[Int64s]) -> int:
+    """How many first tokens to read once for all prompts; the last one of each is read with the rest."""
+    if len(prompts) < 2:
+        return 0
+    most = min(map(len, prompts)) - 1
+    same = np.all([prompt[:most] == prompts[0][:most] for prompt in prompts], axis=0)
+    count = most if same.all() else int(np.argmin(same))
+    return count if count >= PREFIX else 0

@@ -1,0 +1,189 @@
+"""Caches whose rows follow a `Plan`: transformers' caches, tensors, arrays and trees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from rollkit.decode._framework import framework_of
+
+from rollkit._check import is_array
+from rollkit._extras import extra
+from rollkit.decode.active import Plan
+
+
+def compact(cache: Any, plan: Plan, *, axis: int = 0, in_place: bool = True) -> Any:
+    """Make a cache's rows those of the batch after `plan`: in every layer, keys and values alike.
+
+    Args:
+        cache: a transformers cache (`DynamicCache`, `StaticCache`, hybrid ones), an array of NumPy,
+            torch or JAX, or dicts, lists, tuples and JAX pytrees of arrays.
+        plan: as `ActiveBatch.finish` returns it.
+        axis: the axis of rows; a transformers cache knows its own.
+        in_place: NumPy and torch: fill holes, and go on with a view of what is left. That moves O(ended)
+            rows but keeps the memory of all. `False`: copy the rows that are left. JAX arrays never
+            change and are always copied.
+
+    Returns:
+        A transformers cache is changed and returned; of anything else, a new tree with the new arrays
+        or views.
+
+    Raises:
+        TypeError: `cache` is none of these.
+        ValueError: an array has not `plan.before` rows.
+
+    Example:
+        >>> from rollkit.decode.active import ActiveBatch
+        >>> cache = {"keys": np.array([[0, 0], [1, 1], [2, 2]])}
+        >>> plan = ActiveBatch(3).finish([True, False, False])
+        >>> compact(cache, plan)["keys"]
+        array([[2, 2],
+               [1, 1]])
+    """
+    if not plan.changes:
+        return cache
+    return _map(cache, axis, lambda array, rows: _moved(array, plan, rows, in_place))
+
+
+def select(cache: Any, keep: Any, *, axis: int = 0) -> Any:
+    """Copy rows `keep` of a cache, in that order; a row may come several times.
+
+    Args:
+        cache: as for `compact`.
+        keep: `[rows]` ints.
+        axis: as for `compact`.
+
+    Returns:
+        As `compact`.
+
+    Example:
+        >>> select([np.array([5, 6, 7])], [2, 0, 0])
+        [array([7, 5, 5])]
+    """
+    rows = np.asarray(keep, np.int64)
+    return _map(cache, axis, lambda array, where: _taken(array, rows, where))
+
+
+def crop_padding(cache: Any, columns: int) -> Any:
+    """Drop the first `columns` tokens of a `DynamicCache`: padding that all rows have in common.
+
+    Keys are rotated already and positions are the caller's to pass, so that nothing else changes.
+    Attention masks lose the same columns.
+
+    Args:
+        cache: a `DynamicCache` all of whose layers keep all tokens.
+        columns: how many to drop; at most as many as there are.
+
+    Returns:
+        `cache`, with views for keys and values.
+
+    Raises:
+        TypeError: a layer is no `DynamicLayer` (static ones have a fixed width, sliding ones a window).
+        ValueError: `columns` is negative or more than there are.
+    """
+    for number, layer in enumerate(_layers(cache)):
+        if not can_crop(layer):
+            raise TypeError(f"layer {number} is a {type(layer).__name__}; only DynamicLayer can be cropped")
+        if not 0 <= columns <= layer.keys.shape[-2]:
+            raise ValueError(f"columns must be 0 to {layer.keys.shape[-2]}, got {columns}")
+        layer.keys, layer.values = layer.keys[..., columns:, :], layer.values[..., columns:, :]
+    return cache
+
+
+def can_crop(layer: Any) -> bool:
+    """Whether a layer of a transformers cache keeps all tokens, and nothing but keys and values."""
+    return type(layer).__name__ == "DynamicLayer" and layer.is_initialized
+
+
+def _layers(cache: Any) -> list[Any]:
+    layers = getattr(cache, "layers", None)
+    if layers is None:
+        raise TypeError(f"cache must be a transformers Cache, got {type(cache).__name__}")
+    return list(layers)
+
+
+def _map(cache: Any, axis: int, change: Callable[[Any, int], Any]) -> Any:
+    """Change every array of a cache, given its axis of rows."""
+    if hasattr(cache, "layers") and hasattr(cache, "update"):
+        for layer in cache.layers:
+            _change_layer(layer, change)
+        return cache
+    if hasattr(cache, "self_attention_cache"):
+        for part in (cache.self_attention_cache, cache.cross_attention_cache):
+            _map(part, axis, change)
+        return cache
+    if is_array(cache):
+        return change(cache, axis)
+    if cache is None:
+        return None
+    if isinstance(cache, Mapping):
+        return {name: _map(part, axis, change) for name, part in cache.items()}
+    if isinstance(cache, tuple) and hasattr(cache, "_fields"):
+        return type(cache)(*(_map(part, axis, change) for part in cache))
+    if isinstance(cache, list | tuple):
+        return type(cache)(_map(part, axis, change) for part in cache)
+    return _map_registered(cache, axis, change)
+
+
+def _map_registered(cache: Any, axis: int, change: Callable[[Any, int], Any]) -> Any:
+    import sys
+
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        leaves, tree = jax.tree_util.tree_flatten(cache)
+        if leaves and all(is_array(leaf) for leaf in leaves):
+            return jax.tree_util.tree_unflatten(tree, [change(leaf, axis) for leaf in leaves])
+    raise TypeError(
+        "cache must be a transformers cache, an array, or a tree of arrays, "
+        f"got {type(cache).__module__}.{type(cache).__qualname__}"
+    )
+
+
+def _change_layer(layer: Any, change: Callable[[Any, int], Any]) -> None:
+    """Change the tensors of a layer, found by what they are, so that hybrid layers need no list of names."""
+    torch = extra("torch", "torch")
+    for owner, name, tensor in _tensors(layer, torch):
+        axis = 1 if name == "indexer_position_ids" else 0
+        owner[name] = change(tensor, axis)
+    keys = getattr(layer, "keys", None)
+    for name in ("batch_size", "max_batch_size"):
+        if hasattr(layer, name) and keys is not None:
+            setattr(layer, name, keys.shape[0])
+
+
+def _tensors(layer: Any, torch: Any) -> Iterator[tuple[Any, Any, Any]]:
+    for name, value in list(vars(layer).items()):
+        if isinstance(value, torch.Tensor) and value.ndim > 1 and value.numel():
+            yield vars(layer), name, value
+        elif isinstance(value, dict):
+            for key, part in list(value.items()):
+                if isinstance(part, torch.Tensor) and part.ndim > 1 and part.numel():
+                    yield value, key, part
+        elif isinstance(value, tuple | list) and any(isinstance(part, torch.Tensor) for part in value):
+            raise TypeError(
+                f"{type(layer).__name__}.{name} is a sequence of tensors (quantised); not supported"
+            )
+
+
+def _moved(array: Any, plan: Plan, axis: int, in_place: bool) -> Any:
+    if array.shape[axis] != plan.before:
+        raise ValueError(
+            f"an array of the cache has {array.shape[axis]} rows on axis {axis}, the batch has {plan.before}"
+        )
+    if not in_place or framework_of(array) == "jax":
+        return _taken(array, plan.keep, axis)
+    rows = array.swapaxes(0, axis)
+    for source, destination in plan.moves.tolist():
+        rows[destination] = rows[source]
+    return rows[plan.start : plan.stop].swapaxes(0, axis)
+
+
+def _taken(array: Any, rows: Any, axis: int) -> Any:
+    framework = framework_of(array)
+    if framework == "torch":
+        torch = extra("torch", "torch")
+        return array.index_select(axis, torch.as_tensor(rows, device=array.device))
+    if framework == "jax":
+        return extra("jax.numpy", "jax").take(array, rows, axis=axis)
+    return np.take(array, rows, axis=axis)

@@ -1,0 +1,293 @@
+"""Tokens with compaction equal tokens without, and those of a loop that has neither batch nor cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from rollkit import Rollouts
+from rollkit.decode import AllowedSet, _hf, sample
+from rollkit.decode import cache as cache_module
+from rollkit.decode.active import Plan
+from rollkit.decode.generate import Phase, Progress, generate
+
+VOCAB = 300
+EOS = 7
+CODES = AllowedSet(range(100, 140), VOCAB, eos=EOS)
+PREFIX = list(range(40, 60))
+
+
+def tiny(dtype: torch.dtype = torch.float32, **more: Any) -> Any:
+    """A random model whose logits depend on what it has read."""
+    torch.manual_seed(0)
+    options = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "initializer_range": 0.3,
+        "eos_token_id": EOS,
+    }
+    config = transformers.Qwen3Config(**{**options, **more})
+    model: Any = transformers.Qwen3ForCausalLM(config)
+    return model.to(dtype).eval()
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def model(request: Any) -> Any:
+    return tiny(getattr(torch, request.param))
+
+
+@pytest.fixture(scope="module")
+def exact() -> Any:
+    return tiny()
+
+
+MIXED = [[int(k) for k in np.random.default_rng(i).integers(0, VOCAB, 2 + 3 * (i % 4))] for i in range(8)]
+PROMPTS = {
+    "mixed": MIXED,
+    "equal": [[1, 2, 3]] * 8,
+    "prefix": [[*PREFIX, *tail] for tail in MIXED],
+    "same width": [[i, 5, 9] for i in range(8)],
+}
+# Which sequences end early, besides those that draw the end of sequence.
+LIMITS = {
+    "front": [2, 3, 24, 24, 24, 24, 24, 24],
+    "middle": [24, 24, 24, 2, 2, 5, 24, 24],
+    "end": [24, 24, 24, 24, 24, 24, 4, 1],
+    "one by one": [3, 21, 5, 17, 9, 13, 7, 24],
+}
+GUIDED: dict[str, Any] = {"uncond": [3, 4], "cfg_scale": 1.5}
+
+
+def same(found: Rollouts, wanted: Rollouts) -> None:
+    assert list(found["stop_reasons"]) == list(wanted["stop_reasons"])
+    assert found["response_ids"].to_list() == wanted["response_ids"].to_list()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("prompts", PROMPTS)
+def test_compaction_changes_no_token(model: Any, prompts: str, limits: str, guided: bool) -> None:
+    options: dict[str, Any] = {"max_new_tokens": LIMITS[limits], "allowed": CODES, "seeds": 3, "crop": False}
+    options |= GUIDED if guided else {}
+    wanted = generate(model, PROMPTS[prompts], compaction=False, **options)
+    same(generate(model, PROMPTS[prompts], **options), wanted)
+    same(generate(model, PROMPTS[prompts], slack=0.4, **options), wanted)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("prompts", PROMPTS)
+def test_cropped_padding_changes_no_token(exact: Any, prompts: str, guided: bool) -> None:
+    options: dict[str, Any] = {"max_new_tokens": LIMITS["end"], "allowed": CODES, "seeds": 3}
+    options |= GUIDED if guided else {}
+    prompt = PROMPTS[prompts]
+    same(generate(exact, prompt, **options), generate(exact, prompt, compaction=False, **options))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_cache_whose_rows_do_not_follow_would_show(
+    exact: Any, guided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model's tokens depend on the cache, so that the tests above mean something."""
+    options: dict[str, Any] = {"max_new_tokens": LIMITS["front"], "allowed": CODES, "seeds": 3}
+    options |= GUIDED if guided else {}
+    wanted = generate(exact, MIXED, **options)
+    right = cache_module.compact
+
+    def consecutive(cache: Any, plan: Plan) -> Any:
+        if isinstance(cache, list):
+            return right(cache, plan)
+        first = Plan(np.arange(len(plan.keep)), plan.moves[:0], plan.bucket, 0, plan.before)
+        return right(cache, first)
+
+    monkeypatch.setattr(_hf, "compact", consecutive)
+    found = generate(exact, MIXED, **options)
+    pairs = zip(found["response_ids"].to_list(), wanted["response_ids"].to_list(), strict=True)  # type: ignore[union-attr]
+    assert sum(got != want for got, want in pairs) > 2
+
+
+def one_by_one(model: Any, prompt: list[int], uncond: list[int] | None, seed: int, limit: int) -> list[int]:
+    """No batch, no cache, the full head."""
+    found: list[int] = []
+    while len(found) < limit and found[-1:] != [EOS]:
+        heads = []
+        for start in [prompt] if uncond is None else [prompt, uncond]:
+            with torch.no_grad():
+                heads.append(model(torch.tensor([start + found])).logits[:, -1])
+        scale = 1.5 if uncond is not None else 1.0
+        drawn = sample(*heads, allowed=CODES, cfg_scale=scale, top_p=0.9, seeds=[seed], positions=len(found))
+        found.append(int(drawn.token_ids[0]))
+    return found
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("prompts", PROMPTS)
+def test_equals_a_loop_without_batch_or_cache(exact: Any, prompts: str, guided: bool) -> None:
+    seeds = list(range(50, 58))
+    options: dict[str, Any] = GUIDED if guided else {}
+    found = generate(
+        exact, PROMPTS[prompts], max_new_tokens=12, allowed=CODES, top_p=0.9, seeds=seeds, **options
+    )
+    uncond = options.get("uncond")
+    wanted = [
+        one_by_one(exact, prompt, uncond, seed, 12)
+        for prompt, seed in zip(PROMPTS[prompts], seeds, strict=True)
+    ]
+    assert found["response_ids"].to_list() == wanted  # type: ignore[union-attr]
+
+
+def test_greedy_equals_transformers(exact: Any) -> None:
+    prompts = [[5, 6, 7], [8, 9, 10]]
+    mask = torch.ones(2, 3, dtype=torch.long)
+    wanted = exact.generate(
+        torch.tensor(prompts), attention_mask=mask, do_sample=False, max_new_tokens=10, pad_token_id=0
+    )[:, 3:]
+    found = generate(exact, prompts, max_new_tokens=10, temperature=0)
+    for row, want in zip(found["response_ids"], wanted.tolist(), strict=True):
+        assert row.tolist() == want[: len(row)]
+
+
+def test_the_order_of_prompts_changes_no_token(exact: Any) -> None:
+    seeds = np.arange(8)
+    options: dict[str, Any] = {"max_new_tokens": 12, "allowed": CODES}
+    whole = generate(exact, MIXED, seeds=seeds, **options)
+    reverse = generate(exact, MIXED[::-1], seeds=seeds[::-1].copy(), **options)
+    same(reverse.take(np.arange(8)[::-1]), whole)
+    same(generate(exact, MIXED[3:5], seeds=seeds[3:5], **options), whole.take([3, 4]))
+
+
+def test_what_comes_back(exact: Any) -> None:
+    out = generate(exact, MIXED, max_new_tokens=30, allowed=CODES, seeds=1, temperature=4.0)
+    assert out["prompt_token_ids"].to_list() == MIXED  # type: ignore[union-attr]
+    for row, scores, reason in zip(
+        out["response_ids"], out["rollout_logprobs"], out["stop_reasons"], strict=True
+    ):
+        assert len(row) == len(scores) <= 30
+        assert all(int(token) in CODES for token in row)
+        assert (reason == "stop") == (row[-1] == EOS)
+        assert (scores <= 0).all()
+    assert "stop" in list(out["stop_reasons"])
+    assert len(generate(exact, [], max_new_tokens=3)) == 0
+
+
+def test_phases_have_their_own_vocabulary_and_guidance(exact: Any) -> None:
+    text = AllowedSet(range(10, 30), VOCAB)
+    phases = [
+        Phase(text, until=(12,), max_tokens=6, sampling={"temperature": 4.0, "cfg_scale": 1.0}),
+        Phase(CODES, sampling={"cfg_scale": 2.0, "top_k": 5}),
+    ]
+    options: dict[str, Any] = {"phases": phases, "uncond": [3], "seeds": 5, "max_new_tokens": 20}
+    out = generate(exact, MIXED, **options)
+    switched = set()
+    for row in out["response_ids"]:
+        first = next((i + 1 for i, token in enumerate(row) if token == 12), 6)
+        first = min(first, 6)
+        switched.add(first)
+        assert all(int(token) in text for token in row[:first])
+        assert all(int(token) in CODES for token in row[first:])
+    assert len(switched) > 1
+    same(generate(exact, MIXED, compaction=False, **options), out)
+    last = generate(exact, MIXED, phases=[Phase(text, until=(12,), max_tokens=4)], max_new_tokens=9)
+    for row, reason in zip(last["response_ids"], last["stop_reasons"], strict=True):
+        assert (reason == "stop") == (row[-1] == 12)
+        assert len(row) == 4 or reason == "stop"
+
+
+def test_streaming_and_progress(exact: Any) -> None:
+    streams: list[list[int]] = [[] for _ in MIXED]
+    seen: list[Progress] = []
+
+    def on_tokens(slots: Any, tokens: Any) -> None:
+        for slot, token in zip(slots, tokens, strict=True):
+            streams[slot].append(int(token))
+
+    out = generate(
+        exact,
+        MIXED,
+        max_new_tokens=20,
+        allowed=CODES,
+        on_tokens=on_tokens,
+        on_progress=seen.append,
+        progress_every=5,
+        **GUIDED,
+    )
+    assert streams == out["response_ids"].to_list()  # type: ignore[union-attr]
+    assert [report.step % 5 for report in seen[:-1]] == [0] * (len(seen) - 1)
+    assert seen[-1].active == 0
+    assert seen[-1].finished == 8
+    assert seen[-1].emitted == sum(map(len, streams))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_cancel(exact: Any, guided: bool) -> None:
+    steps = iter(range(100))
+
+    def some() -> list[int]:
+        return [1, 6] if next(steps) == 3 else []
+
+    options: dict[str, Any] = {"max_new_tokens": 9, "allowed": CODES, **(GUIDED if guided else {})}
+    whole = generate(exact, MIXED, **options)
+    out = generate(exact, MIXED, cancel=some, **options)
+    for slot, (row, want) in enumerate(
+        zip(out["response_ids"].to_list(), whole["response_ids"].to_list(), strict=True)  # type: ignore[union-attr]
+    ):
+        assert row == (want[:3] if slot in (1, 6) else want)
+    assert out["stop_reasons"][1] in ("cancelled", "stop")
+    stopped = generate(exact, MIXED, cancel=lambda: True, **options)
+    assert list(stopped["stop_reasons"]) == ["cancelled"] * 8
+    assert stopped["response_ids"].to_list() == [[]] * 8  # type: ignore[union-attr]
+
+
+def test_sliding_windows_are_not_cropped() -> None:
+    model = tiny(use_sliding_window=True, sliding_window=6, max_window_layers=0)
+    options: dict[str, Any] = {"max_new_tokens": LIMITS["one by one"], "allowed": CODES, **GUIDED}
+    same(generate(model, MIXED, **options), generate(model, MIXED, compaction=False, **options))
+
+
+def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = _hf.Model.logits
+
+    def broken(self: Any, allowed: Any, rows: Any) -> Any:
+        found = right(self, allowed, rows).clone()
+        if len(rows) == 8:
+            found[2, 0] = torch.nan
+        return found
+
+    monkeypatch.setattr(_hf.Model, "logits", broken)
+    with pytest.raises(FloatingPointError, match="logits of sequence 2 are nan at token 0"):
+        generate(exact, MIXED, max_new_tokens=4, allowed=CODES)
+    out = generate(exact, MIXED, max_new_tokens=4, allowed=CODES, on_bad="stop")
+    assert out["stop_reasons"][2] == "nan"
+    assert len(out["response_ids"][2]) == 0
+    assert len(out["response_ids"][3]) > 0
+
+
+def test_errors_say_what_was_wanted(exact: Any) -> None:
+    def refused(error: type[Exception], match: str, *args: Any, **options: Any) -> None:
+        with pytest.raises(error, match=match):
+            generate(exact, *args, **{"max_new_tokens": 2, **options})
+
+    refused(ValueError, r"prompts\[1\] is empty", [[1], []])
+    refused(ValueError, "cfg_scale is not 1 without uncond", [[1]], cfg_scale=2)
+    refused(ValueError, r"max_new_tokens must be one int or \[2\]", [[1], [2]], max_new_tokens=[1, 2, 3])
+    refused(ValueError, "max_new_tokens must be at least 1, got 0", [[1]], max_new_tokens=0)
+    refused(ValueError, r"seeds must be one int or \[1\]", [[1]], seeds=[1, 2])
+    refused(ValueError, "uncond must be one prompt or 1, one per prompt, got 2", [[1]], uncond=[[1], [2]])
+    refused(ValueError, "allowed has vocab_size 20, the model's head 300", [[1]], allowed=AllowedSet([1], 20))
+    refused(TypeError, "allowed must be an AllowedSet or None, got list", [[1]], allowed=[1])
+    refused(TypeError, "pass eos with the set", [[1]], allowed=CODES, eos=3)
+    refused(TypeError, "pass phases, or allowed", [[1]], phases=[Phase(CODES)], eos=3)
+    with pytest.raises(TypeError, match="model must be a causal language model with a head, got int"):
+        generate(3, [[1]], max_new_tokens=1)
+    with pytest.raises(ValueError, match="until has token 3, which is not allowed"):
+        Phase(CODES, until=(3,))
+    with pytest.raises(ValueError, match="sampling must be one of"):
+        Phase(CODES, sampling={"heat": 1})
