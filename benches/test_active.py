@@ -157,7 +157,8 @@ def large() -> Any:
         tie_word_embeddings=True,
         dtype="bfloat16",
     )
-    found: Any = transformers.Qwen3ForCausalLM._from_config(config)
+    make: Any = transformers.Qwen3ForCausalLM._from_config
+    found: Any = make(config)
     return found.eval()
 
 

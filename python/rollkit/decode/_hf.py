@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rollkit.decode.allowed import AllowedSet
-from rollkit.decode.head import PartialHead
 
 from rollkit._extras import extra
 from rollkit.decode.active import Plan
+from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.cache import can_crop, compact, crop_padding, select
+from rollkit.decode.head import PartialHead
 
 Int64s = NDArray[np.int64]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from rollkit.decode._framework import framework_of
 
 from rollkit._check import is_array
 from rollkit._extras import extra
+from rollkit.decode._framework import framework_of
 from rollkit.decode.active import Plan
 
 

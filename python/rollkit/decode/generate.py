@@ -9,8 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rollkit.decode.allowed import AllowedSet
-from rollkit.decode.sample import Status, sample
 
 from rollkit._check import as_array, choice, int64s, positive
 from rollkit._extras import extra
@@ -18,6 +16,8 @@ from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
 from rollkit.decode._hf import Model
 from rollkit.decode.active import ActiveBatch
+from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.sample import Status, sample
 
 Int64s = NDArray[np.int64]
 
