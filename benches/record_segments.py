@@ -1,7 +1,8 @@
 """Measure segments beside one read of their arrays, and beside peers: `python benches/record_segments.py`.
 
 Times are medians of interleaved runs in one process, each after a run that is not timed. For compiled
-JAX, the plan besides: temporary bytes and flops per token, as XLA states them. On a GPU, if there is one, a copy of the same bytes is the limit.
+JAX, the plan besides: temporary bytes and flops per token, as XLA states them. On a GPU, if there is one, a
+copy of the same bytes is the limit.
 """
 
 from __future__ import annotations
