@@ -353,7 +353,7 @@ fn never_falls<T: Position>(keys: &[T]) -> bool {
         && rest.first().is_none_or(|&first| goes_on(first, first) && rises(rest))
 }
 
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 
 /// Whether keys go up by one step: positions mostly do, and this reads each once.
 fn steady<T: Position>(keys: &[T; CHUNK]) -> bool {

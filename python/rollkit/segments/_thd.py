@@ -103,7 +103,7 @@ def thd(
     if ids_kv is None:
         if positions_kv is not None:
             raise ValueError("positions_kv is given without ids_kv; pass ids_kv, or neither")
-        found = tokens(ids=ids_q)
+        found = tokens(ids_q=ids_q)
         return _finish(found, _self(found, max_segments, _pairs(found, on_reentry, validate)))
     if mask == "padding":
         positions_q = positions_kv = None
