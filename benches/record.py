@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -458,6 +458,27 @@ def machine() -> str:
     return f"{processor}, {os.cpu_count()} cores, {system}, {versions}"
 
 
+def report(
+    name: str, cases: Iterable[Case], time_all: Callable[[Case], dict[str, float]], *, write: bool
+) -> None:
+    """Time cases, print a table of them, and keep it under benches/results/, dated."""
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    lines = [f"# {name.capitalize()} {today}".replace("  ", " "), "", machine(), ""]
+    lines += ["Times are medians of interleaved runs; other columns are multiples of ours.", ""]
+    lines += ["| what | rollkit | others, as multiples of rollkit's time | target |", "|---|---|---|---|"]
+    print("\n".join(lines))
+    raw = {}
+    for found in cases:
+        raw[found.what] = time_all(found)
+        lines.append(row(found, raw[found.what]))
+        print(lines[-1], flush=True)
+    if write:
+        target = HERE / "results" / f"{name}-{today}-{platform.machine()}".removeprefix("-")
+        target.parent.mkdir(exist_ok=True)
+        target.with_suffix(".md").write_text("\n".join(lines) + "\n")
+        target.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+
+
 def main() -> None:
     """Run the named groups, or all."""
     parser = argparse.ArgumentParser(
@@ -469,29 +490,8 @@ def main() -> None:
     unknown = set(options.names) - CASES.keys()
     if unknown:
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    lines = [
-        f"# {today}",
-        "",
-        machine(),
-        "",
-        "Times are medians of interleaved runs; other columns are multiples of ours.",
-        "",
-    ]
-    lines += ["| what | rollkit | others, as multiples of rollkit's time | target |", "|---|---|---|---|"]
-    print("\n".join(lines))
-    raw = {}
-    for name in options.names or CASES:
-        for found in CASES[name]():
-            seconds = measure(found)
-            raw[found.what] = seconds
-            lines.append(row(found, seconds))
-            print(lines[-1], flush=True)
-    if not options.no_write:
-        target = HERE / "results" / f"{today}-{platform.machine()}"
-        target.parent.mkdir(exist_ok=True)
-        target.with_suffix(".md").write_text("\n".join(lines) + "\n")
-        target.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+    found = (found for name in options.names or CASES for found in CASES[name]())
+    report("", found, measure, write=not options.no_write)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ copy of the same bytes is the limit.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.attention.flex_attention import create_block_mask
 
-from record import HERE, Case, Run, machine, measure, row
+from record import Case, Run, measure, report
 from rollkit import segments
 from rollkit._backends import ops
 from rollkit.segments import _device
@@ -279,21 +276,7 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help="only print")
     options = parser.parse_args()
     torch.set_num_threads(1)  # two on two busy cores are bimodal, by a factor of a hundred
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    lines = [f"# Segments, {today}", "", machine(), ""]
-    lines += ["| what | rollkit | others, as multiples of rollkit's time | target |", "|---|---|---|---|"]
-    print("\n".join(lines))
-    raw = {}
-    for make in CASES:
-        for found in make():
-            raw[found.what] = settled(found)
-            lines.append(row(found, raw[found.what]))
-            print(lines[-1], flush=True)
-    if not options.no_write:
-        target = HERE / "results" / f"segments-{today}-{platform.machine()}"
-        target.parent.mkdir(exist_ok=True)
-        target.with_suffix(".md").write_text("\n".join(lines) + "\n")
-        target.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
+    report("segments", (found for make in CASES for found in make()), settled, write=not options.no_write)
 
 
 if __name__ == "__main__":
