@@ -3,6 +3,8 @@
 //! Masks are mostly long runs, so a block that goes on as the one before ended costs no more than to
 //! read it; where a run begins or ends, a block becomes a bit mask.
 
+use multiversion::multiversion;
+
 use crate::{Error, Result, offsets};
 
 /// Elements that are looked at together.
@@ -42,113 +44,106 @@ pub struct Turns {
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn turns(mask: Mask<'_>, offsets: &[i64]) -> Result<Turns> {
+    let Mask { bytes, item, .. } = mask;
+    if !matches!(item, 1 | 2 | 4 | 8) {
+        return Err(Error::ItemSize { name: "mask", got: item });
+    }
+    offsets::check(offsets, bytes.len() / item)?;
+    let (first, last) = (offsets[0] as usize, offsets[offsets.len() - 1] as usize);
+    Ok(cut(&edges(mask, first, last), offsets))
+}
+
+/// Cuts the mask's runs where rows end.
+fn cut(edges: &[i64], offsets: &[i64]) -> Turns {
+    let rows = offsets.len() - 1;
+    let (mut turns, mut counts) = (vec![0; rows + 1], vec![0; rows]);
+    let mut lengths = Vec::with_capacity(rows + edges.len() / 2);
+    let mut edges = edges.iter().copied();
+    let (mut edge, mut inside) = (edges.next().unwrap_or(i64::MAX), false);
+    for ((row, count), turns) in offsets.windows(2).zip(&mut counts).zip(&mut turns[1..]) {
+        let (mut at, end) = (row[0], row[1]);
+        // An edge at the end of a row is the next row's.
+        while edge < end {
+            if inside && edge > at {
+                lengths.push(edge - at);
+                *count += edge - at;
+            }
+            (at, inside) = (edge, !inside);
+            edge = edges.next().unwrap_or(i64::MAX);
+        }
+        if inside && end > at {
+            lengths.push(end - at);
+            *count += end - at;
+        }
+        *turns = lengths.len() as i64;
+    }
+    Turns { lengths, offsets: turns, counts }
+}
+
+/// Where elements `first` to `last` turn from zero to not zero, or back; before them is zero.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn edges(mask: Mask<'_>, first: usize, last: usize) -> Vec<i64> {
     let Mask { bytes, item, float } = mask;
     match (item, float) {
-        (1, _) => scan(bytes.as_chunks().0, offsets, |b: [u8; 1]| b[0] != 0),
-        (2, false) => scan(bytes.as_chunks().0, offsets, |b| u16::from_ne_bytes(b) != 0),
-        (2, true) => scan(bytes.as_chunks().0, offsets, |b| u16::from_ne_bytes(b) << 1 != 0),
-        (4, false) => scan(bytes.as_chunks().0, offsets, |b| u32::from_ne_bytes(b) != 0),
-        (4, true) => scan(bytes.as_chunks().0, offsets, |b| u32::from_ne_bytes(b) << 1 != 0),
-        (8, false) => scan(bytes.as_chunks().0, offsets, |b| u64::from_ne_bytes(b) != 0),
-        (8, true) => scan(bytes.as_chunks().0, offsets, |b| u64::from_ne_bytes(b) << 1 != 0),
-        _ => Err(Error::ItemSize { name: "mask", got: item }),
+        (1, _) => scan(bytes.as_chunks().0, first, last, |b: [u8; 1]| b[0] != 0),
+        (2, false) => scan(bytes.as_chunks().0, first, last, |b| u16::from_ne_bytes(b) != 0),
+        (2, true) => scan(bytes.as_chunks().0, first, last, |b| u16::from_ne_bytes(b) << 1 != 0),
+        (4, false) => scan(bytes.as_chunks().0, first, last, |b| u32::from_ne_bytes(b) != 0),
+        (4, true) => scan(bytes.as_chunks().0, first, last, |b| u32::from_ne_bytes(b) << 1 != 0),
+        (_, false) => scan(bytes.as_chunks().0, first, last, |b| u64::from_ne_bytes(b) != 0),
+        (_, true) => scan(bytes.as_chunks().0, first, last, |b| u64::from_ne_bytes(b) << 1 != 0),
     }
 }
 
-fn scan<T: Copy>(elements: &[T], offsets: &[i64], nonzero: impl Fn(T) -> bool) -> Result<Turns> {
-    offsets::check(offsets, elements.len())?;
-    let mut found = Turns { offsets: vec![0], ..Turns::default() };
-    let mut blocks = Blocks { elements, nonzero, number: usize::MAX, bits: 0 };
-    for pair in offsets.windows(2) {
-        let count = blocks.row(pair[0] as usize, pair[1] as usize, &mut found.lengths);
-        found.counts.push(count as i64);
-        found.offsets.push(found.lengths.len() as i64);
+#[inline]
+fn scan<T: Copy>(elements: &[T], first: usize, last: usize, nonzero: impl Fn(T) -> bool) -> Vec<i64> {
+    let mut edges = Vec::new();
+    let mut inside = false;
+    let (blocks, rest) = elements[first..last].as_chunks::<BLOCK>();
+    let mut number = 0;
+    while number < blocks.len() {
+        number += unchanged(&blocks[number..], inside, &nonzero);
+        if let Some(block) = blocks.get(number) {
+            inside = changes(bits(block, &nonzero), u64::MAX, inside, first + number * BLOCK, &mut edges);
+            number += 1;
+        }
     }
-    Ok(found)
+    let present = (1 << rest.len()) - 1;
+    changes(bits(rest, &nonzero), present, inside, first + number * BLOCK, &mut edges);
+    edges
 }
 
-/// A mask in blocks of [`BLOCK`] elements. Rows that share a block share the bits made of it.
-struct Blocks<'a, T, F> {
-    elements: &'a [T],
-    nonzero: F,
-    /// The block of `bits`.
-    number: usize,
-    /// Bit `i` is set where element `i` of the block is not zero.
-    bits: u64,
+/// How many blocks go on as the one before ended.
+#[inline]
+fn unchanged<T: Copy>(blocks: &[[T; BLOCK]], inside: bool, nonzero: impl Fn(T) -> bool) -> usize {
+    let other = if inside {
+        blocks.iter().position(|block| !block.iter().fold(true, |all, &e| all & nonzero(e)))
+    } else {
+        blocks.iter().position(|block| block.iter().fold(false, |any, &e| any | nonzero(e)))
+    };
+    other.unwrap_or(blocks.len())
 }
 
-impl<T: Copy, F: Fn(T) -> bool> Blocks<'_, T, F> {
-    /// Appends the lengths of the turns within elements `begin` to `end`; returns their sum.
-    fn row(&mut self, begin: usize, end: usize, lengths: &mut Vec<i64>) -> usize {
-        let (mut at, mut inside, mut turn, mut count) = (begin, false, 0, 0);
-        while at < end {
-            let within = at % BLOCK;
-            if within == 0 {
-                at += BLOCK * self.unchanged(&self.elements[at..end], inside);
-            }
-            let left = (BLOCK - within).min(end - at);
-            if left == 0 {
-                break;
-            }
-            let bits = self.load(at / BLOCK) >> within;
-            let row = u64::MAX >> (BLOCK - left);
-            let mut changes = (bits ^ (bits << 1 | u64::from(inside))) & row;
-            while changes != 0 {
-                let edge = at + changes.trailing_zeros() as usize;
-                if inside {
-                    lengths.push((edge - turn) as i64);
-                    count += edge - turn;
-                }
-                turn = edge;
-                inside = !inside;
-                changes &= changes - 1;
-            }
-            at += left;
-        }
-        if inside {
-            lengths.push((end - turn) as i64);
-            count += end - turn;
-        }
-        count
+/// Appends where `bits`, of elements from `at` on, change; returns whether the last is set.
+#[inline]
+fn changes(bits: u64, present: u64, inside: bool, at: usize, edges: &mut Vec<i64>) -> bool {
+    let mut changes = (bits ^ (bits << 1 | u64::from(inside))) & present;
+    while changes != 0 {
+        edges.push((at + changes.trailing_zeros() as usize) as i64);
+        changes &= changes - 1;
     }
+    bits >> (BLOCK - 1) != 0
+}
 
-    /// How many whole blocks go on as the one before ended.
-    #[inline]
-    fn unchanged(&self, elements: &[T], inside: bool) -> usize {
-        let nonzero = &self.nonzero;
-        let blocks = elements.as_chunks::<BLOCK>().0;
-        let other = if inside {
-            blocks.iter().position(|block| !block.iter().fold(true, |all, &e| all & nonzero(e)))
-        } else {
-            blocks.iter().position(|block| block.iter().fold(false, |any, &e| any | nonzero(e)))
-        };
-        other.unwrap_or(blocks.len())
+/// Bit `i` is set where element `i` is not zero; at most [`BLOCK`] of them.
+#[inline]
+fn bits<T: Copy>(elements: &[T], nonzero: impl Fn(T) -> bool) -> u64 {
+    /// Moves the lowest bit of byte `i` to bit `56 + i`.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut ones = [0u8; BLOCK];
+    for (one, &element) in ones.iter_mut().zip(elements) {
+        *one = u8::from(nonzero(element));
     }
-
-    #[inline]
-    fn load(&mut self, number: usize) -> u64 {
-        if number != self.number {
-            let rest = &self.elements[number * BLOCK..];
-            self.number = number;
-            self.bits = match rest.first_chunk::<BLOCK>() {
-                Some(block) => self.bits_of(block),
-                None => self.bits_of(rest),
-            };
-        }
-        self.bits
-    }
-
-    #[inline]
-    fn bits_of(&self, elements: &[T]) -> u64 {
-        /// Moves the lowest bit of byte `i` to bit `56 + i`.
-        const GATHER: u64 = 0x0102_0408_1020_4080;
-        let mut ones = [0u8; BLOCK];
-        for (one, &element) in ones.iter_mut().zip(elements) {
-            *one = u8::from((self.nonzero)(element));
-        }
-        let words = ones.as_chunks().0.iter().enumerate();
-        words.fold(0, |bits, (i, &word)| {
-            bits | (u64::from_le_bytes(word).wrapping_mul(GATHER) >> 56) << (8 * i)
-        })
-    }
+    let words = ones.as_chunks().0.iter().enumerate();
+    words.fold(0, |bits, (i, &word)| bits | (u64::from_le_bytes(word).wrapping_mul(GATHER) >> 56) << (8 * i))
 }

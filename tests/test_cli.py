@@ -275,7 +275,11 @@ def test_what_can_be_resumed_says_so(
 def test_ctrl_c_and_broken_pipe_of_a_process(tmp_path: Path) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text(GOOD * 100_000)
-    command = [sys.executable, "-m", "rollkit", "pack", str(source), "-o", str(tmp_path / "out")]
+    # What a shell starts in the background ignores SIGINT, and so would all that these tests start.
+    program = """import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("rollkit", run_name="__main__", alter_sys=True)"""
+    command = [sys.executable, "-c", program, "pack", str(source), "-o", str(tmp_path / "out")]
     process = subprocess.Popen(
         [*command, "--capacity", "8", "--chunk-rows", "1"], stderr=subprocess.PIPE, text=True
     )

@@ -42,7 +42,7 @@ def turn_lengths(loss_masks: Ragged | Sequence[Any]) -> Ragged:
     """
     masks = mask_column(loss_masks)
     lengths, offsets, _ = _native.turns(np.ascontiguousarray(masks.values), masks.offsets)
-    return Ragged(lengths, offsets)
+    return _trusted(lengths, offsets)
 
 
 def rollout_metrics(
