@@ -340,8 +340,13 @@ def generator_output() -> Iterator[Case]:
     def three_passes() -> object:
         return [sum(mask) for mask in masks], [np.asarray(mask) for mask in masks], np.concatenate(masks)
 
-    def on_columns() -> object:
-        joined = rollkit.concat(columns)
+    joined = rollkit.concat(columns)
+    tokens = [name for name in joined if isinstance(joined[name], rollkit.Ragged)]
+    values = [joined.ragged(name).values for name in tokens]
+    room = dict(zip(tokens, map(np.empty_like, values), strict=True))
+
+    def on_columns(out: Any = None) -> object:
+        joined = rollkit.concat(columns, out=out)
         joined.validate()
         return rollkit.rollout_metrics(joined)
 
@@ -349,10 +354,15 @@ def generator_output() -> Iterator[Case]:
     contenders: tuple[tuple[str, Run, str], ...] = (
         ("lists", partial(skyrl.concatenate_generator_outputs, outputs), "≥ 5 × the passes"),
         ("NumPy rows", partial(skyrl.concatenate_generator_outputs, arrays), "≥ 30 × the passes"),
-        ("`Ragged` columns", on_columns, "≥ 30 × the passes"),
+        ("`Ragged` columns, joined", on_columns, "≥ 30 × the passes"),
+        ("`Ragged` columns, joined, warm `out=`", partial(on_columns, room), "≥ 30 × the passes"),
     )
     for name, ours, target in contenders:
-        runs: dict[str, Run] = {"rollkit": ours, "three list passes over the masks alone": three_passes}
+        runs: dict[str, Run] = {
+            "rollkit": ours,
+            "three list passes over the masks alone": three_passes,
+            "copy of the 41 MB": (warm if "warm" in name else fresh)(*values),
+        }
         yield Case(f"{what}, {name}", runs, target, 5)
 
     rows = log_normal(256)

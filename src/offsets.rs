@@ -35,6 +35,34 @@ pub fn from_lengths<O: Out<i64>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
     Ok(())
 }
 
+/// Writes the offsets of parts end to end to `out`: where each part's rows end, counted through from 0.
+///
+/// ```
+/// let mut offsets = [0; 4];
+/// rollkit::offsets::join(&[&[5, 7], &[0, 1, 4]], &mut offsets)?;
+/// assert_eq!(offsets, [0, 2, 3, 6]);
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn join<O: Out<i64>>(parts: &[&[i64]], out: &mut [O]) -> Result<()> {
+    let rows = parts.iter().map(|part| part.len().saturating_sub(1)).sum::<usize>();
+    if out.len() != rows + 1 {
+        return Err(Error::RowCount { name: "offsets", got: out.len(), wanted: rows + 1 });
+    }
+    let (first, mut rest) = out.split_at_mut(1);
+    first[0].set(0);
+    let mut sum = 0;
+    for part in parts {
+        let [begin, ends @ ..] = part else { continue };
+        let (own, others) = rest.split_at_mut(ends.len());
+        for (slot, end) in own.iter_mut().zip(ends) {
+            slot.set(end - begin + sum);
+        }
+        sum += ends.last().map_or(0, |end| end - begin);
+        rest = others;
+    }
+    Ok(())
+}
+
 /// Checks that offsets start at zero or above, never fall, and stay within `available` elements.
 pub fn check(offsets: &[i64], available: usize) -> Result<()> {
     let Some((&first, _)) = offsets.split_first() else {

@@ -93,6 +93,11 @@ def test_concat_equals_the_reference(parts: list[Ragged]) -> None:
     again = concat(parts, out=out)
     assert np.shares_memory(again.values, out) or not out.size
     assert again.equals(joined)
+    longer = np.full((len(out) + 3, 2), -1, np.int32)
+    assert concat(parts, out=longer).equals(joined)
+    assert (longer[len(out) :] == -1).all()
+    strided = [Ragged(np.repeat(part.values, 2, axis=0)[::2], part.offsets) for part in parts]
+    assert concat(strided, out=longer).equals(joined)
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)

@@ -57,6 +57,17 @@ def test_concat_is_that_of_lists(parts: list[list[dict[str, Any]]]) -> None:
     assert plain(joined) == [row for part in parts for row in part]
 
 
+def test_concat_into_memory_that_is_there() -> None:
+    part = Rollouts.from_rows(
+        [{"response_ids": [1, 2], "rewards": 0.5}, {"response_ids": [3], "rewards": 1.0}]
+    )
+    room = np.zeros(10, np.int32)
+    joined = concat([part, part], out={"response_ids": room})
+    assert np.shares_memory(joined.ragged("response_ids").values, room)
+    assert room.tolist() == [1, 2, 3, 1, 2, 3, 0, 0, 0, 0]
+    assert joined.equals(concat([part, part]))
+
+
 @given(rollouts())
 def test_pickles_and_equals(found: Rollouts) -> None:
     again = pickle.loads(pickle.dumps(found, 5))

@@ -44,6 +44,11 @@ def check_offsets(offsets: _Int64s, available: int, /) -> None:
 def concat_arrays(rows: list[Any] | tuple[Any, ...], /) -> tuple[NDArray[Any], _Int64s] | None:
     """Join rows as in `array_lengths`: (values, offsets), or None."""
 
+def concat_columns(
+    values: Sequence[NDArray[Any]], offsets: Sequence[_Int64s], /, *, out: NDArray[Any] | None
+) -> tuple[NDArray[Any], _Int64s] | None:
+    """Join columns: (`out` or fresh values, offsets), or None unless C-contiguous and alike."""
+
 def decode_base64(text: str | NDArray[Any], /, *, size: int, begin: int, out: NDArray[Any]) -> None:
     """Write to `out` the bytes from `begin` on of the `size` bytes that a base64 text stands for."""
 

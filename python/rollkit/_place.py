@@ -54,20 +54,6 @@ class Parts:
             return cls.of(arrays, dtype)  # tensors: over the same memory
         return cls.of(Ragged.from_rows(rows, dtype))
 
-    @classmethod
-    def of_ragged(cls, columns: Sequence[Ragged]) -> Parts:
-        """Name the buffers of many columns whose rows count through, at the cost of a loop over them."""
-        values = [column.values for column in columns]
-        offsets = [column.offsets for column in columns]
-        inner, dtype = values[0].shape[1:], values[0].dtype
-        if len({array.dtype for array in values}) > 1 or len({array.shape[1:] for array in values}) > 1:
-            return cls.join([cls.of(column) for column in columns])
-        begins = [array[:-1] for array in offsets]
-        # Between the last offset of a column and the first of the next there is no row.
-        ends = np.cumsum(list(map(len, offsets)), dtype=np.int64) - 1
-        lengths: Int64s = np.delete(np.diff(np.concatenate(offsets)), ends[:-1])
-        return cls(list(zip(map(np.ascontiguousarray, values), begins, strict=True)), lengths, dtype, inner)
-
     def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
         """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
         buffers: list[AnyArray | tuple[AnyArray, Int64s]] = []
@@ -222,13 +208,19 @@ def take(array: Any, layout: Layout) -> Ragged:
 @overload
 def concat(parts: Sequence[Ragged], *, out: AnyArray | None = None) -> Ragged: ...
 @overload
-def concat(parts: Sequence[Rollouts], *, out: AnyArray | None = None) -> Rollouts: ...
-def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
+def concat(parts: Sequence[Rollouts], *, out: Mapping[str, AnyArray] | None = None) -> Rollouts: ...
+def concat(parts: Any, *, out: Any = None) -> Any:
     """Join `Ragged` parts, or `Rollouts` column by column, in one pass and one allocation.
 
     Args:
         parts: all `Ragged` of one dtype and inner shape, or all `Rollouts` of the same columns.
-        out: for `Ragged` parts, `[total, *inner]` to write the values to.
+        out: memory to write the values to, for loops that would else touch new memory each time:
+            `[n, *inner]`, n at least the total, of which the result is a view. For `Rollouts`, such an
+            array for each `Ragged` column that is to have one, by name.
+
+    Raises:
+        TypeError: parts are of several types or dtypes; `out` is no array, or no dict of them.
+        ValueError: parts have other inner shapes or columns; `out` is too small, or has other columns.
 
     Example:
         >>> a, b = Ragged.from_rows([[1], [2, 3]]), Ragged.from_rows([[4, 5]])
@@ -249,10 +241,20 @@ def concat(parts: Any, *, out: AnyArray | None = None) -> Any:
         )
         raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{odd}] is {kinds[odd]}")
     if isinstance(parts[0], Ragged):
-        return _end_to_end(Parts.of_ragged(parts), out)
+        return _joined(parts, out)
+    return Rollouts.joined(parts, out)
+
+
+def _joined(columns: Sequence[Ragged], out: Any) -> Ragged:
+    values, offsets = [column.values for column in columns], [column.offsets for column in columns]
     if out is not None:
-        raise TypeError("out is for Ragged parts; Rollouts have several columns")
-    return Rollouts.joined(parts)
+        rows = out.shape[:1] if isinstance(out, np.ndarray) else ()
+        checked_out(out, (*rows, *columns[0].inner), columns[0].dtype)
+    joined = _native.concat_columns(values, offsets, out=out)
+    if joined is None:  # strided, of equal dtypes that are other objects, or refused
+        parts = Parts.join([Parts.of(column) for column in columns])
+        return _end_to_end(parts, out=None if out is None else out[: parts.lengths.sum()])
+    return _trusted(joined[0][: joined[1][-1]], joined[1])
 
 
 def gather(ragged: Ragged, rows: Int64s) -> Ragged:

@@ -100,7 +100,7 @@ class Rollouts:
         return columns_to_arrow(self.columns)
 
     @classmethod
-    def joined(cls, parts: Sequence[Rollouts]) -> Rollouts:
+    def joined(cls, parts: Sequence[Rollouts], out: Mapping[str, AnyArray] | None = None) -> Rollouts:
         """See `rollkit.concat`."""
         from rollkit._place import concat
 
@@ -109,17 +109,19 @@ class Rollouts:
             if part.columns.keys() != first.columns.keys():
                 odd = sorted(part.columns.keys() ^ first.columns.keys())
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
-        # A column of no rows may be a list, for want of an entry that tells what it is.
-        filled = [part.columns for part in parts if len(part)] or [first.columns]
+        out = _outs(out, first)
+        if len({tuple(map(type, part.columns.values())) for part in parts}) > 1:
+            # A column of no rows may be a list, for want of an entry that tells what it is.
+            parts = [part for part in parts if len(part)] or parts[:1]
         columns: dict[str, Column] = {}
         for name in first.columns:
-            found = [part[name] for part in filled]
+            found = [part.columns[name] for part in parts]
             if len(set(map(type, found))) != 1:
                 kinds = sorted({type(column).__name__ for column in found})
                 raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
             if isinstance(found[0], Ragged):
                 try:
-                    columns[name] = concat(found)  # type: ignore[arg-type]
+                    columns[name] = concat(found, out=out.get(name))  # type: ignore[arg-type]
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"column {name!r}: {error}") from None
             elif isinstance(found[0], list):
@@ -206,6 +208,23 @@ class Rollouts:
         except KeyError:
             known = ", ".join(map(repr, self.columns))
             raise KeyError(f"no column {key!r}; there are {known}") from None
+
+    def ragged(self, name: str) -> Ragged:
+        """Return a column that has an element per token; unlike `self[name]`, nothing else.
+
+        Raises:
+            KeyError: there is no such column.
+            TypeError: it has one entry per row.
+
+        Example:
+            >>> Rollouts({"response_ids": [[1], [2, 3]]}).ragged("response_ids").lengths
+            array([1, 2])
+        """
+        column = self[name]
+        if not isinstance(column, Ragged):
+            kind = "a list of objects" if isinstance(column, list) else f"{column.dtype} per row"
+            raise TypeError(f"column {name!r} is {kind}, expected a Ragged; index rollouts[{name!r}] for it")
+        return column
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns
@@ -320,6 +339,19 @@ def _refuse_none(found: Sequence[Any]) -> None:
             if len(missing) < len(found)
             else "all rows are None; leave the column out"
         )
+
+
+def _outs(out: Any, first: Rollouts) -> Mapping[str, AnyArray]:
+    """Memory for the columns of a concatenation, once the names are found to be right."""
+    if out is None:
+        return {}
+    if not isinstance(out, Mapping):
+        raise TypeError(f"out must be a dict of arrays by column for Rollouts, got {type(out).__name__}")
+    for name in out:
+        if not isinstance(first.columns.get(name), Ragged):
+            kind = "is no Ragged" if name in first.columns else "is not in parts[0]"
+            raise ValueError(f"out has column {name!r}, which {kind}; leave it out")
+    return out
 
 
 def _take(column: Column, rows: AnyArray) -> Column:

@@ -41,7 +41,7 @@ mod _native {
     #[pymodule_export]
     use super::routing::{decode_base64, value_range};
     #[pymodule_export]
-    use super::rows::{array_lengths, concat_arrays};
+    use super::rows::{array_lengths, concat_arrays, concat_columns};
     #[pymodule_export]
     use super::sample::{sample, uniforms};
     #[pymodule_export]

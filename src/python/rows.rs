@@ -1,12 +1,13 @@
 //! Rows that are arrays: their lengths, and their concatenation.
 
-use numpy::PyUntypedArray;
+use numpy::{PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::array::{self, Array, RowType};
+use super::array::{self, Array, DETACH_BYTES, RowType};
 use super::place::snapshot;
+use crate::offsets as row_offsets;
 use crate::place as kernel;
 
 /// Rows of this many bytes on average are copied without the GIL: then copying, not looking at objects,
@@ -52,6 +53,43 @@ pub fn concat_arrays<'py>(
         return Err(PyValueError::new_err("rows changed while they were read"));
     }
     Ok(Some((values, offsets)))
+}
+
+/// Joins columns: `(values, offsets)`, or `None` unless values are C-contiguous and alike. Values are
+/// the first elements of `out`, if it is given.
+#[pyfunction]
+#[pyo3(signature = (values, offsets, /, *, out))]
+#[allow(clippy::needless_pass_by_value)] // what is extracted is owned
+pub fn concat_columns<'py>(
+    py: Python<'py>,
+    values: Vec<Array<'py>>,
+    offsets: Vec<Array<'py>>,
+    out: Option<Array<'py>>,
+) -> PyResult<Option<(Array<'py>, Array<'py>)>> {
+    let Some(row_type) = values.first().and_then(RowType::of) else { return Ok(None) };
+    let rows = offsets.iter().map(|found| array::int64s("offsets", found));
+    let rows = rows.collect::<PyResult<Vec<_>>>()?;
+    let mut columns = Vec::with_capacity(values.len());
+    for (values, rows) in values.iter().zip(&rows) {
+        let Some((length, bytes)) = row_type.row(values) else { return Ok(None) };
+        row_offsets::check(rows, length)?;
+        let [begin, end] = [rows[0], rows[rows.len() - 1]].map(|at| at as usize * row_type.item);
+        columns.push(&bytes[begin..end]);
+    }
+    let ends = array::fresh::<i64>(py, rows.iter().map(|rows| rows.len() - 1).sum::<usize>() + 1)?;
+    row_offsets::join(&rows, array::out_slice("offsets", &ends, [])?)?;
+    let total = array::int64s("offsets", &ends)?.last().map_or(0, |&end| end as usize);
+    let shape = PyTuple::new(py, [&[total], &row_type.inner[..]].concat())?;
+    let out = out.map_or_else(|| array::empty(py, shape, &row_type.dtype), Ok)?;
+    let written = array::out_bytes("out", &out, values.iter().chain(&offsets))?;
+    let Some(written) = written.get_mut(..total * row_type.item) else {
+        let got = out.shape().first().map_or(0, |&length| length);
+        return Err(PyValueError::new_err(format!("out must have room for {total} elements, got {got}")));
+    };
+    let bytes = written.len();
+    let mut run = || kernel::join(&columns, written);
+    if bytes < DETACH_BYTES { run() } else { py.detach(run) }?;
+    Ok(Some((out, ends)))
 }
 
 /// What rows share, and where each ends; `None` unless they are alike, and there are some.
