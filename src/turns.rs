@@ -113,15 +113,23 @@ fn scan<T: Copy>(elements: &[T], first: usize, last: usize, nonzero: impl Fn(T) 
     edges
 }
 
-/// How many blocks go on as the one before ended.
+/// How many blocks go on as the one before ended. A long way is gone by four blocks at a time.
 #[inline]
 fn unchanged<T: Copy>(blocks: &[[T; BLOCK]], inside: bool, nonzero: impl Fn(T) -> bool) -> usize {
-    let other = if inside {
-        blocks.iter().position(|block| !block.iter().fold(true, |all, &e| all & nonzero(e)))
-    } else {
-        blocks.iter().position(|block| block.iter().fold(false, |any, &e| any | nonzero(e)))
+    let same = |block: &[T]| {
+        if inside {
+            block.iter().fold(true, |all, &e| all & nonzero(e))
+        } else {
+            !block.iter().fold(false, |any, &e| any | nonzero(e))
+        }
     };
-    other.unwrap_or(blocks.len())
+    let one_by_one = |blocks: &[[T; BLOCK]]| blocks.iter().take_while(|block| same(*block)).count();
+    let near = one_by_one(&blocks[..blocks.len().min(4)]);
+    if near < 4 {
+        return near;
+    }
+    let fours = blocks.as_chunks::<4>().0.iter().take_while(|four| same(four.as_flattened())).count();
+    4 * fours + one_by_one(&blocks[4 * fours..])
 }
 
 /// Appends where `bits`, of elements from `at` on, change; returns whether the last is set.
