@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tests import decoding
 
 from rollkit.decode.active import ActiveBatch, Plan
 from rollkit.decode.cache import compact, crop_padding, select
@@ -83,21 +84,8 @@ def test_registered_jax_trees() -> None:
     assert found.value.tolist() == plan.keep.tolist()
 
 
-def tiny_config(**more: Any) -> Any:
-    return transformers.Qwen3Config(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-        **more,
-    )
-
-
 def filled(kind: str, rows: int) -> Any:
-    config = tiny_config()
+    config = decoding.config()
     cache = (
         transformers.DynamicCache(config=config)
         if kind == "dynamic"

@@ -14,7 +14,7 @@ from rollkit._check import as_array, choice, int64s, positive
 from rollkit._extras import extra
 from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
-from rollkit.decode._hf import Model
+from rollkit.decode._hf import MakeCache, Model, check_cache
 from rollkit.decode.active import ActiveBatch
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.sample import Status, sample
@@ -84,6 +84,7 @@ def generate(
     compaction: bool = True,
     slack: float = 0.0,
     crop: bool = True,
+    cache: str | Callable[[int], Any] = "dynamic",
     on_tokens: Callable[[Int64s, Int64s], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     progress_every: int = 16,
@@ -118,6 +119,8 @@ def generate(
         compaction: `False` keeps ended sequences in the batch, to compare.
         slack: rows leave once at least this share of the batch has ended; see `ActiveBatch`.
         crop: drop padding in front that is left to no row that goes on (full-attention layers only).
+        cache: `"dynamic"`; `"static"`, all columns at once; or a function that is given how many columns
+            there will be and returns an empty transformers cache that is at least as wide.
         on_tokens: called after each step with the sequences `[active]` and their new tokens, to stream.
         on_progress: called every `progress_every` steps, and at the end.
         progress_every: steps.
@@ -166,6 +169,7 @@ def generate(
         compaction=compaction,
         slack=slack,
         crop=crop,
+        cache=check_cache(cache),
     )
     with extra("torch", "torch").inference_mode():
         run.start(found, _unconditional(uncond, len(found)))
@@ -198,11 +202,12 @@ class _Run:
         compaction: bool,
         slack: float,
         crop: bool,
+        cache: MakeCache,
     ) -> None:
         n = len(seeds)
         self.net, self.phases, self.sampling, self.logprobs = net, phases, sampling, logprobs
         self.seeds, self.limits, self.stop_bad, self.crop = seeds, limits, stop_bad, crop
-        self.guided = guided
+        self.guided, self.cache = guided, cache
         # A slack of 1 keeps rows until all have ended.
         slack = slack if compaction else 1.0
         self.batch = ActiveBatch(n, guided, mirrored=guided, slack=slack)
@@ -217,7 +222,7 @@ class _Run:
     def start(self, prompts: list[Int64s], uncond: list[Int64s] | None) -> None:
         """Read the prompts, in the order of rows."""
         rows = prompts if uncond is None else [*prompts[::-1], *uncond]
-        self.net.read(rows, int(self.limits.max()))
+        self.net.read(rows, int(self.limits.max()), self.cache)
 
     def step(self, on_tokens: Callable[[Int64s, Int64s], object] | None) -> None:
         """Draw a token for each sequence, and feed it."""
