@@ -201,26 +201,3 @@ def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.Monk
     assert out["stop_reasons"][2] == "nan"
     assert len(out["response_ids"][2]) == 0
     assert len(out["response_ids"][3]) > 0
-
-
-def test_errors_say_what_was_wanted(exact: Any) -> None:
-    def refused(error: type[Exception], match: str, *args: Any, **options: Any) -> None:
-        with pytest.raises(error, match=match):
-            generate(exact, *args, **{"max_new_tokens": 2, **options})
-
-    refused(ValueError, r"prompts\[1\] is empty", [[1], []])
-    refused(ValueError, "cfg_scale is not 1 without uncond", [[1]], cfg_scale=2)
-    refused(ValueError, r"max_new_tokens must be one int or \[2\]", [[1], [2]], max_new_tokens=[1, 2, 3])
-    refused(ValueError, "max_new_tokens must be at least 1, got 0", [[1]], max_new_tokens=0)
-    refused(ValueError, r"seeds must be one int or \[1\]", [[1]], seeds=[1, 2])
-    refused(ValueError, "uncond must be one prompt or 1, one per prompt, got 2", [[1]], uncond=[[1], [2]])
-    refused(ValueError, "allowed has vocab_size 20, the model's head 300", [[1]], allowed=AllowedSet([1], 20))
-    refused(TypeError, "allowed must be an AllowedSet or None, got list", [[1]], allowed=[1])
-    refused(TypeError, "pass eos with the set", [[1]], allowed=CODES, eos=3)
-    refused(TypeError, "pass phases, or allowed", [[1]], phases=[Phase(CODES)], eos=3)
-    with pytest.raises(TypeError, match="model must be a causal language model with a head, got int"):
-        generate(3, [[1]], max_new_tokens=1)
-    with pytest.raises(ValueError, match="until has token 3, which is not allowed"):
-        Phase(CODES, until=(3,))
-    with pytest.raises(ValueError, match="sampling must be one of"):
-        Phase(CODES, sampling={"heat": 1})

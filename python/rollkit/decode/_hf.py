@@ -33,6 +33,10 @@ class Model:
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         if head is None:
             raise TypeError(f"model must be a causal language model with a head, got {type(model).__name__}")
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise TypeError(
+                f"model must be a decoder alone, got {type(model).__name__}, which has an encoder"
+            )
         self._model, self._head = model, head
         self._decoder = model.get_decoder()
         self._config = model.config.get_text_config()
@@ -41,6 +45,11 @@ class Model:
         self._mask: Any = None
         self._pads = self._positions = np.empty(0, np.int64)
         self.vocab_size: int = getattr(head, "base_layer", head).weight.shape[0]
+
+    @property
+    def reads(self) -> int:
+        """How many tokens have an embedding: the head may have more or fewer rows."""
+        return int(self._model.get_input_embeddings().weight.shape[0])
 
     @property
     def eos(self) -> list[int]:
@@ -147,10 +156,10 @@ class Model:
 
 def check_cache(make: Any) -> MakeCache:
     """Refuse what makes no cache; a cache itself has no place for it to be told how wide it must be."""
-    if hasattr(make, "update") and hasattr(make, "layers"):
-        name = type(make).__name__
+    if hasattr(make, "update"):
+        name = make.__name__ if isinstance(make, type) else type(make).__name__
         raise TypeError(
-            f"cache must be 'dynamic', 'static' or a function, got a {name}; "
+            f"cache must be 'dynamic', 'static' or a function, got {name}; "
             f"pass a function that makes one: lambda columns: {name}(…)"
         )
     return make if callable(make) else choice("cache", make, CACHES)

@@ -129,6 +129,8 @@ def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> A
     usual = (int,) if name == "top_k" else (int, float)
     if type(value) in usual and least <= value <= most and abs(value) < np.inf:
         return value  # without NumPy
+    if value is None or isinstance(value, str):
+        raise TypeError(f"{name} must be one number or [{rows}], got {type(value).__name__}")
     if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
         shape = tuple(getattr(value, "shape", np.shape(value)))
         if shape != (rows,):
