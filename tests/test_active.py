@@ -112,18 +112,3 @@ def test_slots_that_were_handed_out_stay_as_they_were() -> None:
     assert before.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="read-only"):
         before[0] = 7
-
-
-def test_errors_say_what_was_wanted() -> None:
-    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-        ActiveBatch(0)
-    with pytest.raises(ValueError, match="slack must be 0 to 1, got 2"):
-        ActiveBatch(1, slack=2)
-    with pytest.raises(ValueError, match="mirrored needs cfg=True"):
-        ActiveBatch(1, mirrored=True)
-    with pytest.raises(TypeError, match="mask must be bool, got int64"):
-        ActiveBatch(2).finish([0, 1])
-    with pytest.raises(ValueError, match=r"mask must be \[2\], one per row of slots, got shape \(3,\)"):
-        ActiveBatch(2).finish([True] * 3)
-    with pytest.raises(ValueError, match="slots must be 0 to 1, got 2 to 2"):
-        ActiveBatch(2).drop([2])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tests import decoding
 
 from rollkit.decode.active import ActiveBatch, Plan
 from rollkit.decode.cache import compact, crop_padding, select
@@ -83,21 +84,8 @@ def test_registered_jax_trees() -> None:
     assert found.value.tolist() == plan.keep.tolist()
 
 
-def tiny_config(**more: Any) -> Any:
-    return transformers.Qwen3Config(
-        vocab_size=32,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=8,
-        **more,
-    )
-
-
 def filled(kind: str, rows: int) -> Any:
-    config = tiny_config()
+    config = decoding.config()
     cache = (
         transformers.DynamicCache(config=config)
         if kind == "dynamic"
@@ -165,17 +153,5 @@ def test_crop_drops_first_columns() -> None:
     crop_padding(cache, 2)
     assert cache.get_seq_length() == 3
     torch.testing.assert_close(cache.layers[1].keys, wanted.layers[1].keys[:, :, 2:], rtol=0, atol=0)
-    with pytest.raises(ValueError, match="columns must be 0 to 3, got 4"):
-        crop_padding(cache, 4)
     with pytest.raises(TypeError, match="layer 0 is a StaticLayer; only DynamicLayer can be cropped"):
         crop_padding(filled("static", 2), 1)
-    with pytest.raises(TypeError, match="cache must be a transformers Cache, got list"):
-        crop_padding([], 1)
-
-
-def test_errors_say_what_was_wanted() -> None:
-    plan = plan_of("front", "plain")
-    with pytest.raises(ValueError, match="has 5 rows on axis 0, the batch has 6"):
-        compact(np.zeros((5, 2)), plan)
-    with pytest.raises(TypeError, match=r"a tree of arrays, got builtins\.str"):
-        compact("cache", plan)

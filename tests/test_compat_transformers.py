@@ -7,34 +7,19 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tests.decoding import CODES, EOS, VOCAB, qwen3
 
 from rollkit.compat.transformers import AllowedLogits, Sampler
 from rollkit.decode import AllowedSet
 from rollkit.decode.generate import generate
 
-VOCAB, EOS = 120, 7
-CODES = AllowedSet(range(50, 90), VOCAB, eos=EOS)
 PROMPTS = [[1, 2, 3], [4, 5, 6], [9, 8, 7]]
 UNCOND = [[3, 4]] * 3
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    torch.manual_seed(0)
-    config = transformers.Qwen3Config(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        initializer_range=0.3,
-        eos_token_id=EOS,
-        pad_token_id=0,
-    )
-    model: Any = transformers.Qwen3ForCausalLM(config)
-    return model.eval()
+    return qwen3(pad_token_id=0)
 
 
 def run(model: Any, *processors: Any, **more: Any) -> list[list[int]]:
@@ -101,8 +86,6 @@ def test_only_allowed_tokens_come(model: Any) -> None:
 
 
 def test_errors_say_what_was_wanted(model: Any) -> None:
-    with pytest.raises(ValueError, match="cfg_scale is 2 without model"):
-        AllowedLogits(CODES, cfg_scale=2)
     process = AllowedLogits(CODES, cfg_scale=2, model=model, unconditional_ids=torch.tensor([[1]]))
     with pytest.raises(ValueError, match="unconditional_ids must have 3 rows, as input_ids, got 1"):
         run(model, process)

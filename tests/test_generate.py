@@ -7,69 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
+from tests.decoding import CODES, EOS, GUIDED, LIMITS, MIXED, PROMPTS, VOCAB, one_by_one, qwen3, same
 
-from rollkit import Rollouts
-from rollkit.decode import AllowedSet, _hf, sample
+from rollkit.decode import AllowedSet, _hf
 from rollkit.decode import cache as cache_module
 from rollkit.decode.active import Plan
 from rollkit.decode.generate import Phase, Progress, generate
 
-VOCAB = 300
-EOS = 7
-CODES = AllowedSet(range(100, 140), VOCAB, eos=EOS)
-PREFIX = list(range(40, 60))
-
-
-def tiny(dtype: torch.dtype = torch.float32, **more: Any) -> Any:
-    """A random model whose logits depend on what it has read."""
-    torch.manual_seed(0)
-    options = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "initializer_range": 0.3,
-        "eos_token_id": EOS,
-    }
-    config = transformers.Qwen3Config(**{**options, **more})
-    model: Any = transformers.Qwen3ForCausalLM(config)
-    return model.to(dtype).eval()
-
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def model(request: Any) -> Any:
-    return tiny(getattr(torch, request.param))
+    return qwen3(getattr(torch, request.param))
 
 
 @pytest.fixture(scope="module")
 def exact() -> Any:
-    return tiny()
-
-
-MIXED = [[int(k) for k in np.random.default_rng(i).integers(0, VOCAB, 2 + 3 * (i % 4))] for i in range(8)]
-PROMPTS = {
-    "mixed": MIXED,
-    "equal": [[1, 2, 3]] * 8,
-    "prefix": [[*PREFIX, *tail] for tail in MIXED],
-    "same width": [[i, 5, 9] for i in range(8)],
-}
-# Which sequences end early, besides those that draw the end of sequence.
-LIMITS = {
-    "front": [2, 3, 24, 24, 24, 24, 24, 24],
-    "middle": [24, 24, 24, 2, 2, 5, 24, 24],
-    "end": [24, 24, 24, 24, 24, 24, 4, 1],
-    "one by one": [3, 21, 5, 17, 9, 13, 7, 24],
-}
-GUIDED: dict[str, Any] = {"uncond": [3, 4], "cfg_scale": 1.5}
-
-
-def same(found: Rollouts, wanted: Rollouts) -> None:
-    assert list(found["stop_reasons"]) == list(wanted["stop_reasons"])
-    assert found["response_ids"].to_list() == wanted["response_ids"].to_list()  # type: ignore[union-attr]
+    return qwen3()
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -112,20 +65,6 @@ def test_a_cache_whose_rows_do_not_follow_would_show(
     found = generate(exact, MIXED, **options)
     pairs = zip(found["response_ids"].to_list(), wanted["response_ids"].to_list(), strict=True)  # type: ignore[union-attr]
     assert sum(got != want for got, want in pairs) > 2
-
-
-def one_by_one(model: Any, prompt: list[int], uncond: list[int] | None, seed: int, limit: int) -> list[int]:
-    """No batch, no cache, the full head."""
-    found: list[int] = []
-    while len(found) < limit and found[-1:] != [EOS]:
-        heads = []
-        for start in [prompt] if uncond is None else [prompt, uncond]:
-            with torch.no_grad():
-                heads.append(model(torch.tensor([start + found])).logits[:, -1])
-        scale = 1.5 if uncond is not None else 1.0
-        drawn = sample(*heads, allowed=CODES, cfg_scale=scale, top_p=0.9, seeds=[seed], positions=len(found))
-        found.append(int(drawn.token_ids[0]))
-    return found
 
 
 @pytest.mark.parametrize("guided", [False, True])
@@ -246,12 +185,6 @@ def test_cancel(exact: Any, guided: bool) -> None:
     assert stopped["response_ids"].to_list() == [[]] * 8  # type: ignore[union-attr]
 
 
-def test_sliding_windows_are_not_cropped() -> None:
-    model = tiny(use_sliding_window=True, sliding_window=6, max_window_layers=0)
-    options: dict[str, Any] = {"max_new_tokens": LIMITS["one by one"], "allowed": CODES, **GUIDED}
-    same(generate(model, MIXED, **options), generate(model, MIXED, compaction=False, **options))
-
-
 def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     right = _hf.Model.logits
 
@@ -268,26 +201,3 @@ def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.Monk
     assert out["stop_reasons"][2] == "nan"
     assert len(out["response_ids"][2]) == 0
     assert len(out["response_ids"][3]) > 0
-
-
-def test_errors_say_what_was_wanted(exact: Any) -> None:
-    def refused(error: type[Exception], match: str, *args: Any, **options: Any) -> None:
-        with pytest.raises(error, match=match):
-            generate(exact, *args, **{"max_new_tokens": 2, **options})
-
-    refused(ValueError, r"prompts\[1\] is empty", [[1], []])
-    refused(ValueError, "cfg_scale is not 1 without uncond", [[1]], cfg_scale=2)
-    refused(ValueError, r"max_new_tokens must be one int or \[2\]", [[1], [2]], max_new_tokens=[1, 2, 3])
-    refused(ValueError, "max_new_tokens must be at least 1, got 0", [[1]], max_new_tokens=0)
-    refused(ValueError, r"seeds must be one int or \[1\]", [[1]], seeds=[1, 2])
-    refused(ValueError, "uncond must be one prompt or 1, one per prompt, got 2", [[1]], uncond=[[1], [2]])
-    refused(ValueError, "allowed has vocab_size 20, the model's head 300", [[1]], allowed=AllowedSet([1], 20))
-    refused(TypeError, "allowed must be an AllowedSet or None, got list", [[1]], allowed=[1])
-    refused(TypeError, "pass eos with the set", [[1]], allowed=CODES, eos=3)
-    refused(TypeError, "pass phases, or allowed", [[1]], phases=[Phase(CODES)], eos=3)
-    with pytest.raises(TypeError, match="model must be a causal language model with a head, got int"):
-        generate(3, [[1]], max_new_tokens=1)
-    with pytest.raises(ValueError, match="until has token 3, which is not allowed"):
-        Phase(CODES, until=(3,))
-    with pytest.raises(ValueError, match="sampling must be one of"):
-        Phase(CODES, sampling={"heat": 1})

@@ -143,15 +143,3 @@ def test_the_callers_state_is_left_alone() -> None:
         assert out.lengths.tolist() == [3, 3, 3, 3]
         assert out.ended.tolist() == [False, False, False, True]
         assert list(out.rollouts([[0]] * 4)["stop_reasons"]) == ["length"] * 3 + ["stop"]
-
-
-def test_errors_say_what_was_wanted() -> None:
-    def step(params: Any, state: Any, slots: Any, t: Any) -> Any:
-        return state, {"token": state}, state > 0
-
-    with pytest.raises(ValueError, match=r"state must have 4 rows in every array, got shape \(3,\)"):
-        decode(step, None, jnp.arange(3), 4, max_steps=1)
-    with pytest.raises(ValueError, match=r"state must have 8 rows in every array"):
-        decode(step, None, jnp.arange(4), 4, max_steps=1, cfg=True)
-    with pytest.raises(TypeError, match="the step must emit tokens"):
-        decode(step, None, jnp.arange(3), 3, max_steps=1).rollouts([[1]] * 3)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from rollkit._check import choice
 from rollkit._extras import extra
+from rollkit.decode._arguments import check_numbers, own_seeds
 from rollkit.decode.allowed import AllowedSet
-from rollkit.decode.generate import own_seeds
+from rollkit.decode.generate import SAMPLING
 from rollkit.decode.guidance import cfg
 from rollkit.decode.sample import Status, sample
 
@@ -55,8 +57,14 @@ class AllowedLogits:
         unconditional_attention_mask: Tensor = None,
     ) -> None:
         """See the class."""
-        if cfg_scale != 1 and model is None:
+        if not isinstance(allowed, AllowedSet):
+            raise TypeError(f"allowed must be an AllowedSet, got {type(allowed).__name__}")
+        if not len(allowed):
+            raise ValueError("allowed is empty; a row needs at least one token to draw from")
+        check_numbers({"cfg_scale": cfg_scale})
+        if cfg_scale != 1 and not callable(model):
             raise ValueError(f"cfg_scale is {cfg_scale} without model; pass the model that generates")
+        _check_prompt(unconditional_ids, unconditional_attention_mask)
         self.allowed, self.cfg_scale, self._model = allowed, cfg_scale, model
         self._prompt = unconditional_ids, unconditional_attention_mask
         self._seen: Tensor = None
@@ -118,6 +126,19 @@ class AllowedLogits:
         return out.logits[:, -1]
 
 
+def _check_prompt(tokens: Any, mask: Any) -> None:
+    for name, found in (("unconditional_ids", tokens), ("unconditional_attention_mask", mask)):
+        if found is not None and getattr(found, "ndim", None) != 2:
+            what = tuple(found.shape) if hasattr(found, "shape") else type(found).__name__
+            raise TypeError(f"{name} must be a tensor [rows, width], got {what}")
+    if mask is not None and (tokens is None or mask.shape != tokens.shape):
+        shape = None if tokens is None else tuple(tokens.shape)
+        raise ValueError(
+            "unconditional_attention_mask must have the shape of unconditional_ids, "
+            f"{shape}, got {tuple(mask.shape)}"
+        )
+
+
 class Sampler(AllowedLogits):
     """A logits processor that draws: all tokens but the drawn one get −∞, so that `generate` takes it.
 
@@ -164,6 +185,8 @@ class Sampler(AllowedLogits):
             unconditional_ids=unconditional_ids,
             unconditional_attention_mask=unconditional_attention_mask,
         )
+        for name in sampling:
+            choice("sampling", name, SAMPLING[1:])  # guidance comes before
         self._seeds, self._sampling = seeds, sampling
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

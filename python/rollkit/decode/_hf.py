@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._check import choice
 from rollkit._extras import extra
 from rollkit.decode.active import Plan
 from rollkit.decode.allowed import AllowedSet
@@ -14,6 +16,9 @@ from rollkit.decode.cache import can_crop, compact, crop_padding, select
 from rollkit.decode.head import PartialHead
 
 Int64s = NDArray[np.int64]
+MakeCache = str | Callable[[int], Any]
+
+CACHES: Final = ("dynamic", "static")
 
 PREFIX: Final = 16
 """Tokens that all prompts must share for these to be read by themselves: one more call of the model."""
@@ -28,6 +33,10 @@ class Model:
         head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
         if head is None:
             raise TypeError(f"model must be a causal language model with a head, got {type(model).__name__}")
+        if getattr(model.config, "is_encoder_decoder", False):
+            raise TypeError(
+                f"model must be a decoder alone, got {type(model).__name__}, which has an encoder"
+            )
         self._model, self._head = model, head
         self._decoder = model.get_decoder()
         self._config = model.config.get_text_config()
@@ -38,6 +47,11 @@ class Model:
         self.vocab_size: int = getattr(head, "base_layer", head).weight.shape[0]
 
     @property
+    def reads(self) -> int:
+        """How many tokens have an embedding: the head may have more or fewer rows."""
+        return int(self._model.get_input_embeddings().weight.shape[0])
+
+    @property
     def eos(self) -> list[int]:
         """The tokens that end a sequence, by the model's own configuration."""
         found = getattr(getattr(self._model, "generation_config", None), "eos_token_id", None)
@@ -45,18 +59,19 @@ class Model:
             found = self._config.eos_token_id
         return [] if found is None else [found] if isinstance(found, int) else list(found)
 
-    def read(self, rows: list[Int64s], budget: int) -> None:
+    def read(self, rows: list[Int64s], budget: int, cache: MakeCache) -> None:
         """Read prompts, each different one once, and have hidden states for the first draw.
 
         Args:
             rows: the prompt of each row.
             budget: tokens that are fed after these, at most.
+            cache: `"dynamic"`, `"static"`, or what makes a cache for so many columns.
         """
         found: dict[bytes, int] = {}
         which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
         unique = [np.frombuffer(row, np.int64) for row in found]
-        self._cache = extra("transformers", "torch").DynamicCache(config=self._model.config)
-        shared = _shared(unique)
+        self._cache = _empty(cache, self._config, max(map(len, unique)) + budget)
+        shared = _shared(unique) if self._sees_all() else 0
         if shared:
             self._forward(unique[0][None, :shared], None, np.arange(shared)[None])
             if len(unique) > 1:
@@ -111,6 +126,10 @@ class Model:
         self._hidden = self._forward(tokens[:, None], self._seen(), self._positions[:, None])
         self._positions = self._positions + 1
 
+    def _sees_all(self) -> bool:
+        """Whether every layer sees all columns: padding in the middle would use up a window or a state."""
+        return all(type(layer).__name__ == "DynamicLayer" for layer in _dynamic(self._config).layers)
+
     def _seen(self) -> Any:
         return self._mask[:, : self._width] if self._pads.any() else None
 
@@ -133,6 +152,47 @@ class Model:
 
     def _tensor(self, array: Int64s) -> Any:
         return self._torch.tensor(array, device=self._model.device)
+
+
+def check_cache(make: Any) -> MakeCache:
+    """Refuse what makes no cache; a cache itself has no place for it to be told how wide it must be."""
+    if hasattr(make, "update"):
+        name = make.__name__ if isinstance(make, type) else type(make).__name__
+        raise TypeError(
+            f"cache must be 'dynamic', 'static' or a function, got {name}; "
+            f"pass a function that makes one: lambda columns: {name}(…)"
+        )
+    return make if callable(make) else choice("cache", make, CACHES)
+
+
+def _dynamic(config: Any) -> Any:
+    return extra("transformers", "transformers").DynamicCache(config=config)
+
+
+def _empty(make: MakeCache, config: Any, columns: int) -> Any:
+    """Make a cache, and refuse one whose rows cannot move or that is too short for the last step."""
+    if make == "dynamic":
+        return _dynamic(config)
+    if make == "static":
+        return extra("transformers", "transformers").StaticCache(config=config, max_cache_len=columns)
+    cache: Any = make(columns) if callable(make) else None
+    if not (hasattr(cache, "layers") and hasattr(cache, "update")):
+        raise TypeError(f"cache must return a transformers Cache, got {type(cache).__name__}")
+    if length := int(cache.get_seq_length()):
+        raise ValueError(f"cache must return an empty cache, got one of {length} tokens; make it anew")
+    for number, layer in enumerate(cache.layers):
+        if hasattr(layer, "_quantize"):
+            raise TypeError(
+                f"layer {number} of cache is a {type(layer).__name__}, whose rows cannot be moved; "
+                "pass a cache that is not quantised"
+            )
+        room = getattr(layer, "max_cache_len", columns)
+        if room < columns and not layer.is_sliding:
+            raise ValueError(
+                f"layer {number} of cache has room for {room} tokens, prompts and responses need {columns}: "
+                "make as many columns as the function is given"
+            )
+    return cache
 
 
 def _shared(prompts: list[Int64s]) -> int:

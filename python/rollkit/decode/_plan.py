@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,23 +22,24 @@ OFF: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The arguments of `sample`; parameters are numbers, or arrays of one per row."""
+    """The arguments of `sample`, with its defaults; parameters are numbers, or arrays of one per row."""
 
     cond: Any
-    uncond: Any
+    uncond: Any = None
+    _: KW_ONLY
     allowed: AllowedSet
-    full: bool
-    cfg_scale: Any
-    temperature: Any
-    top_k: Any
-    top_p: Any
-    min_p: Any
-    seeds: Any
-    positions: Any
-    noise: Any
-    order: str
-    logprobs: str
-    return_kept: bool
+    full: bool = False
+    cfg_scale: Any = 1.0
+    temperature: Any = 1.0
+    top_k: Any = 0
+    top_p: Any = 1.0
+    min_p: Any = 0.0
+    seeds: Any = None
+    positions: Any = None
+    noise: Any = None
+    order: str = "hf"
+    logprobs: Any = "kept"
+    return_kept: bool = False
 
     def off(self, name: str) -> bool:
         """Whether a filter is off for all rows, told without looking at arrays."""
@@ -55,46 +56,26 @@ class Plan:
         return all(map(on_host, (value for value in values if hasattr(value, "shape"))))
 
 
-def make_plan(
-    cond: Any,
-    uncond: Any = None,
-    *,
-    allowed: AllowedSet | None,
-    cfg_scale: Any = 1.0,
-    temperature: Any = 1.0,
-    top_k: Any = 0,
-    top_p: Any = 1.0,
-    min_p: Any = 0.0,
-    seeds: Any = None,
-    positions: Any = None,
-    noise: Any = None,
-    order: str = "hf",
-    logprobs: str | None = "kept",
-    return_kept: bool = False,
-) -> Plan:
-    """Check the arguments of `sample`."""
-    if same_framework(cond=cond, uncond=uncond, noise=noise) == "numpy":
+def make_plan(cond: Any, uncond: Any = None, **options: Any) -> Plan:
+    """Check the arguments of `sample`; their names and defaults are those of `Plan`."""
+    if same_framework(cond=cond, uncond=uncond, noise=options.get("noise")) == "numpy":
         cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
     check_pair(cond, uncond)
-    allowed = _allowed(allowed, cond.shape[1])
+    given = Plan(cond, uncond, **options)
+    allowed = _allowed(given.allowed, cond.shape[1])
     rows = cond.shape[0]
-    _check_noise(cond, seeds, positions, noise)
-    plan = Plan(
-        cond=cond,
-        uncond=uncond,
+    _check_noise(cond, given.seeds, given.positions, given.noise)
+    plan = replace(
+        given,
         allowed=allowed,
         full=cond.shape[1] != len(allowed),
-        cfg_scale=_parameter("cfg_scale", cfg_scale, rows, -np.inf, np.inf),
-        temperature=_parameter("temperature", temperature, rows, 0, np.inf),
-        top_k=_parameter("top_k", top_k, rows, 0, np.inf),
-        top_p=_parameter("top_p", top_p, rows, 0, 1),
-        min_p=_parameter("min_p", min_p, rows, 0, 1),
-        seeds=seeds,
-        positions=positions,
-        noise=noise,
-        order=choice("order", order, ORDERS),
-        logprobs="off" if logprobs is None else choice("logprobs", logprobs, LOGPROBS),
-        return_kept=return_kept,
+        cfg_scale=_parameter("cfg_scale", given.cfg_scale, rows, -np.inf, np.inf),
+        temperature=_parameter("temperature", given.temperature, rows, 0, np.inf),
+        top_k=_parameter("top_k", given.top_k, rows, 0, np.inf),
+        top_p=_parameter("top_p", given.top_p, rows, 0, 1),
+        min_p=_parameter("min_p", given.min_p, rows, 0, 1),
+        order=choice("order", given.order, ORDERS),
+        logprobs="off" if given.logprobs is None else choice("logprobs", given.logprobs, LOGPROBS),
     )
     if plan.order == "acestep" and not plan.off("min_p"):
         raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
@@ -129,6 +110,8 @@ def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> A
     usual = (int,) if name == "top_k" else (int, float)
     if type(value) in usual and least <= value <= most and abs(value) < np.inf:
         return value  # without NumPy
+    if value is None or isinstance(value, str):
+        raise TypeError(f"{name} must be one number or [{rows}], got {type(value).__name__}")
     if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
         shape = tuple(getattr(value, "shape", np.shape(value)))
         if shape != (rows,):

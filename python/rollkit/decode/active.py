@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Final
 
@@ -108,6 +109,9 @@ class ActiveBatch:
     ) -> None:
         """See the class."""
         self.n = positive("n", n)
+        given: object = slack
+        if not isinstance(given, numbers.Real):
+            raise TypeError(f"slack must be a number, got {type(given).__name__}")
         if not 0 <= slack <= 1:
             raise ValueError(f"slack must be 0 to 1, got {slack}")
         if mirrored and not cfg:
@@ -180,7 +184,11 @@ class ActiveBatch:
             TypeError: `mask` is not bool.
             ValueError: `mask` has not one entry per row.
         """
-        ended = np.asarray(as_array(mask))
+        tokens = positive("tokens", tokens, 0)
+        try:
+            ended = np.asarray(as_array(mask))
+        except ValueError:
+            raise ValueError(f"mask must be [{self.rows}], got rows of different lengths") from None
         if ended.dtype != np.bool_:
             raise TypeError(f"mask must be bool, got {ended.dtype}")
         if ended.shape != self._slots.shape:

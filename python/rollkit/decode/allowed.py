@@ -212,7 +212,8 @@ class AllowedSet:
 
         cache: dict[Any, Any] = self.__dict__.setdefault("_indices", {})
         if array.device not in cache:
-            cache[array.device] = torch.tensor(self.ids, dtype=torch.int64, device=array.device)
+            with torch.inference_mode(False):  # the set may be trained with later
+                cache[array.device] = torch.tensor(self.ids, dtype=torch.int64, device=array.device)
         return cache[array.device]
 
     @cached_property

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rollkit._check import is_array
+from rollkit._check import int64s, is_array, positive
 from rollkit._extras import extra
 from rollkit.decode._framework import framework_of
 from rollkit.decode.active import Plan
@@ -30,8 +31,8 @@ def compact(cache: Any, plan: Plan, *, axis: int = 0, in_place: bool = True) -> 
         or views.
 
     Raises:
-        TypeError: `cache` is none of these.
-        ValueError: an array has not `plan.before` rows.
+        TypeError: `cache` is none of these, or `plan` no `Plan`.
+        ValueError: an array has not `plan.before` rows, or may not be written to in place.
 
     Example:
         >>> from rollkit.decode.active import ActiveBatch
@@ -41,6 +42,11 @@ def compact(cache: Any, plan: Plan, *, axis: int = 0, in_place: bool = True) -> 
         array([[2, 2],
                [1, 1]])
     """
+    if not isinstance(plan, Plan):
+        raise TypeError(
+            f"plan must be a Plan, as ActiveBatch.finish returns it, got {type(plan).__name__}; "
+            "select(cache, rows) copies rows of your choice"
+        )
     if not plan.changes:
         return cache
     return _map(cache, axis, lambda array, rows: _moved(array, plan, rows, in_place))
@@ -57,12 +63,16 @@ def select(cache: Any, keep: Any, *, axis: int = 0) -> Any:
     Returns:
         As `compact`.
 
+    Raises:
+        TypeError: `keep` holds no ints; a mask is none.
+        IndexError: a row is out of range.
+
     Example:
         >>> select([np.array([5, 6, 7])], [2, 0, 0])
         [array([7, 5, 5])]
     """
-    rows = np.asarray(keep, np.int64)
-    return _map(cache, axis, lambda array, where: _taken(array, rows, where))
+    rows = int64s("keep", keep)
+    return _map(cache, axis, lambda array, where: _selected(array, rows, where))
 
 
 def crop_padding(cache: Any, columns: int) -> Any:
@@ -82,9 +92,11 @@ def crop_padding(cache: Any, columns: int) -> Any:
         TypeError: a layer is no `DynamicLayer` (static ones have a fixed width, sliding ones a window).
         ValueError: `columns` is negative or more than there are.
     """
+    columns = positive("columns", columns, 0)
     for number, layer in enumerate(_layers(cache)):
         if not can_crop(layer):
-            raise TypeError(f"layer {number} is a {type(layer).__name__}; only DynamicLayer can be cropped")
+            name = type(layer).__name__ if getattr(layer, "is_initialized", True) else "layer without tokens"
+            raise TypeError(f"layer {number} is a {name}; only DynamicLayer can be cropped")
         if not 0 <= columns <= layer.keys.shape[-2]:
             raise ValueError(f"columns must be 0 to {layer.keys.shape[-2]}, got {columns}")
         layer.keys, layer.values = layer.keys[..., columns:, :], layer.values[..., columns:, :]
@@ -167,16 +179,41 @@ def _tensors(layer: Any, torch: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 
 def _moved(array: Any, plan: Plan, axis: int, in_place: bool) -> Any:
-    if array.shape[axis] != plan.before:
+    if (count := _rows(array, axis)) != plan.before:
         raise ValueError(
-            f"an array of the cache has {array.shape[axis]} rows on axis {axis}, the batch has {plan.before}"
+            f"an array of the cache has {count} rows on axis {axis}, the batch has {plan.before}"
         )
     if not in_place or framework_of(array) == "jax":
         return _taken(array, plan.keep, axis)
+    _check_writable(array)
     rows = array.swapaxes(0, axis)
     for source, destination in plan.moves.tolist():
         rows[destination] = rows[source]
     return rows[plan.start : plan.stop].swapaxes(0, axis)
+
+
+def _selected(array: Any, rows: NDArray[np.int64], axis: int) -> Any:
+    """Copy rows, once they are known to be there: JAX makes NaN of others, and CUDA an error later on."""
+    count = _rows(array, axis)
+    if rows.size and not (rows.min() >= 0 and rows.max() < count):
+        wrong = rows.min() if rows.min() < 0 else rows.max()
+        raise IndexError(f"keep has row {wrong}; an array of the cache has {count} on axis {axis}")
+    return _taken(array, rows, axis)
+
+
+def _rows(array: Any, axis: int) -> int:
+    if not -array.ndim <= axis < array.ndim:
+        raise ValueError(f"axis is {axis}; an array of the cache has shape {tuple(array.shape)}")
+    return int(array.shape[axis])
+
+
+def _check_writable(array: Any) -> None:
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError("an array of the cache is read-only; pass in_place=False to copy rows")
+    if getattr(array, "requires_grad", False):
+        raise ValueError(
+            "a tensor of the cache requires grad; decode under torch.no_grad(), or pass in_place=False"
+        )
 
 
 def _taken(array: Any, rows: Any, axis: int) -> Any:

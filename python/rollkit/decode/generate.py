@@ -10,11 +10,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import as_array, choice, int64s, positive
+from rollkit._check import as_array, choice, positive
 from rollkit._extras import extra
 from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
-from rollkit.decode._hf import Model
+from rollkit.decode._arguments import (
+    cancelled,
+    check_callbacks,
+    check_numbers,
+    limits_of,
+    own_seeds,
+    prompts_of,
+    unconditional,
+)
+from rollkit.decode._hf import MakeCache, Model, check_cache
 from rollkit.decode.active import ActiveBatch
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.sample import Status, sample
@@ -44,8 +53,13 @@ class Phase:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.allowed, AllowedSet):
+            raise TypeError(f"allowed must be an AllowedSet, got {type(self.allowed).__name__}")
         for name in self.sampling:
             choice("sampling", name, SAMPLING)
+        check_numbers(self.sampling)
+        if not isinstance(self.until, Iterable):
+            raise TypeError(f"until must be a tuple of tokens, got {type(self.until).__name__}")
         for token in self.until:
             if token not in self.allowed:
                 raise ValueError(f"until has token {token}, which is not allowed; add it to allowed")
@@ -84,6 +98,7 @@ def generate(
     compaction: bool = True,
     slack: float = 0.0,
     crop: bool = True,
+    cache: str | Callable[[int], Any] = "dynamic",
     on_tokens: Callable[[Int64s, Int64s], object] | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     progress_every: int = 16,
@@ -118,6 +133,8 @@ def generate(
         compaction: `False` keeps ended sequences in the batch, to compare.
         slack: rows leave once at least this share of the batch has ended; see `ActiveBatch`.
         crop: drop padding in front that is left to no row that goes on (full-attention layers only).
+        cache: `"dynamic"`; `"static"`, all columns at once; or a function that is given how many columns
+            there will be and returns an empty transformers cache that is at least as wide.
         on_tokens: called after each step with the sequences `[active]` and their new tokens, to stream.
         on_progress: called every `progress_every` steps, and at the end.
         progress_every: steps.
@@ -134,10 +151,30 @@ def generate(
         ValueError: a prompt is empty, counts differ, or `cfg_scale` is not 1 without `uncond`.
         FloatingPointError: logits are NaN or all masked, naming the sequence.
 
+    Example:
+        A random model of 64 tokens that answers with 40 to 49, for three sequences of their own lengths:
+
+        >>> from transformers import Qwen3Config, Qwen3ForCausalLM
+        >>> small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 4}
+        >>> heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+        >>> model = Qwen3ForCausalLM(Qwen3Config(vocab_size=64, **small, **heads)).eval()
+        >>> codes = AllowedSet(range(40, 50), 64)
+        >>> out = generate(model, [[1, 2, 3], [4], [5, 6]], max_new_tokens=[2, 4, 1], allowed=codes)
+        >>> out["response_ids"].lengths, out["stop_reasons"]
+        (array([2, 4, 1]), ['length', 'length', 'length'])
+        >>> all(40 <= token < 50 for token in out["response_ids"].values)
+        True
+
+        The end is part of the response; here nothing else may be drawn:
+
+        >>> out = generate(model, [[1, 2, 3]], max_new_tokens=9, allowed=AllowedSet([], 64, eos=7))
+        >>> out["response_ids"].to_list(), out["stop_reasons"]
+        ([[7]], ['stop'])
+
     References:
         Guidance for language models: G. Sanchez et al., 2023. See `sample` for the draws.
     """
-    found = [_ids(f"prompts[{i}]", prompt) for i, prompt in enumerate(prompts)]
+    check_callbacks(on_tokens=on_tokens, on_progress=on_progress, cancel=cancel)
     sampling = {
         "cfg_scale": cfg_scale,
         "temperature": temperature,
@@ -146,11 +183,14 @@ def generate(
         "min_p": min_p,
         "order": order,
     }
+    check_numbers(sampling)
     net = Model(model)
+    found = prompts_of("prompts", prompts, net.reads)
     plan = _phases(net, allowed, eos, phases)
     if uncond is None and any({**sampling, **phase.sampling}["cfg_scale"] != 1 for phase in plan):
         raise ValueError("cfg_scale is not 1 without uncond; pass unconditional prompts")
-    limits = _limits(max_new_tokens, len(found))
+    limits = limits_of(max_new_tokens, len(found))
+    branch = unconditional(uncond, len(found), net.reads)
     if not found:
         empty = Ragged.from_rows([], np.int32)
         return _rollouts(found, empty, Ragged.from_rows([], np.float32), [])
@@ -162,17 +202,19 @@ def generate(
         seeds=own_seeds(seeds, len(found)),
         limits=limits,
         stop_bad=choice("on_bad", on_bad, ("raise", "stop")) == "stop",
-        guided=uncond is not None,
+        guided=branch is not None,
         compaction=compaction,
         slack=slack,
         crop=crop,
+        cache=check_cache(cache),
     )
-    with extra("torch", "torch").inference_mode():
-        run.start(found, _unconditional(uncond, len(found)))
+    # Not inference_mode: what a module keeps from it could not be trained with.
+    with extra("torch", "torch").no_grad():
+        run.start(found, branch)
         every, began = positive("progress_every", progress_every), time.perf_counter()
         while run.batch.active:
             if cancel is not None:
-                run.cancel(cancel())
+                run.cancel(cancelled(cancel(), len(found)))
                 if not run.batch.active:
                     break
             run.step(on_tokens)
@@ -198,11 +240,12 @@ class _Run:
         compaction: bool,
         slack: float,
         crop: bool,
+        cache: MakeCache,
     ) -> None:
         n = len(seeds)
         self.net, self.phases, self.sampling, self.logprobs = net, phases, sampling, logprobs
         self.seeds, self.limits, self.stop_bad, self.crop = seeds, limits, stop_bad, crop
-        self.guided = guided
+        self.guided, self.cache = guided, cache
         # A slack of 1 keeps rows until all have ended.
         slack = slack if compaction else 1.0
         self.batch = ActiveBatch(n, guided, mirrored=guided, slack=slack)
@@ -217,7 +260,7 @@ class _Run:
     def start(self, prompts: list[Int64s], uncond: list[Int64s] | None) -> None:
         """Read the prompts, in the order of rows."""
         rows = prompts if uncond is None else [*prompts[::-1], *uncond]
-        self.net.read(rows, int(self.limits.max()))
+        self.net.read(rows, int(self.limits.max()), self.cache)
 
     def step(self, on_tokens: Callable[[Int64s, Int64s], object] | None) -> None:
         """Draw a token for each sequence, and feed it."""
@@ -292,11 +335,11 @@ class _Run:
             self.reasons[slots[status == code]] = name
         return np.asarray(over | stops | (status != 0))
 
-    def cancel(self, wanted: bool | Iterable[int]) -> None:
+    def cancel(self, wanted: bool | Int64s) -> None:
         """End all sequences or some."""
         slots = self.batch.slots[self.batch.live]
         if not isinstance(wanted, bool):
-            slots = np.intersect1d(slots, int64s("cancel", list(wanted)))
+            slots = np.intersect1d(slots, wanted)
         if wanted is not False and len(slots):
             self.reasons[slots] = "cancelled"
             self.net.keep(self.batch.drop(slots), crop=False)
@@ -328,42 +371,6 @@ def _rollouts(prompts: list[Int64s], tokens: Ragged, scores: Ragged, reasons: li
     )
 
 
-def _ids(name: str, prompt: Any) -> Int64s:
-    found = int64s(name, prompt)
-    if not len(found):
-        raise ValueError(f"{name} is empty; a prompt needs at least one token")
-    return found
-
-
-def _unconditional(uncond: Sequence[Any] | None, n: int) -> list[Int64s] | None:
-    if uncond is None:
-        return None
-    if len(uncond) and isinstance(uncond[0], int | np.integer):
-        return [_ids("uncond", uncond)] * n
-    if len(uncond) != n:
-        raise ValueError(f"uncond must be one prompt or {n}, one per prompt, got {len(uncond)}")
-    return [_ids(f"uncond[{i}]", prompt) for i, prompt in enumerate(uncond)]
-
-
-def _limits(limit: Any, n: int) -> Int64s:
-    found = np.atleast_1d(int64s("max_new_tokens", [limit] if isinstance(limit, int) else limit))
-    if len(found) not in (1, n):
-        raise ValueError(f"max_new_tokens must be one int or [{n}], one per prompt, got {len(found)}")
-    if found.size and found.min() < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {found.min()}")
-    return np.ascontiguousarray(np.broadcast_to(found, n))
-
-
-def own_seeds(seeds: Any, n: int) -> Int64s:
-    """Give each sequence its seed; those of one number are its own in the low half of 64 bits."""
-    if np.ndim(as_array(seeds)) == 0:
-        return (int(seeds) % 2**31 << 32) + np.arange(n)
-    found = int64s("seeds", seeds)
-    if len(found) != n:
-        raise ValueError(f"seeds must be one int or [{n}], one per prompt, got {len(found)}")
-    return found
-
-
 def _phases(net: Model, allowed: Any, eos: Any, phases: Sequence[Phase]) -> list[Phase]:
     if phases and (allowed is not None or eos is not None):
         raise TypeError("pass phases, or allowed, or eos; each phase has its own allowed, with its eos")
@@ -373,6 +380,8 @@ def _phases(net: Model, allowed: Any, eos: Any, phases: Sequence[Phase]) -> list
         raise TypeError(f"allowed must be an AllowedSet or None, got {type(allowed).__name__}")
     if allowed is None and not phases:
         allowed = AllowedSet.full(net.vocab_size, eos=net.eos if eos is None else eos)
+    if isinstance(phases, Phase) or not all(isinstance(phase, Phase) for phase in phases):
+        raise TypeError("phases must be a list of Phase; wrap what you have: phases=[Phase(allowed)]")
     found = list(phases) or [Phase(allowed)]
     for phase in found:
         if phase.allowed.vocab_size != net.vocab_size:

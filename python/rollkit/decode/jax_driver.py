@@ -97,7 +97,8 @@ def decode(
         A `Decoded`.
 
     Raises:
-        ValueError: an array of `state` has another number of rows.
+        TypeError: `state` holds something else than arrays, or `step` returns something else than above.
+        ValueError: an array of `state`, or of what `step` returns, has another number of rows.
 
     Example:
         Sequence i counts from i to 4:
@@ -114,12 +115,10 @@ def decode(
     jax, jnp = extra("jax", "jax"), extra("jax.numpy", "jax")
     steps = positive("max_steps", max_steps)
     batch = ActiveBatch(n, cfg, buckets=compaction, slack=0.0 if compaction else 1.0)
-    wanted = 2 * n if cfg else n
-    for leaf in jax.tree_util.tree_leaves(state):
-        if leaf.shape[:1] != (wanted,):
-            raise ValueError(f"state must have {wanted} rows in every array, got shape {tuple(leaf.shape)}")
+    _check_state(jax, state, 2 * n if cfg else n)
+    state = jax.tree_util.tree_map(jnp.asarray, state)
     slots = jnp.arange(n, dtype=jnp.int32)
-    spec = jax.eval_shape(step, params, state, slots, jnp.int32(0))[1]
+    spec = _emitted(jax, step, (params, state, slots, jnp.int32(0)))
     out = jax.tree_util.tree_map(lambda leaf: jnp.zeros((n, steps, *leaf.shape[1:]), leaf.dtype), spec)
     lengths = jnp.zeros(n, jnp.int32)
     run = _bucket(step)
@@ -137,6 +136,45 @@ def decode(
     ended = np.ones(n, bool)
     ended[batch.slots[batch.live]] = False
     return Decoded(out, np.asarray(lengths, np.int64), ended, tuple(shapes), len(shapes))
+
+
+def _check_state(jax: Any, state: Any, rows: int) -> None:
+    for leaf in jax.tree_util.tree_leaves(state):
+        if not isinstance(leaf, jax.Array | np.ndarray):
+            raise TypeError(f"state must hold arrays of JAX or NumPy, got {type(leaf).__name__}")
+        if leaf.shape[:1] != (rows,):
+            raise ValueError(f"state must have {rows} rows in every array, got shape {tuple(leaf.shape)}")
+
+
+def _emitted(jax: Any, step: Any, given: tuple[Any, ...]) -> Any:
+    """Return shapes of what a step emits, once it returns what a loop can go on with."""
+    if not callable(step):
+        raise TypeError(f"step must be a function, got {type(step).__name__}")
+    found = jax.eval_shape(step, *given)
+    if not (isinstance(found, tuple) and len(found) == 3):
+        what = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
+        raise TypeError(f"step must return (state, emitted, ended), got {what}")
+    state, emitted, ended = found
+    _, before, slots, _ = given
+    rows = slots.shape[0]
+    trees = [jax.tree_util.tree_structure(tree) for tree in (before, state)]
+    if trees[0] != trees[1]:
+        raise TypeError(f"step must return state as the tree it is given, {trees[0]}, got {trees[1]}")
+    for old, new in zip(*map(jax.tree_util.tree_leaves, (before, state)), strict=True):
+        if _kind(old) != _kind(new):
+            raise TypeError(f"step must return state as it is given, {_kind(old)}, got {_kind(new)}; cast it")
+    for leaf in jax.tree_util.tree_leaves(emitted):
+        if leaf.shape[:1] != (rows,):
+            raise ValueError(f"step must emit arrays of {rows} rows, as slots, got shape {tuple(leaf.shape)}")
+    if _kind(ended) != f"bool[{rows}]":
+        raise TypeError(f"step must return ended as bool[{rows}], got {_kind(ended)}")
+    return emitted
+
+
+def _kind(array: Any) -> str:
+    if not hasattr(array, "shape"):
+        return type(array).__name__
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
 @lru_cache(maxsize=32)
