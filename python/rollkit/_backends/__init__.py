@@ -84,6 +84,10 @@ class Ops(Protocol):
         """Running maxima along the last axis."""
         ...
 
+    def nth(self, flags: Any, count: int) -> Any:
+        """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+        ...
+
     def search(self, rows: Any, values: Any) -> Any:
         """For each row, which never falls, and value: how many elements are below it; `[R, M]`."""
         ...

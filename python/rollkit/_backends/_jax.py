@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rollkit._backends import _jax_bits
 from rollkit._check import AnyArray
 from rollkit._extras import extra
 
@@ -112,6 +113,9 @@ def cumsum(rows: Any) -> Any:
 def running_max(rows: Any) -> Any:
     """Running maxima along the last axis."""
     return lax.cummax(rows, axis=rows.ndim - 1)
+
+
+nth = _jax_bits.nth
 
 
 def search(rows: Any, values: Any) -> Any:

@@ -90,6 +90,11 @@ def running_max(rows: AnyArray) -> AnyArray:
     return found
 
 
+def nth(flags: AnyArray, count: int) -> AnyArray:
+    """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+    return search(cumsum(flags), arange(count, flags) + 1)
+
+
 def search(rows: AnyArray, values: AnyArray) -> AnyArray:
     """How many elements of each row are below each value."""
     if not len(rows):

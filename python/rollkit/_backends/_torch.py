@@ -108,6 +108,13 @@ def running_max(rows: Any) -> Any:
     return torch.cummax(rows, -1).values if rows.shape[-1] else rows
 
 
+def nth(flags: Any, count: int) -> Any:
+    """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+    if not flags.shape[-1]:
+        return zeros((flags.shape[0], count), flags)
+    return search(cumsum(flags), arange(count, flags) + 1)
+
+
 def search(rows: Any, values: Any) -> Any:
     """How many elements of each row are below each value."""
     wanted = values.expand(rows.shape[0], -1).contiguous()

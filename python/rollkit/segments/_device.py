@@ -26,12 +26,8 @@ def seqlens(ops: Ops, ids: Any, *, max_segments: int) -> Any:
 
 def offsets(ops: Ops, ids: Any, *, max_segments: int) -> Any:
     """Starts by appearance; see `rollkit.segments.offsets`."""
-    width = ids.shape[1]
-    if not width:
-        return ops.zeros((ids.shape[0], max_segments + 1), ids) - 1
-    begun = ops.cumsum(ops.int32(first_of_runs(ops, ids)))
-    found = ops.search(begun, ops.arange(max_segments + 1, ids) + 1)
-    return ops.where(found == width, -1, found)
+    found = ops.nth(first_of_runs(ops, ids), max_segments + 1)
+    return ops.where(found == ids.shape[1], -1, found)
 
 
 def positions(ops: Ops, ids: Any) -> Any:
