@@ -68,6 +68,10 @@ class Ops(Protocol):
         """Choose element by element."""
         ...
 
+    def within(self, ids: Any, most: int) -> Any:
+        """Ids from 1 to `most`, and 0 for all others; int32."""
+        ...
+
     def shift(self, rows: Any) -> Any:
         """Each element becomes the one before it, the first 0."""
         ...
@@ -93,15 +97,19 @@ class Ops(Protocol):
         ...
 
     def count(self, size: int, index: Any) -> Any:
-        """How often each of 0 to `size - 1` occurs; `[size]`."""
+        """How often each of 0 to `size - 1` occurs in each row, where larger numbers may too; `[R, size]`."""
         ...
 
     def table_min(self, size: int, index: Any, values: Any) -> Any:
-        """The smallest value of each index, the dtype's largest where there is none; `[size]`."""
+        """The smallest value of each index, the dtype's largest where there is none; `[R, size]`."""
         ...
 
     def table_max(self, size: int, index: Any, values: Any) -> Any:
-        """The largest value of each index, the dtype's smallest where there is none; `[size]`."""
+        """The largest value of each index, the dtype's smallest where there is none; `[R, size]`."""
+        ...
+
+    def look_up(self, table: Any, index: Any) -> Any:
+        """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
     def take(self, array: Any, order: AnyArray, axis: int) -> Any:

@@ -88,6 +88,13 @@ def int32(array: Any) -> Any:
 where = torch.where
 
 
+def within(ids: Any, most: int) -> Any:
+    """Ids from 1 to `most`, and 0 for all others."""
+    wide = ids if ids.dtype in (torch.int32, torch.int64) else ids.long()
+    near = wide.clamp(0, most)
+    return (near * (near == wide)).int()
+
+
 def shift(rows: Any) -> Any:
     """Each element becomes the one before it, the first 0."""
     return torch.nn.functional.pad(rows, (1, -1)) if rows.shape[-1] else rows
@@ -122,10 +129,10 @@ def search(rows: Any, values: Any) -> Any:
 
 
 def count(size: int, index: Any) -> Any:
-    """How often each index occurs; `bincount` would wait for a device to tell the largest."""
-    table = torch.zeros(size, dtype=torch.int32, device=index.device)
+    """How often each index below `size` occurs; `bincount` would wait for a device to tell the largest."""
+    table = zeros((index.shape[0], size + 1), index)
     ones = torch.ones((), dtype=torch.int32, device=index.device)
-    return table.scatter_add_(0, index.long(), ones.expand(index.shape))
+    return table.scatter_add_(1, index.clamp(max=size).long(), ones.expand(index.shape))[:, :size]
 
 
 def table_min(size: int, index: Any, values: Any) -> Any:
@@ -139,8 +146,14 @@ def table_max(size: int, index: Any, values: Any) -> Any:
 
 
 def _table(size: int, index: Any, values: Any, reduce: str, none: int) -> Any:
-    table = torch.full((size,), none, dtype=values.dtype, device=values.device)
-    return table.scatter_reduce_(0, index.long(), values, reduce)
+    table = torch.full((index.shape[0], size), none, dtype=values.dtype, device=values.device)
+    return table.scatter_reduce_(1, index.long(), values, reduce)
+
+
+def look_up(table: Any, index: Any) -> Any:
+    """The number that each row of a table has at each index of the row."""
+    # Indexing with a tensor takes seven times as long.
+    return table.gather(1, index.long())
 
 
 def take(array: Any, order: AnyArray, axis: int) -> Any:
