@@ -84,8 +84,12 @@ class Ops(Protocol):
         """Running sums along the last axis."""
         ...
 
-    def running_max(self, rows: Any) -> Any:
-        """Running maxima along the last axis."""
+    def latest(self, flags: Any) -> Any:
+        """Where the last set flag is, at each element or before it; -1 where there is none; `[R, N]`."""
+        ...
+
+    def rank(self, flags: Any) -> Any:
+        """How many flags are set, at each element or before it; `[R, N]`."""
         ...
 
     def nth(self, flags: Any, count: int) -> Any:

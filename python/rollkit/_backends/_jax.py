@@ -116,12 +116,9 @@ def cumsum(rows: Any) -> Any:
     return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
 
 
-def running_max(rows: Any) -> Any:
-    """Running maxima along the last axis."""
-    return lax.cummax(rows, axis=rows.ndim - 1)
-
-
 nth = _jax_bits.nth
+latest = _jax_bits.latest
+rank = _jax_bits.rank
 
 
 def search(rows: Any, values: Any) -> Any:

@@ -89,15 +89,20 @@ def cumsum(rows: AnyArray) -> AnyArray:
     return np.cumsum(rows, axis=-1, dtype=np.int32)
 
 
-def running_max(rows: AnyArray) -> AnyArray:
-    """Running maxima along the last axis."""
-    found: AnyArray = np.maximum.accumulate(rows, axis=-1)
+def latest(flags: AnyArray) -> AnyArray:
+    """Where the last flag that is set is, at each element or before it; -1 where there is none."""
+    found: AnyArray = np.maximum.accumulate(np.where(flags, arange(flags.shape[-1], flags), -1), axis=-1)
     return found
+
+
+def rank(flags: AnyArray) -> AnyArray:
+    """How many flags are set, at each element or before it."""
+    return cumsum(flags)
 
 
 def nth(flags: AnyArray, count: int) -> AnyArray:
     """Where each row's first `count` flags that are set are, and the width where there are fewer."""
-    return search(cumsum(flags), arange(count, flags) + 1)
+    return search(rank(flags), arange(count, flags) + 1)
 
 
 def search(rows: AnyArray, values: AnyArray) -> AnyArray:

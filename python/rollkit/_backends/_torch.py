@@ -110,16 +110,22 @@ def cumsum(rows: Any) -> Any:
     return torch.cumsum(rows, -1, dtype=torch.int32)
 
 
-def running_max(rows: Any) -> Any:
-    """Running maxima along the last axis."""
-    return torch.cummax(rows, -1).values if rows.shape[-1] else rows
+def latest(flags: Any) -> Any:
+    """Where the last flag that is set is, at each element or before it; -1 where there is none."""
+    found = torch.where(flags, arange(flags.shape[-1], flags), -1)
+    return torch.cummax(found, -1).values if flags.shape[-1] else found
+
+
+def rank(flags: Any) -> Any:
+    """How many flags are set, at each element or before it."""
+    return cumsum(flags)
 
 
 def nth(flags: Any, count: int) -> Any:
     """Where each row's first `count` flags that are set are, and the width where there are fewer."""
     if not flags.shape[-1]:
         return zeros((flags.shape[0], count), flags)
-    return search(cumsum(flags), arange(count, flags) + 1)
+    return search(rank(flags), arange(count, flags) + 1)
 
 
 def search(rows: Any, values: Any) -> Any:

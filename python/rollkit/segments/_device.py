@@ -85,8 +85,8 @@ def _keys(ops: Ops, ids: Any, found: Any, mask: str) -> Any:
 
 
 def _run_starts(ops: Ops, ids: Any) -> Any:
-    """Where each token's stretch of equal ids begins, padding included."""
-    return ops.running_max(ops.where(ids != ops.shift(ids), ops.arange(ids.shape[1], ids)[None], 0))
+    """Where each token's stretch of equal ids begins; -1 in padding that a row begins with."""
+    return ops.latest(ids != ops.shift(ids))
 
 
 def ids_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
@@ -121,9 +121,8 @@ def from_positions(ops: Ops, found: Any, mask: Any = None, *, rule: str) -> Any:
     elif rule == "zeros":
         real = (found != 0) | (ops.flip(ops.shift(ops.flip(found))) == 1)
     else:
-        last = ops.running_max(ops.where(found != 0, index + 1, 0))[:, -1:]
-        real = index < last
-    return ops.where(real, ops.cumsum(ops.int32(begins & real)), 0)
+        real = index <= ops.latest(found != 0)[:, -1:]
+    return ops.where(real, ops.rank(begins & real), 0)
 
 
 def attention_mask(
