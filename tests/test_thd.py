@@ -110,6 +110,19 @@ def test_jax(name: str) -> None:
             equal(jitted_self(arrays[0]), wanted["causal"])
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_rows_of_several_words(name: str) -> None:
+    # Devices look at 32 tokens at a time; the other cases are that wide.
+    case = thd_cases(name, 40, width=148)
+    for mask in MASKS:
+        wanted = thd_reference(*case, mask=mask, max_segments=S)
+        arrays = [jnp.asarray(array, jnp.int32) for array in case]
+        for mapped in (False, True):
+            equal(jitted(mask, mapped)(*arrays), wanted, (mask, mapped))
+        tensors = [torch.from_numpy(array) for array in case]
+        equal(_device.thd(_ops("torch"), *tensors, mask=mask, max_segments=S), wanted, mask)
+
+
 def test_jax_with_64_bits() -> None:
     mask = "causal_bottom_right"
     call = jax.jit(lambda *arrays: found(Case(*arrays), mask))

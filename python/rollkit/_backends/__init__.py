@@ -68,6 +68,10 @@ class Ops(Protocol):
         """Choose element by element."""
         ...
 
+    def within(self, ids: Any, most: int) -> Any:
+        """Ids from 1 to `most`, and 0 for all others; int32."""
+        ...
+
     def shift(self, rows: Any) -> Any:
         """Each element becomes the one before it, the first 0."""
         ...
@@ -80,8 +84,16 @@ class Ops(Protocol):
         """Running sums along the last axis."""
         ...
 
-    def running_max(self, rows: Any) -> Any:
-        """Running maxima along the last axis."""
+    def latest(self, flags: Any) -> Any:
+        """Where the last set flag is, at each element or before it; -1 where there is none; `[R, N]`."""
+        ...
+
+    def rank(self, flags: Any) -> Any:
+        """How many flags are set, at each element or before it; `[R, N]`."""
+        ...
+
+    def nth(self, flags: Any, count: int) -> Any:
+        """Where each row's first `count` flags that are set are, and the width where there are fewer."""
         ...
 
     def search(self, rows: Any, values: Any) -> Any:
@@ -89,15 +101,19 @@ class Ops(Protocol):
         ...
 
     def count(self, size: int, index: Any) -> Any:
-        """How often each of 0 to `size - 1` occurs; `[size]`."""
+        """How often each of 0 to `size - 1` occurs in each row, where larger numbers may too; `[R, size]`."""
         ...
 
     def table_min(self, size: int, index: Any, values: Any) -> Any:
-        """The smallest value of each index, the dtype's largest where there is none; `[size]`."""
+        """The smallest value of each index, the dtype's largest where there is none; `[R, size]`."""
         ...
 
     def table_max(self, size: int, index: Any, values: Any) -> Any:
-        """The largest value of each index, the dtype's smallest where there is none; `[size]`."""
+        """The largest value of each index, the dtype's smallest where there is none; `[R, size]`."""
+        ...
+
+    def look_up(self, table: Any, index: Any) -> Any:
+        """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
     def take(self, array: Any, order: AnyArray, axis: int) -> Any:

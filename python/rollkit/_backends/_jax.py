@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rollkit._backends import _jax_bits
 from rollkit._check import AnyArray
 from rollkit._extras import extra
 
@@ -93,6 +94,12 @@ def int32(array: Any) -> Any:
 where = jnp.where
 
 
+def within(ids: Any, most: int) -> Any:
+    """Ids from 1 to `most`, and 0 for all others."""
+    wide = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
+    return jnp.where((wide > 0) & (wide <= most), wide, 0).astype(jnp.int32)
+
+
 def shift(rows: Any) -> Any:
     """Each element becomes the one before it, the first 0."""
     # Unlike a slice and a concatenation, this is fused into whatever reads it.
@@ -109,9 +116,9 @@ def cumsum(rows: Any) -> Any:
     return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
 
 
-def running_max(rows: Any) -> Any:
-    """Running maxima along the last axis."""
-    return lax.cummax(rows, axis=rows.ndim - 1)
+nth = _jax_bits.nth
+latest = _jax_bits.latest
+rank = _jax_bits.rank
 
 
 def search(rows: Any, values: Any) -> Any:
@@ -120,20 +127,36 @@ def search(rows: Any, values: Any) -> Any:
 
 
 def count(size: int, index: Any) -> Any:
-    """How often each index occurs."""
-    return jnp.zeros(size, jnp.int32).at[index].add(1, mode="promise_in_bounds")
+    """How often each index below `size` occurs."""
+    index = jnp.minimum(index, size)
+    found = jnp.zeros(index.shape[0] * (size + 1), jnp.int32)
+    found = found.at[_flat(index, size + 1)].add(1, mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size + 1)[:, :size]
 
 
 def table_min(size: int, index: Any, values: Any) -> Any:
     """The smallest value of each index."""
-    table = jnp.full(size, jnp.iinfo(values.dtype).max, values.dtype)
-    return table.at[index].min(values, mode="promise_in_bounds")
+    table = jnp.full(index.shape[0] * size, jnp.iinfo(values.dtype).max, values.dtype)
+    found = table.at[_flat(index, size)].min(values.reshape(-1), mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
 
 
 def table_max(size: int, index: Any, values: Any) -> Any:
     """The largest value of each index."""
-    table = jnp.full(size, jnp.iinfo(values.dtype).min, values.dtype)
-    return table.at[index].max(values, mode="promise_in_bounds")
+    table = jnp.full(index.shape[0] * size, jnp.iinfo(values.dtype).min, values.dtype)
+    found = table.at[_flat(index, size)].max(values.reshape(-1), mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
+
+
+def look_up(table: Any, index: Any) -> Any:
+    """The number that each row of a table has at each index of the row."""
+    found = table.reshape(-1).at[_flat(index, table.shape[1])].get(mode="promise_in_bounds")
+    return found.reshape(index.shape)
+
+
+def _flat(index: Any, width: int) -> Any:
+    """Indices of rows as indices into all of them."""
+    return (index + jnp.arange(index.shape[0], dtype=jnp.int32)[:, None] * width).reshape(-1)
 
 
 def take(array: Any, order: AnyArray, axis: int) -> Any:

@@ -69,6 +69,11 @@ def int32(array: AnyArray) -> AnyArray:
 where = np.where
 
 
+def within(ids: AnyArray, most: int) -> AnyArray:
+    """Ids from 1 to `most`, and 0 for all others."""
+    return np.where((ids > 0) & (ids <= most), ids, 0).astype(np.int32)
+
+
 def shift(rows: AnyArray) -> AnyArray:
     """Each element becomes the one before it, the first 0."""
     return np.concatenate([np.zeros_like(rows[:, :1]), rows[:, :-1]], axis=-1)
@@ -84,10 +89,20 @@ def cumsum(rows: AnyArray) -> AnyArray:
     return np.cumsum(rows, axis=-1, dtype=np.int32)
 
 
-def running_max(rows: AnyArray) -> AnyArray:
-    """Running maxima along the last axis."""
-    found: AnyArray = np.maximum.accumulate(rows, axis=-1)
+def latest(flags: AnyArray) -> AnyArray:
+    """Where the last flag that is set is, at each element or before it; -1 where there is none."""
+    found: AnyArray = np.maximum.accumulate(np.where(flags, arange(flags.shape[-1], flags), -1), axis=-1)
     return found
+
+
+def rank(flags: AnyArray) -> AnyArray:
+    """How many flags are set, at each element or before it."""
+    return cumsum(flags)
+
+
+def nth(flags: AnyArray, count: int) -> AnyArray:
+    """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+    return search(rank(flags), arange(count, flags) + 1)
 
 
 def search(rows: AnyArray, values: AnyArray) -> AnyArray:
@@ -98,22 +113,33 @@ def search(rows: AnyArray, values: AnyArray) -> AnyArray:
 
 
 def count(size: int, index: AnyArray) -> AnyArray:
-    """How often each index occurs."""
-    return np.bincount(index, minlength=size).astype(np.int32)
+    """How often each index below `size` occurs."""
+    found = np.zeros((len(index), size + 1), np.int32)
+    np.add.at(found, (_rows(index), np.minimum(index, size)), 1)
+    return found[:, :size]
 
 
 def table_min(size: int, index: AnyArray, values: AnyArray) -> AnyArray:
     """The smallest value of each index."""
-    table = np.full(size, np.iinfo(values.dtype).max, values.dtype)
-    np.minimum.at(table, index, values)
+    table = np.full((len(index), size), np.iinfo(values.dtype).max, values.dtype)
+    np.minimum.at(table, (_rows(index), index), values)
     return table
 
 
 def table_max(size: int, index: AnyArray, values: AnyArray) -> AnyArray:
     """The largest value of each index."""
-    table = np.full(size, np.iinfo(values.dtype).min, values.dtype)
-    np.maximum.at(table, index, values)
+    table = np.full((len(index), size), np.iinfo(values.dtype).min, values.dtype)
+    np.maximum.at(table, (_rows(index), index), values)
     return table
+
+
+def look_up(table: AnyArray, index: AnyArray) -> AnyArray:
+    """The number that each row of a table has at each index of the row."""
+    return np.take_along_axis(table, index, 1)
+
+
+def _rows(index: AnyArray) -> AnyArray:
+    return np.arange(len(index))[:, None]
 
 
 def take(array: AnyArray, order: AnyArray, axis: int) -> AnyArray:

@@ -88,6 +88,13 @@ def int32(array: Any) -> Any:
 where = torch.where
 
 
+def within(ids: Any, most: int) -> Any:
+    """Ids from 1 to `most`, and 0 for all others."""
+    wide = ids if ids.dtype in (torch.int32, torch.int64) else ids.long()
+    near = wide.clamp(0, most)
+    return (near * (near == wide)).int()
+
+
 def shift(rows: Any) -> Any:
     """Each element becomes the one before it, the first 0."""
     return torch.nn.functional.pad(rows, (1, -1)) if rows.shape[-1] else rows
@@ -103,9 +110,22 @@ def cumsum(rows: Any) -> Any:
     return torch.cumsum(rows, -1, dtype=torch.int32)
 
 
-def running_max(rows: Any) -> Any:
-    """Running maxima along the last axis."""
-    return torch.cummax(rows, -1).values if rows.shape[-1] else rows
+def latest(flags: Any) -> Any:
+    """Where the last flag that is set is, at each element or before it; -1 where there is none."""
+    found = torch.where(flags, arange(flags.shape[-1], flags), -1)
+    return torch.cummax(found, -1).values if flags.shape[-1] else found
+
+
+def rank(flags: Any) -> Any:
+    """How many flags are set, at each element or before it."""
+    return cumsum(flags)
+
+
+def nth(flags: Any, count: int) -> Any:
+    """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+    if not flags.shape[-1]:
+        return zeros((flags.shape[0], count), flags)
+    return search(rank(flags), arange(count, flags) + 1)
 
 
 def search(rows: Any, values: Any) -> Any:
@@ -115,10 +135,11 @@ def search(rows: Any, values: Any) -> Any:
 
 
 def count(size: int, index: Any) -> Any:
-    """How often each index occurs; `bincount` would wait for a device to tell the largest."""
-    table = torch.zeros(size, dtype=torch.int32, device=index.device)
-    ones = torch.ones((), dtype=torch.int32, device=index.device)
-    return table.scatter_add_(0, index.long(), ones.expand(index.shape))
+    """How often each index below `size` occurs; `bincount` would wait for a device to tell the largest."""
+    table = zeros((index.shape[0], size + 1), index)
+    # In memory: torch takes twice as long to add one number over and over.
+    ones = torch.ones_like(index, dtype=torch.int32)
+    return table.scatter_add_(1, index.clamp(max=size).long(), ones)[:, :size]
 
 
 def table_min(size: int, index: Any, values: Any) -> Any:
@@ -132,8 +153,14 @@ def table_max(size: int, index: Any, values: Any) -> Any:
 
 
 def _table(size: int, index: Any, values: Any, reduce: str, none: int) -> Any:
-    table = torch.full((size,), none, dtype=values.dtype, device=values.device)
-    return table.scatter_reduce_(0, index.long(), values, reduce)
+    table = torch.full((index.shape[0], size), none, dtype=values.dtype, device=values.device)
+    return table.scatter_reduce_(1, index.long(), values, reduce)
+
+
+def look_up(table: Any, index: Any) -> Any:
+    """The number that each row of a table has at each index of the row."""
+    # Indexing with a tensor takes seven times as long.
+    return table.gather(1, index.long())
 
 
 def take(array: Any, order: AnyArray, axis: int) -> Any:
