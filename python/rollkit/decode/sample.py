@@ -156,7 +156,7 @@ def _run(plan: Plan) -> Sampled:
     if framework == "torch":
         from rollkit.decode import _torch
 
-        token_ids, logprob, status, kept = _torch.sample(plan)
+        token_ids, logprob, status, kept = _torch.draw(plan)
         return Sampled(token_ids, logprob, status, None if kept is None else Kept(*kept))
     from rollkit.decode import _jax
 
