@@ -55,7 +55,7 @@ def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
     logprobs = None if plan.logprobs == "off" else cond.new_empty(rows, dtype=torch.float32)
     mask = cond.new_empty((rows, size), dtype=torch.bool) if plan.return_kept else None
     one = size <= IN_REGISTERS
-    block = triton.next_power_of_2(size) if one else CHUNK
+    block = max(32, triton.next_power_of_2(size)) if one else CHUNK
     filters = {name.upper(): not plan.off(name) for name in ("top_k", "top_p", "min_p")}
     weighed = filters["TOP_P"] and not one
     with _on(cond):
@@ -95,9 +95,11 @@ def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
 
 def _branches(plan: Plan) -> tuple[Any, Any]:
     """Return the logits, of a range only its columns; others are picked by the kernel."""
+    as_is = isinstance(plan.cfg_scale, int | float) and plan.cfg_scale == 1
+    cond, uncond = plan.cond, None if as_is else plan.uncond
     if plan.allowed.span is None:
-        return plan.cond, plan.uncond
-    return plan.compact(plan.cond), plan.compact(plan.uncond)
+        return cond, uncond
+    return plan.compact(cond), plan.compact(uncond)
 
 
 def _on(tensor: Any) -> AbstractContextManager[Any]:
