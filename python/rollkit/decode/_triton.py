@@ -63,7 +63,7 @@ def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
             cond,
             uncond,
             table,
-            None if uncond is None else _numbers(plan.cfg_scale, cond, as_float32=True),
+            None if uncond is None else _numbers(plan.cfg_scale, cond),
             _numbers(plan.temperature, cond),
             _numbers(plan.top_k, cond) if filters["TOP_K"] else None,
             _numbers(plan.top_p, cond) if filters["TOP_P"] else None,
@@ -115,7 +115,7 @@ def _table(allowed: AllowedSet, like: Any) -> Any:
     return cache[like.device]
 
 
-def _numbers(value: Any, like: Any, *, as_float32: bool = False) -> Any:
+def _numbers(value: Any, like: Any) -> Any:
     """Return a parameter as the kernel takes it: one per row on the device, or the bits of one.
 
     A number goes by value, since a tensor made of it would have to be waited for; as bits, since
@@ -125,8 +125,7 @@ def _numbers(value: Any, like: Any, *, as_float32: bool = False) -> Any:
         if not isinstance(value, torch.Tensor):
             value = torch.as_tensor(value, dtype=torch.float64)
         return value.to(like.device).reshape(-1).expand(len(like)).contiguous()
-    rounded = struct.unpack("<f", struct.pack("<f", value))[0] if as_float32 else float(value)
-    return struct.unpack("<q", struct.pack("<d", rounded))[0]
+    return struct.unpack("<q", struct.pack("<d", float(value)))[0]
 
 
 def _keys(name: str, value: Any, like: Any) -> Any:
