@@ -80,7 +80,7 @@ def keys(rows: int, seed: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("columns", [1, 2, 7, 1000, 2049, 5000])
 def test_equals_rust_with_parameters_per_row(pool: ProcessPoolExecutor, columns: int) -> None:
-    rows = 8
+    rows = 6  # the interpreter takes up to a tenth of a second for one
     rng = np.random.default_rng(columns)
     jobs: list[Job] = []
     for turn, order in enumerate(("hf", "vllm", "joint")):
@@ -124,7 +124,7 @@ def test_equals_rust_with_numbers(pool: ProcessPoolExecutor, columns: int) -> No
     ids=["range", "table", "long table"],
 )
 def test_full_and_compact_draw_the_same(pool: ProcessPoolExecutor, parts: Any) -> None:
-    allowed, rows = AllowedSet(parts, 9000), 6
+    allowed, rows = AllowedSet(parts, 9000), 3
     full = [logits(rows, 9000, seed) for seed in (1, 2)]
     full[0][:, 8999] = np.nan  # not allowed: nothing that matters
     options: dict[str, Any] = {"cfg_scale": 1.5, "top_p": 0.95, "return_kept": True, "allowed": allowed}
@@ -156,7 +156,8 @@ def test_special_rows(pool: ProcessPoolExecutor, columns: int) -> None:
     z = np.full((7, columns), -INF)
     z[:, [0, columns // 2, columns - 1]] = few
     common: dict[str, Any] = {"allowed": None, "seeds": 5, "positions": 0, "return_kept": True}
-    drawn = check(pool, [(z, None, {**common, **filters}) for filters in FILTERS.values()])
+    some = [FILTERS[name] for name in ("none", "all", "greedy")]
+    drawn = check(pool, [(z, None, {**common, **filters}) for filters in some])
     wanted = [Status.NAN, Status.MASKED, 0, 0, Status.NAN, 0, 0]
     assert all(found.status.tolist() == wanted for found in drawn)
 
@@ -171,7 +172,7 @@ def test_guidance_with_masks(pool: ProcessPoolExecutor) -> None:
 
 @pytest.mark.parametrize("columns", [40, 4500])
 def test_filters_keep_ties(pool: ProcessPoolExecutor, columns: int) -> None:
-    rows = 6
+    rows = 3
     some = np.array([0.0, -0.0, 1.0, 1.5, -2.0, 3.0, -INF, 1e-40, -1e-40], np.float32)
     z = np.random.default_rng(0).choice(some, (rows, columns))
     z[0] = 0.5
@@ -179,7 +180,7 @@ def test_filters_keep_ties(pool: ProcessPoolExecutor, columns: int) -> None:
     tries: list[dict[str, Any]] = [
         {"top_k": columns // 5},
         {"top_k": columns - 1, "top_p": 0.97},
-        {"top_p": np.array([0.5, 0.0, 0.2, 0.6, 0.9, 0.99])},
+        {"top_p": np.array([0.5, 0.0, 0.6])},
         {"min_p": float(np.exp(-1.500001)), "top_p": 0.9, "order": "vllm"},
         {"top_p": 0.6, "temperature": 1e-3},
         {"min_p": 1.0, "temperature": 50.0},
