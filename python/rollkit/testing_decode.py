@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -105,8 +106,9 @@ def sample_on(backend: str, cond: Any, uncond: Any = None, **options: Any) -> Sa
     checked against it.
 
     Args:
-        backend: `"rust"`, `"torch"` or `"jax"` (jitted).
-        cond: logits of NumPy or, for `"torch"`, of torch.
+        backend: `"rust"`, `"torch"`, `"triton"` or `"jax"` (jitted). `"triton"` runs on CUDA or, where
+            `TRITON_INTERPRET=1` was set before Triton was imported, on the host, which takes long.
+        cond: logits of NumPy or, for `"torch"` and `"triton"`, of torch.
         uncond: as `cond`, or `None`.
         **options: those of `sample`, in NumPy or as numbers.
 
@@ -121,9 +123,11 @@ def sample_on(backend: str, cond: Any, uncond: Any = None, **options: Any) -> Sa
         return draw_on_host(make_plan(cond, uncond, **options))
     if backend == "torch":
         return _on_torch(cond, uncond, options)
+    if backend == "triton":
+        return _on_triton(cond, uncond, options)
     if backend == "jax":
         return _on_jax(cond, uncond, options)
-    raise ValueError(f"backend must be 'rust', 'torch' or 'jax', got {backend!r}")
+    raise ValueError(f"backend must be 'rust', 'torch', 'triton' or 'jax', got {backend!r}")
 
 
 def _on_torch(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
@@ -131,7 +135,22 @@ def _on_torch(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
 
     logits = [_tensor(branch) for branch in (cond, uncond)]
     noise = _tensor(options.get("noise"))
-    token_ids, logprobs, status, kept = _torch.sample(make_plan(*logits, **{**options, "noise": noise}))
+    return _to_numpy(_torch.sample(make_plan(*logits, **{**options, "noise": noise})))
+
+
+def _on_triton(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
+    from rollkit.decode import _triton
+
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    logits = [_tensor(branch) for branch in (cond, uncond)]
+    if not interpreted:
+        logits = [None if branch is None else branch.cuda() for branch in logits]
+    with np.errstate(all="ignore"):  # the interpreter is NumPy, which warns of the logarithm of zero
+        return _to_numpy(_triton.sample(make_plan(*logits, **options)))
+
+
+def _to_numpy(drawn: tuple[Any, Any, Any, Any]) -> Sampled:
+    token_ids, logprobs, status, kept = drawn
     return Sampled(
         token_ids.cpu().numpy(),
         None if logprobs is None else logprobs.cpu().numpy(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import Any
 
 from rollkit._extras import extra
@@ -36,7 +38,10 @@ def uniform(found: Any, dtype: Any) -> Any:
 
 def bits(seeds: Any, positions: Any, ids: Any) -> Any:
     """Return `[rows, tokens]` int64: 32-bit arithmetic in 64 bits, as torch has few unsigned operations."""
-    seed, position = (_key(name, key, ids) for name, key in (("seeds", seeds), ("positions", positions)))
+    seed, position = (
+        key(name, given).to(ids.device, torch.int64).reshape(-1, 1)
+        for name, given in (("seeds", seeds), ("positions", positions))
+    )
     words = (seed & noise.MASK, (seed >> 32) & noise.MASK, position)
     keys = []
     for start in noise.STARTS:
@@ -48,7 +53,8 @@ def bits(seeds: Any, positions: Any, ids: Any) -> Any:
     return _finalise(h ^ keys[1]) >> (32 - noise.BITS)
 
 
-def _key(name: str, value: Any, like: Any) -> Any:
+def key(name: str, value: Any) -> Any:
+    """Return seeds or positions as a tensor of ints, one or `[rows]`, where they are."""
     if not isinstance(value, torch.Tensor):
         host = noise.as_seeds(value) if name == "seeds" else noise.host_keys(0, value, None)[1]
         value = torch.from_numpy(host.copy())
@@ -56,7 +62,7 @@ def _key(name: str, value: Any, like: Any) -> Any:
         raise TypeError(
             f"{name} must be ints, one or [rows], got {value.dtype} of shape {tuple(value.shape)}"
         )
-    return value.to(like.device, torch.int64).reshape(-1, 1)
+    return value
 
 
 def _finalise(h: Any) -> Any:
@@ -67,6 +73,56 @@ def _finalise(h: Any) -> Any:
 
 def _column(value: Any, like: Any, dtype: Any) -> Any:
     return torch.as_tensor(value, dtype=dtype, device=like.device).reshape(-1, 1)
+
+
+def draw(plan: Plan) -> tuple[Any, Any, Any, Any]:
+    """Return what `sample` does, from one kernel where that can draw it."""
+    if is_common(plan) and has_kernel(plan.cond.device):
+        from rollkit.decode import _triton
+
+        return _triton.sample(plan)
+    return sample(plan)
+
+
+def is_common(plan: Plan) -> bool:
+    """Whether the kernel is made for this: plain tensors of logits, rows without gaps, noise by key.
+
+    The operations below take all else. They also are what a compiler can trace, and what gradients of
+    log-probabilities go through.
+    """
+    branches = [plan.cond] if plan.uncond is None else [plan.cond, plan.uncond]
+    plain = all(
+        type(branch) is torch.Tensor  # no subclass: it need not have the memory that it seems to
+        and branch.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and branch.stride(1) == 1
+        and branch.device == plan.cond.device
+        and not (branch.requires_grad and torch.is_grad_enabled())
+        for branch in branches
+    )
+    return plain and plan.noise is None and not torch.compiler.is_compiling()
+
+
+@cache
+def has_kernel(device: Any) -> bool:
+    """Whether the kernel runs on a device: Triton of 3.2 or later, and NVIDIA's chips from Ampere on."""
+    if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        import triton
+
+        if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 2):
+            return False
+        triton.runtime.driver.active.get_current_target()
+    except ModuleNotFoundError:
+        return False
+    except Exception as error:  # Triton finds no C compiler, say, which it needs to launch anything
+        warnings.warn(
+            f"sample draws with plain torch operations, as Triton does not run here: {error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:

@@ -83,7 +83,9 @@ def sample(
     less than 3.6e-9 of the largest weight is never drawn.
 
     NumPy arrays, and torch and JAX arrays in the host's memory, go through Rust without a copy and
-    without the GIL; other devices and traced JAX arrays stay where they are.
+    without the GIL; other devices and traced JAX arrays stay where they are. On CUDA one Triton kernel
+    draws, where Triton is installed; it waits for nothing if parameters, seeds and positions are numbers or
+    on the device.
 
     Args:
         cond: `[rows, columns]` logits: compact (a column per allowed token) or full (a column per token
@@ -156,7 +158,7 @@ def _run(plan: Plan) -> Sampled:
     if framework == "torch":
         from rollkit.decode import _torch
 
-        token_ids, logprob, status, kept = _torch.sample(plan)
+        token_ids, logprob, status, kept = _torch.draw(plan)
         return Sampled(token_ids, logprob, status, None if kept is None else Kept(*kept))
     from rollkit.decode import _jax
 
