@@ -36,7 +36,7 @@ def cases(large: bool) -> Iterator[Case]:
     yield Case(what, generates(), "≥ 20 × transformers", 3)
     buckets = jax_buckets()
     shapes = buckets["rollkit"]().shapes
-    what = f"JAX toy, 16 skewed sequences, warm, {len(shapes)} compiled shapes"
+    what = f"JAX toy, 32 skewed sequences, warm, {len(shapes)} compiled shapes"
     yield Case(what, buckets, "≥ 3 × static shapes, ≤ 6 shapes", 9)
     if large:
         what = "Qwen3-0.6B's shape, 8 skewed sequences, guidance, 65 536 of 217 204 tokens, bfloat16"
