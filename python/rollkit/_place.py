@@ -241,11 +241,12 @@ def concat(parts: Any, *, out: Any = None) -> Any:
         )
         raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{odd}] is {kinds[odd]}")
     if isinstance(parts[0], Ragged):
-        return _joined(parts, out)
+        return join_columns(parts, out)
     return Rollouts.joined(parts, out)
 
 
-def _joined(columns: Sequence[Ragged], out: Any) -> Ragged:
+def join_columns(columns: Sequence[Ragged], out: Any = None) -> Ragged:
+    """`concat` of `Ragged`."""
     values, offsets = [column.values for column in columns], [column.offsets for column in columns]
     if out is not None:
         rows = out.shape[:1] if isinstance(out, np.ndarray) else ()

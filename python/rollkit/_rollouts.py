@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rollkit import _native
 from rollkit._check import AnyArray, as_array, is_array
 from rollkit._fields import FIELDS, Field
 from rollkit._groups import Groups
@@ -102,33 +104,13 @@ class Rollouts:
     @classmethod
     def joined(cls, parts: Sequence[Rollouts], out: Mapping[str, AnyArray] | None = None) -> Rollouts:
         """See `rollkit.concat`."""
-        from rollkit._place import concat
-
-        first = parts[0]
+        first, names = parts[0], parts[0].columns.keys()
         for i, part in enumerate(parts):
-            if part.columns.keys() != first.columns.keys():
-                odd = sorted(part.columns.keys() ^ first.columns.keys())
+            if part.columns.keys() != names:
+                odd = sorted(part.columns.keys() ^ names)
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
         out = _outs(out, first)
-        if len({tuple(map(type, part.columns.values())) for part in parts}) > 1:
-            # A column of no rows may be a list, for want of an entry that tells what it is.
-            parts = [part for part in parts if len(part)] or parts[:1]
-        columns: dict[str, Column] = {}
-        for name in first.columns:
-            found = [part.columns[name] for part in parts]
-            if len(set(map(type, found))) != 1:
-                kinds = sorted({type(column).__name__ for column in found})
-                raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
-            if isinstance(found[0], Ragged):
-                try:
-                    columns[name] = concat(found, out=out.get(name))  # type: ignore[arg-type]
-                except (TypeError, ValueError) as error:
-                    raise type(error)(f"column {name!r}: {error}") from None
-            elif isinstance(found[0], list):
-                columns[name] = [entry for column in found for entry in column]
-            else:
-                columns[name] = np.concatenate(found)
-        return cls(columns)
+        return cls({name: _join(name, parts, out.get(name)) for name in names})
 
     def take(self, indices: ArrayLike) -> Rollouts:
         """Copy the rows at `indices` (ints, or one bool per row), in that order."""
@@ -339,6 +321,28 @@ def _refuse_none(found: Sequence[Any]) -> None:
             if len(missing) < len(found)
             else "all rows are None; leave the column out"
         )
+
+
+def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
+    """Join a column of many rollouts."""
+    from rollkit._place import join_columns
+
+    found: list[Any] = [part.columns[name] for part in parts]
+    if len(set(map(type, found))) > 1:
+        # A column of no rows may be a list, for want of an entry that tells what it is.
+        found = [column for column in found if len(column)] or found[:1]
+    kinds = sorted({kind.__name__ for kind in set(map(type, found))})
+    if len(kinds) > 1:
+        raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
+    if isinstance(found[0], list):
+        return list(chain.from_iterable(found))
+    if isinstance(found[0], Ragged):
+        try:
+            return join_columns(found, out)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"column {name!r}: {error}") from None
+    joined = _native.concat_arrays(found)  # None unless C-contiguous and of one dtype
+    return np.concatenate(found) if joined is None else joined[0]
 
 
 def _outs(out: Any, first: Rollouts) -> Mapping[str, AnyArray]:
