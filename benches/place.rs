@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollkit::layout::Slots;
-use rollkit::place::{Mover, Part, place};
+use rollkit::place::{Gaps, Mover, Part, place};
 
 const ITEM: usize = 4;
 
@@ -36,7 +36,8 @@ fn benchmarks(c: &mut Criterion) {
                     let part =
                         Part { bytes: black_box(&source), item: ITEM, begins: &begins, lengths: &lengths };
                     part.append_to(&mut parts).unwrap();
-                    place(&parts, &slots, &[0; ITEM], Mover::Copy, &mut out[..size * ITEM]).unwrap();
+                    place(&parts, &slots, Gaps::Fill(&[0; ITEM]), Mover::Copy, &mut out[..size * ITEM])
+                        .unwrap();
                 });
             });
         };

@@ -63,28 +63,47 @@ impl Mover {
     }
 }
 
-/// Writes `rows` to `out` where `slots` says, and `fill`, one element's bytes, everywhere else.
+/// What is to be where no row goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Gaps<'a> {
+    /// One element's bytes, again and again.
+    Fill(&'a [u8]),
+    /// What is there: memory fresh from the system is zero, and its pages cost nothing until they are
+    /// written to. Elements have so many bytes.
+    Leave(usize),
+}
+
+impl Gaps<'_> {
+    fn item(&self) -> usize {
+        match self {
+            Self::Fill(fill) => fill.len(),
+            Self::Leave(item) => *item,
+        }
+    }
+}
+
+/// Writes `rows` to `out` where `slots` says, and what `gaps` says everywhere else.
 ///
 /// A row has the bytes of its `slots.lengths` elements. On an error of the layout nothing has been
 /// written; a value that does not fit is found on the way, when earlier rows have been.
 ///
 /// ```
-/// use rollkit::{layout::Slots, place::{Mover, place}};
+/// use rollkit::{layout::Slots, place::{Gaps, Mover, place}};
 ///
 /// let slots = Slots { starts: &[0, 4], lengths: &[3, 2], order: None, size: 6 };
 /// let mut out = [0u8; 6];
-/// place(&[b"abc", b"de"], &slots, b".", Mover::Copy, &mut out)?;
+/// place(&[b"abc", b"de"], &slots, Gaps::Fill(b"."), Mover::Copy, &mut out)?;
 /// assert_eq!(&out, b"abc.de");
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn place<O: Out<u8>>(
     rows: &[&[u8]],
     slots: &Slots<'_>,
-    fill: &[u8],
+    gaps: Gaps<'_>,
     mover: Mover,
     out: &mut [O],
 ) -> Result<()> {
-    let item = fill.len();
+    let item = gaps.item();
     let source_item = mover.source_item(item);
     layout::prepare(slots, item, out.len())?;
     layout::same_count("rows", rows.len(), slots.starts.len())?;
@@ -98,7 +117,10 @@ pub fn place<O: Out<u8>>(
         slots,
         item,
         out,
-        |gap| fill_with(fill, gap),
+        |gap| match gaps {
+            Gaps::Fill(fill) => fill_with(fill, gap),
+            Gaps::Leave(_) => {}
+        },
         |row, slot| match mover {
             Mover::Copy => {
                 O::copy(slot, rows[row]);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::cast::{Cast, Dtype};
 use rollkit::layout::Slots;
-use rollkit::place::{Mover, Part, place};
+use rollkit::place::{Gaps, Mover, Part, place};
 
 /// Rows of bytes with the gap before each, an item size, and a fill.
 type Case = (usize, Vec<(usize, Vec<u8>)>, usize, Vec<u8>);
@@ -43,9 +43,17 @@ proptest! {
         let slots = Slots { starts: &starts, lengths: &lengths, order, size };
         for poison in [0x00, 0xFF] {
             let mut out = vec![poison; wanted.len()];
-            place(&bytes, &slots, &fill, Mover::Copy, &mut out).unwrap();
+            place(&bytes, &slots, Gaps::Fill(&fill), Mover::Copy, &mut out).unwrap();
             prop_assert_eq!(&out, &wanted);
         }
+        // Gaps that are right already stay as they are, and rows are written all the same.
+        let mut out = wanted.clone();
+        for (&start, &length) in starts.iter().zip(&lengths) {
+            let span = start as usize * item..(start + length) as usize * item;
+            out[span].iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        place(&bytes, &slots, Gaps::Leave(item), Mover::Copy, &mut out).unwrap();
+        prop_assert_eq!(&out, &wanted);
         // Taking is placing with the output as the source.
         let part = Part { bytes: &wanted, item, begins: &starts, lengths: &lengths };
         let mut taken = Vec::new();
@@ -95,12 +103,12 @@ proptest! {
 fn a_bad_layout_writes_nothing() {
     let mut out = [9u8; 4];
     let slots = Slots { starts: &[0, 1], lengths: &[2, 2], order: None, size: 4 };
-    let refused = place(&[b"ab", b"cd"], &slots, b".", Mover::Copy, &mut out);
+    let refused = place(&[b"ab", b"cd"], &slots, Gaps::Fill(b"."), Mover::Copy, &mut out);
     assert_eq!(refused, Err(Error::Overlap { row: 1, start: 1, free: 2 }));
     let slots = Slots { starts: &[0, 2], lengths: &[2, 2], order: None, size: 4 };
-    let refused = place(&[b"ab", b"c"], &slots, b".", Mover::Copy, &mut out);
+    let refused = place(&[b"ab", b"c"], &slots, Gaps::Fill(b"."), Mover::Copy, &mut out);
     assert_eq!(refused, Err(Error::RowBytes { row: 1, got: 1, wanted: 2 }));
-    let refused = place(&[b"ab"], &slots, b".", Mover::Copy, &mut out);
+    let refused = place(&[b"ab"], &slots, Gaps::Fill(b"."), Mover::Copy, &mut out);
     assert_eq!(refused, Err(Error::RowCount { name: "rows", got: 1, wanted: 2 }));
     assert_eq!(out, [9; 4]);
 }
@@ -112,7 +120,7 @@ fn what_does_not_fit_is_named_by_row_and_element() {
     let slots = Slots { starts: &[1, 0], lengths: &[2, 1], order: Some(&[1, 0]), size: 3 };
     let rows = [&values[..32], &values[32..]];
     let cast = Cast::new(Dtype::I64, Dtype::U8).unwrap();
-    let refused = place(&rows, &slots, &[0, 0], Mover::Cast(cast), &mut [0u8; 6]);
+    let refused = place(&rows, &slots, Gaps::Fill(&[0, 0]), Mover::Cast(cast), &mut [0u8; 6]);
     let wanted = Error::ValueRange { row: 0, position: 1, value: "400".into(), dtype: "uint8" };
     assert_eq!(refused, Err(wanted));
 }

@@ -323,6 +323,17 @@ def test_parts_without_elements_take_the_dtype_of_others() -> None:
         assert joined.to_list() == concat_reference(parts)
 
 
+@pytest.mark.parametrize("fill", [0, -0.0, 1])
+def test_large_outputs_that_are_new_memory(fill: float) -> None:
+    rows = ragged(np.arange(1.0, 11.0), [0, 3, 10])
+    layout = Layout.pad(rows.lengths, width=3 << 20)
+    out = place(rows, layout, fill)
+    wanted = np.full(out.shape, fill, np.float64)
+    wanted[0, -3:], wanted[1, -7:] = [1, 2, 3], range(4, 11)
+    assert out.tobytes() == wanted.tobytes()
+    assert place(rows, layout, fill, dtype=np.float32).tobytes() == wanted.astype(np.float32).tobytes()
+
+
 def test_zero_rows() -> None:
     nothing = ragged(np.empty((0, 2), np.int8), [0])
     assert place(nothing, Layout.concat([])).shape == (0, 2)

@@ -100,8 +100,9 @@ def place(
     *,
     fill: NDArray[Any],
     out: NDArray[Any],
+    zeroed: bool = False,
 ) -> None:
-    """Write rows to `out` at `starts`, and one element's `fill` everywhere else."""
+    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already."""
 
 def plan_bins(
     lengths: _Int64s,

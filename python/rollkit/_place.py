@@ -166,10 +166,15 @@ def place_parts(
     if dtype != parts.dtype and not _native.can_cast(parts.dtype, dtype):
         parts = parts.cast_by_numpy(dtype)
     shape = (*layout.shape, *parts.inner)
-    out = np.empty(shape, dtype) if out is None else checked_out(out, shape, dtype)
-    if out.size:
-        fill = _fill(fill, dtype, parts.inner)
-        _native.place(parts.buffers, layout.starts, layout.lengths, layout.order, fill=fill, out=out)
+    element = _fill(fill, dtype, parts.inner) if layout.size else None
+    zeroed = out is None and _is_new(layout.size, element)
+    if out is None:
+        out = (np.zeros if zeroed else np.empty)(shape, dtype)
+    else:
+        out = checked_out(out, shape, dtype)
+    if element is not None and out.size:
+        rows = (layout.starts, layout.lengths, layout.order)
+        _native.place(parts.buffers, *rows, fill=element, out=out, zeroed=zeroed)
     return out
 
 
@@ -314,6 +319,14 @@ def _refuse(values: AnyArray, odd: AnyArray, dtype: np.dtype[Any], starts: Int64
 def _is_number(dtype: np.dtype[Any]) -> bool:
     # bfloat16 and fp8 have kind V, as structured dtypes and raw bytes have, but a type of their own.
     return dtype.kind in "biufc" or (dtype.kind == "V" and not issubclass(dtype.type, np.void))
+
+
+def _is_new(elements: int, element: AnyArray | None) -> bool:
+    """Whether zeros are to be had for less than it takes to write them: new memory is zero.
+
+    Up to 32 MB an allocator may hand out memory that has been used, which it would have to clear.
+    """
+    return element is not None and elements * element.nbytes > 1 << 25 and not element.view(np.uint8).any()
 
 
 def _same_rows(got: Int64s, wanted: Int64s) -> None:

@@ -1,7 +1,5 @@
 //! Bindings of `place`.
 
-use std::mem::MaybeUninit;
-
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -10,8 +8,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::array::{self, Array, DETACH_BYTES};
 use super::layout::slots;
 use crate::cast::Cast;
-use crate::layout::Slots;
-use crate::place::{self as kernel, Mover, Part};
+use crate::place::{self as kernel, Gaps, Mover, Part};
 
 /// The one row of an array that is a row itself.
 const WHOLE: &[i64] = &[0];
@@ -37,9 +34,11 @@ impl<'py> PyPart<'py> {
     }
 }
 
-/// Writes the rows of `parts` to `out` where `starts` says, and `fill` everywhere else.
+/// Writes the rows of `parts` to `out` where `starts` says, and `fill` everywhere else, unless `out` is
+/// zeros already and that is what it is to be.
 #[pyfunction]
-#[pyo3(signature = (parts, starts, lengths, order, /, *, fill, out))]
+#[pyo3(signature = (parts, starts, lengths, order, /, *, fill, out, zeroed = false))]
+#[allow(clippy::too_many_arguments)] // as Python passes them
 pub fn place<'py>(
     py: Python<'py>,
     parts: &Bound<'py, PyAny>,
@@ -48,6 +47,7 @@ pub fn place<'py>(
     order: Option<&Array<'py>>,
     fill: &Array<'py>,
     out: &Array<'py>,
+    zeroed: bool,
 ) -> PyResult<()> {
     let item = fill.len() * out.dtype().itemsize();
     let fill_array = fill;
@@ -60,7 +60,10 @@ pub fn place<'py>(
     let inputs = parts.iter().flat_map(|part| [&part.values].into_iter().chain(&part.begins));
     let inputs = inputs.chain([starts, lengths, fill_array]).chain(order);
     let written = array::out_bytes("out", out, inputs)?;
-    fill_out(py, &rows, &slots, fill, mover, written)
+    let gaps = if zeroed { Gaps::Leave(item) } else { Gaps::Fill(fill) };
+    let bytes = written.len();
+    let mut run = || kernel::place(&rows, &slots, gaps, mover, written);
+    Ok(if bytes < DETACH_BYTES { run() } else { py.detach(run) }?)
 }
 
 /// The rows of all parts.
@@ -78,20 +81,6 @@ pub fn source_rows<'a>(
         Part { bytes, item, begins, lengths: own }.append_to(&mut rows)?;
     }
     Ok(rows)
-}
-
-/// Runs the kernel, without the GIL where that pays.
-fn fill_out(
-    py: Python<'_>,
-    rows: &[&[u8]],
-    slots: &Slots<'_>,
-    fill: &[u8],
-    mover: Mover,
-    out: &mut [MaybeUninit<u8>],
-) -> PyResult<()> {
-    let bytes = out.len();
-    let mut run = || kernel::place(rows, slots, fill, mover, out);
-    Ok(if bytes < DETACH_BYTES { run() } else { py.detach(run) }?)
 }
 
 /// Whether `place` casts between two dtypes, checked.
