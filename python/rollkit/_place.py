@@ -168,10 +168,8 @@ def place_parts(
     shape = (*layout.shape, *parts.inner)
     element = _fill(fill, dtype, parts.inner) if layout.size else None
     zeroed = out is None and _is_new(layout.size, element)
-    if out is None:
-        out = (np.zeros if zeroed else np.empty)(shape, dtype)
-    else:
-        out = checked_out(out, shape, dtype)
+    make = np.zeros if zeroed else np.empty
+    out = make(shape, dtype) if out is None else checked_out(out, shape, dtype)
     if element is not None and out.size:
         rows = (layout.starts, layout.lengths, layout.order)
         _native.place(parts.buffers, *rows, fill=element, out=out, zeroed=zeroed)
