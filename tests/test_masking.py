@@ -72,6 +72,28 @@ def test_zero_variance(rows: list[Any], as_array: bool) -> None:
     assert lists(given) == masks, "the input is as it was"
 
 
+def test_the_steps_of_a_trajectory_count_once() -> None:
+    given = rollouts(
+        [[1], [1], [1], [1]], rewards=[0.0, 1.0, 1.0, 0.0], is_last_step=[False, True, True, True]
+    )
+    ids = ["a", "a", "a", "b"]
+    assert lists(mask_zero_variance(given, ids)) == [[0], [0], [0], [1]]
+    given = given.with_columns(is_last_step=[True] * 4)
+    assert lists(mask_zero_variance(given, ids)) == [[1], [1], [1], [1]]
+
+
+def test_a_trajectory_is_live_if_one_of_its_steps_is() -> None:
+    given = rollouts([[1], [0], [1], [0]], rewards=[0.0] * 4, is_last_step=[False, True, True, True])
+    assert lists(mask_zero_variance(given, list("aaaa"), ignore_masked=True)) == [[0], [0], [0], [0]]
+    given = rollouts([[0], [0], [1], [0]], rewards=[0.0] * 4, is_last_step=[False, True, True, True])
+    assert lists(mask_zero_variance(given, list("aaaa"), ignore_masked=True)) == [[0], [0], [1], [0]]
+
+
+def test_a_group_with_a_nan_is_masked() -> None:
+    given = rollouts([[1], [1]], rewards=[float("nan"), 1.0])
+    assert lists(mask_zero_variance(given, ["a", "a"])) == [[0], [0]]
+
+
 def test_zero_variance_of_token_rewards_and_within_a_tolerance() -> None:
     given = rollouts([[1, 1], [1], [1], [1]], rewards=[[0.5, 0.5], [1.0], [0.2], [0.3]])
     assert lists(mask_zero_variance(given, ["a", "a", "b", "b"])) == [[0, 0], [0], [1], [1]]

@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from rollkit import _check
 from rollkit._ragged import Ragged
-from rollkit._rollouts import Rollouts
+from rollkit._rewards import row_rewards
+from rollkit._rollouts import Rollouts, as_rollouts
+from rollkit._sources import Source
+from rollkit._trajectories import trajectories
 
 ESTIMATORS: Final = ("grpo", "mean", "rloo")
 
 
 def advantages(
-    rollouts: Rollouts,
+    rollouts: Source,
     *,
     by: str = "instance_ids",
     estimator: str = "grpo",
@@ -32,9 +35,13 @@ def advantages(
 
     A group of one has nothing to compare with: its advantage is 0.
 
+    Rows that are steps of one trajectory count as one: trajectories are compared by the reward of their last
+    row (as SkyRL does), and every row has its trajectory's advantage. Where a trajectory ends says
+    `is_last_step`, or else a change of `trajectory_ids`; without either, each row is one.
+
     Args:
-        rollouts: with columns `rewards` (one per rollout, or per token: then their sum counts),
-            `response_ids`, and, if only sampled tokens are to count, `loss_masks`.
+        rollouts: `Rollouts` or a dict with columns `rewards` (one per row, or per token: then their sum
+            counts), `response_ids`, and, if only sampled tokens are to count, `loss_masks`.
         by: the column that rollouts of a group share.
         estimator: one of the three above.
         ddof: of the standard deviation: 1 divides by n - 1 (as torch and most trainers), 0 by n.
@@ -43,6 +50,11 @@ def advantages(
     Returns:
         A `Ragged` of float32 with the rows of `response_ids`: the advantage on every token whose mask is
         not 0, else 0. Computed in float64.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: the last row is not the last step of its trajectory, or masks are not one per token.
+        TypeError: rewards are no numbers; the row is named.
 
     Example:
         >>> rollouts = Rollouts({
@@ -55,30 +67,22 @@ def advantages(
         [[0.0, 1.0], [-1.0], [0.0]]
     """
     _check.choice("estimator", estimator, ESTIMATORS)
-    groups = rollouts.group_by(by)
-    rewards = total_rewards(rollouts)
+    if eps < 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")
+    rollouts = as_rollouts(rollouts)
+    lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
+    groups = Rollouts({by: rollouts[by]}).take(lasts).group_by(by)
+    rewards = row_rewards(rollouts["rewards"])[lasts]
     sizes = groups.sizes[groups.ids]
-    scale: float | NDArray[np.float64] = 1.0
+    found = rewards - groups.mean(rewards)[groups.ids]
     if estimator == "grpo":
-        scale = 1.0 / (groups.std(rewards, ddof=ddof)[groups.ids] + eps)
+        spread = groups.std(rewards, ddof=_check.positive("ddof", ddof, 0))[groups.ids] + eps
+        found = found / np.where(spread == 0, 1, spread)
     elif estimator == "rloo":
         # r - (sum - r) / (n - 1), written with the mean, which keeps more digits.
-        scale = sizes / np.maximum(sizes - 1, 1)
-    per_row = np.where(sizes > 1, (rewards - groups.mean(rewards)[groups.ids]) * scale, 0.0)
+        found = found * (sizes / np.maximum(sizes - 1, 1))
+    per_row = np.where(sizes > 1, found, 0.0)[trajectory]
     return _on_tokens(per_row.astype(np.float32), rollouts)
-
-
-def total_rewards(rollouts: Rollouts) -> NDArray[np.float64]:
-    """`[rows]` float64: the reward of each rollout; the sum of token rewards where it has those."""
-    rewards = rollouts["rewards"]
-    if isinstance(rewards, Ragged):
-        rows = np.repeat(np.arange(len(rewards)), rewards.lengths)
-        sums = np.bincount(rows, weights=rewards.flat, minlength=len(rewards))
-        return sums.astype(np.float64, copy=False)
-    found = np.asarray(rewards, np.float64)
-    if found.ndim != 1:
-        raise ValueError(f"column 'rewards' must have one number per rollout, got shape {found.shape}")
-    return found
 
 
 def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:
@@ -90,5 +94,5 @@ def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:
         masks = rollouts["loss_masks"]
         if not isinstance(masks, Ragged) or not np.array_equal(masks.lengths, responses.lengths):
             raise ValueError("column 'loss_masks' must have one mask per response token")
-        values *= masks.flat != 0
+        values = np.where(masks.flat != 0, values, np.float32(0))
     return Ragged(values, responses.offsets - responses.offsets[0])

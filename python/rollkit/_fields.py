@@ -14,7 +14,8 @@ class Field:
         dtype: what its numbers are kept as; None keeps what comes.
         per: what a row has one element for: `"prompt"`, `"response"`, `"sequence"` (prompt and
             response) tokens, `"token or row"` of the response, or nothing (`"row"`).
-        short: rows may end before the last token (engines send no routes for it).
+        short: rows may end before the last token: engines send no routes for it, nor for what they add
+            to a response without a look by the model.
     """
 
     dtype: np.dtype[Any] | None

@@ -40,10 +40,21 @@ class Groups:
 
     @classmethod
     def by(cls, entries: Sequence[Hashable] | AnyArray) -> Groups:
-        """Group rows that have equal entries."""
+        """Group rows that have equal entries.
+
+        Raises:
+            TypeError: an entry has no hash, such as a list.
+        """
         entries = entries.tolist() if isinstance(entries, np.ndarray) else list(entries)
         numbers: dict[Hashable, int] = {}
-        ids = np.array([numbers.setdefault(entry, len(numbers)) for entry in entries], np.int64)
+        try:
+            ids = np.array([numbers.setdefault(entry, len(numbers)) for entry in entries], np.int64)
+        except TypeError:
+            row, entry = next((i, entry) for i, entry in enumerate(entries) if not _hashable(entry))
+            raise TypeError(
+                f"entries[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, text "
+                "or other hashable object per row"
+            ) from None
         counts = np.bincount(ids, minlength=len(numbers)).astype(np.int64)
         return cls(list(numbers), np.argsort(ids, kind="stable"), _native.offsets_from_lengths(counts))
 
@@ -90,3 +101,11 @@ class Groups:
 
     def __repr__(self) -> str:
         return f"Groups({len(self):,} groups of {len(self.rows):,} rows)"
+
+
+def _hashable(entry: Any) -> bool:
+    try:
+        hash(entry)
+    except TypeError:
+        return False
+    return True

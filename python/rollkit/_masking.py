@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollkit import _native
 from rollkit._batch import last_tokens, one_each
 from rollkit._check import as_array
-from rollkit._groups import Groups
 from rollkit._layout import ABSENT, Layout
-from rollkit._metrics import row_rewards
+from rollkit._metrics import mask_column, turns_of
 from rollkit._place import place, place_parts
 from rollkit._ragged import Ragged
-from rollkit._rollouts import Rollouts
+from rollkit._rewards import row_rewards
+from rollkit._rollouts import Rollouts, as_rollouts
+from rollkit._sources import Source
+from rollkit._trajectories import trajectories
 
 _FLOAT32 = np.dtype(np.float32)
 
 
-def mask_overlong(rollouts: Rollouts, *, keep: Sequence[str] = ("stop",)) -> Rollouts:
+def mask_overlong(rollouts: Source, *, keep: Sequence[str] = ("stop",)) -> Rollouts:
     """Mask rows whole that the engine cut off: their stop reason is none of `keep`.
 
     DAPO's overlong filtering (Yu et al. 2025, arXiv:2503.14476, section 3.4), by stop reason, so that it
@@ -46,6 +47,7 @@ def mask_overlong(rollouts: Rollouts, *, keep: Sequence[str] = ("stop",)) -> Rol
         >>> mask_overlong(rollouts)["loss_masks"].to_list()
         [[0, 0], [1]]
     """
+    rollouts = as_rollouts(rollouts)
     finished = frozenset([keep] if isinstance(keep, str) else keep)
     reasons = rollouts["stop_reasons"]
     kept = np.fromiter((reason in finished for reason in reasons), bool, len(reasons))
@@ -53,7 +55,7 @@ def mask_overlong(rollouts: Rollouts, *, keep: Sequence[str] = ("stop",)) -> Rol
 
 
 def mask_zero_variance(
-    rollouts: Rollouts,
+    rollouts: Source,
     by: str | ArrayLike | Sequence[Any] = "instance_ids",
     *,
     tol: float = 0.0,
@@ -62,21 +64,26 @@ def mask_zero_variance(
     """Mask groups whole whose rewards are all equal: their group-relative advantages are all zero.
 
     SkyRL's zero-variance filter, and the rule of DAPO's dynamic sampling (Yu et al. 2025,
-    arXiv:2503.14476, section 3.2). A group of one row is kept.
+    arXiv:2503.14476, section 3.2). A group of one is kept. A group with a NaN reward is masked, as its
+    advantages are NaN. Rewards are compared, where SkyRL asks whether their standard deviation is 0,
+    which rounding may keep it from (three rewards of 0.1).
+
+    Rows that are steps of one trajectory count as one, by the reward of their last row; see `advantages`.
 
     Args:
         rollouts: with columns `loss_masks` and `rewards` (rewards per token are summed).
         by: what groups share: a column's name, or one id per row.
         tol: rewards this far apart count as equal.
-        ignore_masked: leave rows that are masked already out of their group's comparison, so that a
-            truncated row makes no group look varied. A group with one row left is then kept.
+        ignore_masked: leave trajectories that are masked whole already out of their group's comparison, so
+            that a truncated one makes no group look varied. A group with one left is then kept.
 
     Returns:
         Rollouts with new `loss_masks`; the other columns are shared, and the input is as it was.
 
     Raises:
         KeyError: a column is missing.
-        ValueError: `by` has another number of ids than there are rows.
+        ValueError: `by` has another number of ids than there are rows, or the last row is not the last
+            step of its trajectory.
 
     Example:
         >>> rollouts = Rollouts({
@@ -88,22 +95,28 @@ def mask_zero_variance(
         >>> mask_zero_variance(rollouts)["loss_masks"].to_list()
         [[0], [0], [1], [1]]
     """
+    rollouts = as_rollouts(rollouts)
     masks = _masks(rollouts)
-    ids = as_array(rollouts[by] if isinstance(by, str) else by)
+    name, ids = (by, rollouts[by]) if isinstance(by, str) else ("by", as_array(by))
     if len(ids) != len(rollouts):
         raise ValueError(f"by has {len(ids)} ids, there are {len(rollouts)} rows")
-    groups = Groups.by(ids).ids
-    rewards = row_rewards(rollouts["rewards"])
-    live = _live(masks) if ignore_masked else np.ones(len(rollouts), bool)
+    lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
+    groups = Rollouts({name: ids}).take(lasts).group_by(name).ids
+    rewards = row_rewards(rollouts["rewards"])[lasts]
+    live = np.ones(len(lasts), bool)
+    if ignore_masked:
+        live = np.bincount(trajectory, weights=_live(masks), minlength=len(lasts)) > 0
     count = int(groups.max(initial=-1)) + 1
     least, most = np.full(count, np.inf), np.full(count, -np.inf)
-    np.minimum.at(least, groups[live], rewards[live])
-    np.maximum.at(most, groups[live], rewards[live])
-    flat = (np.bincount(groups[live], minlength=count) > 1) & (most <= least + tol)
-    return rollouts.with_columns(loss_masks=keep_rows(masks, ~flat[groups]))
+    with np.errstate(invalid="ignore"):  # NaN
+        np.minimum.at(least, groups[live], rewards[live])
+        np.maximum.at(most, groups[live], rewards[live])
+    varied = most > least + tol
+    flat = (np.bincount(groups[live], minlength=count) > 1) & ~varied
+    return rollouts.with_columns(loss_masks=keep_rows(masks, ~flat[groups[trajectory]]))
 
 
-def spread_rewards(rollouts: Rollouts) -> Rollouts:
+def spread_rewards(rollouts: Source) -> Rollouts:
     """Turn a reward per row into one per response token: zeros, with the reward on the last token.
 
     Rewards that are per token already stay as they are.
@@ -123,8 +136,9 @@ def spread_rewards(rollouts: Rollouts) -> Rollouts:
         >>> spread_rewards(rollouts)["rewards"].to_list()
         [[0.0, 0.0, 0.5], [-1.0]]
     """
-    rewards, responses = rollouts["rewards"], rollouts["response_ids"]
-    if isinstance(rewards, Ragged) or not isinstance(responses, Ragged):
+    rollouts = as_rollouts(rollouts)
+    rewards, responses = rollouts["rewards"], rollouts.ragged("response_ids")
+    if isinstance(rewards, Ragged):
         return rollouts
     scalars = np.asarray(rewards)
     rows = Layout.concat(responses.lengths)
@@ -148,5 +162,4 @@ def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
 
 
 def _live(masks: Ragged) -> NDArray[np.bool_]:
-    counts = _native.turns(np.ascontiguousarray(masks.values), masks.offsets)[2]
-    return counts > 0
+    return turns_of(mask_column(masks))[2] > 0

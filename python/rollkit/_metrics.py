@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from rollkit import _native
 from rollkit._check import AnyArray, Int64s, as_array, is_array
 from rollkit._ragged import Ragged, _trusted
+from rollkit._rewards import row_rewards
 from rollkit._rollouts import Rollouts
 
 Metrics = dict[str, float]
@@ -41,12 +42,15 @@ def turn_lengths(loss_masks: Ragged | Sequence[Any]) -> Ragged:
         [[2, 1], [], [1]]
     """
     masks = mask_column(loss_masks)
-    lengths, offsets, _ = _native.turns(np.ascontiguousarray(masks.values), masks.offsets)
+    lengths, offsets, _ = turns_of(masks)
     return _trusted(lengths, offsets)
 
 
 def rollout_metrics(
-    rollouts: Rollouts | Mapping[str, Any], *, time_splits: Mapping[str, ArrayLike] | None = None
+    rollouts: Rollouts | Mapping[str, Any],
+    *,
+    time_splits: Mapping[str, ArrayLike] | None = None,
+    generator_metrics: Iterable[Mapping[str, Any] | None] = (),
 ) -> Metrics:
     """Summarise rollouts for a tracker, in one pass over the mask and the row lengths.
 
@@ -58,6 +62,9 @@ def rollout_metrics(
             (seconds per row), `env_metrics` (a dict per row) with `env_classes`.
         time_splits: parts of the generation times by name (`"llm"`, `"env"`), `[rows]` seconds each;
             what they leave is reported as `"other"`. By default a dict's `trajectory_time_splits`.
+        generator_metrics: what generators measured themselves, a dict each. By the name of a key, its
+            values are averaged (`avg`, `mean`), or the least (`min`) or greatest (`max`) is taken, or
+            they are summed. Keys that are measured here, and values that are no numbers, are left out.
 
     Returns:
         * `generate/{min,max,avg,std}_num_tokens`: of the responses; `std` divides by the row count.
@@ -69,7 +76,8 @@ def rollout_metrics(
         * `environment/…`: numbers of `env_metrics`, averaged by key within each environment class.
 
     Raises:
-        ValueError: there are no rows, or `env_metrics` and `env_classes` differ in length.
+        ValueError: there are no rows, columns differ in row count, or `env_metrics` and `env_classes` do.
+        TypeError: rewards are no numbers; the row is named.
         KeyError: `response_ids` or `rewards` is missing.
 
     Example:
@@ -83,7 +91,7 @@ def rollout_metrics(
     """
     columns: Mapping[str, Any] = rollouts.columns if isinstance(rollouts, Rollouts) else rollouts
     masks = columns.get("loss_masks")
-    return measure(
+    metrics = measure(
         row_lengths(columns["response_ids"]),
         row_rewards(columns["rewards"]),
         masks=None if masks is None else mask_column(masks),
@@ -92,6 +100,7 @@ def rollout_metrics(
         env_metrics=columns.get("env_metrics"),
         env_classes=columns.get("env_classes"),
     )
+    return merge_extra(metrics, generator_metrics)
 
 
 def measure(
@@ -105,6 +114,9 @@ def measure(
     env_classes: Any = None,
 ) -> Metrics:
     """`rollout_metrics` of what it needs: response lengths and rewards per row, and the mask."""
+    for name, rows in (("rewards", rewards), ("loss_masks", masks)):
+        if rows is not None and len(rows) != len(lengths):
+            raise ValueError(f"column {name!r} has {len(rows)} rows, 'response_ids' has {len(lengths)}")
     metrics = _tokens(lengths, rewards)
     if masks is not None:
         metrics |= _assistant(masks)
@@ -113,9 +125,9 @@ def measure(
     for name, found in (("completion", times), *splits.items()):
         metrics |= _times(name, found)
     if has_times and splits:
-        rest = np.array(times, _FLOAT64)
+        rest = np.array(as_array(times), _FLOAT64)
         for found in splits.values():
-            rest = rest - np.array(found, _FLOAT64)
+            rest = rest - np.array(as_array(found), _FLOAT64)
         metrics |= _times("other", rest)
     if env_metrics is not None and env_classes is not None:
         metrics |= _environments(env_metrics, env_classes)
@@ -145,7 +157,14 @@ def mask_column(loss_masks: Any) -> Ragged:
         masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
     if masks.inner:
         raise TypeError(f"loss_masks must have one element per token, got elements of shape {masks.inner}")
+    if masks.dtype.kind == "V":  # bfloat16
+        return masks.astype(np.float32)
     return masks
+
+
+def turns_of(masks: Ragged) -> tuple[Int64s, Int64s, Int64s]:
+    """Lengths of turns, their offsets by row, and the non-zero elements of each row."""
+    return _native.turns(np.ascontiguousarray(masks.values), masks.offsets)
 
 
 def _all_lists(rows: Any) -> bool:
@@ -166,34 +185,6 @@ def row_lengths(rows: Any) -> Int64s:
     return np.fromiter(map(len, rows), np.int64, len(rows))
 
 
-def row_rewards(rewards: Any) -> AnyArray:
-    """`[rows]` float64: the reward of each row, the sum of its tokens' where they are per token."""
-    if isinstance(rewards, Ragged):
-        return _row_sums(rewards)
-    found = as_array(rewards)
-    if isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype != object:
-        return found.astype(_FLOAT64)
-    try:
-        if len(found) and isinstance(found[0], int | float):
-            return np.fromiter(found, _FLOAT64, len(found))
-    except (TypeError, ValueError):
-        pass  # rows among the numbers
-    if _all_lists(found):
-        return _row_sums(Ragged.from_rows(found, _FLOAT64))
-    return np.array([_total(row) for row in found], _FLOAT64)
-
-
-def _total(row: Any) -> float:
-    if isinstance(row, list | tuple) or (is_array(row) and row.ndim):
-        return float(np.sum(as_array(row), dtype=_FLOAT64))
-    return float(row)
-
-
-def _row_sums(rows: Ragged) -> AnyArray:
-    """One sum per row rather than one scan over all: it rounds as NumPy does, which decides what is 0."""
-    return np.array([np.add.reduce(row, dtype=_FLOAT64) for row in rows], _FLOAT64)
-
-
 def _tokens(lengths: Int64s, rewards: AnyArray) -> Metrics:
     if not len(lengths):
         raise ValueError("there are no rollouts to measure")
@@ -209,7 +200,7 @@ def _tokens(lengths: Int64s, rewards: AnyArray) -> Metrics:
 
 
 def _assistant(masks: Ragged) -> Metrics:
-    turns, _, counts = _native.turns(np.ascontiguousarray(masks.values), masks.offsets)
+    turns, _, counts = turns_of(masks)
     tokens = counts if _is_flags(masks) else _mask_sums(masks)
     metrics = {
         "generate/avg_assistant_tokens": tokens.mean().item(),
@@ -241,7 +232,7 @@ def _mask_sums(masks: Ragged) -> AnyArray:
 def _times(name: str, times: Any) -> Metrics:
     if times is None or not len(times):
         return {}
-    seconds = np.array(times, _FLOAT64)
+    seconds = np.array(as_array(times), _FLOAT64)
     return {
         f"generate/trajectory_time_{name}_mean": seconds.mean().item(),
         f"generate/trajectory_time_{name}_p90": np.percentile(seconds, 90).item(),

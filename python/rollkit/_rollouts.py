@@ -241,6 +241,17 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def as_rollouts(rollouts: Any) -> Rollouts:
+    """The argument of functions that take `Rollouts` or a `GeneratorOutput`-shaped dict."""
+    if isinstance(rollouts, Rollouts):
+        return rollouts
+    if isinstance(rollouts, Mapping):
+        return Rollouts.from_generator_output(rollouts)
+    raise TypeError(
+        f"rollouts must be Rollouts or a GeneratorOutput-shaped dict, got {type(rollouts).__name__}"
+    )
+
+
 def as_column(name: str, found: Any) -> Column:
     """Turn what a user has for a column into a column; known names get their dtype.
 
@@ -283,6 +294,8 @@ def _from_array(found: AnyArray, field: Field | None) -> Column:
         raise TypeError("expected a row per rollout, got a 0-D array")
     if found.ndim > 1 and field is not None and field.per != "row":
         return Ragged.from_rows(found, field.dtype)
+    if found.ndim == 1 and field is not None and found.dtype.kind == "V":
+        return found.astype(np.float32)  # bfloat16, which NumPy does not count with
     return found
 
 
@@ -308,7 +321,9 @@ def _scalars(found: Sequence[Any], field: Field | None) -> Column:
     if found and array is not None and array.dtype.kind in "biuf":
         return array
     if field is not None and found:
-        row = next(i for i, x in enumerate(found) if not isinstance(x, int | float | np.generic))
+        row = next((i for i, x in enumerate(found) if np.array(x).dtype.kind not in "biuf"), 0)
+        if isinstance(found[row], int):
+            raise OverflowError(f"row {row}: {found[row]} does not fit 64 bits")
         raise TypeError(f"row {row}: {found[row]!r} is no number")
     return list(found)
 

@@ -87,14 +87,13 @@ class Sources:
         found = self.tokens[name].lengths
         known = FIELDS.get(name)
         if known is not None and known.short:
-            missing = self.lengths - found
-            odd = (missing != 0) & (missing != 1)
+            odd = (found > self.lengths) | ((found == 0) & (self.lengths > 1))
             if not odd.any():
                 return "sequence"
             row = int(odd.argmax())
             raise ValueError(
                 f"column {name!r}: row {row} has {found[row]} elements for {self.lengths[row]} tokens; "
-                "expected one per token of prompt and response, the last may be missing"
+                "expected one per token of prompt and response, the last ones may be missing"
             )
         levels = {
             "response": self.responses.lengths,
@@ -111,6 +110,7 @@ class Sources:
         raise ValueError(
             f"column {name!r}: row {row} has {found[row]} elements; its prompt has "
             f"{self.prompt_lengths[row]} tokens, its response {self.responses.lengths[row]}"
+            + ("" if name in FIELDS else "; to carry rows that are no tokens along, wrap each in a dict")
         )
 
 

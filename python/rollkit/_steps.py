@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from rollkit._place import Parts, place_parts
 from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
 from rollkit._sources import Source, Sources
+from rollkit._trajectories import trajectory_ends
 
 
 def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
@@ -37,8 +37,9 @@ def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
         reason, `is_last_step`, ids) the entry of the row's last turn.
 
     Raises:
-        ValueError: no column says where trajectories end; or a column's rows are of another length than
-            their tokens (column and row are named).
+        ValueError: no column says where trajectories end, or `is_last_step` is False where
+            `trajectory_ids` change; or a column's rows are of another length than their tokens (column and
+            row are named).
 
     The rule is that of SkyRL's prefix-aware merging (pull request 1532), which refuses routed experts.
 
@@ -95,18 +96,12 @@ def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
 
 def _first_steps(sources: Sources) -> NDArray[np.bool_]:
     """`[steps]` bool: the step is the first of its trajectory."""
-    count = len(sources.lengths)
-    first = np.ones(count, bool)
-    if "is_last_step" in sources.rows:
-        first[1:] = np.asarray(sources.rows["is_last_step"], bool)[:-1]
-    elif "trajectory_ids" in sources.rows:
-        ids = sources.rows["trajectory_ids"]
-        first[1:] = [a != b for a, b in pairwise(ids)]
-    else:
+    ends = trajectory_ends(sources.rows, len(sources.lengths))
+    if ends is None:
         raise ValueError(
             "merging needs a column 'is_last_step' or 'trajectory_ids', to know where trajectories end"
         )
-    return first
+    return np.append(np.ones(1, bool), ends)[: len(ends)]
 
 
 def _before(values: Int64s) -> Int64s:

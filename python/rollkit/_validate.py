@@ -33,7 +33,7 @@ def validate(rollouts: Rollouts, *, step_wise: bool = False) -> None:
     for name in PER_RESPONSE_TOKEN:
         column = rollouts.columns.get(name)
         if isinstance(column, Ragged):
-            _same_lengths(name, column.lengths, responses)
+            _same_lengths(name, _tokens(name, column).lengths, responses)
         elif column is not None:
             _row_rewards(name, column)
     if "rollout_expert_indices" in rollouts:
@@ -76,6 +76,8 @@ def returning(keys: Sequence[Any], begins: Sequence[int]) -> int | None:
 def _tokens(name: str, column: Any) -> Ragged:
     if not isinstance(column, Ragged):
         raise ValueError(f"column {name!r}: expected an element per token, got one per row")
+    if column.inner and name != "rollout_expert_indices":
+        raise ValueError(f"column {name!r}: expected a number per token, got elements of shape {column.inner}")
     return column
 
 
@@ -111,6 +113,8 @@ def _steps(rollouts: Rollouts) -> None:
         if name not in rollouts:
             raise ValueError(f"column {name!r} is missing; step-wise rollouts need it")
     last = np.asarray(rollouts["is_last_step"], dtype=bool)
+    if last.shape != (len(rollouts),):
+        raise ValueError(f"column 'is_last_step': expected one bool per row, got shape {last.shape}")
     if not last[-1]:
         raise ValueError(
             f"column 'is_last_step': row {len(last) - 1}, the last, is False; it must end its trajectory"

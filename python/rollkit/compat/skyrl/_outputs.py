@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._metrics import mask_column, measure, merge_extra, row_lengths, row_rewards
+from rollkit._metrics import mask_column, measure, merge_extra, row_lengths
 from rollkit._place import concat
 from rollkit._ragged import Ragged
+from rollkit._rewards import row_rewards
 from rollkit._rollouts import Rollouts
 from rollkit._steps import merge_steps
 from rollkit.compat.skyrl._checks import check

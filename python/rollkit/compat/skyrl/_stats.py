@@ -9,8 +9,9 @@ import numpy as np
 
 from rollkit._check import is_array
 from rollkit._masking import keep_rows
-from rollkit._metrics import mask_column, measure, row_lengths, row_rewards, turn_lengths
+from rollkit._metrics import mask_column, measure, row_lengths, turn_lengths
 from rollkit._ragged import Ragged
+from rollkit._rewards import row_rewards
 
 
 def get_rollout_metrics(
