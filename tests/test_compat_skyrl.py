@@ -8,7 +8,7 @@ import sys
 import types
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -240,22 +240,22 @@ class TestValidate:
             (
                 output(loss_masks=[[1, 0], [1, 1]]),
                 AssertionError,
-                "Response ids and loss masks must have the same length, sample 1 has 1 and 2",
+                "Response ids and loss masks must have the same length, for sample 1 got 1 and 2",
             ),
             (
                 output(rewards=[[1.0], [1.0]]),
                 AssertionError,
-                "Token rewards and response ids must have the same length, sample 0 has 1 and 2",
+                "Token rewards and response ids must have the same length, for sample 0 got 1 and 2",
             ),
             (
                 output(rollout_logprobs=[[1.0], [1.0]]),
                 AssertionError,
-                "Response ids and rollout logprobs must have the same length, sample 0 has 2 and 1",
+                "Response ids and rollout logprobs must have the same length, for sample 0 got 2 and 1",
             ),
             (
                 output(loss_masks=[[1, 0], []], rollout_logprobs=[[1.0], [1.0]]),
                 AssertionError,
-                "Response ids and rollout logprobs must have the same length, sample 0 has 2 and 1",
+                "Response ids and rollout logprobs must have the same length, for sample 0 got 2 and 1",
             ),
             (
                 output(rewards=[[1.0, 0.0], 1.0]),
@@ -510,6 +510,15 @@ class TestCollate:
         assert found[4].tolist() == [[1.0], [1.0]]
         assert found[5] is None
 
+    def test_prompts_and_responses_of_unlike_dtypes(self) -> None:
+        prompts = [np.array([4], np.uint8), np.array([5], np.uint8)]
+        responses = [np.array([400], np.int32), np.array([1], np.int32)]
+        ones = [[1.0], [1.0]]
+        found = skyrl.convert_prompts_responses_to_batch_tensors(0, prompts, responses, ones, ones)
+        assert found[0].tolist() == [[4, 400], [5, 1]]
+        wide = skyrl.convert_prompts_responses_to_batch_tensors(0, prompts, [[2**40], [1]], ones, ones)
+        assert wide[0].tolist() == [[4, 2**40], [5, 1]]
+
     def test_weights_and_short_masks_are_right_aligned(self) -> None:
         found = skyrl.convert_prompts_responses_to_batch_tensors(
             0, [[1], [1]], [[2, 3], [4]], [[0.0, 0.0], [0.0]], [[0.5], [0.25]]
@@ -570,7 +579,18 @@ class TestCollate:
             ({"rewards": [1.0, 2.0]}, ValueError, "Expected a 1D per-token reward sequence"),
             ({"rewards": [torch.ones(1, 1)] * 2}, ValueError, "Expected a 1D per-token reward sequence"),
             ({"rewards": [[[1.0]]] * 2}, ValueError, "Expected a 1D per-token reward sequence"),
-            ({"loss_masks": [[1], [1, 1, 1]]}, ValueError, "row 1 has 3 elements"),
+            (
+                {"loss_masks": [[1], [1, 1, 1]]},
+                ValueError,
+                "loss_masks: row 1 has 3 elements, the longest response 2 tokens",
+            ),
+            ({"rewards": np.zeros(2)}, ValueError, "Expected a 1D per-token reward sequence, got shape ()"),
+            ({"logprobs": [[0.0]]}, AssertionError, "logprobs must have the same length as prompts, got 1"),
+            (
+                {"pad_token_id": SimpleNamespace(pad_token_id=None)},
+                TypeError,
+                "pad_token_id must be an int, or a tokenizer that has one, got None",
+            ),
             ({"rollout_expert_indices": ()}, TypeError, "must be a list of NumPy arrays"),
             ({"rollout_expert_indices": []}, ValueError, "must contain routes for every trajectory"),
             ({"rollout_expert_indices": [[[[1]]]] * 2}, TypeError, "entries must be NumPy arrays, got list"),
@@ -602,10 +622,53 @@ class TestCollate:
             "responses": [[1], [1, 2]],
             "rewards": [[0.0], [0.0, 1.0]],
             "loss_masks": [[1], [1, 1]],
+            "pad_token_id": 0,
         }
         with pytest.raises(error) as caught:
-            skyrl.convert_prompts_responses_to_batch_tensors(0, **(valid | change))
+            skyrl.convert_prompts_responses_to_batch_tensors(**(valid | change))
         assert message in str(caught.value)
+
+
+class TestEdges:
+    """What lists of numbers hide: None, tensors of one number, arrays that are no column."""
+
+    part: ClassVar[dict[str, Any]] = {
+        "prompt_token_ids": [[1]],
+        "response_ids": [[2, 3]],
+        "loss_masks": [[1, 0]],
+        "rewards": [1.0],
+    }
+
+    def test_a_reward_that_is_none_is_named(self) -> None:
+        with pytest.raises(TypeError, match="'rewards': row 1 is None; expected a number"):
+            skyrl.concatenate_generator_outputs([self.part, {**self.part, "rewards": [None]}])
+
+    def test_arrays_that_are_no_column_stay_out(self) -> None:
+        odd = {**self.part, "scale": np.array(3.0), "table": np.ones((3, 2)), "seen": np.array([5])}
+        found = skyrl.concatenate_generator_outputs([odd, odd])
+        assert found["seen"].tolist() == [5, 5]
+        assert "scale" not in found
+        assert "table" not in found
+
+    def test_steps_with_tensors_for_rewards(self) -> None:
+        steps = {
+            "prompt_token_ids": [[1], [1, 2, 9]],
+            "response_ids": [[2], [3]],
+            "loss_masks": [[1], [1]],
+            "rewards": torch.tensor([0.0, 1.0]),
+            "is_last_step": [False, True],
+            "trajectory_ids": ["a", "a"],
+        }
+        found = skyrl.merge_stepwise_output(steps)
+        assert found["response_ids"] == [[2, 9, 3]]
+        assert [float(reward) for reward in found["rewards"]] == [1.0]
+
+    def test_masks_of_truncated_rows_are_zeros_of_their_own_type(self) -> None:
+        for mask in (np.array([True]), np.array([np.nan, 1.0]), torch.tensor([float("nan"), 1.0])):
+            found = skyrl.apply_overlong_filtering([mask], ["length"])[0]
+            assert type(found) is type(mask)
+            assert found.dtype == mask.dtype
+            assert not found.any()
 
 
 class TestRoutes:

@@ -94,6 +94,24 @@ def test_a_group_with_a_nan_is_masked() -> None:
     assert lists(mask_zero_variance(given, ["a", "a"])) == [[0], [0]]
 
 
+def test_dicts_are_taken_too() -> None:
+    given = {"response_ids": [[1, 2]], "loss_masks": [[1, 1]], "rewards": [0.5], "stop_reasons": ["length"]}
+    assert lists(mask_overlong(given)) == [[0, 0]]
+    assert lists(mask_zero_variance(given, ["a"])) == [[1, 1]]
+    assert lists(spread_rewards(given), "rewards") == [[0.0, 0.5]]
+
+
+def test_bfloat16_rewards_and_masks() -> None:
+    import torch
+
+    masks = Ragged(torch.ones(2, dtype=torch.bfloat16), [0, 1, 2])  # type: ignore[arg-type]
+    given: dict[str, Any] = {"prompt_token_ids": [[1], [1]], "response_ids": [[1], [2]], "loss_masks": masks}
+    given["rewards"] = torch.tensor([0.5, 0.5], dtype=torch.bfloat16)
+    Rollouts(given).validate()
+    assert lists(spread_rewards(given), "rewards") == [[0.5], [0.5]]
+    assert lists(mask_zero_variance(given, ["a", "a"], ignore_masked=True)) == [[0.0], [0.0]]
+
+
 def test_zero_variance_of_token_rewards_and_within_a_tolerance() -> None:
     given = rollouts([[1, 1], [1], [1], [1]], rewards=[[0.5, 0.5], [1.0], [0.2], [0.3]])
     assert lists(mask_zero_variance(given, ["a", "a", "b", "b"])) == [[0, 0], [0], [1], [1]]

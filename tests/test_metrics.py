@@ -110,6 +110,40 @@ def test_a_batch_that_is_masked_whole_has_no_turns() -> None:
     assert not any("tokens_per_turn" in key for key in metrics)
 
 
+def test_bfloat16_masks() -> None:
+    masks = [torch.tensor([1, 1, 0, -0.0], dtype=torch.bfloat16), torch.ones(3, dtype=torch.bfloat16)]
+    assert turn_lengths(masks).to_list() == [[2], [3]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "message"),
+    [
+        (
+            {"rewards": [1.0, None]},
+            TypeError,
+            "column 'rewards': row 1 is None; expected a number, or one per",
+        ),
+        (
+            {"rewards": [[1.0], "a"]},
+            TypeError,
+            "column 'rewards': row 1 is 'a'; expected a number, or one per",
+        ),
+        (
+            {"rewards": [[1.0], [None]]},
+            TypeError,
+            "column 'rewards': row 1, position 0: None is not a number",
+        ),
+        ({"rewards": np.ones((2, 1, 2))}, ValueError, "one number per token, got elements of shape (2,)"),
+        ({"rewards": [1.0]}, ValueError, "column 'rewards' has 1 rows, 'response_ids' has 2"),
+        ({"loss_masks": []}, ValueError, "column 'loss_masks' has 0 rows, 'response_ids' has 2"),
+    ],
+)
+def test_columns_that_cannot_be_measured(columns: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        rollout_metrics({"response_ids": [[1], [2]], "rewards": [0.0, 1.0], **columns})
+    assert message in str(caught.value)
+
+
 def test_environments_are_averaged_by_class() -> None:
     metrics = rollout_metrics(
         {
@@ -121,6 +155,15 @@ def test_environments_are_averaged_by_class() -> None:
     )
     found = {key: value for key, value in metrics.items() if key.startswith("environment/")}
     assert found == {"environment/steps": 3.0, "environment/won": 1.0, "environment/moves": 5.0}
+
+
+def test_what_generators_measured_joins_the_metrics() -> None:
+    columns = {"response_ids": [[1], [2]], "rewards": [0.0, 1.0]}
+    found = rollout_metrics(
+        columns, generator_metrics=[{"tool_calls": 2, "avg_wait": 1.0}, {"tool_calls": 3}]
+    )
+    assert (found["tool_calls"], found["avg_wait"]) == (5, 1.0)
+    assert rollout_metrics(columns).items() <= found.items()
 
 
 def test_what_generators_measured_is_aggregated_by_name() -> None:

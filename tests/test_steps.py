@@ -66,7 +66,7 @@ def step_lists(draw: st.DrawFn, token_rewards: bool | None = None) -> Steps:
             steps["loss_masks"].append([1] * len(response))
             steps["rollout_logprobs"].append([-float(number)] * len(response))
             steps["rewards"].append([float(number)] * len(response) if per_token else float(number))
-            routes = max(len(context) - draw(st.integers(0, 1)), 0)
+            routes = max(len(context) - draw(st.integers(0, 3)), int(len(context) > 1))
             steps["rollout_expert_indices"].append([[[number, turn]]] * routes)
             steps["is_last_step"].append(turn == turns - 1)
             steps["stop_reasons"].append(f"turn {turn}")
@@ -199,6 +199,19 @@ def test_other_columns_are_carried() -> None:
                 "is_last_step": [False, True],
             },
             "column 'loss_masks': row 1 has 2 elements; its prompt has 2 tokens, its response 1",
+        ),
+        (
+            {
+                "prompt_token_ids": [[1], [1, 2]],
+                "response_ids": [[2], [3]],
+                "is_last_step": [False, True],
+                "trajectory_ids": ["a", "b"],
+            },
+            "column 'is_last_step': row 0 is False, but row 1 belongs to another trajectory, 'b'",
+        ),
+        (
+            {"prompt_token_ids": [[1]], "response_ids": [[1]], "is_last_step": np.array([[True]])},
+            "column 'is_last_step': expected one bool per row, 1, got shape (1, 1)",
         ),
     ],
 )

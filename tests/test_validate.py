@@ -85,6 +85,10 @@ def test_accepts(change: dict[str, Any]) -> None:
             "column 'rollout_logprobs': expected an element per token, got one per row",
         ),
         (
+            {"loss_masks": [[[1, 1], [1, 1]], [[1, 1]]]},
+            "column 'loss_masks': expected a number per token, got elements of shape (2,)",
+        ),
+        (
             {"rewards": np.array(["a", "b"])},
             "column 'rewards': expected a number per row, or one per response token",
         ),
@@ -152,6 +156,10 @@ def test_accepts_steps(ids: Any) -> None:
         (
             {"is_last_step": [False, False, True, False, True]},
             "column 'is_last_step': row 1 is False, but row 2 belongs to another trajectory",
+        ),
+        (
+            {"is_last_step": np.ones((5, 1), bool)},
+            "column 'is_last_step': expected one bool per row, got shape (5, 1)",
         ),
         (
             {"is_last_step": [True, True, True, False, True]},

@@ -52,8 +52,8 @@ class Groups:
         except TypeError:
             row, entry = next((i, entry) for i, entry in enumerate(entries) if not _hashable(entry))
             raise TypeError(
-                f"entries[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, text "
-                "or other hashable object per row"
+                f"entries[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, "
+                "text or other hashable object per row"
             ) from None
         counts = np.bincount(ids, minlength=len(numbers)).astype(np.int64)
         return cls(list(numbers), np.argsort(ids, kind="stable"), _native.offsets_from_lengths(counts))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit import _native
-from rollkit._check import AnyArray, Int64s, as_array, is_array
+from rollkit._check import AnyArray, Int64s, as_array
 from rollkit._ragged import Ragged, _trusted
 from rollkit._rewards import row_rewards
 from rollkit._rollouts import Rollouts

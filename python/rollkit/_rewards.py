@@ -37,11 +37,11 @@ def row_rewards(rewards: Any) -> NDArray[np.float64]:
 
 
 def _numbers(found: Any) -> NDArray[np.float64] | None:
-    """All rows at once, if they are numbers. (Asked for floats, NumPy would make NaN of None.)"""
+    """All rows at once, if they are numbers."""
     if not len(found) or not isinstance(found[0], int | float):
         return None
     try:
-        numbers = np.array(found)
+        numbers = np.array(found)  # of no dtype in particular: as floats, None would be NaN
     except ValueError:
         return None  # rows among the numbers
     return numbers.astype(_FLOAT64) if numbers.ndim == 1 and numbers.dtype.kind in "biuf" else None

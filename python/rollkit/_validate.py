@@ -77,7 +77,9 @@ def _tokens(name: str, column: Any) -> Ragged:
     if not isinstance(column, Ragged):
         raise ValueError(f"column {name!r}: expected an element per token, got one per row")
     if column.inner and name != "rollout_expert_indices":
-        raise ValueError(f"column {name!r}: expected a number per token, got elements of shape {column.inner}")
+        raise ValueError(
+            f"column {name!r}: expected a number per token, got elements of shape {column.inner}"
+        )
     return column
 
 

@@ -388,7 +388,7 @@ def rollout_rows(max_rows: int = 6, max_length: int = 6) -> SearchStrategy[list[
     def draw_rows(draw: Any) -> list[dict[str, Any]]:
         size = st.integers(0, max_length) | st.sampled_from([0, 1])
         sizes = draw(st.lists(st.tuples(size, size), min_size=1, max_size=max_rows))
-        short = draw(st.booleans())
+        short = draw(st.integers(0, 3))
         per_token = draw(st.booleans())
         rng = np.random.default_rng(draw(st.integers(0, 2**32)))
 
@@ -405,7 +405,7 @@ def rollout_rows(max_rows: int = 6, max_length: int = 6) -> SearchStrategy[list[
                 "rewards": floats(response) if per_token else float(rng.integers(1, 9) * bool(response)),
                 "stop_reasons": "stop" if rng.integers(2) else "length",
                 "rollout_expert_indices": rng.integers(
-                    0, 64, (max(prompt + response - short, 0), 2, 3)
+                    0, 64, (max(prompt + response - short, int(prompt + response > 1)), 2, 3)
                 ).tolist(),
                 "is_last_step": bool(rng.integers(2)),
                 "advantages": floats(response),

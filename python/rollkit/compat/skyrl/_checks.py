@@ -57,7 +57,7 @@ def validate_generator_output(
         ... }
         >>> validate_generator_output(1, output)
         Traceback (most recent call last):
-        AssertionError: Response ids and loss masks must have the same length, sample 0 has 2 and 1
+        AssertionError: Response ids and loss masks must have the same length, for sample 0 got 2 and 1
     """
     check(num_prompts, generator_output, step_wise, None)
 
@@ -79,7 +79,7 @@ def check(
     lengths = _token_reward_lengths(generator_output["rewards"])
     assert lengths is None or (lengths != _NO_ROW).all(), _MIXED
     if step_wise:
-        _steps(generator_output, len(responses))
+        _steps(generator_output)
 
 
 def _row_counts(
@@ -113,7 +113,7 @@ def _token_counts(responses: Int64s, output: Mapping[str, Any]) -> None:
         row, name = first
         got, wanted = lengths[name][row], responses[row]
         both = f"{got} and {wanted}" if name == "rewards" else f"{wanted} and {got}"
-        raise AssertionError(f"{_PER_TOKEN[name]} must have the same length, sample {row} has {both}")
+        raise AssertionError(f"{_PER_TOKEN[name]} must have the same length, for sample {row} got {both}")
 
 
 def _token_lengths(name: str, output: Mapping[str, Any]) -> Int64s | None:
@@ -133,20 +133,18 @@ def _token_reward_lengths(rewards: Any) -> Int64s | None:
         return None
     if set(map(type, rewards)) <= {float, int, bool}:
         return None
-    lengths = np.array([len(row) if _is_row(row) else _NO_ROW for row in rewards], np.int64)
+    lengths = np.array([len(row) if is_row(row) else _NO_ROW for row in rewards], np.int64)
     return None if (lengths == _NO_ROW).all() else lengths
 
 
-def _is_row(reward: Any) -> bool:
+def is_row(reward: Any) -> bool:
     return isinstance(reward, list | tuple) or len(getattr(reward, "shape", ())) > 0
 
 
-def _steps(output: Mapping[str, Any], rows: int) -> None:
+def _steps(output: Mapping[str, Any]) -> None:
     last, ids = output.get("is_last_step"), output.get("trajectory_ids")
     assert last is not None, "step_wise=True but `is_last_step` is missing"
     assert ids is not None, "step_wise=True but `trajectory_ids` is missing"
-    assert len(last) == rows, f"is_last_step length ({len(last)}) must equal that of response_ids ({rows})"
-    assert len(ids) == rows, f"trajectory_ids length ({len(ids)}) must equal that of response_ids ({rows})"
     assert last[-1], "is_last_step[-1] must be True: the last row ends its trajectory"
     keys = trajectory_keys(ids)
     begins = changes(keys)

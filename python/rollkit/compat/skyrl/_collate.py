@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,8 @@ def convert_prompts_responses_to_batch_tensors(
         [[1, 2, 4], [9, 3, 5]]
     """
     torch = extra("torch", "torch")
-    _verify(prompts, responses, rewards, loss_masks)
+    logprobs = None if logprobs is None or not len(logprobs) else logprobs
+    _verify(prompts, responses, rewards, loss_masks, logprobs)
     prompt_rows, response_rows = Parts.of(prompts, _INT64), Parts.of(responses, _INT64)
     whole = Layout.pad(prompt_rows.lengths + response_rows.lengths, side="left")
     tail = Layout.pad(response_rows.lengths, side="left")
@@ -73,16 +75,13 @@ def convert_prompts_responses_to_batch_tensors(
             "the longest sequence (%d) exceeds max_seq_len (%d); nothing is cut off", whole.width, max_seq_len
         )
     pad = getattr(pad_token_id, "pad_token_id", pad_token_id)
-    has_logprobs = logprobs is not None and len(logprobs) > 0
     arrays = (
         _sequences(prompt_rows, response_rows, whole, pad),
         _ones(whole),
         _ones(tail),
-        _right_aligned(_reward_rows(rewards), tail.width),
-        _right_aligned(Parts.of(mask_column(loss_masks)), tail.width),
-        _right_aligned(Parts.of(logprobs, _FLOAT32), tail.width)
-        if has_logprobs and logprobs is not None
-        else None,
+        _right_aligned("rewards", _reward_rows(rewards), tail.width),
+        _right_aligned("loss_masks", Parts.of(mask_column(loss_masks)), tail.width),
+        None if logprobs is None else _right_aligned("logprobs", Parts.of(logprobs, _FLOAT32), tail.width),
         None if rollout_expert_indices is None else _routes(rollout_expert_indices, whole),
     )
     return tuple(None if array is None else torch.from_numpy(array) for array in arrays)
@@ -112,11 +111,18 @@ def compute_prompt_boundaries(uids: Sequence[str]) -> list[tuple[int, int]]:
     return [*boundaries, (begin, len(uids))] if len(uids) else []
 
 
-def _verify(prompts: Sequence[Any], responses: Sequence[Any], rewards: Any, masks: Sequence[Any]) -> None:
+def _verify(
+    prompts: Sequence[Any],
+    responses: Sequence[Any],
+    rewards: Any,
+    masks: Sequence[Any],
+    logprobs: Sequence[Any] | None,
+) -> None:
     count = len(prompts)
     same = count == len(responses) and count > 0
     assert same, (
-        f"prompts and responses must have the same length, which is not 0, got {count} and {len(responses)}"
+        "prompts and responses must have the same length and length must be greater than 0, "
+        f"got {count} and {len(responses)}"
     )
     assert len(rewards) == count, (
         f"rewards must have the same length as prompts, got {len(rewards)} and {count}"
@@ -124,12 +130,23 @@ def _verify(prompts: Sequence[Any], responses: Sequence[Any], rewards: Any, mask
     assert len(masks) == count, (
         f"loss_masks must have the same length as prompts, got {len(masks)} and {count}"
     )
+    assert logprobs is None or len(logprobs) == count, (
+        f"logprobs must have the same length as prompts, got {len(logprobs or ())} and {count}"
+    )
 
 
-def _sequences(prompts: Parts, responses: Parts, whole: Layout, pad: int) -> AnyArray:
+def _sequences(prompts: Parts, responses: Parts, whole: Layout, pad: Any) -> AnyArray:
     where = Layout.union([whole.spans(0, prompts.lengths), whole.spans(prompts.lengths, responses.lengths)])
-    tokens = Parts.join([prompts, responses.astype(prompts.dtype)])
-    return place_parts(tokens, where, pad, dtype=_INT64)
+    if prompts.dtype != responses.dtype:
+        prompts, responses = prompts.astype(_INT64), responses.astype(_INT64)
+    try:
+        fill = operator.index(pad)
+    except TypeError:
+        raise TypeError(
+            f"pad_token_id must be an int, or a tokenizer that has one, got {pad!r}; for a tokenizer "
+            "without, set tokenizer.pad_token"
+        ) from None
+    return place_parts(Parts.join([prompts, responses]), where, fill, dtype=_INT64)
 
 
 def _ones(layout: Layout) -> AnyArray:
@@ -138,19 +155,25 @@ def _ones(layout: Layout) -> AnyArray:
     return place_parts(Parts([(ones, np.zeros(len(layout), _INT64))], layout.lengths, _INT64, ()), layout, 0)
 
 
-def _right_aligned(rows: Parts, width: int) -> AnyArray:
+def _right_aligned(name: str, rows: Parts, width: int) -> AnyArray:
+    if (long := rows.lengths > width).any():
+        row = int(long.argmax())
+        raise ValueError(
+            f"{name}: row {row} has {rows.lengths[row]} elements, the longest response {width} tokens"
+        )
     return place_parts(rows, Layout.pad(rows.lengths, side="left", width=width), 0.0, dtype=_FLOAT32)
 
 
 def _reward_rows(rewards: Any) -> Parts:
-    if not isinstance(rewards, Ragged) and not isinstance(rewards, np.ndarray):
+    if not isinstance(rewards, Ragged) and not (isinstance(rewards, np.ndarray) and rewards.ndim > 1):
         rewards = [
             row.detach().cpu().float() if is_array(row) and hasattr(row, "detach") else row for row in rewards
         ]
         for row in rewards:
             dims = getattr(row, "ndim", 1 if isinstance(row, list | tuple) else 0)
             if dims != 1:
-                raise ValueError(f"Expected a 1D per-token reward sequence, got {dims} dimensions")
+                shape = tuple(getattr(row, "shape", ()))
+                raise ValueError(f"Expected a 1D per-token reward sequence, got shape {shape}")
     rows = Parts.of(rewards, _FLOAT32)
     if rows.inner:
         raise ValueError(f"Expected a 1D per-token reward sequence, got elements of shape {rows.inner}")

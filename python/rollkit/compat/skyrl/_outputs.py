@@ -13,7 +13,7 @@ from rollkit._ragged import Ragged
 from rollkit._rewards import row_rewards
 from rollkit._rollouts import Rollouts
 from rollkit._steps import merge_steps
-from rollkit.compat.skyrl._checks import check
+from rollkit.compat.skyrl._checks import check, is_row
 
 _REQUIRED = ("prompt_token_ids", "response_ids", "rewards", "loss_masks")
 _OPTIONAL = (
@@ -63,7 +63,7 @@ def concatenate_generator_outputs(
         found = [part.get(name) for part in outputs]
         result[name] = None if any(value is None for value in found) else _joined(found)
     for name, value in outputs[0].items():
-        if name not in result and isinstance(value, list | Ragged | np.ndarray):
+        if name not in result and _per_row(value, len(outputs[0]["response_ids"])):
             result[name] = _joined([part[name] for part in outputs])
     masks = mask_column(result["loss_masks"])
     last = result.get("is_last_step") if step_wise else None
@@ -129,7 +129,9 @@ def merge_stepwise_output(
         "rollout_expert_indices not supported for prefix-aware merging; carry_routes=True takes them along"
     )
     for name in ("pixel_values", "image_grid_thw"):
-        assert generator_output.get(name) is None, f"{name} not supported for prefix-aware merging"
+        assert generator_output.get(name) is None, (
+            f"pixel_values and image_grid_thw not supported for step-wise training merging, got {name}"
+        )
     last = generator_output["is_last_step"]
     if last is None:
         raise TypeError("is_last_step is required for prefix-aware merging, got None")
@@ -165,7 +167,7 @@ def _step_columns(output: Mapping[str, Any], count: int) -> dict[str, Any]:
         "is_last_step": np.asarray(output["is_last_step"], dtype=bool)[:count],
         "_row": np.arange(count),
     }
-    if isinstance(output["rewards"], Ragged) or hasattr(output["rewards"][0], "__len__"):
+    if isinstance(output["rewards"], Ragged) or is_row(output["rewards"][0]):
         columns["rewards"] = tokens("rewards", np.float64)
     if output.get("rollout_logprobs") is not None:
         columns["rollout_logprobs"] = tokens("rollout_logprobs", np.float64)
@@ -206,6 +208,13 @@ def _joined(found: Sequence[Any]) -> Any:
     for value in found:
         rows.extend(value)
     return rows
+
+
+def _per_row(value: Any, rows: int) -> bool:
+    """Whether SkyRL joins it, or it is a column of arrays, which SkyRL does not know."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0 and len(value) == rows
+    return isinstance(value, list | Ragged)
 
 
 def _last_steps(values: Any, last: Any) -> Any:

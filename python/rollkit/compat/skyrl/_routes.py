@@ -63,7 +63,7 @@ def make_replay_padding_indices_np(shape: tuple[int, ...], *, dtype: DTypeLike) 
         [[[0, 1, 2]], [[0, 1, 2]]]
     """
     if not shape or shape[-1] < 1:
-        raise ValueError(f"route padding needs a positive topk dimension, got shape {shape}")
+        raise ValueError(f"Replay route padding requires a positive topk dimension, got shape {shape}")
     padding = np.empty(shape, dtype)
     padding[...] = np.arange(shape[-1], dtype=padding.dtype)
     return padding

@@ -80,4 +80,6 @@ def _copy(mask: Any) -> Any:
 
 
 def _zeros(mask: Any) -> Any:
-    return mask * 0 if is_array(mask) else [0] * len(mask)
+    if not is_array(mask):
+        return [0] * len(mask)
+    return mask.new_zeros(mask.shape) if hasattr(mask, "new_zeros") else np.zeros_like(mask)
