@@ -95,23 +95,16 @@ def row_losses(model: Toy, rollouts: Rollouts) -> Ragged:
     return Ragged.from_rows(rows)
 
 
-def column(rollouts: Rollouts, name: str) -> Ragged:
-    """A column with an element per token."""
-    found = rollouts[name]
-    assert isinstance(found, Ragged), name
-    return found
-
-
 def lengths(rollouts: Rollouts) -> NDArray[np.int64]:
     """Tokens of each row: prompt and response."""
-    return column(rollouts, "prompt_token_ids").lengths + column(rollouts, "response_ids").lengths
+    return rollouts.ragged("prompt_token_ids").lengths + rollouts.ragged("response_ids").lengths
 
 
 def check_trained(batch: Batch, steps: Rollouts) -> int:
     """The tokens under the batch's mask are those that were sampled: all of them, in their order."""
     masks = rollkit.take(batch["loss_masks"], batch.responses).flat
     trained = rollkit.take(batch["input_ids"], batch.responses).flat[masks > 0]
-    sampled = column(steps, "response_ids").flat[column(steps, "loss_masks").flat > 0]
+    sampled = steps.ragged("response_ids").flat[steps.ragged("loss_masks").flat > 0]
     assert int((batch["loss_masks"] > 0).sum()) == len(sampled)
     assert np.array_equal(trained, sampled)
     return len(trained)
@@ -129,7 +122,7 @@ def main(path: str | None = None) -> None:
     print(f"merge_steps makes {len(merged):,} trajectories of them: {lengths(merged).sum():,} tokens.")
     if path is None:
         for name in COLUMNS:
-            assert column(merged, name).equals(column(trajectories, name)), name
+            assert merged.ragged(name).equals(trajectories.ragged(name)), name
         print("They are the trajectories that the turns were cut from, token by token, route by route.")
 
     merged = merged.with_columns(advantages=rollkit.advantages(merged, by="instance_ids"))

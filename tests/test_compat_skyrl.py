@@ -120,7 +120,7 @@ class TestConcatenate:
 
     def test_takes_rollouts(self) -> None:
         parts = [Rollouts.from_generator_output(output()) for _ in range(2)]
-        found = skyrl.concatenate_generator_outputs(parts)  # type: ignore[arg-type]
+        found = skyrl.concatenate_generator_outputs(parts)
         assert found["response_ids"].to_list() == output()["response_ids"] * 2
         assert found["rewards"].tolist() == output()["rewards"] * 2
 
@@ -642,6 +642,14 @@ class TestEdges:
     def test_a_reward_that_is_none_is_named(self) -> None:
         with pytest.raises(TypeError, match="'rewards': row 1 is None; expected a number"):
             skyrl.concatenate_generator_outputs([self.part, {**self.part, "rewards": [None]}])
+
+    def test_rollouts_do_for_a_generator_output(self) -> None:
+        steps = {**self.part, "is_last_step": [True], "trajectory_ids": ["a"]}
+        rollouts = Rollouts(steps)
+        skyrl.validate_generator_output(1, rollouts, step_wise=True)
+        assert skyrl.merge_stepwise_output(rollouts)["response_ids"] == [[2, 3]]
+        assert skyrl.concatenate_generator_outputs([rollouts])["rewards"].tolist() == [1.0]
+        assert skyrl.slice_generator_output(rollouts, [0])["trajectory_ids"] == ["a"]
 
     def test_arrays_that_are_no_column_stay_out(self) -> None:
         odd = {**self.part, "scale": np.array(3.0), "table": np.ones((3, 2)), "seen": np.array([5])}

@@ -151,6 +151,18 @@ def test_a_prompt_that_is_a_prefix_of_the_context_but_not_longer_breaks() -> Non
     assert plain(merge_steps(steps))["response_ids"] == [[3, 4], [5]]
 
 
+def test_signed_and_unsigned_ids_stay_integers() -> None:
+    merged = merge_steps(
+        {
+            "prompt_token_ids": [np.array([1], np.int64), np.array([1, 2, 3], np.int64)],
+            "response_ids": [np.array([2], np.uint64), np.array([4], np.uint64)],
+            "is_last_step": [False, True],
+        }
+    )
+    assert merged.ragged("response_ids").dtype == np.int64
+    assert merged["response_ids"].to_list() == [[2, 3, 4]]  # type: ignore[union-attr]
+
+
 def test_trajectory_ids_end_trajectories_where_there_is_no_last_step() -> None:
     steps = {
         "prompt_token_ids": [[1], [1, 2], [1, 2, 2]],

@@ -59,6 +59,7 @@ def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
     if sources.prompts is None:
         raise ValueError("merging needs the columns 'prompt_token_ids' and 'response_ids'")
     dtype = np.result_type(sources.prompts.dtype, sources.responses.dtype)
+    dtype = dtype if dtype.kind in "iu" else np.dtype(np.int64)  # NumPy makes float64 of int64 and uint64
     prompts, responses = sources.prompts.astype(dtype), sources.responses.astype(dtype)
     joined = _native.joined_steps(
         prompts.buffers, prompts.lengths, responses.buffers, responses.lengths, _first_steps(sources)

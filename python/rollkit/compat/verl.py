@@ -115,8 +115,9 @@ def no_padding_2_padding(tensor: Tensor, data: Mapping[str, Any]) -> Tensor:
     values = tensor.values() if tensor.is_nested else tensor
     prompts, responses, width = _lengths(data)
     ends = np.cumsum(prompts + responses)
-    if ends[-1] != len(values):
-        raise AssertionError(f"tensor has {len(values)} tokens, prompts and responses have {ends[-1]}")
+    total = int(ends[-1]) if len(ends) else 0
+    if total != len(values):
+        raise AssertionError(f"tensor has {len(values)} tokens, prompts and responses have {total}")
     if not prompts.all():
         row = int(prompts.argmin())
         raise AssertionError(f"prompt {row} is empty: no token comes before its response")

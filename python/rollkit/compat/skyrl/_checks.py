@@ -11,6 +11,7 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._metrics import mask_column, row_lengths
 from rollkit._ragged import Ragged
+from rollkit._rollouts import Rollouts
 from rollkit._validate import ALL_MASKED, any_nonzero, changes, returning, trajectory_keys
 
 _PER_ROW = (
@@ -39,7 +40,7 @@ _NO_ROW = -1
 
 
 def validate_generator_output(
-    num_prompts: int, generator_output: Mapping[str, Any], step_wise: bool = False
+    num_prompts: int, generator_output: Mapping[str, Any] | Rollouts, step_wise: bool = False
 ) -> None:
     """Check that a generator output can be trained on.
 
@@ -63,9 +64,13 @@ def validate_generator_output(
 
 
 def check(
-    num_prompts: int, generator_output: Mapping[str, Any], step_wise: bool, masks: Ragged | None
+    num_prompts: int,
+    generator_output: Mapping[str, Any] | Rollouts,
+    step_wise: bool,
+    masks: Ragged | None,
 ) -> None:
     """`validate_generator_output`, for a caller who may have the mask as a column already."""
+    generator_output = fields(generator_output)
     responses = generator_output["response_ids"]
     if len(responses) <= 0:
         raise RuntimeError("No outputs generated")
@@ -80,6 +85,11 @@ def check(
     assert lengths is None or (lengths != _NO_ROW).all(), _MIXED
     if step_wise:
         _steps(generator_output)
+
+
+def fields(output: Mapping[str, Any] | Rollouts) -> Mapping[str, Any]:
+    """The fields of a generator output; `Rollouts` do for one."""
+    return output.columns if isinstance(output, Rollouts) else output
 
 
 def _row_counts(

@@ -13,7 +13,7 @@ from rollkit._ragged import Ragged
 from rollkit._rewards import row_rewards
 from rollkit._rollouts import Rollouts
 from rollkit._steps import merge_steps
-from rollkit.compat.skyrl._checks import check, is_row
+from rollkit.compat.skyrl._checks import check, fields, is_row
 
 _REQUIRED = ("prompt_token_ids", "response_ids", "rewards", "loss_masks")
 _OPTIONAL = (
@@ -27,7 +27,7 @@ _ALL_OR_NONE = ("rollout_logprobs", "rollout_expert_indices")
 
 
 def concatenate_generator_outputs(
-    generator_outputs: Sequence[Mapping[str, Any]], step_wise: bool = False
+    generator_outputs: Sequence[Mapping[str, Any] | Rollouts], step_wise: bool = False
 ) -> dict[str, Any]:
     """Join generator outputs, measure them together and check the result.
 
@@ -53,9 +53,7 @@ def concatenate_generator_outputs(
         [[2], [2]]
     """
     assert len(generator_outputs) > 0, "generator_outputs is empty"
-    outputs: list[Mapping[str, Any]] = [
-        part.columns if isinstance(part, Rollouts) else part for part in generator_outputs
-    ]
+    outputs = [fields(part) for part in generator_outputs]
     for name in _ALL_OR_NONE:
         _all_or_none(name, [part.get(name) for part in outputs])
     result: dict[str, Any] = {name: _joined([part[name] for part in outputs]) for name in _REQUIRED}
@@ -80,7 +78,7 @@ def concatenate_generator_outputs(
 
 
 def slice_generator_output(
-    generator_output: Mapping[str, Any], indices: Sequence[int], *, preserve_metrics: bool = True
+    generator_output: Mapping[str, Any] | Rollouts, indices: Sequence[int], *, preserve_metrics: bool = True
 ) -> dict[str, Any]:
     """Take the rows at `indices` of every field.
 
@@ -99,13 +97,13 @@ def slice_generator_output(
     assert len(indices) > 0, "indices must be non-empty"
     return {
         name: value if name == "rollout_metrics" else _rows(value, indices)
-        for name, value in generator_output.items()
+        for name, value in fields(generator_output).items()
         if preserve_metrics or name != "rollout_metrics"
     }
 
 
 def merge_stepwise_output(
-    generator_output: Mapping[str, Any], *, carry_routes: bool = False
+    generator_output: Mapping[str, Any] | Rollouts, *, carry_routes: bool = False
 ) -> dict[str, Any]:
     """Merge the steps of each trajectory as long as one's tokens begin the next one's prompt.
 
@@ -124,6 +122,7 @@ def merge_stepwise_output(
             several trajectories before a last step.
         TypeError: no `is_last_step`.
     """
+    generator_output = fields(generator_output)
     routes = generator_output.get("rollout_expert_indices")
     assert carry_routes or routes is None, (
         "rollout_expert_indices not supported for prefix-aware merging; carry_routes=True takes them along"
