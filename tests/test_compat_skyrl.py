@@ -643,6 +643,20 @@ class TestEdges:
         with pytest.raises(TypeError, match="'rewards': row 1 is None; expected a number"):
             skyrl.concatenate_generator_outputs([self.part, {**self.part, "rewards": [None]}])
 
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"response_ids": [None]}, "column 'response_ids': row 1 is None, expected a row of elements"),
+            ({"loss_masks": [None]}, "loss_masks: row 1 is NoneType, expected a list, tuple or array"),
+            ({"rollout_logprobs": [None]}, "column 'rollout_logprobs': row 1 is None, expected a row of"),
+        ],
+    )
+    def test_a_row_that_is_none_is_named(self, change: dict[str, Any], message: str) -> None:
+        part = {**self.part, "rollout_logprobs": [[0.0, 0.0]]}
+        with pytest.raises(TypeError) as caught:
+            skyrl.concatenate_generator_outputs([part, part | change])
+        assert message in str(caught.value)
+
     def test_rollouts_do_for_a_generator_output(self) -> None:
         steps = {**self.part, "is_last_step": [True], "trajectory_ids": ["a"]}
         rollouts = Rollouts(steps)

@@ -154,7 +154,10 @@ def mask_column(loss_masks: Any) -> Ragged:
     else:
         rows = as_array(loss_masks)
         rows = rows if isinstance(rows, np.ndarray | list | tuple) else list(rows)
-        masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
+        try:
+            masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise type(error)(f"loss_masks: {error}") from None
     if masks.inner:
         raise TypeError(f"loss_masks must have one element per token, got elements of shape {masks.inner}")
     if masks.dtype.kind == "V":  # bfloat16
@@ -178,11 +181,17 @@ def _list_masks(rows: Any) -> Ragged:
         return Ragged.from_rows(rows)  # weights, not flags
 
 
-def row_lengths(rows: Any) -> Int64s:
+def row_lengths(rows: Any, name: str = "response_ids") -> Int64s:
     """The lengths of rows, without a look into them."""
     if isinstance(rows, Ragged):
         return rows.lengths
-    return np.fromiter(map(len, rows), np.int64, len(rows))
+    try:
+        return np.fromiter(map(len, rows), np.int64, len(rows))
+    except TypeError:
+        row = next((i for i, found in enumerate(rows) if not hasattr(found, "__len__")), None)
+        if row is None:
+            raise
+        raise TypeError(f"column {name!r}: row {row} is {rows[row]!r}, expected a row of elements") from None
 
 
 def _tokens(lengths: Int64s, rewards: AnyArray) -> Metrics:

@@ -130,9 +130,9 @@ def _token_lengths(name: str, output: Mapping[str, Any]) -> Int64s | None:
     if name == "rewards":
         return _token_reward_lengths(output[name])
     if name == "loss_masks":
-        return row_lengths(output[name])
+        return row_lengths(output[name], name)
     found = output.get(name)
-    return row_lengths(found) if found is not None and len(found) else None
+    return row_lengths(found, name) if found is not None and len(found) else None
 
 
 def _token_reward_lengths(rewards: Any) -> Int64s | None:
