@@ -187,6 +187,18 @@ def test_a_segment_that_begins_elsewhere_than_at_0_begins_where_it_jumps() -> No
     assert from_positions([5, 6, 7, 0, 1], padding="none").tolist() == [1, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_positions_at_the_end_of_a_dtype_do_not_wrap(dtype: Any) -> None:
+    most = np.iinfo(dtype).max
+    array = np.array([most - 1, most, 0, 1, 0], dtype)
+    for padding in ("none", [1, 1, 1, 1, 1]):
+        assert from_positions(array, padding=padding).tolist() == [1, 1, 2, 2, 3]
+    if dtype != np.uint64:  # torch has its dtype, and no arithmetic beyond int64
+        assert from_positions(torch.from_numpy(array), padding="none").tolist() == [1, 1, 2, 2, 3]
+    with jax.enable_x64(True):
+        assert from_positions(jnp.asarray(array), padding="none").tolist() == [1, 1, 2, 2, 3]
+
+
 def test_strided_swapped_and_read_only_ids() -> None:
     ids = np.repeat([1, 0, 2], [40, 20, 30])
     wanted = runs(ids)

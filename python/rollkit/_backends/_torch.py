@@ -61,8 +61,17 @@ def is_integer(array: Any) -> bool:
 
 
 def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
-    """Call the function with this module and the tensors."""
-    return function(sys.modules[__name__], *arrays, **static)
+    """Call the function with this module and the tensors, of dtypes that torch computes with."""
+    return function(sys.modules[__name__], *map(_computable, arrays), **static)
+
+
+def _computable(array: Any) -> Any:
+    """Unsigned integers of 16 bits and more as signed ones: torch neither adds nor compares them."""
+    if array is None or array.dtype not in (torch.uint16, torch.uint32, torch.uint64):
+        return array
+    found = array.long()
+    # What is beyond int64 is the largest, so that order stays.
+    return torch.where(found < 0, 2**63 - 1, found) if array.dtype == torch.uint64 else found
 
 
 def arange(count: int, like: Any) -> Any:

@@ -112,7 +112,9 @@ def from_positions(ops: Ops, found: Any, mask: Any = None, *, rule: str) -> Any:
     """Segment ids; see `rollkit.segments.from_positions`."""
     width = found.shape[1]
     index = ops.arange(width, found)[None]
-    begins = (found != ops.shift(found) + 1) | (index == 0)
+    before = ops.shift(found)
+    # Of unsigned positions too: 0 is not one above the largest, nor is a difference that wraps 1.
+    begins = ~((found > before) & (found - before == 1)) | (index == 0)
     if rule == "none":
         real = index >= 0
     elif rule == "mask":
