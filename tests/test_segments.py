@@ -135,6 +135,11 @@ def test_ids_from_lengths(lengths: list[int], tail: int) -> None:
     np.testing.assert_array_equal(np.diff(cu_seqlens(ids)), kept)
 
 
+def test_an_empty_segment_may_start_anywhere() -> None:
+    assert segment_ids([3, 0, 2], starts=[0, 1, 3]).tolist() == [1, 1, 1, 3, 3]
+    assert segment_positions([3, 0, 2], starts=[0, 1, 4]).tolist() == [0, 1, 2, 0, 0, 1]
+
+
 def test_ids_from_lengths_in_a_graph() -> None:
     lengths = [3, 0, 2, 4, 0]
     for function in (segment_ids, segment_positions):
@@ -230,6 +235,12 @@ def test_errors_say_what_to_do() -> None:
         segment_ids([3, 2], total=4)
     with pytest.raises(ValueError, match=r"lengths\[1\] is -1"):
         segment_ids([3, -1])
+    with pytest.raises(ValueError, match=r"starts\[1\] is -1; starts must be 0 or more"):
+        segment_ids([3, 2], starts=[0, -1])
+    with pytest.raises(ValueError, match=r"starts\[2\] is 2, and segment 0 ends at 3; .*disjoint and in order"):
+        segment_positions([3, 0, 2], starts=[0, 1, 2])
+    with pytest.raises(OverflowError, match="segment 0 starts at .* beyond int64"):
+        segment_ids([1], starts=[2**63 - 1])
     with pytest.raises(ValueError, match="padding must be one of"):
         from_positions([0], padding="left")
     with pytest.raises(ValueError, match="is missing: on a device"):

@@ -263,7 +263,8 @@ def segment_ids(lengths: Any, *, starts: ArrayLike | None = None, total: int | N
         `[T]` int32.
 
     Raises:
-        ValueError: a length is negative, or segments overlap or end after `total`.
+        ValueError: a length or start is negative, or segments overlap, are not in order, or end after
+            `total`.
 
     Example:
         >>> segment_ids([3, 0, 2], total=6)
@@ -426,12 +427,7 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
         return ops(framework).run(device, lengths, total=total)
     counts = _check.lengths("lengths", lengths)
     begins = None if starts is None else _check.int64s("starts", starts)
-    if begins is None:
-        last = int(_native.offsets_from_lengths(counts)[-1])
-    elif len(begins) != len(counts):
-        raise ValueError(f"starts has {len(begins)} entries, lengths has {len(counts)}")
-    else:
-        last = int((begins + counts).max(initial=0))
+    last = int(_native.offsets_from_lengths(counts)[-1]) if begins is None else _last_end(begins, counts)
     size = last if total is None else _check.positive("total", total, least=0)
     if last > size:
         raise ValueError(f"segments end at token {last}, after total={size}")
@@ -440,16 +436,40 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
     return rewrapped(out, lengths)
 
 
+def _last_end(starts: Int64s, counts: Int64s) -> int:
+    """Where the last segment ends, once starts are known to be those of segments in order."""
+    if len(starts) != len(counts):
+        raise ValueError(f"starts has {len(starts)} entries, lengths has {len(counts)}")
+    if (odd := starts < 0).any():
+        row = int(odd.argmax())
+        raise ValueError(f"starts[{row}] is {starts[row]}; starts must be 0 or more")
+    ends = starts + counts
+    if (odd := ends < 0).any():
+        row = int(odd.argmax())
+        raise OverflowError(f"segment {row} starts at {starts[row]} and so ends beyond int64")
+    rows = np.flatnonzero(counts)  # where an empty one starts does not matter
+    if (odd := starts[rows][1:] < ends[rows][:-1]).any():
+        at = int(odd.argmax())
+        before, row = rows[at : at + 2]
+        raise ValueError(
+            f"starts[{row}] is {starts[row]}, and segment {before} ends at {ends[before]}; "
+            "segments must be disjoint and in order"
+        )
+    return int(ends.max(initial=0))
+
+
 def _native_ids(starts: Int64s | None, lengths: Int64s, out: AnyArray) -> None:
     if starts is None:
         return _native.ids_from_lengths(lengths, out=out)
-    return _native.fill_runs(starts, lengths, np.arange(1, len(starts) + 1), out=out)
+    rows = np.flatnonzero(lengths)
+    return _native.fill_runs(starts[rows], lengths[rows], rows + 1, out=out)
 
 
 def _native_positions(starts: Int64s | None, lengths: Int64s, out: AnyArray) -> None:
     if starts is None:
         return _native.positions_from_lengths(lengths, out=out)
-    return _native.positions(starts, lengths, None, out=out)
+    rows = np.flatnonzero(lengths)
+    return _native.positions(starts[rows], lengths[rows], None, out=out)
 
 
 def _edged(sums: Int64s, size: int | None) -> AnyArray:
