@@ -141,5 +141,10 @@ def test_errors_say_what_to_do() -> None:
         flash_attn_varlen(IDS)
     with pytest.raises(ValueError, match=r"q has segments \[1, 2\], kv has \[1\]"):
         flash_attn_varlen([1, 2], [1, 1])
+    for adapter in (flash_attn_varlen, flash_attention_kwargs, packed_seq_params):
+        with pytest.raises(ValueError, match="segment 1 is in row 1 of ids_q and in row 0 of ids_kv"):
+            adapter([[0, 0], [1, 0]], [[1, 0], [0, 0]])
+        with pytest.raises(ValueError, match="ids_q has 2 rows, ids_kv has 1; they must have the same rows"):
+            adapter([[1, 1], [1, 1]], [[1, 1]])
     with pytest.raises(ValueError, match="there are 2 segments, size=2 has room for 1"):
         flash_attn_varlen([1, 2], size=2)

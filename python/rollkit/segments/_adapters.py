@@ -208,11 +208,8 @@ def _as_given(found: Any, array: Any) -> Any:
 def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
     q = as_runs(ids_q)
     kv = q if ids_kv is None else as_runs(ids_kv)
-    if kv is not q and not np.array_equal(q.ids, kv.ids):
-        raise ValueError(
-            f"q has segments {_short(q)}, kv has {_short(kv)}; varlen kernels pair them by order, so both "
-            "must have the same (thd finds those that attend)"
-        )
+    if kv is not q:
+        _same_segments(q, kv)
     if padding == "raise":
         for name, side in (("ids_q", q), ("ids_kv", kv)):
             gaps = side.starts - np.append(0, side.starts + side.lengths)[:-1]
@@ -222,6 +219,25 @@ def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
                     'segments end to end; remove it from the tokens and pass padding="removed"'
                 )
     return q, kv
+
+
+def _same_segments(q: Runs, kv: Runs) -> None:
+    """Check that the n-th runs of both are of one segment: ids count from 1 in each row."""
+    rows = [prod(side.shape[:-1]) for side in (q, kv)]
+    if rows[0] != rows[1]:
+        raise ValueError(f"ids_q has {rows[0]} rows, ids_kv has {rows[1]}; they must have the same rows")
+    if not np.array_equal(q.ids, kv.ids):
+        raise ValueError(
+            f"q has segments {_short(q)}, kv has {_short(kv)}; varlen kernels pair them by order, so both "
+            "must have the same (thd finds those that attend)"
+        )
+    row_q, row_kv = (side.starts // max(side.shape[-1], 1) for side in (q, kv))
+    if (odd := row_q != row_kv).any():
+        n = int(odd.argmax())
+        raise ValueError(
+            f"segment {q.ids[n]} is in row {row_q[n]} of ids_q and in row {row_kv[n]} of ids_kv; varlen "
+            "kernels pair segments by order, so each row must have the same (thd finds those that attend)"
+        )
 
 
 def _short(found: Runs) -> str:
