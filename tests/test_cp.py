@@ -172,5 +172,7 @@ def test_errors_say_what_to_do() -> None:
         cp_reorder(np.zeros((1, 6)), 2)
     with pytest.raises(OverflowError, match="beyond int32"):
         cp_pad([2**31])
+    with pytest.raises(OverflowError, match="row 1"):
+        cp_pad([2**62] * 3)
     with pytest.raises(TypeError, match="must be NumPy's"):
         cp_reorder([1], 2)

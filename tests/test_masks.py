@@ -137,5 +137,7 @@ def test_errors_say_what_to_do() -> None:
         block_mask([1], mask="causal_bottom_right")
     with pytest.raises(ValueError, match="entered again too often"):
         block_mask(np.tile([1, 2], 20000), block_size=16)
+    with pytest.raises(OverflowError, match="ids_kv has 4294967297, which is beyond int32"):
+        splash_segment_ids(np.array([1]), np.array([2**32 + 1]))
     with pytest.raises(TypeError, match="ids_q is of torch; splash"):
         splash_segment_ids(torch.ones(4, dtype=torch.int32))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit import _check
+from rollkit import _check, _native
 from rollkit._backends import framework_of, ops
 from rollkit._check import AnyArray, Int64s
 from rollkit.segments._runs import cu_pair, rewrapped
@@ -83,8 +83,9 @@ def cp_pad(
     cp_size, tp_size = _check.positive("cp_size", cp_size), _check.positive("tp_size", tp_size)
     align = tp_size * (2 * cp_size if cp_size > 1 else 1)
     align = lcm(align, 16 * cp_size if fp8 else 1, _check.positive("multiple_of", multiple_of))
+    sums = _sums(counts)  # first: within int32, rounding up stays within int64
     slots = -(-counts // align) * align
-    found = [rewrapped(array, lengths) for array in (slots, _sums(counts), _sums(slots))]
+    found = [rewrapped(array, lengths) for array in (slots, sums, _sums(slots))]
     return CPPadding(found[0], found[1], found[2], align)
 
 
@@ -321,7 +322,7 @@ def _taken(array: Any, cp_size: int, scheme: str, stripe: int, axis: int, *, bac
 
 
 def _sums(lengths: Int64s) -> AnyArray:
-    sums = np.concatenate([[0], np.cumsum(lengths)])
+    sums = _native.offsets_from_lengths(lengths)
     if sums[-1] > INT32_MAX:
         raise OverflowError(f"{sums[-1]} tokens are beyond int32, which attention kernels take")
     return sums.astype(np.int32)

@@ -15,7 +15,7 @@ from rollkit._extras import extra
 from rollkit.segments import _device
 from rollkit.segments._runs import Runs, as_runs
 from rollkit.segments._thd import MASKS, checked_window
-from rollkit.segments._tokens import same_shape, tokens
+from rollkit.segments._tokens import int32s, same_shape, tokens
 
 Bools = NDArray[np.bool_]
 
@@ -91,6 +91,7 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
 
     Raises:
         ModuleNotFoundError: there is no JAX.
+        OverflowError: an id of the host is beyond int32.
 
     Example:
         >>> splash_segment_ids([1, 1, 2]).kv
@@ -101,8 +102,8 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
     found = tokens(ids_q=ids_q, ids_kv=ids_kv)
     if found.like is not None and framework_of(found.like) == "torch":
         raise TypeError("ids_q is of torch; splash attention is JAX's: jnp.asarray(ids_q.numpy())")
-    sides = [jnp.asarray(found.unbatch(array), jnp.int32) for array in found.arrays if array is not None]
-    return kernel.SegmentIds(sides[0], sides[-1])
+    q, kv = int32s(found, ids_q=found.arrays[0], ids_kv=found.arrays[1])
+    return kernel.SegmentIds(jnp.asarray(q), jnp.asarray(q if kv is None else kv))
 
 
 def block_mask(

@@ -82,6 +82,23 @@ def same_shape(name: str, array: Any, other: str, wanted: Any) -> None:
         )
 
 
+def int32s(found: Tokens, **named: Any) -> list[Any]:
+    """Arrays of `found` as the framework's int32, shaped as they were given; on the host nothing wraps."""
+    return [None if array is None else _int32(found, name, array) for name, array in named.items()]
+
+
+def _int32(found: Tokens, name: str, array: Any) -> Any:
+    if not found.host:
+        return found.unbatch(found.ops.int32(array))
+    if array.dtype != np.int32:
+        if not np.can_cast(array.dtype, np.int32) and array.size:
+            for value in (int(array.min()), int(array.max())):
+                if not -INT32_MAX - 1 <= value <= INT32_MAX:
+                    raise OverflowError(f"{name} has {value}, which is beyond int32")
+        array = array.astype(np.int32)
+    return found.wrap(found.unbatch(array))
+
+
 def unreadable(what: str, fix: str) -> TypeError:
     """The error for what needs values that a traced array does not have."""
     return TypeError(f"{what} needs values, and the array is being traced (jit, vmap); {fix}")
