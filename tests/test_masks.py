@@ -118,6 +118,26 @@ def test_attention_mask_of_one_array() -> None:
     np.testing.assert_array_equal(traced, wanted)
 
 
+def test_ids_below_0_attend_to_nothing() -> None:
+    ids = np.array([-1, -1, 2])
+    for make in (np.asarray, torch.as_tensor, jnp.asarray):
+        assert np.asarray(attention_mask(make(ids))).sum() == 1
+
+
+def test_windows_of_positions_far_apart() -> None:
+    ids = np.array([1, 1])
+    for dtype in (np.int32, np.int64):
+        bounds = np.iinfo(dtype)
+        places = np.array([bounds.min, bounds.max], dtype)
+        for make in (np.asarray, torch.as_tensor, jnp.asarray):
+            if make is jnp.asarray and dtype == np.int64:
+                continue
+            found = attention_mask(
+                make(ids), positions_q=make(places), positions_kv=make(places), mask="padding", window=(9, 9)
+            )
+            assert np.asarray(found).tolist() == [[True, False], [False, True]]
+
+
 def test_splash_segment_ids() -> None:
     q, kv = np.array([1, 1, 2], np.int64), np.array([1, 2, 2, 0], np.int64)
     found = splash_segment_ids(q, kv)

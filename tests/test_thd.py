@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollkit._testing_segments import CASES, Case
-from rollkit.segments import THD, _device, thd
+from rollkit.segments import THD, _device, attention_mask, thd
 from rollkit.testing import (
     attended_reference,
     mask_reference,
@@ -209,6 +209,31 @@ def test_ids_may_be_large(ids: list[int], dtype: Any) -> None:
     wanted = thd_reference(array, array, zeros, zeros, max_segments=5)
     equal(found(Case(array, array, zeros, zeros), "causal", max_segments=5), wanted)
     equal(thd(array, max_segments=5, on_reentry="te"), wanted)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
+def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
+    bounds = np.iinfo(dtype)
+    if mask == "causal_bottom_right" and dtype == np.int64:
+        return  # a key would be beyond every dtype
+    ids = np.array([[1, 1, 2, 2, 3, 5, 5]]), np.array([[1, 2, 2, 2, 4, 5, 5]])
+    rng = np.random.default_rng(0)
+    ends = np.array([bounds.max, bounds.max - 1, bounds.min, bounds.min + 1], dtype)
+    for _ in range(40):
+        case = Case(*ids, *(rng.choice(ends, (2, 1, 7))))
+        wanted = thd_reference(*case, mask=mask, max_segments=S)
+        pairs = mask_reference(*case, mask=mask)
+        equal(found(case, mask), wanted, case)
+        tensors = Case(*map(torch.from_numpy, case))
+        plain = _ops("torch").run(_device.thd, *tensors, mask=mask, max_segments=S)
+        equal(plain, wanted, case)
+        options: Any = {"positions_q": case.positions_q, "positions_kv": case.positions_kv, "mask": mask}
+        np.testing.assert_array_equal(attention_mask(*ids, **options), pairs)
+        with jax.enable_x64(True):
+            equal(jitted(mask, False)(*map(jnp.asarray, case)), wanted, case)
+        if dtype == np.int32 and mask == "causal":
+            equal(jitted(mask, False)(*map(jnp.asarray, case)), wanted, case)
 
 
 def test_long_runs_that_a_bound_cuts() -> None:

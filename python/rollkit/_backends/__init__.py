@@ -57,7 +57,11 @@ class Ops(Protocol):
         ...
 
     def signed(self, array: Any) -> Any:
-        """Cast to int32, unless it is int64 already."""
+        """Integers that subtract: int32 where all of the dtype fit, else `wide`."""
+        ...
+
+    def wide(self, array: Any) -> Any:
+        """Cast to int64, or to what the framework has for it; what is beyond becomes the largest."""
         ...
 
     def int32(self, array: Any) -> Any:
@@ -102,6 +106,10 @@ class Ops(Protocol):
 
     def count(self, size: int, index: Any) -> Any:
         """How often each of 0 to `size - 1` occurs in each row, where larger numbers may too; `[R, size]`."""
+        ...
+
+    def present(self, size: int, index: Any) -> Any:
+        """Whether each of 0 to `size - 1` occurs in each row; `[R, size]`."""
         ...
 
     def table_min(self, size: int, index: Any, values: Any) -> Any:

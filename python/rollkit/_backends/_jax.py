@@ -82,8 +82,16 @@ def zeros(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def signed(array: Any) -> Any:
-    """Cast to int32, unless it is int64 already."""
-    return array if array.dtype == jnp.int64 else array.astype(jnp.int32)
+    """Integers that subtract: int32 where all of the dtype fit, else `wide`."""
+    return array.astype(jnp.int32) if jnp.can_cast(array.dtype, jnp.int32) else wide(array)
+
+
+def wide(array: Any) -> Any:
+    """Cast to int64, without 64 bits to int32; what is beyond becomes the largest."""
+    dtype = jnp.int64 if jax.config.jax_enable_x64 or array.dtype == jnp.int64 else jnp.int32
+    if not jnp.can_cast(array.dtype, dtype):
+        array = jnp.minimum(array, jnp.array(jnp.iinfo(dtype).max, array.dtype))
+    return array.astype(dtype)
 
 
 def int32(array: Any) -> Any:
@@ -132,6 +140,13 @@ def count(size: int, index: Any) -> Any:
     found = jnp.zeros(index.shape[0] * (size + 1), jnp.int32)
     found = found.at[_flat(index, size + 1)].add(1, mode="promise_in_bounds")
     return found.reshape(index.shape[0], size + 1)[:, :size]
+
+
+def present(size: int, index: Any) -> Any:
+    """Whether each index below `size` occurs."""
+    table = jnp.zeros(index.shape[0] * size, bool)
+    found = table.at[_flat(index, size)].set(True, mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
 
 
 def table_min(size: int, index: Any, values: Any) -> Any:

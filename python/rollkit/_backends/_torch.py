@@ -85,8 +85,13 @@ def zeros(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def signed(array: Any) -> Any:
-    """Cast to int32, unless it is int64 already."""
-    return array if array.dtype == torch.int64 else array.to(torch.int32)
+    """Integers that subtract: int32 where all of the dtype fit, else int64."""
+    return array if array.dtype == torch.int64 else array.to(torch.int32)  # `run` casts what is wider
+
+
+def wide(array: Any) -> Any:
+    """Cast to int64."""
+    return array.long()
 
 
 def int32(array: Any) -> Any:
@@ -149,6 +154,12 @@ def count(size: int, index: Any) -> Any:
     # In memory: torch takes twice as long to add one number over and over.
     ones = torch.ones_like(index, dtype=torch.int32)
     return table.scatter_add_(1, index.clamp(max=size).long(), ones)[:, :size]
+
+
+def present(size: int, index: Any) -> Any:
+    """Whether each index below `size` occurs."""
+    table = torch.zeros((index.shape[0], size), dtype=torch.bool, device=index.device)
+    return table.scatter_(1, index.long(), True)
 
 
 def table_min(size: int, index: Any, values: Any) -> Any:
