@@ -249,12 +249,39 @@ def test_errors_say_what_to_do() -> None:
         segment_ids_from_cu_seqlens([0, 5], cu_seqlens_padded=[0, 4])
 
 
+def in_a_fresh_process(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_torch_compile_may_be_the_first_to_call() -> None:
+    in_a_fresh_process(
+        "import torch, rollkit.segments as s\n"
+        "f = torch.compile(lambda a: s.positions(a), fullgraph=True, backend='eager')\n"
+        "assert f(torch.tensor([1, 1, 2])).tolist() == [0, 1, 0]"
+    )
+
+
+def test_what_is_read_off_a_sharded_array_is_on_all_its_devices() -> None:
+    in_a_fresh_process(
+        "import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'\n"
+        "import jax, jax.numpy as jnp, numpy as np, rollkit.segments as s\n"
+        "from jax.sharding import Mesh, NamedSharding, PartitionSpec as P\n"
+        "spread = NamedSharding(Mesh(np.array(jax.devices()), ('x',)), P('x'))\n"
+        "ids = jax.device_put(jnp.asarray([[1, 2, 2]] * 4), spread)\n"
+        "found = s.runs(ids)\n"
+        "assert found.positions().sharding == spread\n"
+        "sums = found.cu_seqlens()\n"
+        "assert sums.tolist() == [0, 1, 3, 4, 6, 7, 9, 10, 12]\n"
+        "assert sums.sharding.is_fully_replicated and len(sums.devices()) == 4"
+    )
+
+
 def test_importing_rollkit_imports_neither_segments_nor_frameworks() -> None:
     code = (
         "import sys, rollkit; assert 'rollkit.segments' not in sys.modules\n"
         "import rollkit.segments; found = {'torch', 'jax'} & set(sys.modules); assert not found, found"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    in_a_fresh_process(code)
 
 
 def test_every_public_name_has_an_example() -> None:

@@ -147,9 +147,22 @@ def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Call
 
 def ops(framework: str) -> Ops:
     """Return the operations of a framework."""
-    # Not through a cache, and not `import_module` every time: torch.compile traces neither.
-    module = sys.modules.get(BACKENDS[framework])
-    return cast(Ops, module or importlib.import_module(BACKENDS[framework]))
+    # Not through a cache, and not by `import_module`: torch.compile traces neither.
+    return cast(Ops, sys.modules.get(BACKENDS[framework]) or _imported(framework))
+
+
+def _imported(framework: str) -> Any:
+    if framework == "torch":
+        from rollkit._backends import _torch
+
+        return _torch
+    if framework == "jax":
+        from rollkit._backends import _jax
+
+        return _jax
+    from rollkit._backends import _numpy
+
+    return _numpy
 
 
 def framework_of(array: Any) -> str | None:

@@ -52,8 +52,15 @@ def to_host(array: Any) -> AnyArray:
 
 
 def from_host(array: AnyArray, like: Any) -> Any:
-    """Return an array on the device of `like`."""
-    return from_numpy(array, like.sharding, {})
+    """Return an array on the device of `like`; where that is several and the shape another, on each."""
+    if is_traced(like):
+        return from_numpy(array, None, {})
+    sharding = like.sharding
+    if array.shape != like.shape and not isinstance(sharding, jax.sharding.SingleDeviceSharding):
+        devices = np.array(sorted(sharding.device_set, key=lambda device: device.id))
+        mesh = getattr(sharding, "mesh", None) or jax.sharding.Mesh(devices, ("devices",))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return from_numpy(array, sharding, {})
 
 
 def is_integer(array: Any) -> bool:

@@ -1,6 +1,5 @@
 """torch: tensors over NumPy's memory."""
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -62,7 +61,10 @@ def is_integer(array: Any) -> bool:
 
 def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
     """Call the function with this module and the tensors, of dtypes that torch computes with."""
-    return function(sys.modules[__name__], *map(_computable, arrays), **static)
+    # Not `sys.modules[__name__]`: in a first call, torch.compile does not see the new entry.
+    from rollkit._backends import _torch
+
+    return function(_torch, *map(_computable, arrays), **static)
 
 
 def _computable(array: Any) -> Any:
