@@ -84,6 +84,23 @@ def test_block_mask_at_the_edges(ids: list[int]) -> None:
     equal(block_mask(runs(np.array(ids))), by_torch(ids, "causal", None, 128))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_block_mask_of_ids_that_come_again_all_along(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollkit.segments._masks.MOST_PAIRS", 50)
+    ids = np.zeros((2, 500), np.int64)
+    ids[0, ::2], ids[1] = np.arange(250) % count + 1, np.arange(500) % count
+    for window in (None, (40, 0), (3, 7)):
+        for mask in ("causal", "padding"):
+            for size in (16, (48, 20)):
+                found = block_mask(ids, mask=mask, window=window, block_size=size)
+                equal(found, by_torch(ids, mask, window, size))
+
+
+def test_block_mask_of_many_runs_takes_the_memory_of_blocks() -> None:
+    found = block_mask(np.arange(1 << 17) % 2, block_size=1024)  # 2³³ pairs of runs
+    assert found.kv_num_blocks.sum() == 128 * 129 // 2
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_takes_it() -> None:
     ids = layout(np.random.default_rng(1), 300)
@@ -155,8 +172,6 @@ def test_errors_say_what_to_do() -> None:
         block_mask(jnp.ones(4, jnp.int32))
     with pytest.raises(ValueError, match="mask must be one of 'causal', 'padding'"):
         block_mask([1], mask="causal_bottom_right")
-    with pytest.raises(ValueError, match="entered again too often"):
-        block_mask(np.tile([1, 2], 20000), block_size=16)
     with pytest.raises(OverflowError, match="ids_kv has 4294967297, which is beyond int32"):
         splash_segment_ids(np.array([1]), np.array([2**32 + 1]))
     with pytest.raises(TypeError, match="ids_q is of torch; splash"):

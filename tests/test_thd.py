@@ -317,6 +317,8 @@ def test_errors_say_what_to_do() -> None:
         thd(ids, mask="full", max_segments=2)
     with pytest.raises(TypeError, match="validate=True needs values"):
         jax.jit(lambda a: thd(a, max_segments=2, validate=True))(jnp.asarray(ids))
+    with pytest.raises(MemoryError, match="there is no memory for max_segments=35184372088832"):
+        thd(np.zeros((0, 4), int), max_segments=2**45)
     with pytest.raises(ValueError, match="max_segments must be at least 1"):
         thd(ids, max_segments=0)
     assert thd(np.array([2, 1]), max_segments=2, validate=False).q_seqlens.tolist() == [1, 1]
