@@ -96,6 +96,13 @@ def test_block_mask_of_ids_that_come_again_all_along(count: int, monkeypatch: py
                 equal(found, by_torch(ids, mask, window, size))
 
 
+def test_block_mask_of_ids_beyond_int32() -> None:
+    ids = np.repeat([2**40, 2**33, 2**40], 20)
+    equal(block_mask(ids, block_size=8), by_torch(ids, "causal", None, 8))
+    predicate = block_mask(ids, block_size=8).mask_mod
+    assert [bool(predicate(0, 0, 45, at)) for at in (0, 25, 44, 46)] == [True, False, True, False]
+
+
 def test_block_mask_of_many_runs_takes_the_memory_of_blocks() -> None:
     found = block_mask(np.arange(1 << 17) % 2, block_size=1024)  # 2³³ pairs of runs
     assert found.kv_num_blocks.sum() == 128 * 129 // 2
@@ -170,6 +177,10 @@ def test_errors_say_what_to_do() -> None:
         attention_mask([1, 2], [1, 2])
     with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
         block_mask(jnp.ones(4, jnp.int32))
+    with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
+        block_mask(runs(jnp.ones(4, jnp.int32)))
+    with pytest.raises(ValueError, match=r"block_size must be an int or \(q, kv\), got \(8, 8, 8\)"):
+        block_mask([1], block_size=(8, 8, 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mask must be one of 'causal', 'padding'"):
         block_mask([1], mask="causal_bottom_right")
     with pytest.raises(OverflowError, match="ids_kv has 4294967297, which is beyond int32"):

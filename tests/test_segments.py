@@ -135,6 +135,13 @@ def test_ids_from_lengths(lengths: list[int], tail: int) -> None:
     np.testing.assert_array_equal(np.diff(cu_seqlens(ids)), kept)
 
 
+def test_lengths_and_offsets_of_runs_of_large_ids() -> None:
+    found = runs([2**40, 2**40, 0, 2])
+    assert found.seqlens(3).tolist() == [0, 1, 0]
+    assert found.offsets(3).tolist() == [0, 3, -1, -1]
+    assert runs(np.zeros((2, 0), int)).offsets(1).tolist() == [[-1, -1]] * 2
+
+
 def test_an_empty_segment_may_start_anywhere() -> None:
     assert segment_ids([3, 0, 2], starts=[0, 1, 3]).tolist() == [1, 1, 1, 3, 3]
     assert segment_positions([3, 0, 2], starts=[0, 1, 4]).tolist() == [0, 1, 2, 0, 0, 1]

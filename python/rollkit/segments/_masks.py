@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check
-from rollkit._backends import common_framework, framework_of
+from rollkit._backends import framework_of
 from rollkit._check import AnyArray, Int64s
 from rollkit._extras import extra
 from rollkit.segments import _device
@@ -147,9 +147,11 @@ def block_mask(
     """
     torch = extra("torch", "torch")
     _check.choice("mask", mask, ("causal", "padding"))
-    sides = block_size if isinstance(block_size, tuple) else (block_size, block_size)
+    sides = block_size if isinstance(block_size, tuple | list) else (block_size, block_size)
+    if len(sides) != 2:
+        raise ValueError(f"block_size must be an int or (q, kv), got {block_size!r}")
     q_size, kv_size = (_check.positive("block_size", side) for side in sides)
-    if not isinstance(ids, Runs) and common_framework(ids=ids) == "jax":
+    if framework_of(ids.like if isinstance(ids, Runs) else ids) == "jax":
         raise TypeError("ids is of jax; flex_attention is torch's: torch.from_numpy(np.asarray(ids))")
     runs = as_runs(ids)
     if device is None and runs.like is not None:
@@ -173,7 +175,8 @@ def _reach(mask: str, window: tuple[int, int] | None, width: int) -> tuple[int, 
 
 
 def _predicate(torch: Any, runs: Runs, device: Any, left: int, right: int) -> Callable[..., Any]:
-    ids = torch.as_tensor(np.atleast_2d(runs._filled(runs.ids, wrap=False))).to(device)
+    numbers = np.unique(runs.ids, return_inverse=True)[1] + 1  # ids may be beyond int32
+    ids = torch.as_tensor(np.atleast_2d(runs._filled(numbers, wrap=False))).to(device)
     width = runs.shape[-1]
 
     def mask_mod(b: Any, h: Any, q: Any, kv: Any) -> Any:

@@ -44,11 +44,22 @@ class Runs:
 
     def seqlens(self, max_segments: int) -> Any:
         """Tokens by id; see `seqlens`."""
-        return self._columns(max_segments)[0]
+        size = _check.positive("max_segments", max_segments)
+        rows, _ = self._places()
+        found = np.zeros((prod(self.shape[:-1]), size), np.int32)
+        near = self.ids <= size
+        np.add.at(found, (rows[near], self.ids[near] - 1), self.lengths[near].astype(np.int32))
+        return self._wrap(found.reshape(*self.shape[:-1], size))
 
     def offsets(self, max_segments: int) -> Any:
         """Starts by appearance; see `offsets`."""
-        return self._columns(max_segments)[1]
+        size = _check.positive("max_segments", max_segments) + 1
+        rows, columns = self._places()
+        number = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        found = np.full((prod(self.shape[:-1]), size), -1, np.int32)
+        near = number < size
+        found[rows[near], number[near]] = columns[near]
+        return self._wrap(found.reshape(*self.shape[:-1], size))
 
     def segment_ids(self) -> Any:
         """The ids, int32 of `shape`: the inverse of `runs`."""
@@ -80,11 +91,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _columns(self, max_segments: int) -> Any:
-        ids = np.atleast_2d(self._filled(self.ids, wrap=False))
-        size = _check.positive("max_segments", max_segments)
-        found = _native.seqlens_and_offsets(ids, max_segments=size, pair=False)
-        return [self._wrap(a if len(self.shape) == 2 else a[0]) for a in found]
+    def _places(self) -> tuple[Int64s, Int64s]:
+        """Row and column of each run's first token."""
+        width = max(self.shape[-1], 1)
+        return self.starts // width, self.starts % width
 
     def _filled(self, values: Int64s, wrap: bool = True) -> Any:
         out = np.empty(self.shape, np.int32)
