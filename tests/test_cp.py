@@ -151,6 +151,15 @@ def test_other_frameworks() -> None:
     assert torch.equal(cp_reorder(torch.from_numpy(batch), 2), torch.from_numpy(wanted))
     jitted = jax.jit(lambda x: cp_reorder(x, 2))(jnp.asarray(batch))
     np.testing.assert_array_equal(jitted, wanted)
+    for scheme in ("dual_chunk", "striped"):
+        for function in (cp_reorder, cp_inverse_reorder):
+            graph = torch.compile(
+                lambda a, function=function, scheme=scheme: function(a, 2, scheme=scheme),
+                fullgraph=True,
+                backend="eager",
+            )
+            wanted = function(batch, 2, scheme=scheme)
+            assert torch.equal(graph(torch.from_numpy(batch)), torch.from_numpy(wanted))
     shard = cp_partition(torch.tensor([0, 8, 16]), 2, 1)
     assert isinstance(shard.indices, torch.Tensor)
     assert shard.cu_seqlens.dtype == torch.int32

@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 
 from rollkit import Layout, segments
 from rollkit.segments import (
+    attention_mask,
+    cp_pad,
+    cp_partition,
+    cp_reorder,
     cu_seqlens,
     cu_seqlens_padded,
     from_positions,
@@ -29,6 +33,7 @@ from rollkit.segments import (
     segment_ids_from_cu_seqlens,
     segment_positions,
     seqlens,
+    thd,
 )
 
 INTEGERS = [np.dtype(kind + str(size)) for kind in "iu" for size in (1, 2, 4, 8)]
@@ -109,6 +114,89 @@ def test_traced_arrays_stay_in_the_graph() -> None:
         same(function(torch.from_numpy(ids)), function(ids))
     with pytest.raises(TypeError, match="runs needs values, and the array is being traced"):
         jax.jit(lambda a: runs(a).starts)(jnp.asarray(ids))
+
+
+def test_torch_maps_them() -> None:
+    rng = np.random.default_rng(0)
+    ids = torch.from_numpy(np.sort(rng.integers(0, 6, (3, 2, 20)), 2))
+    places = torch.from_numpy(rng.integers(0, 20, (3, 2, 20)))
+
+    def step(q: Any, kv: Any, at_q: Any, at_kv: Any) -> Any:
+        return tuple(thd(q, kv, positions_q=at_q, positions_kv=at_kv, max_segments=6, on_reentry="te"))
+
+    lengths = torch.tensor([[3, 0, 2], [1, 1, 1], [0, 0, 0]])
+    for function, arrays, mapped in (
+        (positions, (ids,), (0,)),
+        (run_length_fill, (ids,), (0,)),
+        (lambda a: seqlens(a, 4), (ids,), (0,)),
+        (lambda a: offsets(a, 4), (ids,), (0,)),
+        (lambda a: from_positions(a, padding="zeros"), (places,), (0,)),
+        (lambda a: attention_mask(a, mask="padding"), (ids,), (0,)),
+        (lambda a: cp_reorder(a, 5), (ids,), (0,)),
+        (lambda a: segment_ids(a, total=6), (lengths,), (0,)),
+        (lambda a: segment_positions(a, total=6), (lengths,), (0,)),
+        (step, (ids, ids.flip(2), places, places.flip(0)), (0, 0, 0, 0)),
+        (step, (ids[0], ids, places, places), (None, 0, 0, 0)),
+        (step, (ids[0], ids[0], places, places[0]), (None, None, 0, None)),
+    ):
+        got = torch.vmap(function, mapped)(*arrays)
+        rows: list[Any] = [
+            function(*(a if axis is None else a[n] for a, axis in zip(arrays, mapped, strict=True)))
+            for n in range(3)
+        ]
+        whole = [torch.stack(part) for part in zip(*rows, strict=True)] if isinstance(got, tuple) else rows
+        for one, other in zip(got, whole, strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(TypeError, match="runs needs values"):
+        torch.vmap(lambda a: runs(a).starts)(ids)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8"])
+def test_torch_ids_of_every_dtype_in_a_graph(dtype: str) -> None:
+    ids = torch.tensor([1, 1, 0, 3]).to(getattr(torch, dtype))
+
+    def all_of(a: Any) -> Any:
+        return positions(a), run_length_fill(a), seqlens(a, 3), offsets(a, 3), attention_mask(a)
+
+    graph = torch.compile(all_of, fullgraph=True, backend="eager")
+    for got, wanted in zip(graph(ids), all_of(ids), strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_a_list_is_of_the_framework_of_the_other_array() -> None:
+    for make, kind in ((torch.tensor, torch.Tensor), (jnp.asarray, jax.Array), (np.asarray, np.ndarray)):
+        for found in (
+            thd([1, 1], make([1, 2]), mask="padding", max_segments=2),
+            thd(make([1, 1]), [1, 2], mask="padding", max_segments=2),
+        ):
+            assert isinstance(found.q_seqlens, kind)
+            assert found.q_seqlens.tolist() == [2, 0]
+        assert isinstance(from_positions(make([0, 1]), padding=[1, 0]), kind)
+    traced = jax.jit(lambda a: thd(a, [1, 2], mask="padding", max_segments=2).q_seqlens)
+    assert traced(jnp.asarray([1, 1])).tolist() == [2, 0]
+
+
+def test_no_segments_in_a_graph() -> None:
+    for function in (segment_ids, segment_positions):
+        traced = jax.jit(lambda a, function=function: function(a, total=3))
+        assert traced(jnp.zeros(0, jnp.int32)).tolist() == [0, 0, 0]
+        assert torch.compile(lambda a, function=function: function(a, total=3), backend="eager")(
+            torch.zeros(0, dtype=torch.int32)
+        ).tolist() == [0, 0, 0]
+
+
+def test_running_sums_that_are_traced_are_named() -> None:
+    sums = jnp.asarray([0, 4])
+    for call, name in (
+        (segment_ids_from_cu_seqlens, "cu_seqlens"),
+        (lambda a: segment_ids_from_cu_seqlens(sums, cu_seqlens_padded=a), "cu_seqlens_padded"),
+        (lambda a: cp_partition(a, 2, 0).indices, "cu_seqlens"),
+        (lambda a: cp_pad(a).lengths, "lengths"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} needs values.*; compute it outside"):
+            jax.jit(call)(sums)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="cu_seqlens needs values"):
+        segment_ids_from_cu_seqlens(torch.zeros(3, dtype=torch.int32, device="meta"))
 
 
 def test_results_are_of_the_framework_of_the_ids() -> None:

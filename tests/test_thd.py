@@ -236,6 +236,20 @@ def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
             equal(jitted(mask, False)(*map(jnp.asarray, case)), wanted, case)
 
 
+def test_validation_on_a_device_is_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A device that is not the host, so that its operations and checks are those used.
+    monkeypatch.setattr("rollkit._backends._torch.is_host", lambda array: False)
+    again, negative = torch.tensor([2, 1]), torch.tensor([1, -1])
+    for sides in ((again,), (again, again)):
+        options: Any = {"mask": "padding", "max_segments": 2}
+        assert thd(*sides, on_reentry="te", validate=True, **options).q_seqlens.tolist() == [1, 1]
+        with pytest.raises(ValueError, match="comes after"):
+            thd(*sides, validate=True, **options)
+        with pytest.raises(ValueError, match="-1 is no segment id"):
+            thd(*(negative for _ in sides), on_reentry="te", validate=True, **options)
+        assert thd(*sides, **options).q_seqlens.tolist() == [1, 1]
+
+
 def test_long_runs_that_a_bound_cuts() -> None:
     ids = np.repeat(np.arange(1, 5), 5000)[None]
     rng = np.random.default_rng(0)
@@ -317,6 +331,9 @@ def test_errors_say_what_to_do() -> None:
         thd(ids, mask="full", max_segments=2)
     with pytest.raises(TypeError, match="validate=True needs values"):
         jax.jit(lambda a: thd(a, max_segments=2, validate=True))(jnp.asarray(ids))
+    ones = jnp.asarray(ids)
+    with pytest.raises(TypeError, match="validate=True needs values"):
+        jax.jit(lambda a: thd(ones, a, mask="padding", max_segments=2, validate=True))(ones)
     with pytest.raises(MemoryError, match="there is no memory for max_segments=35184372088832"):
         thd(np.zeros((0, 4), int), max_segments=2**45)
     with pytest.raises(ValueError, match="max_segments must be at least 1"):

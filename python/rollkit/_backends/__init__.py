@@ -29,7 +29,7 @@ class Ops(Protocol):
         ...
 
     def is_traced(self, array: Any) -> bool:
-        """Whether the array has no values yet."""
+        """Whether the array has no values, or none yet."""
         ...
 
     def to_host(self, array: Any) -> AnyArray:
@@ -124,8 +124,8 @@ class Ops(Protocol):
         """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
-    def take(self, array: Any, order: AnyArray, axis: int) -> Any:
-        """Elements along an axis, by index on the host."""
+    def take(self, array: Any, order: list[int], axis: int) -> Any:
+        """Elements along an axis, by a few numbers."""
         ...
 
 
@@ -181,7 +181,7 @@ CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax":
 
 
 def common_framework(**arrays: Any) -> str:
-    """The one framework of several arrays (None is left out); NumPy for lists.
+    """The one framework of several arrays (None is left out, lists are of any); NumPy if there are only lists.
 
     Raises:
         TypeError: they are of several.
@@ -191,11 +191,11 @@ def common_framework(**arrays: Any) -> str:
         if array is None:
             continue
         kind = framework_of(array)
-        if kind is None and not first:
-            kind = "numpy"
+        if kind is None:
+            continue
         if not first:
             first, found = name, kind
-        elif kind not in (found, None):
+        elif kind != found:
             convert = CONVERSIONS[found or "numpy"].format(name)
             raise TypeError(f"{first} is of {found}, {name} of {kind}; convert one: {name} = {convert}")
     return found or "numpy"

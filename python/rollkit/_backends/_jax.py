@@ -181,6 +181,6 @@ def _flat(index: Any, width: int) -> Any:
     return (index + jnp.arange(index.shape[0], dtype=jnp.int32)[:, None] * width).reshape(-1)
 
 
-def take(array: Any, order: AnyArray, axis: int) -> Any:
-    """Elements along an axis, by index."""
-    return jnp.take(array, order, axis, mode="clip")
+def take(array: Any, order: list[int], axis: int) -> Any:
+    """Elements along an axis, by a few numbers."""
+    return jnp.take(array, np.array(order, np.int32), axis, mode="clip")

@@ -156,6 +156,6 @@ def _rows(index: AnyArray) -> AnyArray:
     return np.arange(len(index))[:, None]
 
 
-def take(array: AnyArray, order: AnyArray, axis: int) -> AnyArray:
-    """Elements along an axis, by index."""
+def take(array: AnyArray, order: list[int], axis: int) -> AnyArray:
+    """Elements along an axis, by a few numbers."""
     return np.take(array, order, axis)

@@ -12,7 +12,7 @@ from rollkit import _check, _native
 from rollkit._backends import framework_of, ops
 from rollkit._check import AnyArray, Int64s
 from rollkit.segments._runs import cu_pair, rewrapped
-from rollkit.segments._tokens import INT32_MAX
+from rollkit.segments._tokens import INT32_MAX, on_host
 
 SCHEMES = ("zigzag", "dual_chunk", "striped", "contiguous")
 
@@ -79,7 +79,7 @@ def cp_pad(
     References:
         The rule is that of SkyRL's `preprocess_packed_seqs` (tp · 2 · cp, and lcm with 16 · cp for fp8).
     """
-    counts = _check.lengths("lengths", lengths)
+    counts = _check.lengths("lengths", on_host("lengths", lengths))
     cp_size, tp_size = _check.positive("cp_size", cp_size), _check.positive("tp_size", tp_size)
     align = tp_size * (2 * cp_size if cp_size > 1 else 1)
     align = lcm(align, 16 * cp_size if fp8 else 1, _check.positive("multiple_of", multiple_of))
@@ -296,15 +296,6 @@ def _even(total: int, cp_size: int, scheme: str, stripe: int, what: str) -> None
         )
 
 
-def _order(total: int, cp_size: int, scheme: str, stripe: int) -> Int64s:
-    _check.choice("scheme", scheme, ("dual_chunk", "striped"))
-    cp_size, stripe = _check.positive("cp_size", cp_size), _check.positive("stripe", stripe)
-    _even(total, cp_size, scheme, stripe, "the axis")
-    row = np.array([0, total])
-    deal = _Deal(row, row, cp_size, scheme, stripe)
-    return np.concatenate([deal.indices(rank) for rank in range(cp_size)])
-
-
 def _inverse(order: Int64s) -> Int64s:
     found = np.empty_like(order)
     found[order - order.min(initial=0)] = np.arange(len(order))
@@ -317,8 +308,22 @@ def _taken(array: Any, cp_size: int, scheme: str, stripe: int, axis: int, *, bac
         raise TypeError(f"array must be NumPy's, torch's or JAX's, got {type(array).__name__}")
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"axis {axis} is out of range: the array has shape {tuple(array.shape)}")
-    order = _order(array.shape[axis], cp_size, scheme, stripe)
-    return ops(framework).take(array, _inverse(order) if back else order, axis)
+    _check.choice("scheme", scheme, ("dual_chunk", "striped"))
+    cp_size, stripe = _check.positive("cp_size", cp_size), _check.positive("stripe", stripe)
+    _even(array.shape[axis], cp_size, scheme, stripe, "the axis")
+    axis %= array.ndim
+    before, after = tuple(array.shape[:axis]), tuple(array.shape[axis + 1 :])
+    if scheme == "striped":  # reshaped, and not indexed token by token: compilers see through it
+        cycles = array.shape[axis] // (cp_size * stripe)
+        sides = (cp_size, cycles) if back else (cycles, cp_size)
+        moved = array.reshape((*before, *sides, stripe, *after)).swapaxes(axis, axis + 1)
+    else:
+        order = [chunk for rank in range(cp_size) for chunk in (rank, 2 * cp_size - 1 - rank)]
+        order = [order.index(chunk) for chunk in range(2 * cp_size)] if back else order
+        size = array.shape[axis] // (2 * cp_size)
+        chunks = array.reshape((*before, 2 * cp_size, size, *after))
+        moved = ops(framework).take(chunks, order, axis)
+    return moved.reshape(tuple(array.shape))
 
 
 def _sums(lengths: Int64s) -> AnyArray:

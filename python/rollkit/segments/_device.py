@@ -103,6 +103,8 @@ def ids_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
 
 def positions_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
     """Positions of segments that follow each other."""
+    if not lengths.shape[0]:
+        return ops.zeros((total,), lengths)
     ends = ops.cumsum(ops.int32(lengths)[None])
     index = ops.arange(total, lengths)
     found = ops.search(ends, index + 1)[0]

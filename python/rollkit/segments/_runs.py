@@ -16,7 +16,7 @@ from rollkit._batch import Batch
 from rollkit._check import AnyArray, Int64s
 from rollkit._layout import Layout
 from rollkit.segments import _device
-from rollkit.segments._tokens import INT32_MAX, Tokens, tokens, unreadable
+from rollkit.segments._tokens import INT32_MAX, Tokens, on_host, tokens, unreadable
 
 PADDING_RULES = ("none", "trailing", "zeros")
 
@@ -365,7 +365,7 @@ def from_positions(positions: Any, *, padding: Any) -> Any:
         found = tokens(positions=positions)
         rule, mask = padding, None
     else:
-        mask = np.asarray(padding) if framework_of(padding) is None else padding
+        mask = rewrapped(np.asarray(padding), positions) if framework_of(padding) is None else padding
         found = tokens(positions=positions, padding=(mask != 0) * 1)  # integers of any framework
         rule, mask = "mask", found.arrays[1]
         if mask.shape != found.arrays[0].shape:
@@ -399,7 +399,7 @@ def cu_pair(cu_seqlens: Any, cu_seqlens_padded: Any) -> tuple[Int64s, Int64s]:
 
 def running_sums(name: str, value: Any) -> Int64s:
     """Return running sums: at least one entry, from 0 or above, never falling."""
-    found = _check.int64s(name, value)
+    found = _check.int64s(name, on_host(name, value))
     if not len(found):
         raise ValueError(f"{name} is empty; it must begin with 0")
     if found[0] < 0:
@@ -436,7 +436,7 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
         total = _check.positive("total", total, least=0)
         return ops(framework).run(device, lengths, total=total)
     counts = _check.lengths("lengths", lengths)
-    begins = None if starts is None else _check.int64s("starts", starts)
+    begins = None if starts is None else _check.int64s("starts", on_host("starts", starts))
     last = int(_native.offsets_from_lengths(counts)[-1]) if begins is None else _last_end(begins, counts)
     size = last if total is None else _check.positive("total", total, least=0)
     if last > size:

@@ -100,11 +100,12 @@ def thd(
     _check.choice("mask", mask, MASKS)
     _check.choice("on_reentry", on_reentry, ("raise", "te"))
     checked_window(window)
+    pair = on_reentry == "raise" and validate is not False
     if ids_kv is None:
         if positions_kv is not None:
             raise ValueError("positions_kv is given without ids_kv; pass ids_kv, or neither")
         found = tokens(ids_q=ids_q)
-        return _finish(found, _self(found, max_segments, _pairs(found, on_reentry, validate)))
+        return _finish(found, _self(found, max_segments, pair, validate))
     if mask == "padding":
         positions_q = positions_kv = None
     elif positions_q is None or positions_kv is None:
@@ -116,7 +117,7 @@ def thd(
     found = tokens(ids_q=ids_q, ids_kv=ids_kv, positions_q=positions_q, positions_kv=positions_kv)
     same_shape("positions_q", found.arrays[2], "ids_q", found.arrays[0])
     same_shape("positions_kv", found.arrays[3], "ids_kv", found.arrays[1])
-    return _finish(found, _both(found, mask, max_segments, _pairs(found, on_reentry, validate)))
+    return _finish(found, _both(found, mask, max_segments, pair, validate))
 
 
 def checked_window(window: Any) -> tuple[int, int] | None:
@@ -129,29 +130,20 @@ def checked_window(window: Any) -> tuple[int, int] | None:
     return _check.positive("window[0]", left, least=-1), _check.positive("window[1]", right, least=-1)
 
 
-def _pairs(found: Tokens, on_reentry: str, validate: bool | None) -> bool:
-    """Whether ids are to be checked."""
-    if found.host:
-        return on_reentry == "raise" and validate is not False
-    if validate and found.traced:
-        raise unreadable("validate=True", "check the ids outside, or pass validate=False")
-    return bool(validate)
-
-
-def _self(found: Tokens, max_segments: int, pair: bool) -> Any:
+def _self(found: Tokens, max_segments: int, pair: bool, validate: bool | None) -> Any:
     (ids,) = found.arrays
     if found.host:
         lengths, starts = _native.seqlens_and_offsets(ids, max_segments=max_segments, pair=pair)
         return lengths, lengths, starts, starts
-    if pair:
+    if validate:
         _native.seqlens_and_offsets(_copied(found)[0], max_segments=max_segments, pair=pair)
     return found.ops.run(_device.thd_self, ids, max_segments=max_segments)
 
 
-def _both(found: Tokens, mask: str, max_segments: int, pair: bool) -> Any:
+def _both(found: Tokens, mask: str, max_segments: int, pair: bool, validate: bool | None) -> Any:
     if found.host:
         return _native_thd(found.arrays, mask, max_segments, pair)
-    if pair:
+    if validate:
         _native_thd(_copied(found), mask, max_segments, pair)
     return found.ops.run(_device.thd, *found.arrays, mask=mask, max_segments=max_segments)
 
@@ -168,6 +160,9 @@ def _comparable(positions: Any) -> Any:
 
 
 def _copied(found: Tokens) -> list[Any]:
+    """The arrays of a device, to be checked as those of the host are."""
+    if found.traced:
+        raise unreadable("validate=True", "check the ids outside, or pass validate=False")
     return [
         None if array is None else np.ascontiguousarray(found.ops.to_host(array)) for array in found.arrays
     ]
