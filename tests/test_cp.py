@@ -177,6 +177,15 @@ def test_errors_say_what_to_do() -> None:
         cp_partition([0, 5], 2, 0, cu_seqlens_padded=[0, 4])
     with pytest.raises(ValueError, match="cu_seqlens falls from 4 to 2 at segment 1"):
         cp_partition([0, 4, 2], 2, 0)
+    for call in (
+        lambda sums: cp_partition(sums, 2, 0),
+        lambda sums: cp_restore(sums, 2),
+        segment_ids_from_cu_seqlens,
+    ):
+        with pytest.raises(ValueError, match=r"cu_seqlens\[0\] is 4; running sums begin with 0"):
+            call([4, 8])
+    with pytest.raises(ValueError, match=r"cu_seqlens_padded\[0\] is 4; the stream that ranks share begins"):
+        cp_restore([0, 4], 2, cu_seqlens_padded=[4, 8])
     with pytest.raises(ValueError, match=r"the axis has 6 tokens.*multiple of 4"):
         cp_reorder(np.zeros((1, 6)), 2)
     with pytest.raises(OverflowError, match="beyond int32"):

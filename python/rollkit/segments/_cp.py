@@ -111,11 +111,11 @@ def cp_partition(
     reorder rows by dual chunks or stripes; ring attention over a plain split is contiguous.
 
     Args:
-        cu_seqlens: `[segments + 1]` integers, running sums of valid lengths.
+        cu_seqlens: `[segments + 1]` integers from 0, running sums of valid lengths.
         cp_size: how many ranks there are; any number, odd ones too.
         rank: which one, from 0.
         scheme: one of the four.
-        cu_seqlens_padded: `[segments + 1]` integers, where segments start and the stream ends, as
+        cu_seqlens_padded: `[segments + 1]` integers from 0, where segments start and the stream ends, as
             `cp_pad` makes them; equal to `cu_seqlens` by default. A segment is valid at its slot's front.
         stripe: tokens of a stripe.
 
@@ -237,8 +237,7 @@ class _Deal:
         return self._before(rank, starts + lengths) - self._before(rank, starts)
 
     def _before(self, rank: int, index: Int64s) -> Int64s:
-        total, first = int(self.padded[-1] - self.padded[0]), self.padded[0]
-        index = index - first
+        total = int(self.padded[-1])
         if self.scheme == "striped":
             cycle = self.cp_size * self.stripe
             return index // cycle * self.stripe + np.clip(index % cycle - rank * self.stripe, 0, self.stripe)
@@ -254,13 +253,13 @@ class _Deal:
 
     def _spans(self, rank: int) -> tuple[Int64s, Int64s]:
         """Stretches of the stream that the rank has: starts and lengths."""
-        first, total = int(self.padded[0]), int(self.padded[-1] - self.padded[0])
+        total = int(self.padded[-1])
         if self.scheme == "striped":
             starts = np.arange(rank * self.stripe, total, self.cp_size * self.stripe)
-            return first + starts, np.full_like(starts, self.stripe)
+            return starts, np.full_like(starts, self.stripe)
         if self.scheme == "contiguous":
             chunk = total // self.cp_size
-            return np.array([first + rank * chunk]), np.array([chunk])
+            return np.array([rank * chunk]), np.array([chunk])
         begins = self.padded[:-1] if self.scheme == "zigzag" else self.padded[:1]
         sizes = np.diff(self.padded) if self.scheme == "zigzag" else np.array([total])
         chunks = np.array([rank, 2 * self.cp_size - 1 - rank])
@@ -271,13 +270,17 @@ class _Deal:
 
 def _dealt(cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int) -> _Deal:
     valid, padded = cu_pair(cu_seqlens, cu_seqlens_padded)
+    if padded[0] != 0:
+        raise ValueError(
+            f"cu_seqlens_padded[0] is {padded[0]}; the stream that ranks share begins with its first segment"
+        )
     cp_size = _check.positive("cp_size", cp_size)
     _check.choice("scheme", scheme, SCHEMES)
     stripe = _check.positive("stripe", stripe)
     if cp_size == 1:
         scheme = "contiguous"  # two chunks each would still ask for even lengths
     if scheme != "zigzag":
-        _even(int(padded[-1] - padded[0]), cp_size, scheme, stripe, "the stream")
+        _even(int(padded[-1]), cp_size, scheme, stripe, "the stream")
     elif (odd := np.diff(padded) % (2 * cp_size) != 0).any():
         row = int(odd.argmax())
         raise ValueError(
@@ -298,7 +301,7 @@ def _even(total: int, cp_size: int, scheme: str, stripe: int, what: str) -> None
 
 def _inverse(order: Int64s) -> Int64s:
     found = np.empty_like(order)
-    found[order - order.min(initial=0)] = np.arange(len(order))
+    found[order] = np.arange(len(order))
     return found
 
 

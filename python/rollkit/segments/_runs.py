@@ -309,17 +309,18 @@ def segment_ids_from_cu_seqlens(
     """Number the tokens of segments that running sums describe.
 
     Args:
-        cu_seqlens: `[segments + 1]` integers that never fall. A tail that repeats the total is empty
-            segments, which have no token.
+        cu_seqlens: `[segments + 1]` integers from 0 that never fall. A tail that repeats the total is
+            empty segments, which have no token.
         cu_seqlens_padded: where segments start in memory, and where the last one's slot ends; equal to
-            `cu_seqlens` by default. The rest of each slot is 0.
+            `cu_seqlens` by default. The rest of each slot is 0, and so is what is before the first.
         total: T; the last entry by default.
 
     Returns:
         `[T]` int32.
 
     Raises:
-        ValueError: entries fall, or a segment is longer than its slot.
+        ValueError: entries fall, `cu_seqlens` does not begin with 0, or a segment is longer than its
+            slot.
 
     Example:
         >>> segment_ids_from_cu_seqlens([0, 3, 5], cu_seqlens_padded=[0, 4, 6])
@@ -382,10 +383,12 @@ def filter_none(found: Tokens, mask: Any) -> list[Any]:
 
 def cu_pair(cu_seqlens: Any, cu_seqlens_padded: Any) -> tuple[Int64s, Int64s]:
     """Check running sums, valid and padded; the valid ones stand for padded ones that are not given."""
-    valid = running_sums("cu_seqlens", cu_seqlens)
+    valid = _running_sums("cu_seqlens", cu_seqlens)
+    if valid[0] != 0:
+        raise ValueError(f"cu_seqlens[0] is {valid[0]}; running sums begin with 0")
     if cu_seqlens_padded is None:
         return valid, valid
-    padded = running_sums("cu_seqlens_padded", cu_seqlens_padded)
+    padded = _running_sums("cu_seqlens_padded", cu_seqlens_padded)
     if len(valid) != len(padded):
         raise ValueError(f"cu_seqlens has {len(valid)} entries, cu_seqlens_padded has {len(padded)}")
     if (odd := np.diff(valid) > np.diff(padded)).any():
@@ -397,8 +400,8 @@ def cu_pair(cu_seqlens: Any, cu_seqlens_padded: Any) -> tuple[Int64s, Int64s]:
     return valid, padded
 
 
-def running_sums(name: str, value: Any) -> Int64s:
-    """Return running sums: at least one entry, from 0 or above, never falling."""
+def _running_sums(name: str, value: Any) -> Int64s:
+    """Return numbers that never fall: at least one, from 0 or above."""
     found = _check.int64s(name, on_host(name, value))
     if not len(found):
         raise ValueError(f"{name} is empty; it must begin with 0")
