@@ -206,7 +206,7 @@ pub(crate) struct Columns {
     seqlens: Vec<i32>,
     offsets: Vec<i32>,
     last: i64,
-    pair: bool,
+    pub(crate) pair: bool,
 }
 
 impl Columns {
@@ -373,6 +373,11 @@ pub enum Problem {
         /// Whether the id was there before.
         again: bool,
     },
+    /// Positions leave out tokens amid a run, so that it counts as several.
+    Split {
+        /// The id.
+        id: i64,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -394,6 +399,12 @@ impl fmt::Display for Problem {
                 write!(
                     f,
                     "segment id {id} {what} after id {last}; lengths go by id and offsets by appearance, so ids must rise: renumber them, or pass on_reentry=\"te\""
+                )
+            }
+            Self::Split { id } => {
+                write!(
+                    f,
+                    "segment id {id} goes on after tokens that do not count, as positions within it do not rise; one length and one offset cannot say that: sort its tokens, or pass on_reentry=\"te\""
                 )
             }
         }

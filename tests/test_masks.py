@@ -175,6 +175,8 @@ def test_splash_segment_ids() -> None:
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="compares positions; pass positions_q"):
         attention_mask([1, 2], [1, 2])
+    with pytest.raises(ValueError, match=r"^window compares positions; pass positions_q"):
+        attention_mask([1, 2], [1, 2], mask="padding", window=(1, 1))
     with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
         block_mask(jnp.ones(4, jnp.int32))
     with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):

@@ -194,7 +194,7 @@ def test_running_sums_that_are_traced_are_named() -> None:
         (lambda a: cp_pad(a).lengths, "lengths"),
     ):
         with pytest.raises(TypeError, match=f"^{name} needs values.*; compute it outside"):
-            jax.jit(call)(sums)  # type: ignore[arg-type]
+            jax.jit(call)(sums)
     with pytest.raises(TypeError, match="cu_seqlens needs values"):
         segment_ids_from_cu_seqlens(torch.zeros(3, dtype=torch.int32, device="meta"))
 
@@ -332,12 +332,17 @@ def test_errors_say_what_to_do() -> None:
         segment_ids([3, -1])
     with pytest.raises(ValueError, match=r"starts\[1\] is -1; starts must be 0 or more"):
         segment_ids([3, 2], starts=[0, -1])
-    with pytest.raises(ValueError, match=r"starts\[2\] is 2, and segment 0 ends at 3; .*disjoint and in order"):
+    with pytest.raises(
+        ValueError, match=r"starts\[2\] is 2, and segment 0 ends at 3; .*disjoint and in order"
+    ):
         segment_positions([3, 0, 2], starts=[0, 1, 2])
-    with pytest.raises(OverflowError, match="segment 0 starts at .* beyond int64"):
+    with pytest.raises(OverflowError, match=r"segment 0 starts at .* beyond int64"):
         segment_ids([1], starts=[2**63 - 1])
-    with pytest.raises(ValueError, match="padding must be one of"):
-        from_positions([0], padding="left")
+    for padding in ("left", None):
+        with pytest.raises(ValueError, match="padding must be one of 'none', 'trailing', 'zeros', got"):
+            from_positions([0], padding=padding)
+    with pytest.raises(TypeError, match=r"ids must be integers, \[tokens\] or \[rows, tokens\], got None"):
+        runs(None)
     with pytest.raises(ValueError, match="is missing: on a device"):
         jax.jit(segment_ids)(jnp.asarray([1]))
     with pytest.raises(ValueError, match="segment 0 has 5 tokens in a slot of 4"):

@@ -181,7 +181,7 @@ CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax":
 
 
 def common_framework(**arrays: Any) -> str:
-    """The one framework of several arrays (None is left out, lists are of any); NumPy if there are only lists.
+    """The one framework of several arrays; None is left out, lists are of any, and only lists are NumPy's.
 
     Raises:
         TypeError: they are of several.

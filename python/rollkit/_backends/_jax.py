@@ -178,6 +178,10 @@ def look_up(table: Any, index: Any) -> Any:
 
 def _flat(index: Any, width: int) -> Any:
     """Indices of rows as indices into all of them."""
+    if index.shape[0] * width > np.iinfo(np.int32).max:
+        raise OverflowError(
+            f"{index.shape[0]} rows of {width} table entries are beyond int32; pass fewer rows at a time"
+        )
     return (index + jnp.arange(index.shape[0], dtype=jnp.int32)[:, None] * width).reshape(-1)
 
 

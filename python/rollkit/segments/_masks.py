@@ -13,7 +13,7 @@ from rollkit._backends import framework_of
 from rollkit._check import AnyArray, Int64s
 from rollkit._extras import extra
 from rollkit.segments import _device
-from rollkit.segments._runs import Runs, as_runs
+from rollkit.segments._runs import Runs, as_ids, as_runs
 from rollkit.segments._thd import MASKS, checked_window
 from rollkit.segments._tokens import int32s, same_shape, tokens
 
@@ -64,8 +64,9 @@ def attention_mask(
     given = [p is not None for p in (positions_q, positions_kv)]
     by_place = itself and not any(given) and mask != "causal_bottom_right"
     if (mask != "padding" or window) and not all(given) and not by_place:
+        what = f"mask={mask!r}" if mask != "padding" else "window"
         raise ValueError(
-            f"mask={mask!r} compares positions; pass positions_q and positions_kv "
+            f"{what} compares positions; pass positions_q and positions_kv "
             "(rollkit.segments.positions makes them where every segment is whole)"
         )
     found = tokens(
@@ -88,7 +89,7 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
     found). Give ids of one sequence; `jax.vmap` the kernel over a batch.
 
     Args:
-        ids_q: `[T]` or `[B, T]` integers, NumPy or JAX, traced too.
+        ids_q: `[T]` or `[B, T]` integers, NumPy or JAX, traced too; `Runs`, a `Layout` or a `Batch`.
         ids_kv: `[T_kv]` or `[B, T_kv]`; `ids_q` by default.
 
     Raises:
@@ -101,7 +102,7 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
     """
     kernel = extra("jax.experimental.pallas.ops.tpu.splash_attention", "jax")
     jnp = extra("jax.numpy", "jax")
-    found = tokens(ids_q=ids_q, ids_kv=ids_kv)
+    found = tokens(ids_q=as_ids(ids_q), ids_kv=as_ids(ids_kv))
     if found.like is not None and framework_of(found.like) == "torch":
         raise TypeError("ids_q is of torch; splash attention is JAX's: jnp.asarray(ids_q.numpy())")
     q, kv = int32s(found, ids_q=found.arrays[0], ids_kv=found.arrays[1])
@@ -124,7 +125,8 @@ def block_mask(
     come again all along a row.
 
     Args:
-        ids: `[T]` or `[B, T]` integers, torch or NumPy, or `Runs`; 0 is padding, and attends to nothing.
+        ids: `[T]` or `[B, T]` integers, torch or NumPy, `Runs`, a `Layout` or a `Batch`; 0 is padding, and
+            attends to nothing.
         mask: `"causal"`, by place in the row, or `"padding"`, every token of the segment.
         window: (left, right): only keys at most that far before and after; -1 is no bound.
         block_size: of q and kv, or (q, kv).
@@ -151,7 +153,7 @@ def block_mask(
     if len(sides) != 2:
         raise ValueError(f"block_size must be an int or (q, kv), got {block_size!r}")
     q_size, kv_size = (_check.positive("block_size", side) for side in sides)
-    if framework_of(ids.like if isinstance(ids, Runs) else ids) == "jax":
+    if framework_of(ids.like if isinstance(ids, Runs) else as_ids(ids)) == "jax":
         raise TypeError("ids is of jax; flex_attention is torch's: torch.from_numpy(np.asarray(ids))")
     runs = as_runs(ids)
     if device is None and runs.like is not None:

@@ -25,8 +25,9 @@ PADDING_RULES = ("none", "trailing", "zeros")
 class Runs:
     """The runs of a batch of segment ids, in order: all that varlen kernels, adapters and masks need.
 
-    Make it once per batch. It is host memory (three int64 arrays, one entry per run), so that nothing
-    read off it synchronises a device; results are of the framework that the ids were of.
+    Make it once per batch. It is host memory (three int64 arrays, one entry per run), so that reading off
+    it copies nothing from a device; results are of the framework that the ids were of, copied to where
+    they were.
 
     Attributes:
         ids: `[runs]` int64, the segment id of each run.
@@ -254,11 +255,23 @@ def max_seqlen(ids: Any) -> int:
 
 def as_runs(ids: Any) -> Runs:
     """Return `Runs` as they are, or find those of ids, of a layout, or of a batch."""
-    if isinstance(ids, Runs):
-        return ids
-    if isinstance(ids, Layout):
-        return runs(ids.segment_ids())
-    return runs(ids["segment_ids"] if isinstance(ids, Batch) else ids)
+    return ids if isinstance(ids, Runs) else runs(as_ids(ids))
+
+
+def as_ids(ids: Any) -> Any:
+    """Return ids as they are, or those of runs, of a layout, or of a batch."""
+    if isinstance(ids, Runs | Layout):
+        return ids.segment_ids()
+    return ids["segment_ids"] if isinstance(ids, Batch) else ids
+
+
+def with_positions(ids: Any, given: Any) -> tuple[Any, Any]:
+    """Ids, and the positions given, or else those that runs, a layout or a batch have."""
+    if type(ids) is np.ndarray or not isinstance(ids, Runs | Layout | Batch):
+        return ids, given
+    if given is None:
+        given = ids["positions"] if isinstance(ids, Batch) else ids.positions()
+    return as_ids(ids), given
 
 
 def segment_ids(lengths: Any, *, starts: ArrayLike | None = None, total: int | None = None) -> Any:
@@ -274,7 +287,9 @@ def segment_ids(lengths: Any, *, starts: ArrayLike | None = None, total: int | N
 
     Raises:
         ValueError: a length or start is negative, or segments overlap, are not in order, or end after
-            `total`.
+            `total`: of arrays that are traced or on a device, nothing of this is checked. Or `total` is
+            missing for such.
+        TypeError: `starts` for such.
 
     Example:
         >>> segment_ids([3, 0, 2], total=6)
@@ -361,7 +376,7 @@ def from_positions(positions: Any, *, padding: Any) -> Any:
         >>> from_positions([0, 1, 2, 0, 1, 0, 0, 0], padding=[1, 1, 1, 1, 1, 1, 0, 0])
         array([1, 1, 1, 2, 2, 3, 0, 0], dtype=int32)
     """
-    if isinstance(padding, str):
+    if padding is None or isinstance(padding, str):
         _check.choice("padding", padding, PADDING_RULES)
         found = tokens(positions=positions)
         rule, mask = padding, None
@@ -423,7 +438,9 @@ def _column(which: int, ids: Any, max_segments: int) -> Any:
     max_segments = _check.positive("max_segments", max_segments)
     found = tokens(ids=ids)
     if found.host:
-        columns = _native.seqlens_and_offsets(found.arrays[0], max_segments=max_segments, pair=False)
+        columns = _native.seqlens_and_offsets(
+            found.arrays[0], name="ids", max_segments=max_segments, pair=False
+        )
         return found.wrap(found.unbatch(columns[which]))
     function = (_device.seqlens, _device.offsets)[which]
     return found.unbatch(found.ops.run(function, found.arrays[0], max_segments=max_segments))

@@ -8,6 +8,7 @@ import numpy as np
 
 from rollkit import _check, _native
 from rollkit.segments import _device
+from rollkit.segments._runs import as_ids, with_positions
 from rollkit.segments._tokens import Tokens, same_shape, tokens, unreadable
 
 MASKS = ("causal", "causal_bottom_right", "padding")
@@ -53,7 +54,8 @@ def thd(
     Make it once per batch (and ring step), and hand it to every layer.
 
     Args:
-        ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX: 0 is padding, segments are positive.
+        ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX: 0 is padding, segments are positive. Or
+            `Runs`, a `Layout` or a `Batch`, which bring positions, too.
         ids_kv: `[T_kv]` or `[B, T_kv]`; None for self-attention, where every token attends to itself and
             so counts: positions and mask are not needed.
         positions_q: shaped as `ids_q`, the position within the segment. A shard keeps the positions that
@@ -70,7 +72,8 @@ def thd(
             S + 1 no offset.
         validate: whether to check ids for that. None: where it costs no synchronisation, which is in
             memory of the host. True: on a device too, by way of a copy to the host. False: nowhere.
-            Unchecked ids below 0 are padding; on a device, so are those above both S + 1 and T.
+            Ids below 0 are refused in memory of the host all the same. Unchecked on a device, they are
+            padding, and so are those above both S + 1 and T.
 
     Returns:
         `THD` of the arguments' framework; without a batch axis if they have none.
@@ -104,11 +107,15 @@ def thd(
     if ids_kv is None:
         if positions_kv is not None:
             raise ValueError("positions_kv is given without ids_kv; pass ids_kv, or neither")
-        found = tokens(ids_q=ids_q)
+        found = tokens(ids_q=as_ids(ids_q), positions_q=positions_q)
+        same_shape("positions_q", found.arrays[1], "ids_q", found.arrays[0])
         return _finish(found, _self(found, max_segments, pair, validate))
     if mask == "padding":
-        positions_q = positions_kv = None
-    elif positions_q is None or positions_kv is None:
+        ids_q, ids_kv, positions_q, positions_kv = as_ids(ids_q), as_ids(ids_kv), None, None
+    else:
+        ids_q, positions_q = with_positions(ids_q, positions_q)
+        ids_kv, positions_kv = with_positions(ids_kv, positions_kv)
+    if mask != "padding" and (positions_q is None or positions_kv is None):
         missing = "positions_q" if positions_q is None else "positions_kv"
         raise ValueError(
             f"{missing} is missing: mask={mask!r} between two arrays compares positions; pass them "
@@ -131,12 +138,14 @@ def checked_window(window: Any) -> tuple[int, int] | None:
 
 
 def _self(found: Tokens, max_segments: int, pair: bool, validate: bool | None) -> Any:
-    (ids,) = found.arrays
+    ids = found.arrays[0]
+    if found.host or validate:
+        host = ids if found.host else _copied(found)[0]
+        lengths, starts = _native.seqlens_and_offsets(
+            host, name="ids_q", max_segments=max_segments, pair=pair
+        )
     if found.host:
-        lengths, starts = _native.seqlens_and_offsets(ids, max_segments=max_segments, pair=pair)
         return lengths, lengths, starts, starts
-    if validate:
-        _native.seqlens_and_offsets(_copied(found)[0], max_segments=max_segments, pair=pair)
     return found.ops.run(_device.thd_self, ids, max_segments=max_segments)
 
 

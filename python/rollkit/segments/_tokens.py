@@ -47,11 +47,14 @@ def tokens(**named: Any) -> Tokens:
     ready = _as_they_are(named)
     if ready is not None:
         return ready
+    name, like = next(iter(named.items()))
+    if like is None:
+        raise TypeError(f"{name} must be integers, [tokens] or [rows, tokens], got None")
     framework = common_framework(**named)
     backend = ops(framework)
     named = _without_lists(backend, named)
     given = {name: array for name, array in named.items() if array is not None}
-    name, like = next(iter(given.items()))
+    like = given[name]  # lists are arrays by now
     for other, array in given.items():
         if not backend.is_integer(array):
             raise TypeError(f"{other} must hold integers, got {array.dtype}")
@@ -121,6 +124,8 @@ def _as_they_are(named: dict[str, Any]) -> Tokens | None:
     arrays: list[Any] = []
     for array in named.values():
         if array is None:
+            if like is None:
+                return None
             arrays.append(None)
             continue
         if (
