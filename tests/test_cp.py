@@ -190,6 +190,8 @@ def test_errors_say_what_to_do() -> None:
         cp_reorder(np.zeros((1, 6)), 2)
     with pytest.raises(OverflowError, match="beyond int32"):
         cp_pad([2**31])
+    with pytest.raises(OverflowError, match="beyond int32"):
+        cp_partition([0, 2**62], 2, 0)
     with pytest.raises(OverflowError, match="row 1"):
         cp_pad([2**62] * 3)
     with pytest.raises(TypeError, match="must be NumPy's"):

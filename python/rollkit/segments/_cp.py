@@ -136,8 +136,8 @@ def cp_partition(
     rank = _check.positive("rank", rank, least=0)
     if rank >= cp_size:
         raise ValueError(f"rank must be below cp_size={cp_size}, got {rank}")
-    found = (deal.indices(rank), _sums(deal.valid_lengths(rank)), _sums(deal.slots(rank)))
-    return CPShard(*(rewrapped(array, cu_seqlens) for array in found))
+    sums = _sums(deal.valid_lengths(rank)), _sums(deal.slots(rank))  # first: they refuse what is too long
+    return CPShard(*(rewrapped(array, cu_seqlens) for array in (deal.indices(rank), *sums)))
 
 
 def cp_restore(
