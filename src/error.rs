@@ -152,6 +152,13 @@ pub enum Error {
         /// Why.
         problem: Problem,
     },
+    /// There is no memory for so many.
+    NoMemory {
+        /// The argument at fault.
+        name: &'static str,
+        /// Its value.
+        got: usize,
+    },
     /// Segment ids are refused.
     Segment {
         /// The argument at fault.
@@ -181,6 +188,7 @@ impl fmt::Display for Error {
             Self::TooManyElements { row } => {
                 write!(f, "the lengths up to row {row} add up to more than 2**63 - 1 elements")
             }
+            Self::NoMemory { name, got } => write!(f, "there is no memory for {name}={got}"),
             Self::RowCount { name, got, wanted } => write!(f, "{name} has {got} rows, expected {wanted}"),
             Self::OutsideSource { row, begin, length, available } => {
                 write!(

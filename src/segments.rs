@@ -111,7 +111,7 @@ impl Ids<'_> {
             let end = start + run_length(&ids[start..]);
             let id = ids[start].number(self.signed);
             if id < 0 {
-                return Err(self.error(row, start, Problem::Negative { id }));
+                return Err(self.error(row, start, Problem::Negative { id, signed: self.signed }));
             }
             if id > 0 {
                 visit(id, start, end)?;
@@ -206,7 +206,7 @@ pub(crate) struct Columns {
     seqlens: Vec<i32>,
     offsets: Vec<i32>,
     last: i64,
-    pair: bool,
+    pub(crate) pair: bool,
 }
 
 impl Columns {
@@ -223,8 +223,13 @@ impl Columns {
         if i32::try_from(ids.width).is_err() {
             return Err(Error::TooManyElements { row: 0 });
         }
-        let offsets = Vec::with_capacity(max_segments + 1);
-        Ok(Self { seqlens: vec![0; max_segments], offsets, last: 0, pair })
+        // A row's columns are made without rows too, and a vector that cannot be made ends the process.
+        let refused = |_| Error::NoMemory { name: "max_segments", got: max_segments };
+        let (mut seqlens, mut offsets) = (Vec::new(), Vec::new());
+        seqlens.try_reserve_exact(max_segments).map_err(refused)?;
+        offsets.try_reserve_exact(max_segments + 1).map_err(refused)?;
+        seqlens.resize(max_segments, 0);
+        Ok(Self { seqlens, offsets, last: 0, pair })
     }
 
     /// Takes the next run of a row: tokens `start..end`.
@@ -347,8 +352,10 @@ fn end_to_end<O: Out<i32>>(
 pub enum Problem {
     /// An id is below zero, or beyond `i64`.
     Negative {
-        /// The id.
+        /// The id, in 64 bits.
         id: i64,
+        /// Whether they are those of a signed number.
+        signed: bool,
     },
     /// An id is beyond `max_segments`.
     Beyond {
@@ -366,13 +373,20 @@ pub enum Problem {
         /// Whether the id was there before.
         again: bool,
     },
+    /// Positions leave out tokens amid a run, so that it counts as several.
+    Split {
+        /// The id.
+        id: i64,
+    },
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Negative { id } => {
-                write!(f, "{id} is no segment id; ids are 0 (padding) to 2**63 - 1")
+            Self::Negative { id, signed } => {
+                // As an unsigned number, what is negative here is beyond `i64`.
+                let number = if *signed { i128::from(*id) } else { i128::from(*id as u64) };
+                write!(f, "{number} is no segment id; ids are 0 (padding) to 2**63 - 1")
             }
             Self::Beyond { id, max } => {
                 write!(
@@ -385,6 +399,12 @@ impl fmt::Display for Problem {
                 write!(
                     f,
                     "segment id {id} {what} after id {last}; lengths go by id and offsets by appearance, so ids must rise: renumber them, or pass on_reentry=\"te\""
+                )
+            }
+            Self::Split { id } => {
+                write!(
+                    f,
+                    "segment id {id} goes on after tokens that do not count, as positions within it do not rise; one length and one offset cannot say that: sort its tokens, or pass on_reentry=\"te\""
                 )
             }
         }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::out::Out;
-use crate::segments::{Columns, Ids};
+use crate::segments::{Columns, Ids, Problem};
 use crate::{Error, Result};
 
 /// Which kv tokens of its segment a q token attends to.
@@ -181,7 +181,14 @@ impl<'a, O: Out<i32>> Half<'a, O> {
         let base = row * side.ids.width;
         for run in runs.iter() {
             let Some((least, most)) = bounds(run.id) else { continue };
-            let mut keep = |start, end| columns.push(&side.ids, row, run.id, start, end);
+            let mut parts = 0;
+            let mut keep = |start, end| {
+                parts += 1;
+                if columns.pair && parts > 1 {
+                    return Err(side.ids.error(row, start, Problem::Split { id: run.id }));
+                }
+                columns.push(&side.ids, row, run.id, start, end)
+            };
             if least <= run.low && run.high <= most {
                 keep(run.start, run.end)?;
             } else if run.low <= most && least <= run.high {

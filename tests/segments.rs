@@ -107,7 +107,7 @@ fn what_does_not_pair_is_refused() {
     assert_eq!(refused(&[1, 0, 3]), (2, Problem::Beyond { id: 3, max: 2 }));
     assert_eq!(refused(&[2, 1]), (1, Problem::Order { id: 1, last: 2, again: false }));
     assert_eq!(refused(&[1, 0, 1]), (2, Problem::Order { id: 1, last: 1, again: true }));
-    assert_eq!(refused(&[1, 255]), (1, Problem::Negative { id: -1 }));
+    assert_eq!(refused(&[1, 255]), (1, Problem::Negative { id: -1, signed: true }));
 }
 
 #[test]

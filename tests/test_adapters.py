@@ -20,6 +20,7 @@ from rollkit.segments import (
     maxtext_columns,
     packed_seq_params,
     runs,
+    splash_segment_ids,
     te_ids_and_positions,
     te_seqlens_and_offsets,
     thd,
@@ -127,6 +128,30 @@ def test_te_seqlens_and_offsets() -> None:
         assert "int32" in str(q.dtype)
 
 
+def test_jax_adapters_take_batches_layouts_and_runs() -> None:
+    batch = pack({"response_ids": [[1, 2, 3], [4, 5], [6]]}, 4)
+    for given in (batch, batch.layout, runs(batch["segment_ids"])):
+        found = te_ids_and_positions(given)
+        for name, wanted in (("segment_ids", batch["segment_ids"]), ("segment_pos", batch["positions"])):
+            for side in found[name]:
+                np.testing.assert_array_equal(side, wanted)
+                assert side.dtype == np.int32
+        assert maxtext_columns(given)["inputs_position"].tolist() == batch["positions"].tolist()
+        splash = splash_segment_ids(given)
+        assert splash.kv.tolist() == batch["segment_ids"].tolist()
+
+
+def test_jax_adapters_make_int32() -> None:
+    for dtype in (np.int64, np.uint8, np.uint32):
+        for make in (np.asarray, torch.from_numpy):
+            found = te_ids_and_positions(make(IDS.astype(dtype)), positions_q=make(IDS.astype(dtype)))
+            for side in (*found["segment_ids"], *found["segment_pos"]):
+                assert "int32" in str(side.dtype)
+                assert side.tolist() == IDS.tolist()
+    with pytest.raises(OverflowError, match="ids_q has 4294967296, which is beyond int32"):
+        grain_columns(np.array([[2**32]]))
+
+
 def test_columns_of_jax_pipelines() -> None:
     found = maxtext_columns(IDS)
     assert set(found) == {f"{k}_{v}" for k in ("inputs", "targets") for v in ("segmentation", "position")}
@@ -141,5 +166,22 @@ def test_errors_say_what_to_do() -> None:
         flash_attn_varlen(IDS)
     with pytest.raises(ValueError, match=r"q has segments \[1, 2\], kv has \[1\]"):
         flash_attn_varlen([1, 2], [1, 1])
+    for adapter in (flash_attn_varlen, flash_attention_kwargs, packed_seq_params):
+        with pytest.raises(ValueError, match="segment 1 is in row 1 of ids_q and in row 0 of ids_kv"):
+            adapter([[0, 0], [1, 0]], [[1, 0], [0, 0]])
+        with pytest.raises(ValueError, match="ids_q has 2 rows, ids_kv has 1; they must have the same rows"):
+            adapter([[1, 1], [1, 1]], [[1, 1]])
+    with pytest.raises(TypeError, match="ids_q is of torch, ids_kv of numpy; convert one: ids_kv = torch"):
+        flash_attn_varlen(torch.tensor([1]), np.array([1]))
+    with pytest.raises(ValueError, match="positions_q has 2 tokens per row, ids_q has 3"):
+        te_ids_and_positions([[1, 1, 0]], positions_q=[[0, 1]])
+    with pytest.raises(ValueError, match="positions_kv has 2 tokens per row, ids_kv has 3"):
+        te_ids_and_positions([[1, 1, 0]], positions_kv=[[0, 1]])
+    with pytest.raises(
+        TypeError, match=r"features must be a tuple of names, got 'inputs'; pass \('inputs',\)"
+    ):
+        maxtext_columns([[1]], features="inputs")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"found must be what rollkit.segments.thd returns, got tuple"):
+        te_seqlens_and_offsets((1, 2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there are 2 segments, size=2 has room for 1"):
         flash_attn_varlen([1, 2], size=2)

@@ -35,6 +35,7 @@ def test_unpad_and_pad(seed: int, dtype: torch.dtype) -> None:
         assert used.tolist() == mask.sum(1).tolist()
         assert (indices.dtype, cu_seqlens.dtype, used.dtype) == (torch.int64, torch.int32, torch.int32)
         padded = pad_input(stream, indices, rows, width)
+        assert torch.equal(pad_input(stream, indices.int(), rows, width), padded)
         assert torch.equal(padded, torch.where(placed[..., None, None], hidden, 0.0))
 
 

@@ -80,3 +80,6 @@ def test_segment_ids_pos_to_seqlens_offsets(mask: AttnMaskType) -> None:
 def test_a_mask_it_does_not_know() -> None:
     with pytest.raises(TypeError, match="attn_mask_type must be an AttnMaskType or its name, got 3"):
         te._segment_ids_pos_to_seqlens_offsets([[1]], [[1]], [[0]], [[0]], 3, None, 1)
+    for name in ("arbitrary", "paddign_causal", "bottom_right"):
+        with pytest.raises(ValueError, match=f"attn_mask_type '{name}' is not known"):
+            te._segment_ids_pos_to_seqlens_offsets([[1]], [[1]], [[0]], [[0]], name, None, 1)

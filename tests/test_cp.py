@@ -151,6 +151,15 @@ def test_other_frameworks() -> None:
     assert torch.equal(cp_reorder(torch.from_numpy(batch), 2), torch.from_numpy(wanted))
     jitted = jax.jit(lambda x: cp_reorder(x, 2))(jnp.asarray(batch))
     np.testing.assert_array_equal(jitted, wanted)
+    for scheme in ("dual_chunk", "striped"):
+        for function in (cp_reorder, cp_inverse_reorder):
+            graph = torch.compile(
+                lambda a, function=function, scheme=scheme: function(a, 2, scheme=scheme),
+                fullgraph=True,
+                backend="eager",
+            )
+            wanted = function(batch, 2, scheme=scheme)
+            assert torch.equal(graph(torch.from_numpy(batch)), torch.from_numpy(wanted))
     shard = cp_partition(torch.tensor([0, 8, 16]), 2, 1)
     assert isinstance(shard.indices, torch.Tensor)
     assert shard.cu_seqlens.dtype == torch.int32
@@ -168,9 +177,22 @@ def test_errors_say_what_to_do() -> None:
         cp_partition([0, 5], 2, 0, cu_seqlens_padded=[0, 4])
     with pytest.raises(ValueError, match="cu_seqlens falls from 4 to 2 at segment 1"):
         cp_partition([0, 4, 2], 2, 0)
+    for call in (
+        lambda sums: cp_partition(sums, 2, 0),
+        lambda sums: cp_restore(sums, 2),
+        segment_ids_from_cu_seqlens,
+    ):
+        with pytest.raises(ValueError, match=r"cu_seqlens\[0\] is 4; running sums begin with 0"):
+            call([4, 8])
+    with pytest.raises(ValueError, match=r"cu_seqlens_padded\[0\] is 4; the stream that ranks share begins"):
+        cp_restore([0, 4], 2, cu_seqlens_padded=[4, 8])
     with pytest.raises(ValueError, match=r"the axis has 6 tokens.*multiple of 4"):
         cp_reorder(np.zeros((1, 6)), 2)
     with pytest.raises(OverflowError, match="beyond int32"):
         cp_pad([2**31])
+    with pytest.raises(OverflowError, match="beyond int32"):
+        cp_partition([0, 2**62], 2, 0)
+    with pytest.raises(OverflowError, match="row 1"):
+        cp_pad([2**62] * 3)
     with pytest.raises(TypeError, match="must be NumPy's"):
         cp_reorder([1], 2)

@@ -84,6 +84,30 @@ def test_block_mask_at_the_edges(ids: list[int]) -> None:
     equal(block_mask(runs(np.array(ids))), by_torch(ids, "causal", None, 128))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_block_mask_of_ids_that_come_again_all_along(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollkit.segments._masks.MOST_PAIRS", 50)
+    ids = np.zeros((2, 500), np.int64)
+    ids[0, ::2], ids[1] = np.arange(250) % count + 1, np.arange(500) % count
+    for window in (None, (40, 0), (3, 7)):
+        for mask in ("causal", "padding"):
+            for size in (16, (48, 20)):
+                found = block_mask(ids, mask=mask, window=window, block_size=size)
+                equal(found, by_torch(ids, mask, window, size))
+
+
+def test_block_mask_of_ids_beyond_int32() -> None:
+    ids = np.repeat([2**40, 2**33, 2**40], 20)
+    equal(block_mask(ids, block_size=8), by_torch(ids, "causal", None, 8))
+    predicate = block_mask(ids, block_size=8).mask_mod
+    assert [bool(predicate(0, 0, 45, at)) for at in (0, 25, 44, 46)] == [True, False, True, False]
+
+
+def test_block_mask_of_many_runs_takes_the_memory_of_blocks() -> None:
+    found = block_mask(np.arange(1 << 17) % 2, block_size=1024)  # 2³³ pairs of runs
+    assert found.kv_num_blocks.sum() == 128 * 129 // 2
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_takes_it() -> None:
     ids = layout(np.random.default_rng(1), 300)
@@ -118,6 +142,26 @@ def test_attention_mask_of_one_array() -> None:
     np.testing.assert_array_equal(traced, wanted)
 
 
+def test_ids_below_0_attend_to_nothing() -> None:
+    ids = np.array([-1, -1, 2])
+    for make in (np.asarray, torch.as_tensor, jnp.asarray):
+        assert np.asarray(attention_mask(make(ids))).sum() == 1
+
+
+def test_windows_of_positions_far_apart() -> None:
+    ids = np.array([1, 1])
+    for dtype in (np.int32, np.int64):
+        bounds = np.iinfo(dtype)
+        places = np.array([bounds.min, bounds.max], dtype)
+        for make in (np.asarray, torch.as_tensor, jnp.asarray):
+            if make is jnp.asarray and dtype == np.int64:
+                continue
+            found = attention_mask(
+                make(ids), positions_q=make(places), positions_kv=make(places), mask="padding", window=(9, 9)
+            )
+            assert np.asarray(found).tolist() == [[True, False], [False, True]]
+
+
 def test_splash_segment_ids() -> None:
     q, kv = np.array([1, 1, 2], np.int64), np.array([1, 2, 2, 0], np.int64)
     found = splash_segment_ids(q, kv)
@@ -131,11 +175,17 @@ def test_splash_segment_ids() -> None:
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="compares positions; pass positions_q"):
         attention_mask([1, 2], [1, 2])
+    with pytest.raises(ValueError, match=r"^window compares positions; pass positions_q"):
+        attention_mask([1, 2], [1, 2], mask="padding", window=(1, 1))
     with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
         block_mask(jnp.ones(4, jnp.int32))
+    with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
+        block_mask(runs(jnp.ones(4, jnp.int32)))
+    with pytest.raises(ValueError, match=r"block_size must be an int or \(q, kv\), got \(8, 8, 8\)"):
+        block_mask([1], block_size=(8, 8, 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="mask must be one of 'causal', 'padding'"):
         block_mask([1], mask="causal_bottom_right")
-    with pytest.raises(ValueError, match="entered again too often"):
-        block_mask(np.tile([1, 2], 20000), block_size=16)
+    with pytest.raises(OverflowError, match="ids_kv has 4294967297, which is beyond int32"):
+        splash_segment_ids(np.array([1]), np.array([2**32 + 1]))
     with pytest.raises(TypeError, match="ids_q is of torch; splash"):
         splash_segment_ids(torch.ones(4, dtype=torch.int32))

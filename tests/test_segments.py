@@ -17,6 +17,10 @@ from hypothesis import strategies as st
 
 from rollkit import Layout, segments
 from rollkit.segments import (
+    attention_mask,
+    cp_pad,
+    cp_partition,
+    cp_reorder,
     cu_seqlens,
     cu_seqlens_padded,
     from_positions,
@@ -29,6 +33,7 @@ from rollkit.segments import (
     segment_ids_from_cu_seqlens,
     segment_positions,
     seqlens,
+    thd,
 )
 
 INTEGERS = [np.dtype(kind + str(size)) for kind in "iu" for size in (1, 2, 4, 8)]
@@ -111,6 +116,89 @@ def test_traced_arrays_stay_in_the_graph() -> None:
         jax.jit(lambda a: runs(a).starts)(jnp.asarray(ids))
 
 
+def test_torch_maps_them() -> None:
+    rng = np.random.default_rng(0)
+    ids = torch.from_numpy(np.sort(rng.integers(0, 6, (3, 2, 20)), 2))
+    places = torch.from_numpy(rng.integers(0, 20, (3, 2, 20)))
+
+    def step(q: Any, kv: Any, at_q: Any, at_kv: Any) -> Any:
+        return tuple(thd(q, kv, positions_q=at_q, positions_kv=at_kv, max_segments=6, on_reentry="te"))
+
+    lengths = torch.tensor([[3, 0, 2], [1, 1, 1], [0, 0, 0]])
+    for function, arrays, mapped in (
+        (positions, (ids,), (0,)),
+        (run_length_fill, (ids,), (0,)),
+        (lambda a: seqlens(a, 4), (ids,), (0,)),
+        (lambda a: offsets(a, 4), (ids,), (0,)),
+        (lambda a: from_positions(a, padding="zeros"), (places,), (0,)),
+        (lambda a: attention_mask(a, mask="padding"), (ids,), (0,)),
+        (lambda a: cp_reorder(a, 5), (ids,), (0,)),
+        (lambda a: segment_ids(a, total=6), (lengths,), (0,)),
+        (lambda a: segment_positions(a, total=6), (lengths,), (0,)),
+        (step, (ids, ids.flip(2), places, places.flip(0)), (0, 0, 0, 0)),
+        (step, (ids[0], ids, places, places), (None, 0, 0, 0)),
+        (step, (ids[0], ids[0], places, places[0]), (None, None, 0, None)),
+    ):
+        got = torch.vmap(function, mapped)(*arrays)
+        rows: list[Any] = [
+            function(*(a if axis is None else a[n] for a, axis in zip(arrays, mapped, strict=True)))
+            for n in range(3)
+        ]
+        whole = [torch.stack(part) for part in zip(*rows, strict=True)] if isinstance(got, tuple) else rows
+        for one, other in zip(got, whole, strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(TypeError, match="runs needs values"):
+        torch.vmap(lambda a: runs(a).starts)(ids)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8"])
+def test_torch_ids_of_every_dtype_in_a_graph(dtype: str) -> None:
+    ids = torch.tensor([1, 1, 0, 3]).to(getattr(torch, dtype))
+
+    def all_of(a: Any) -> Any:
+        return positions(a), run_length_fill(a), seqlens(a, 3), offsets(a, 3), attention_mask(a)
+
+    graph = torch.compile(all_of, fullgraph=True, backend="eager")
+    for got, wanted in zip(graph(ids), all_of(ids), strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_a_list_is_of_the_framework_of_the_other_array() -> None:
+    for make, kind in ((torch.tensor, torch.Tensor), (jnp.asarray, jax.Array), (np.asarray, np.ndarray)):
+        for found in (
+            thd([1, 1], make([1, 2]), mask="padding", max_segments=2),
+            thd(make([1, 1]), [1, 2], mask="padding", max_segments=2),
+        ):
+            assert isinstance(found.q_seqlens, kind)
+            assert found.q_seqlens.tolist() == [2, 0]
+        assert isinstance(from_positions(make([0, 1]), padding=[1, 0]), kind)
+    traced = jax.jit(lambda a: thd(a, [1, 2], mask="padding", max_segments=2).q_seqlens)
+    assert traced(jnp.asarray([1, 1])).tolist() == [2, 0]
+
+
+def test_no_segments_in_a_graph() -> None:
+    for function in (segment_ids, segment_positions):
+        traced = jax.jit(lambda a, function=function: function(a, total=3))
+        assert traced(jnp.zeros(0, jnp.int32)).tolist() == [0, 0, 0]
+        assert torch.compile(lambda a, function=function: function(a, total=3), backend="eager")(
+            torch.zeros(0, dtype=torch.int32)
+        ).tolist() == [0, 0, 0]
+
+
+def test_running_sums_that_are_traced_are_named() -> None:
+    sums = jnp.asarray([0, 4])
+    for call, name in (
+        (segment_ids_from_cu_seqlens, "cu_seqlens"),
+        (lambda a: segment_ids_from_cu_seqlens(sums, cu_seqlens_padded=a), "cu_seqlens_padded"),
+        (lambda a: cp_partition(a, 2, 0).indices, "cu_seqlens"),
+        (lambda a: cp_pad(a).lengths, "lengths"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} needs values.*; compute it outside"):
+            jax.jit(call)(sums)
+    with pytest.raises(TypeError, match="cu_seqlens needs values"):
+        segment_ids_from_cu_seqlens(torch.zeros(3, dtype=torch.int32, device="meta"))
+
+
 def test_results_are_of_the_framework_of_the_ids() -> None:
     ids = [[1, 1, 0], [2, 2, 2]]
     for make, kind in ((torch.tensor, torch.Tensor), (jnp.asarray, jax.Array)):
@@ -133,6 +221,18 @@ def test_ids_from_lengths(lengths: list[int], tail: int) -> None:
     assert segment_ids_from_cu_seqlens(sums, total=total).tolist() == ids
     kept = [n for n in lengths if n]
     np.testing.assert_array_equal(np.diff(cu_seqlens(ids)), kept)
+
+
+def test_lengths_and_offsets_of_runs_of_large_ids() -> None:
+    found = runs([2**40, 2**40, 0, 2])
+    assert found.seqlens(3).tolist() == [0, 1, 0]
+    assert found.offsets(3).tolist() == [0, 3, -1, -1]
+    assert runs(np.zeros((2, 0), int)).offsets(1).tolist() == [[-1, -1]] * 2
+
+
+def test_an_empty_segment_may_start_anywhere() -> None:
+    assert segment_ids([3, 0, 2], starts=[0, 1, 3]).tolist() == [1, 1, 1, 3, 3]
+    assert segment_positions([3, 0, 2], starts=[0, 1, 4]).tolist() == [0, 1, 2, 0, 0, 1]
 
 
 def test_ids_from_lengths_in_a_graph() -> None:
@@ -187,6 +287,18 @@ def test_a_segment_that_begins_elsewhere_than_at_0_begins_where_it_jumps() -> No
     assert from_positions([5, 6, 7, 0, 1], padding="none").tolist() == [1, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_positions_at_the_end_of_a_dtype_do_not_wrap(dtype: Any) -> None:
+    most = np.iinfo(dtype).max
+    array = np.array([most - 1, most, 0, 1, 0], dtype)
+    for padding in ("none", [1, 1, 1, 1, 1]):
+        assert from_positions(array, padding=padding).tolist() == [1, 1, 2, 2, 3]
+    if dtype != np.uint64:  # torch has its dtype, and no arithmetic beyond int64
+        assert from_positions(torch.from_numpy(array), padding="none").tolist() == [1, 1, 2, 2, 3]
+    with jax.enable_x64(True):
+        assert from_positions(jnp.asarray(array), padding="none").tolist() == [1, 1, 2, 2, 3]
+
+
 def test_strided_swapped_and_read_only_ids() -> None:
     ids = np.repeat([1, 0, 2], [40, 20, 30])
     wanted = runs(ids)
@@ -202,7 +314,7 @@ def test_strided_swapped_and_read_only_ids() -> None:
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"ids, row 1, position 2: -3 is no segment id"):
         runs([[1, 1, 1], [0, 1, -3]])
-    with pytest.raises(ValueError, match="is no segment id"):
+    with pytest.raises(ValueError, match=r"position 0: 9223372036854775808 is no segment id"):
         runs(np.array([2**63], np.uint64))
     with pytest.raises(TypeError, match="ids must hold integers, got bool"):
         runs(np.array([True]))
@@ -218,12 +330,50 @@ def test_errors_say_what_to_do() -> None:
         segment_ids([3, 2], total=4)
     with pytest.raises(ValueError, match=r"lengths\[1\] is -1"):
         segment_ids([3, -1])
-    with pytest.raises(ValueError, match="padding must be one of"):
-        from_positions([0], padding="left")
+    with pytest.raises(ValueError, match=r"starts\[1\] is -1; starts must be 0 or more"):
+        segment_ids([3, 2], starts=[0, -1])
+    with pytest.raises(
+        ValueError, match=r"starts\[2\] is 2, and segment 0 ends at 3; .*disjoint and in order"
+    ):
+        segment_positions([3, 0, 2], starts=[0, 1, 2])
+    with pytest.raises(OverflowError, match=r"segment 0 starts at .* beyond int64"):
+        segment_ids([1], starts=[2**63 - 1])
+    for padding in ("left", None):
+        with pytest.raises(ValueError, match="padding must be one of 'none', 'trailing', 'zeros', got"):
+            from_positions([0], padding=padding)
+    with pytest.raises(TypeError, match=r"ids must be integers, \[tokens\] or \[rows, tokens\], got None"):
+        runs(None)
     with pytest.raises(ValueError, match="is missing: on a device"):
         jax.jit(segment_ids)(jnp.asarray([1]))
     with pytest.raises(ValueError, match="segment 0 has 5 tokens in a slot of 4"):
         segment_ids_from_cu_seqlens([0, 5], cu_seqlens_padded=[0, 4])
+
+
+def in_a_fresh_process(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_torch_compile_may_be_the_first_to_call() -> None:
+    in_a_fresh_process(
+        "import torch, rollkit.segments as s\n"
+        "f = torch.compile(lambda a: s.positions(a), fullgraph=True, backend='eager')\n"
+        "assert f(torch.tensor([1, 1, 2])).tolist() == [0, 1, 0]"
+    )
+
+
+def test_what_is_read_off_a_sharded_array_is_on_all_its_devices() -> None:
+    in_a_fresh_process(
+        "import os; os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'\n"
+        "import jax, jax.numpy as jnp, numpy as np, rollkit.segments as s\n"
+        "from jax.sharding import Mesh, NamedSharding, PartitionSpec as P\n"
+        "spread = NamedSharding(Mesh(np.array(jax.devices()), ('x',)), P('x'))\n"
+        "ids = jax.device_put(jnp.asarray([[1, 2, 2]] * 4), spread)\n"
+        "found = s.runs(ids)\n"
+        "assert found.positions().sharding == spread\n"
+        "sums = found.cu_seqlens()\n"
+        "assert sums.tolist() == [0, 1, 3, 4, 6, 7, 9, 10, 12]\n"
+        "assert sums.sharding.is_fully_replicated and len(sums.devices()) == 4"
+    )
 
 
 def test_importing_rollkit_imports_neither_segments_nor_frameworks() -> None:
@@ -231,7 +381,7 @@ def test_importing_rollkit_imports_neither_segments_nor_frameworks() -> None:
         "import sys, rollkit; assert 'rollkit.segments' not in sys.modules\n"
         "import rollkit.segments; found = {'torch', 'jax'} & set(sys.modules); assert not found, found"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    in_a_fresh_process(code)
 
 
 def test_every_public_name_has_an_example() -> None:

@@ -17,8 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollkit import pack
 from rollkit._testing_segments import CASES, Case
-from rollkit.segments import THD, _device, thd
+from rollkit.segments import THD, _device, attention_mask, runs, thd
 from rollkit.testing import (
     attended_reference,
     mask_reference,
@@ -211,6 +212,55 @@ def test_ids_may_be_large(ids: list[int], dtype: Any) -> None:
     equal(thd(array, max_segments=5, on_reentry="te"), wanted)
 
 
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
+def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
+    bounds = np.iinfo(dtype)
+    if mask == "causal_bottom_right" and dtype == np.int64:
+        return  # a key would be beyond every dtype
+    ids = np.array([[1, 1, 2, 2, 3, 5, 5]]), np.array([[1, 2, 2, 2, 4, 5, 5]])
+    rng = np.random.default_rng(0)
+    ends = np.array([bounds.max, bounds.max - 1, bounds.min, bounds.min + 1], dtype)
+    for _ in range(40):
+        case = Case(*ids, *(rng.choice(ends, (2, 1, 7))))
+        wanted = thd_reference(*case, mask=mask, max_segments=S)
+        pairs = mask_reference(*case, mask=mask)
+        equal(found(case, mask), wanted, case)
+        tensors = Case(*map(torch.from_numpy, case))
+        plain = _ops("torch").run(_device.thd, *tensors, mask=mask, max_segments=S)
+        equal(plain, wanted, case)
+        options: Any = {"positions_q": case.positions_q, "positions_kv": case.positions_kv, "mask": mask}
+        np.testing.assert_array_equal(attention_mask(*ids, **options), pairs)
+        with jax.enable_x64(True):
+            equal(jitted(mask, False)(*map(jnp.asarray, case)), wanted, case)
+        if dtype == np.int32 and mask == "causal":
+            equal(jitted(mask, False)(*map(jnp.asarray, case)), wanted, case)
+
+
+def test_validation_on_a_device_is_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A device that is not the host, so that its operations and checks are those used.
+    monkeypatch.setattr("rollkit._backends._torch.is_host", lambda array: False)
+    again, negative = torch.tensor([2, 1]), torch.tensor([1, -1])
+    for sides in ((again,), (again, again)):
+        options: Any = {"mask": "padding", "max_segments": 2}
+        assert thd(*sides, on_reentry="te", validate=True, **options).q_seqlens.tolist() == [1, 1]
+        with pytest.raises(ValueError, match="comes after"):
+            thd(*sides, validate=True, **options)
+        with pytest.raises(ValueError, match="-1 is no segment id"):
+            thd(*(negative for _ in sides), on_reentry="te", validate=True, **options)
+        assert thd(*sides, **options).q_seqlens.tolist() == [1, 1]
+
+
+def test_runs_layouts_and_batches_bring_their_positions() -> None:
+    batch = pack({"response_ids": [[1, 2, 3], [4, 5], [6]]}, 4)
+    ids, places = batch["segment_ids"], batch["positions"]
+    wanted = thd(ids, ids, positions_q=places, positions_kv=places, max_segments=2)
+    for side in (batch, batch.layout, runs(ids), batch.to("torch")):
+        equal(thd(side, side, max_segments=2), wanted)
+        equal(thd(side, side, mask="padding", max_segments=2), wanted)
+        equal(thd(side, max_segments=2), wanted)
+
+
 def test_long_runs_that_a_bound_cuts() -> None:
     ids = np.repeat(np.arange(1, 5), 5000)[None]
     rng = np.random.default_rng(0)
@@ -278,7 +328,7 @@ def test_errors_say_what_to_do() -> None:
         thd(ids, ids, positions_q=ids[:2], positions_kv=ids, max_segments=2)
     with pytest.raises(TypeError, match="ids_q must hold integers, got float64"):
         thd(ids * 1.0, max_segments=2)
-    with pytest.raises(ValueError, match=r"ids, row 0, position 1: -1 is no segment id"):
+    with pytest.raises(ValueError, match=r"ids_q, row 0, position 1: -1 is no segment id"):
         thd([1, -1], max_segments=2)
     with pytest.raises(ValueError, match="segment id 2 is beyond max_segments=1"):
         thd(ids, max_segments=1)
@@ -292,6 +342,26 @@ def test_errors_say_what_to_do() -> None:
         thd(ids, mask="full", max_segments=2)
     with pytest.raises(TypeError, match="validate=True needs values"):
         jax.jit(lambda a: thd(a, max_segments=2, validate=True))(jnp.asarray(ids))
+    ones = jnp.asarray(ids)
+    with pytest.raises(TypeError, match="validate=True needs values"):
+        jax.jit(lambda a: thd(ones, a, mask="padding", max_segments=2, validate=True))(ones)
+    with pytest.raises(ValueError, match="-1 is no segment id"):
+        thd([1, -1], max_segments=2, validate=False)
+    with pytest.raises(ValueError, match="positions_q has 2 tokens per row, ids_q has 3"):
+        thd(ids, positions_q=ids[:2], max_segments=2)
+    for first, second in ((None, ids), (None, None)):
+        with pytest.raises(TypeError, match=r"ids_q must be integers, \[tokens\] or .*, got None"):
+            thd(first, second, mask="padding", max_segments=2)
+    same, fallen = [1, 1, 1], [5, 0, 5]
+    with pytest.raises(ValueError, match=r"ids_q, row 0, position 2: segment id 1 goes on .* do not rise"):
+        thd(same, same, positions_q=fallen, positions_kv=[3, 4, 5], max_segments=1)
+    with pytest.raises(OverflowError, match="65536 rows of 32770 table entries are beyond int32; pass fewer"):
+        jax.eval_shape(
+            lambda a: thd(a, a, mask="padding", max_segments=9),
+            jax.ShapeDtypeStruct((1 << 16, (1 << 15) + 1), jnp.int32),  # type: ignore[no-untyped-call]
+        )
+    with pytest.raises(MemoryError, match="there is no memory for max_segments=35184372088832"):
+        thd(np.zeros((0, 4), int), max_segments=2**45)
     with pytest.raises(ValueError, match="max_segments must be at least 1"):
         thd(ids, max_segments=0)
     assert thd(np.array([2, 1]), max_segments=2, validate=False).q_seqlens.tolist() == [1, 1]

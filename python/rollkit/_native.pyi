@@ -136,7 +136,9 @@ def segment_ids(
 ) -> None:
     """Write row numbers from 1 within each run of `width` elements, 0 in gaps."""
 
-def seqlens_and_offsets(ids: NDArray[Any], /, *, max_segments: int, pair: bool) -> list[NDArray[np.int32]]:
+def seqlens_and_offsets(
+    ids: NDArray[Any], /, *, name: str, max_segments: int, pair: bool
+) -> list[NDArray[np.int32]]:
     """Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`."""
 
 def thd(

@@ -34,7 +34,7 @@ def mask_reference(
                [0, 0, 1]])
     """
     q, kv = np.asarray(ids_q), np.asarray(ids_kv)
-    found: NDArray[np.bool_] = (q[..., :, None] == kv[..., None, :]) & (q[..., :, None] != 0)
+    found: NDArray[np.bool_] = (q[..., :, None] == kv[..., None, :]) & (q[..., :, None] > 0)
     keys_q = keys_kv = None
     if positions_q is not None and positions_kv is not None:
         keys_q, keys_kv = np.asarray(positions_q, np.int64), np.asarray(positions_kv, np.int64)

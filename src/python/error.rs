@@ -1,6 +1,6 @@
 //! Kernel errors to Python exceptions: the one place that maps them.
 
-use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::Error;
@@ -10,6 +10,7 @@ impl From<Error> for PyErr {
         let message = error.to_string();
         match error {
             Error::ValueRange { .. } | Error::TooManyElements { .. } => PyOverflowError::new_err(message),
+            Error::NoMemory { .. } => PyMemoryError::new_err(message),
             _ => PyValueError::new_err(message),
         }
     }

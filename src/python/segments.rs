@@ -25,14 +25,15 @@ pub fn runs<'py>(py: Python<'py>, ids: &Array<'py>) -> PyResult<[Array<'py>; 3]>
 
 /// Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`.
 #[pyfunction]
-#[pyo3(signature = (ids, /, *, max_segments, pair))]
+#[pyo3(signature = (ids, /, *, name, max_segments, pair))]
 pub fn seqlens_and_offsets<'py>(
     py: Python<'py>,
     ids: &Array<'py>,
+    name: &str,
     max_segments: usize,
     pair: bool,
 ) -> PyResult<[Array<'py>; 2]> {
-    let bits = rows_of("ids", ids)?;
+    let bits = rows_of(if name == "ids_q" { "ids_q" } else { "ids" }, ids)?;
     let out = columns(py, bits.rows, max_segments)?;
     let seqlens = array::out_slice::<i32>("seqlens", &out[0], [])?;
     let offsets = array::out_slice::<i32>("offsets", &out[1], [])?;

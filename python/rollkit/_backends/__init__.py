@@ -29,7 +29,7 @@ class Ops(Protocol):
         ...
 
     def is_traced(self, array: Any) -> bool:
-        """Whether the array has no values yet."""
+        """Whether the array has no values, or none yet."""
         ...
 
     def to_host(self, array: Any) -> AnyArray:
@@ -57,7 +57,11 @@ class Ops(Protocol):
         ...
 
     def signed(self, array: Any) -> Any:
-        """Cast to int32, unless it is int64 already."""
+        """Integers that subtract: int32 where all of the dtype fit, else `wide`."""
+        ...
+
+    def wide(self, array: Any) -> Any:
+        """Cast to int64, or to what the framework has for it; what is beyond becomes the largest."""
         ...
 
     def int32(self, array: Any) -> Any:
@@ -104,6 +108,10 @@ class Ops(Protocol):
         """How often each of 0 to `size - 1` occurs in each row, where larger numbers may too; `[R, size]`."""
         ...
 
+    def present(self, size: int, index: Any) -> Any:
+        """Whether each of 0 to `size - 1` occurs in each row; `[R, size]`."""
+        ...
+
     def table_min(self, size: int, index: Any, values: Any) -> Any:
         """The smallest value of each index, the dtype's largest where there is none; `[R, size]`."""
         ...
@@ -116,8 +124,8 @@ class Ops(Protocol):
         """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
-    def take(self, array: Any, order: AnyArray, axis: int) -> Any:
-        """Elements along an axis, by index on the host."""
+    def take(self, array: Any, order: list[int], axis: int) -> Any:
+        """Elements along an axis, by a few numbers."""
         ...
 
 
@@ -139,9 +147,22 @@ def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Call
 
 def ops(framework: str) -> Ops:
     """Return the operations of a framework."""
-    # Not through a cache, and not `import_module` every time: torch.compile traces neither.
-    module = sys.modules.get(BACKENDS[framework])
-    return cast(Ops, module or importlib.import_module(BACKENDS[framework]))
+    # Not through a cache, and not by `import_module`: torch.compile traces neither.
+    return cast(Ops, sys.modules.get(BACKENDS[framework]) or _imported(framework))
+
+
+def _imported(framework: str) -> Any:
+    if framework == "torch":
+        from rollkit._backends import _torch
+
+        return _torch
+    if framework == "jax":
+        from rollkit._backends import _jax
+
+        return _jax
+    from rollkit._backends import _numpy
+
+    return _numpy
 
 
 def framework_of(array: Any) -> str | None:
@@ -160,7 +181,7 @@ CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax":
 
 
 def common_framework(**arrays: Any) -> str:
-    """The one framework of several arrays (None is left out); NumPy for lists.
+    """The one framework of several arrays; None is left out, lists are of any, and only lists are NumPy's.
 
     Raises:
         TypeError: they are of several.
@@ -170,11 +191,11 @@ def common_framework(**arrays: Any) -> str:
         if array is None:
             continue
         kind = framework_of(array)
-        if kind is None and not first:
-            kind = "numpy"
+        if kind is None:
+            continue
         if not first:
             first, found = name, kind
-        elif kind not in (found, None):
+        elif kind != found:
             convert = CONVERSIONS[found or "numpy"].format(name)
             raise TypeError(f"{first} is of {found}, {name} of {kind}; convert one: {name} = {convert}")
     return found or "numpy"

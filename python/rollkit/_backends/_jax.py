@@ -52,8 +52,15 @@ def to_host(array: Any) -> AnyArray:
 
 
 def from_host(array: AnyArray, like: Any) -> Any:
-    """Return an array on the device of `like`."""
-    return from_numpy(array, like.sharding, {})
+    """Return an array on the device of `like`; where that is several and the shape another, on each."""
+    if is_traced(like):
+        return from_numpy(array, None, {})
+    sharding = like.sharding
+    if array.shape != like.shape and not isinstance(sharding, jax.sharding.SingleDeviceSharding):
+        devices = np.array(sorted(sharding.device_set, key=lambda device: device.id))
+        mesh = getattr(sharding, "mesh", None) or jax.sharding.Mesh(devices, ("devices",))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return from_numpy(array, sharding, {})
 
 
 def is_integer(array: Any) -> bool:
@@ -82,8 +89,16 @@ def zeros(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def signed(array: Any) -> Any:
-    """Cast to int32, unless it is int64 already."""
-    return array if array.dtype == jnp.int64 else array.astype(jnp.int32)
+    """Integers that subtract: int32 where all of the dtype fit, else `wide`."""
+    return array.astype(jnp.int32) if jnp.can_cast(array.dtype, jnp.int32) else wide(array)
+
+
+def wide(array: Any) -> Any:
+    """Cast to int64, without 64 bits to int32; what is beyond becomes the largest."""
+    dtype = jnp.int64 if jax.config.jax_enable_x64 or array.dtype == jnp.int64 else jnp.int32
+    if not jnp.can_cast(array.dtype, dtype):
+        array = jnp.minimum(array, jnp.array(jnp.iinfo(dtype).max, array.dtype))
+    return array.astype(dtype)
 
 
 def int32(array: Any) -> Any:
@@ -134,6 +149,13 @@ def count(size: int, index: Any) -> Any:
     return found.reshape(index.shape[0], size + 1)[:, :size]
 
 
+def present(size: int, index: Any) -> Any:
+    """Whether each index below `size` occurs."""
+    table = jnp.zeros(index.shape[0] * size, bool)
+    found = table.at[_flat(index, size)].set(True, mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
+
+
 def table_min(size: int, index: Any, values: Any) -> Any:
     """The smallest value of each index."""
     table = jnp.full(index.shape[0] * size, jnp.iinfo(values.dtype).max, values.dtype)
@@ -156,9 +178,13 @@ def look_up(table: Any, index: Any) -> Any:
 
 def _flat(index: Any, width: int) -> Any:
     """Indices of rows as indices into all of them."""
+    if index.shape[0] * width > np.iinfo(np.int32).max:
+        raise OverflowError(
+            f"{index.shape[0]} rows of {width} table entries are beyond int32; pass fewer rows at a time"
+        )
     return (index + jnp.arange(index.shape[0], dtype=jnp.int32)[:, None] * width).reshape(-1)
 
 
-def take(array: Any, order: AnyArray, axis: int) -> Any:
-    """Elements along an axis, by index."""
-    return jnp.take(array, order, axis, mode="clip")
+def take(array: Any, order: list[int], axis: int) -> Any:
+    """Elements along an axis, by a few numbers."""
+    return jnp.take(array, np.array(order, np.int32), axis, mode="clip")

@@ -57,8 +57,15 @@ def zeros(shape: tuple[int, ...], like: Any) -> AnyArray:
 
 
 def signed(array: AnyArray) -> AnyArray:
-    """Cast to int32, unless it is int64 already."""
-    return array if array.dtype == np.int64 else array.astype(np.int32, copy=False)
+    """Integers that subtract: int32 where all of the dtype fit, else int64."""
+    return array.astype(np.int32, copy=False) if np.can_cast(array.dtype, np.int32) else wide(array)
+
+
+def wide(array: AnyArray) -> AnyArray:
+    """Cast to int64; what is beyond becomes the largest."""
+    if array.dtype == np.uint64:
+        array = np.minimum(array, np.uint64(2**63 - 1))
+    return array.astype(np.int64, copy=False)
 
 
 def int32(array: AnyArray) -> AnyArray:
@@ -119,6 +126,13 @@ def count(size: int, index: AnyArray) -> AnyArray:
     return found[:, :size]
 
 
+def present(size: int, index: AnyArray) -> AnyArray:
+    """Whether each index below `size` occurs."""
+    table = np.zeros((len(index), size), bool)
+    table[_rows(index), index] = True
+    return table
+
+
 def table_min(size: int, index: AnyArray, values: AnyArray) -> AnyArray:
     """The smallest value of each index."""
     table = np.full((len(index), size), np.iinfo(values.dtype).max, values.dtype)
@@ -142,6 +156,6 @@ def _rows(index: AnyArray) -> AnyArray:
     return np.arange(len(index))[:, None]
 
 
-def take(array: AnyArray, order: AnyArray, axis: int) -> AnyArray:
-    """Elements along an axis, by index."""
+def take(array: AnyArray, order: list[int], axis: int) -> AnyArray:
+    """Elements along an axis, by a few numbers."""
     return np.take(array, order, axis)

@@ -1,6 +1,5 @@
 """torch: tensors over NumPy's memory."""
 
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -34,14 +33,16 @@ def _over(array: AnyArray) -> Any:
 
 
 def is_host(array: Any) -> bool:
-    """Whether this is a plain CPU tensor, and not the compiler's."""
+    """Whether this is a plain CPU tensor, and not that of the compiler, or of `torch.vmap`."""
     plain = type(array) in (torch.Tensor, torch.nn.Parameter) and array.device.type == "cpu"
-    return plain and not torch.compiler.is_compiling()
+    return plain and not is_traced(array)
 
 
 def is_traced(array: Any) -> bool:
-    """Whether this is the compiler's."""
-    return bool(torch.compiler.is_compiling())
+    """Whether this is a tensor of the compiler or of `torch.vmap`, or has a shape only."""
+    if torch.compiler.is_compiling():
+        return True
+    return bool(array.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(array))
 
 
 def to_host(array: Any) -> AnyArray:
@@ -61,8 +62,20 @@ def is_integer(array: Any) -> bool:
 
 
 def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
-    """Call the function with this module and the tensors."""
-    return function(sys.modules[__name__], *arrays, **static)
+    """Call the function with this module and the tensors, of dtypes that torch computes with."""
+    # Not `sys.modules[__name__]`: in a first call, torch.compile does not see the new entry.
+    from rollkit._backends import _torch
+
+    return function(_torch, *map(_computable, arrays), **static)
+
+
+def _computable(array: Any) -> Any:
+    """Unsigned integers of 16 bits and more as signed ones: torch neither adds nor compares them."""
+    if array is None or array.dtype not in (torch.uint16, torch.uint32, torch.uint64):
+        return array
+    found = array.long()
+    # What is beyond int64 is the largest, so that order stays.
+    return torch.where(found < 0, 2**63 - 1, found) if array.dtype == torch.uint64 else found
 
 
 def arange(count: int, like: Any) -> Any:
@@ -76,8 +89,13 @@ def zeros(shape: tuple[int, ...], like: Any) -> Any:
 
 
 def signed(array: Any) -> Any:
-    """Cast to int32, unless it is int64 already."""
-    return array if array.dtype == torch.int64 else array.to(torch.int32)
+    """Integers that subtract: int32 where all of the dtype fit, else int64."""
+    return array if array.dtype == torch.int64 else array.to(torch.int32)  # `run` casts what is wider
+
+
+def wide(array: Any) -> Any:
+    """Cast to int64."""
+    return array.long()
 
 
 def int32(array: Any) -> Any:
@@ -130,7 +148,7 @@ def nth(flags: Any, count: int) -> Any:
 
 def search(rows: Any, values: Any) -> Any:
     """How many elements of each row are below each value."""
-    wanted = values.expand(rows.shape[0], -1).contiguous()
+    wanted = values + rows.new_zeros((rows.shape[0], 1))  # not `expand`: under vmap, that is not contiguous
     return torch.searchsorted(rows.contiguous(), wanted, out_int32=True)
 
 
@@ -139,7 +157,14 @@ def count(size: int, index: Any) -> Any:
     table = zeros((index.shape[0], size + 1), index)
     # In memory: torch takes twice as long to add one number over and over.
     ones = torch.ones_like(index, dtype=torch.int32)
-    return table.scatter_add_(1, index.clamp(max=size).long(), ones)[:, :size]
+    # Not in place, here and below: `torch.vmap` refuses that where only the index is mapped.
+    return table.scatter_add(1, index.clamp(max=size).long(), ones)[:, :size]
+
+
+def present(size: int, index: Any) -> Any:
+    """Whether each index below `size` occurs."""
+    table = torch.zeros((index.shape[0], size), dtype=torch.bool, device=index.device)
+    return table.scatter(1, index.long(), True)
 
 
 def table_min(size: int, index: Any, values: Any) -> Any:
@@ -154,7 +179,7 @@ def table_max(size: int, index: Any, values: Any) -> Any:
 
 def _table(size: int, index: Any, values: Any, reduce: str, none: int) -> Any:
     table = torch.full((index.shape[0], size), none, dtype=values.dtype, device=values.device)
-    return table.scatter_reduce_(1, index.long(), values, reduce)
+    return table.scatter_reduce(1, index.long(), values, reduce)
 
 
 def look_up(table: Any, index: Any) -> Any:
@@ -163,6 +188,6 @@ def look_up(table: Any, index: Any) -> Any:
     return table.gather(1, index.long())
 
 
-def take(array: Any, order: AnyArray, axis: int) -> Any:
-    """Elements along an axis, by index."""
-    return array.index_select(axis, torch.from_numpy(order).to(array.device))
+def take(array: Any, order: list[int], axis: int) -> Any:
+    """Elements along an axis, by a few numbers."""
+    return array.index_select(axis, torch.tensor(order, device=array.device))

@@ -91,7 +91,7 @@ def pad_input(hidden_states: Any, indices: Any, batch: int, seqlen: int) -> Any:
 
     Args:
         hidden_states: `[tokens, …]`, two axes or more.
-        indices: `[tokens]` int64, places in the flattened batch.
+        indices: `[tokens]` integers, places in the flattened batch.
         batch: B.
         seqlen: T.
 
@@ -108,7 +108,7 @@ def pad_input(hidden_states: Any, indices: Any, batch: int, seqlen: int) -> Any:
     shape = tuple(hidden_states.shape)
     assert len(shape) >= 2, f"hidden_states must have two axes or more, got shape {shape}"
     out = hidden_states.new_zeros((batch * seqlen, *shape[1:]))
-    return out.index_copy(0, indices, hidden_states).unflatten(0, (batch, seqlen))
+    return out.index_copy(0, indices.long(), hidden_states).unflatten(0, (batch, seqlen))
 
 
 def _unpadded(torch: Any, hidden: Any, placed: Any, lengths: Any) -> tuple[Any, Any, Any, int]:

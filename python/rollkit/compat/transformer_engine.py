@@ -13,6 +13,19 @@ from typing import Any
 
 from rollkit import segments
 
+MASKS = {
+    frozenset(words.split()): mask
+    for words, mask in {
+        "no": "padding",
+        "padding": "padding",
+        "causal": "causal",
+        "padding causal": "causal",
+        "causal bottom right": "causal_bottom_right",
+        "padding causal bottom right": "causal_bottom_right",
+    }.items()
+}
+"""The words of each name that an `AttnMaskType` may have, in any order, and the mask of `segments.thd`."""
+
 
 def _get_seqlens_and_offsets(segment_ids: Any, max_segments_per_seq: int) -> tuple[Any, Any]:
     """Count tokens by id, and find where runs start.
@@ -78,7 +91,7 @@ def _mask(attn_mask_type: Any) -> str:
     name = attn_mask_type if isinstance(attn_mask_type, str) else getattr(attn_mask_type, "name", None)
     if not isinstance(name, str):
         raise TypeError(f"attn_mask_type must be an AttnMaskType or its name, got {attn_mask_type!r}")
-    name = name.lower()
-    if "bottom_right" in name:
-        return "causal_bottom_right"
-    return "causal" if "causal" in name else "padding"
+    found = MASKS.get(frozenset(name.lower().removesuffix("_mask").split("_")))
+    if found is None:
+        raise ValueError(f"attn_mask_type {name!r} is not known; it says padding, causal or bottom_right")
+    return found

@@ -9,10 +9,10 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._backends import common_framework, ops
-from rollkit.segments._runs import Runs, as_runs
+from rollkit.segments._runs import Runs, as_runs, with_positions
 from rollkit.segments._runs import positions as positions_of
 from rollkit.segments._thd import THD
-from rollkit.segments._tokens import INT32_MAX, tokens
+from rollkit.segments._tokens import INT32_MAX, int32s, same_shape, tokens
 
 
 def flash_attn_varlen(
@@ -31,7 +31,8 @@ def flash_attn_varlen(
         `cu_seqlens_q`, `cu_seqlens_k` (int32) and `max_seqlen_q`, `max_seqlen_k` (Python ints).
 
     Raises:
-        ValueError: there is padding in between; or the segments of q and kv are not the same.
+        ValueError: there is padding in between; or the segments of q and kv are not the same, row by row.
+        TypeError: q and kv are of two frameworks.
 
     Example:
         >>> found = flash_attn_varlen([1, 1, 1, 2, 2, 0])
@@ -83,7 +84,7 @@ def packed_seq_params(ids_q: Any, ids_kv: Any = None, *, size: int | None = None
     """Make the arguments of Megatron's `PackedSeqParams`, with valid and padded sums kept apart.
 
     Tokens stay where they are, padding included: `cu_seqlens_*_padded` says where segments start, and
-    `cu_seqlens_*` how long they are.
+    `cu_seqlens_*` how long they are. Where padding comes first, the padded sums begin above 0.
 
     Args:
         ids_q: as in `flash_attn_varlen`.
@@ -118,26 +119,37 @@ def te_ids_and_positions(
     """Make the arguments of TransformerEngine's `SequenceDescriptor.from_segment_ids_and_pos`.
 
     Args:
-        ids_q: `[B, T]` integers, traced JAX arrays too.
+        ids_q: `[B, T]` integers, traced JAX arrays too; `Runs`, a `Layout` or a `Batch`.
         ids_kv: `[B, T_kv]`; `ids_q` by default.
-        positions_q: shaped as `ids_q`; counted along each run by default, which is right where every
-            segment is whole and in order. Shards of context parallelism must bring theirs.
+        positions_q: shaped as `ids_q`; those of the batch or layout, or counted along each run, by default,
+            which is right where every segment is whole and in order. Shards of context parallelism must
+            bring theirs.
         positions_kv: likewise.
 
     Returns:
-        `segment_ids` and `segment_pos`, each a pair (q, kv).
+        `segment_ids` and `segment_pos`, each a pair (q, kv), int32.
+
+    Raises:
+        ValueError: shapes disagree.
+        OverflowError: a number of the host is beyond int32.
 
     Example:
         >>> found = te_ids_and_positions([[1, 1, 2, 0]])
         >>> found["segment_pos"][0]
         array([[0, 1, 0, 0]], dtype=int32)
     """
-    found = tokens(ids_q=ids_q, ids_kv=ids_kv, positions_q=positions_q, positions_kv=positions_kv)
-    q, kv, pos_q, pos_kv = (None if a is None else _as_given(found, a) for a in found.arrays)
+    ids_q, positions_q = with_positions(ids_q, positions_q)
+    ids_kv, positions_kv = with_positions(ids_kv, positions_kv)
+    named = {"ids_q": ids_q, "ids_kv": ids_kv, "positions_q": positions_q, "positions_kv": positions_kv}
+    found = tokens(**named)
+    q, kv, pos_q, pos_kv = found.arrays
+    same_shape("positions_q", pos_q, "ids_q", q)
+    same_shape("positions_kv", pos_kv, "ids_kv", q if kv is None else kv)
+    q, kv, pos_q, pos_kv = int32s(found, **dict(zip(named, found.arrays, strict=True)))
     pos_q = positions_of(q) if pos_q is None else pos_q
-    if kv is None:
-        return {"segment_ids": (q, q), "segment_pos": (pos_q, pos_q if pos_kv is None else pos_kv)}
-    return {"segment_ids": (q, kv), "segment_pos": (pos_q, positions_of(kv) if pos_kv is None else pos_kv)}
+    if pos_kv is None:
+        pos_kv = pos_q if kv is None else positions_of(kv)
+    return {"segment_ids": (q, q if kv is None else kv), "segment_pos": (pos_q, pos_kv)}
 
 
 def te_seqlens_and_offsets(found: THD) -> dict[str, Any]:
@@ -154,6 +166,8 @@ def te_seqlens_and_offsets(found: THD) -> dict[str, Any]:
         >>> te_seqlens_and_offsets(thd([[1, 1, 3, 0]], max_segments=3))["seqlens"][0]
         array([[ 2, -1,  1]], dtype=int32)
     """
+    if not isinstance(found, THD):
+        raise TypeError(f"found must be what rollkit.segments.thd returns, got {type(found).__name__}")
     backend = ops(common_framework(**found._asdict()))
     q, kv = (backend.where(n > 0, n, -1) for n in (found.q_seqlens, found.kv_seqlens))
     return {"seqlens": (q, kv), "seq_offsets": (found.q_offsets, found.kv_offsets)}
@@ -165,9 +179,12 @@ def maxtext_columns(
     """Name ids and positions as MaxText's input pipeline does: `inputs_segmentation`, `inputs_position`.
 
     Args:
-        ids: `[B, T]` integers.
-        positions: shaped as `ids`; counted along each run by default.
+        ids: `[B, T]` integers, traced too; `Runs`, a `Layout` or a `Batch`.
+        positions: shaped as `ids`; those of the batch or layout, or counted along each run, by default.
         features: whose they are.
+
+    Returns:
+        int32 arrays by name.
 
     Example:
         >>> sorted(maxtext_columns([[1, 1, 0]]))
@@ -193,6 +210,8 @@ def grain_columns(
 def _columns(
     ids: Any, positions: Any, features: tuple[str, ...], ids_name: str, positions_name: str
 ) -> dict[str, Any]:
+    if isinstance(features, str):
+        raise TypeError(f"features must be a tuple of names, got {features!r}; pass ({features!r},)")
     made = te_ids_and_positions(ids, positions_q=positions)
     columns = {}
     for feature in features:
@@ -201,18 +220,12 @@ def _columns(
     return columns
 
 
-def _as_given(found: Any, array: Any) -> Any:
-    return found.unbatch(found.wrap(array) if found.host else array)
-
-
 def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
     q = as_runs(ids_q)
     kv = q if ids_kv is None else as_runs(ids_kv)
-    if kv is not q and not np.array_equal(q.ids, kv.ids):
-        raise ValueError(
-            f"q has segments {_short(q)}, kv has {_short(kv)}; varlen kernels pair them by order, so both "
-            "must have the same (thd finds those that attend)"
-        )
+    if kv is not q:
+        common_framework(ids_q=_kind(q), ids_kv=_kind(kv))
+        _same_segments(q, kv)
     if padding == "raise":
         for name, side in (("ids_q", q), ("ids_kv", kv)):
             gaps = side.starts - np.append(0, side.starts + side.lengths)[:-1]
@@ -222,6 +235,30 @@ def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
                     'segments end to end; remove it from the tokens and pass padding="removed"'
                 )
     return q, kv
+
+
+def _kind(found: Runs) -> Any:
+    """An array of the framework that results are of."""
+    return found.ids if found.like is None else found.like
+
+
+def _same_segments(q: Runs, kv: Runs) -> None:
+    """Check that the n-th runs of both are of one segment: ids count from 1 in each row."""
+    rows = [prod(side.shape[:-1]) for side in (q, kv)]
+    if rows[0] != rows[1]:
+        raise ValueError(f"ids_q has {rows[0]} rows, ids_kv has {rows[1]}; they must have the same rows")
+    if not np.array_equal(q.ids, kv.ids):
+        raise ValueError(
+            f"q has segments {_short(q)}, kv has {_short(kv)}; varlen kernels pair them by order, so both "
+            "must have the same (thd finds those that attend)"
+        )
+    row_q, row_kv = (side.starts // max(side.shape[-1], 1) for side in (q, kv))
+    if (odd := row_q != row_kv).any():
+        n = int(odd.argmax())
+        raise ValueError(
+            f"segment {q.ids[n]} is in row {row_q[n]} of ids_q and in row {row_kv[n]} of ids_kv; varlen "
+            "kernels pair segments by order, so each row must have the same (thd finds those that attend)"
+        )
 
 
 def _short(found: Runs) -> str:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rollkit import _check
+from rollkit import _check, _native
 from rollkit._backends import framework_of, ops
 from rollkit._check import AnyArray, Int64s
 from rollkit.segments._runs import cu_pair, rewrapped
-from rollkit.segments._tokens import INT32_MAX
+from rollkit.segments._tokens import INT32_MAX, on_host
 
 SCHEMES = ("zigzag", "dual_chunk", "striped", "contiguous")
 
@@ -79,12 +79,13 @@ def cp_pad(
     References:
         The rule is that of SkyRL's `preprocess_packed_seqs` (tp · 2 · cp, and lcm with 16 · cp for fp8).
     """
-    counts = _check.lengths("lengths", lengths)
+    counts = _check.lengths("lengths", on_host("lengths", lengths))
     cp_size, tp_size = _check.positive("cp_size", cp_size), _check.positive("tp_size", tp_size)
     align = tp_size * (2 * cp_size if cp_size > 1 else 1)
     align = lcm(align, 16 * cp_size if fp8 else 1, _check.positive("multiple_of", multiple_of))
+    sums = _sums(counts)  # first: within int32, rounding up stays within int64
     slots = -(-counts // align) * align
-    found = [rewrapped(array, lengths) for array in (slots, _sums(counts), _sums(slots))]
+    found = [rewrapped(array, lengths) for array in (slots, sums, _sums(slots))]
     return CPPadding(found[0], found[1], found[2], align)
 
 
@@ -110,11 +111,11 @@ def cp_partition(
     reorder rows by dual chunks or stripes; ring attention over a plain split is contiguous.
 
     Args:
-        cu_seqlens: `[segments + 1]` integers, running sums of valid lengths.
+        cu_seqlens: `[segments + 1]` integers from 0, running sums of valid lengths.
         cp_size: how many ranks there are; any number, odd ones too.
         rank: which one, from 0.
         scheme: one of the four.
-        cu_seqlens_padded: `[segments + 1]` integers, where segments start and the stream ends, as
+        cu_seqlens_padded: `[segments + 1]` integers from 0, where segments start and the stream ends, as
             `cp_pad` makes them; equal to `cu_seqlens` by default. A segment is valid at its slot's front.
         stripe: tokens of a stripe.
 
@@ -135,8 +136,8 @@ def cp_partition(
     rank = _check.positive("rank", rank, least=0)
     if rank >= cp_size:
         raise ValueError(f"rank must be below cp_size={cp_size}, got {rank}")
-    found = (deal.indices(rank), _sums(deal.valid_lengths(rank)), _sums(deal.slots(rank)))
-    return CPShard(*(rewrapped(array, cu_seqlens) for array in found))
+    sums = _sums(deal.valid_lengths(rank)), _sums(deal.slots(rank))  # first: they refuse what is too long
+    return CPShard(*(rewrapped(array, cu_seqlens) for array in (deal.indices(rank), *sums)))
 
 
 def cp_restore(
@@ -236,8 +237,7 @@ class _Deal:
         return self._before(rank, starts + lengths) - self._before(rank, starts)
 
     def _before(self, rank: int, index: Int64s) -> Int64s:
-        total, first = int(self.padded[-1] - self.padded[0]), self.padded[0]
-        index = index - first
+        total = int(self.padded[-1])
         if self.scheme == "striped":
             cycle = self.cp_size * self.stripe
             return index // cycle * self.stripe + np.clip(index % cycle - rank * self.stripe, 0, self.stripe)
@@ -253,13 +253,13 @@ class _Deal:
 
     def _spans(self, rank: int) -> tuple[Int64s, Int64s]:
         """Stretches of the stream that the rank has: starts and lengths."""
-        first, total = int(self.padded[0]), int(self.padded[-1] - self.padded[0])
+        total = int(self.padded[-1])
         if self.scheme == "striped":
             starts = np.arange(rank * self.stripe, total, self.cp_size * self.stripe)
-            return first + starts, np.full_like(starts, self.stripe)
+            return starts, np.full_like(starts, self.stripe)
         if self.scheme == "contiguous":
             chunk = total // self.cp_size
-            return np.array([first + rank * chunk]), np.array([chunk])
+            return np.array([rank * chunk]), np.array([chunk])
         begins = self.padded[:-1] if self.scheme == "zigzag" else self.padded[:1]
         sizes = np.diff(self.padded) if self.scheme == "zigzag" else np.array([total])
         chunks = np.array([rank, 2 * self.cp_size - 1 - rank])
@@ -270,13 +270,17 @@ class _Deal:
 
 def _dealt(cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int) -> _Deal:
     valid, padded = cu_pair(cu_seqlens, cu_seqlens_padded)
+    if padded[0] != 0:
+        raise ValueError(
+            f"cu_seqlens_padded[0] is {padded[0]}; the stream that ranks share begins with its first segment"
+        )
     cp_size = _check.positive("cp_size", cp_size)
     _check.choice("scheme", scheme, SCHEMES)
     stripe = _check.positive("stripe", stripe)
     if cp_size == 1:
         scheme = "contiguous"  # two chunks each would still ask for even lengths
     if scheme != "zigzag":
-        _even(int(padded[-1] - padded[0]), cp_size, scheme, stripe, "the stream")
+        _even(int(padded[-1]), cp_size, scheme, stripe, "the stream")
     elif (odd := np.diff(padded) % (2 * cp_size) != 0).any():
         row = int(odd.argmax())
         raise ValueError(
@@ -295,18 +299,9 @@ def _even(total: int, cp_size: int, scheme: str, stripe: int, what: str) -> None
         )
 
 
-def _order(total: int, cp_size: int, scheme: str, stripe: int) -> Int64s:
-    _check.choice("scheme", scheme, ("dual_chunk", "striped"))
-    cp_size, stripe = _check.positive("cp_size", cp_size), _check.positive("stripe", stripe)
-    _even(total, cp_size, scheme, stripe, "the axis")
-    row = np.array([0, total])
-    deal = _Deal(row, row, cp_size, scheme, stripe)
-    return np.concatenate([deal.indices(rank) for rank in range(cp_size)])
-
-
 def _inverse(order: Int64s) -> Int64s:
     found = np.empty_like(order)
-    found[order - order.min(initial=0)] = np.arange(len(order))
+    found[order] = np.arange(len(order))
     return found
 
 
@@ -316,12 +311,26 @@ def _taken(array: Any, cp_size: int, scheme: str, stripe: int, axis: int, *, bac
         raise TypeError(f"array must be NumPy's, torch's or JAX's, got {type(array).__name__}")
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"axis {axis} is out of range: the array has shape {tuple(array.shape)}")
-    order = _order(array.shape[axis], cp_size, scheme, stripe)
-    return ops(framework).take(array, _inverse(order) if back else order, axis)
+    _check.choice("scheme", scheme, ("dual_chunk", "striped"))
+    cp_size, stripe = _check.positive("cp_size", cp_size), _check.positive("stripe", stripe)
+    _even(array.shape[axis], cp_size, scheme, stripe, "the axis")
+    axis %= array.ndim
+    before, after = tuple(array.shape[:axis]), tuple(array.shape[axis + 1 :])
+    if scheme == "striped":  # reshaped, and not indexed token by token: compilers see through it
+        cycles = array.shape[axis] // (cp_size * stripe)
+        sides = (cp_size, cycles) if back else (cycles, cp_size)
+        moved = array.reshape((*before, *sides, stripe, *after)).swapaxes(axis, axis + 1)
+    else:
+        order = [chunk for rank in range(cp_size) for chunk in (rank, 2 * cp_size - 1 - rank)]
+        order = [order.index(chunk) for chunk in range(2 * cp_size)] if back else order
+        size = array.shape[axis] // (2 * cp_size)
+        chunks = array.reshape((*before, 2 * cp_size, size, *after))
+        moved = ops(framework).take(chunks, order, axis)
+    return moved.reshape(tuple(array.shape))
 
 
 def _sums(lengths: Int64s) -> AnyArray:
-    sums = np.concatenate([[0], np.cumsum(lengths)])
+    sums = _native.offsets_from_lengths(lengths)
     if sums[-1] > INT32_MAX:
         raise OverflowError(f"{sums[-1]} tokens are beyond int32, which attention kernels take")
     return sums.astype(np.int32)

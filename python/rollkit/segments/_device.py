@@ -54,8 +54,10 @@ def thd(
     lowest = ops.table_min(known + 1, ids_kv, keys_kv)
     highest = ops.table_max(known + 1, ids_q, keys_q)
     # Padding has a column too; it stays 0, whatever comes out. Times is faster than where in torch.
-    asking = ids_q * (keys_q >= ops.look_up(lowest, ids_q))
-    asked = ids_kv * (keys_kv <= ops.look_up(highest, ids_kv))
+    # Bounds alone do not tell a segment that the other side has not from keys as far out as they can be.
+    there_q, there_kv = (ops.present(known + 1, ids) for ids in (ids_q, ids_kv))
+    asking = ids_q * ((keys_q >= ops.look_up(lowest, ids_q)) & ops.look_up(there_kv, ids_q))
+    asked = ids_kv * ((keys_kv <= ops.look_up(highest, ids_kv)) & ops.look_up(there_q, ids_kv))
     return (
         _counts(ops, asking, max_segments),
         _counts(ops, asked, max_segments),
@@ -78,10 +80,11 @@ def _counts(ops: Ops, ids: Any, max_segments: int) -> Any:
 def _keys(ops: Ops, ids: Any, found: Any, mask: str) -> Any:
     if mask == "padding":
         return ops.zeros(ids.shape, ids)
-    keys = ops.signed(found)
-    if mask == "causal_bottom_right":
-        keys = keys - run_lengths(ops, ids)
-    return keys
+    if mask == "causal":
+        return ops.signed(found)
+    keys = ops.wide(found)
+    moved = keys - run_lengths(ops, ids)
+    return ops.where(moved <= keys, moved, -(2 ** (8 * keys.dtype.itemsize - 1)))  # no key wraps
 
 
 def _run_starts(ops: Ops, ids: Any) -> Any:
@@ -100,6 +103,8 @@ def ids_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
 
 def positions_from_lengths(ops: Ops, lengths: Any, *, total: int) -> Any:
     """Positions of segments that follow each other."""
+    if not lengths.shape[0]:
+        return ops.zeros((total,), lengths)
     ends = ops.cumsum(ops.int32(lengths)[None])
     index = ops.arange(total, lengths)
     found = ops.search(ends, index + 1)[0]
@@ -112,7 +117,9 @@ def from_positions(ops: Ops, found: Any, mask: Any = None, *, rule: str) -> Any:
     """Segment ids; see `rollkit.segments.from_positions`."""
     width = found.shape[1]
     index = ops.arange(width, found)[None]
-    begins = (found != ops.shift(found) + 1) | (index == 0)
+    before = ops.shift(found)
+    # Of unsigned positions too: 0 is not one above the largest, nor is a difference that wraps 1.
+    begins = ~((found > before) & (found - before == 1)) | (index == 0)
     if rule == "none":
         real = index >= 0
     elif rule == "mask":
@@ -136,17 +143,26 @@ def attention_mask(
     window: tuple[int, int] | None,
 ) -> Any:
     """Every pair of tokens; see `rollkit.segments.attention_mask`."""
-    seen = (ids_q[:, :, None] == ids_kv[:, None, :]) & (ids_q[:, :, None] != 0)
+    seen = (ids_q[:, :, None] == ids_kv[:, None, :]) & (ids_q[:, :, None] > 0)
+    left, right = window or (-1, -1)
+    if mask == "padding" and left < 0 and right < 0:
+        return seen
     keys = []
     for ids, found in ((ids_q, positions_q), (ids_kv, positions_kv)):
-        key = ops.arange(ids.shape[1], ids)[None] if found is None else ops.signed(found)
-        keys.append(key - run_lengths(ops, ids) if mask == "causal_bottom_right" else key)
-    back = keys[0][:, :, None] - keys[1][:, None, :]
+        found = ops.arange(ids.shape[1], ids)[None] if found is None else found
+        keys.append(_keys(ops, ids, found, "causal" if mask == "padding" else mask))
+    q, kv = keys[0][:, :, None], keys[1][:, None, :]
     if mask != "padding":
-        seen = seen & (back >= 0)
-    left, right = window or (-1, -1)
+        seen = seen & (q >= kv)
     if left >= 0:
-        seen = seen & (back <= left)
+        seen = seen & _near(kv, q, left)
     if right >= 0:
-        seen = seen & (-back <= right)
+        seen = seen & _near(q, kv, right)
     return seen
+
+
+def _near(before: Any, after: Any, most: int) -> Any:
+    """Whether `after` is at most so far after `before`, or before it."""
+    apart = after - before
+    reach = min(most, 2 ** (8 * apart.dtype.itemsize - 1) - 1)
+    return (after <= before) | ((apart >= 0) & (apart <= reach))  # below 0, the difference has wrapped

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check
-from rollkit._backends import common_framework, framework_of
+from rollkit._backends import framework_of
 from rollkit._check import AnyArray, Int64s
 from rollkit._extras import extra
 from rollkit.segments import _device
-from rollkit.segments._runs import Runs, as_runs
+from rollkit.segments._runs import Runs, as_ids, as_runs
 from rollkit.segments._thd import MASKS, checked_window
-from rollkit.segments._tokens import same_shape, tokens
+from rollkit.segments._tokens import int32s, same_shape, tokens
 
 Bools = NDArray[np.bool_]
 
-MOST_PAIRS = 1 << 26
+Pairs = tuple[Int64s, Int64s, Int64s]
+
+MOST_PAIRS = 1 << 20  # that are in memory at a time
 
 
 def attention_mask(
@@ -62,8 +64,9 @@ def attention_mask(
     given = [p is not None for p in (positions_q, positions_kv)]
     by_place = itself and not any(given) and mask != "causal_bottom_right"
     if (mask != "padding" or window) and not all(given) and not by_place:
+        what = f"mask={mask!r}" if mask != "padding" else "window"
         raise ValueError(
-            f"mask={mask!r} compares positions; pass positions_q and positions_kv "
+            f"{what} compares positions; pass positions_q and positions_kv "
             "(rollkit.segments.positions makes them where every segment is whole)"
         )
     found = tokens(
@@ -86,11 +89,12 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
     found). Give ids of one sequence; `jax.vmap` the kernel over a batch.
 
     Args:
-        ids_q: `[T]` or `[B, T]` integers, NumPy or JAX, traced too.
+        ids_q: `[T]` or `[B, T]` integers, NumPy or JAX, traced too; `Runs`, a `Layout` or a `Batch`.
         ids_kv: `[T_kv]` or `[B, T_kv]`; `ids_q` by default.
 
     Raises:
         ModuleNotFoundError: there is no JAX.
+        OverflowError: an id of the host is beyond int32.
 
     Example:
         >>> splash_segment_ids([1, 1, 2]).kv
@@ -98,11 +102,11 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
     """
     kernel = extra("jax.experimental.pallas.ops.tpu.splash_attention", "jax")
     jnp = extra("jax.numpy", "jax")
-    found = tokens(ids_q=ids_q, ids_kv=ids_kv)
+    found = tokens(ids_q=as_ids(ids_q), ids_kv=as_ids(ids_kv))
     if found.like is not None and framework_of(found.like) == "torch":
         raise TypeError("ids_q is of torch; splash attention is JAX's: jnp.asarray(ids_q.numpy())")
-    sides = [jnp.asarray(found.unbatch(array), jnp.int32) for array in found.arrays if array is not None]
-    return kernel.SegmentIds(sides[0], sides[-1])
+    q, kv = int32s(found, ids_q=found.arrays[0], ids_kv=found.arrays[1])
+    return kernel.SegmentIds(jnp.asarray(q), jnp.asarray(q if kv is None else kv))
 
 
 def block_mask(
@@ -116,11 +120,13 @@ def block_mask(
     """Build flex_attention's `BlockMask` from runs, without evaluating the mask token by token.
 
     Equal, block for block, to torch's `create_block_mask` of the same mask, which compares every pair of
-    tokens. Here each run paints the span of kv blocks that each of its q blocks meets: O(T) to find the
-    runs, and the size of the answer, (T / block)², to write it down.
+    tokens. Here what an id spans of a q block paints the kv blocks that it meets: O(T) to find the runs,
+    and the size of the answer, (T / block)², to write it down, or as much per id of a block where ids
+    come again all along a row.
 
     Args:
-        ids: `[T]` or `[B, T]` integers, torch or NumPy, or `Runs`; 0 is padding, and attends to nothing.
+        ids: `[T]` or `[B, T]` integers, torch or NumPy, `Runs`, a `Layout` or a `Batch`; 0 is padding, and
+            attends to nothing.
         mask: `"causal"`, by place in the row, or `"padding"`, every token of the segment.
         window: (left, right): only keys at most that far before and after; -1 is no bound.
         block_size: of q and kv, or (q, kv).
@@ -130,8 +136,7 @@ def block_mask(
         `torch.nn.attention.flex_attention.BlockMask`, for one head that stands for all.
 
     Raises:
-        ValueError: an option is out of range; or ids are entered again so often that there are more
-            pairs of runs than blocks could need.
+        ValueError: an option is out of range.
         TypeError: ids of JAX, or traced by torch.compile.
 
     Example:
@@ -144,9 +149,11 @@ def block_mask(
     """
     torch = extra("torch", "torch")
     _check.choice("mask", mask, ("causal", "padding"))
-    sides = block_size if isinstance(block_size, tuple) else (block_size, block_size)
+    sides = block_size if isinstance(block_size, tuple | list) else (block_size, block_size)
+    if len(sides) != 2:
+        raise ValueError(f"block_size must be an int or (q, kv), got {block_size!r}")
     q_size, kv_size = (_check.positive("block_size", side) for side in sides)
-    if not isinstance(ids, Runs) and common_framework(ids=ids) == "jax":
+    if framework_of(ids.like if isinstance(ids, Runs) else as_ids(ids)) == "jax":
         raise TypeError("ids is of jax; flex_attention is torch's: torch.from_numpy(np.asarray(ids))")
     runs = as_runs(ids)
     if device is None and runs.like is not None:
@@ -170,7 +177,8 @@ def _reach(mask: str, window: tuple[int, int] | None, width: int) -> tuple[int, 
 
 
 def _predicate(torch: Any, runs: Runs, device: Any, left: int, right: int) -> Callable[..., Any]:
-    ids = torch.as_tensor(np.atleast_2d(runs._filled(runs.ids, wrap=False))).to(device)
+    numbers = np.unique(runs.ids, return_inverse=True)[1] + 1  # ids may be beyond int32
+    ids = torch.as_tensor(np.atleast_2d(runs._filled(numbers, wrap=False))).to(device)
     width = runs.shape[-1]
 
     def mask_mod(b: Any, h: Any, q: Any, kv: Any) -> Any:
@@ -191,59 +199,112 @@ def _grids(runs: Runs, q_size: int, kv_size: int, left: int, right: int) -> tupl
     shape = (rows, 1, -(-width // q_size), -(-width // kv_size))
     partial, full = np.zeros(shape, bool), np.zeros(shape, bool)
     bounds = np.searchsorted(runs.starts, np.arange(rows + 1) * width)
+    numbers = np.unique(runs.ids, return_inverse=True)[1]
     for row in range(rows):
         mine = slice(bounds[row], bounds[row + 1])
         starts = runs.starts[mine] - row * width
-        spans = _Spans(runs.ids[mine], starts, starts + runs.lengths[mine], q_size, kv_size, left, right)
-        full[row, 0] = spans.paint(shape[2:], *spans.full())
-        partial[row, 0] = spans.paint(shape[2:], *spans.seen()) & ~full[row, 0]
+        spans = _Spans(numbers[mine], starts, starts + runs.lengths[mine] - 1)
+        reach = _Reach(width, q_size, kv_size, left, right)
+        full[row, 0] = _painted(shape[2:], reach.full(spans))
+        partial[row, 0] = _painted(shape[2:], reach.seen(spans)) & ~full[row, 0]
     return partial, full
 
 
-class _Spans:
-    """Pairs of (a run's part in a q block, a run of the same id), and the kv blocks that each pair meets."""
+class _Spans(NamedTuple):
+    """Stretches of a row that have one id: from the first to the last token, both included."""
 
-    def __init__(
-        self, ids: Int64s, starts: Int64s, ends: Int64s, q_size: int, kv_size: int, left: int, right: int
-    ) -> None:
-        self.q_size, self.kv_size, self.left, self.right = q_size, kv_size, left, right
-        counts = (ends - 1) // q_size - starts // q_size + 1 if len(ids) else ends
-        run = np.repeat(np.arange(len(ids)), counts)
-        block = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[run] // q_size
-        order = np.argsort(ids, kind="stable")
-        first = np.searchsorted(ids[order], ids[run], "left")
-        others = np.searchsorted(ids[order], ids[run], "right") - first
-        if (pairs := int(others.sum())) > MOST_PAIRS:
-            raise ValueError(
-                f"ids are entered again too often: {pairs} pairs of runs share one; renumber them"
+    ids: Int64s
+    low: Int64s
+    high: Int64s
+
+    def kept(self, which: Any) -> _Spans:
+        return _Spans(self.ids[which], self.low[which], self.high[which])
+
+    def ordered(self) -> _Spans:
+        """By id, then by place."""
+        return self.kept(np.argsort(self.ids, kind="stable"))
+
+    def parts(self, size: int) -> _Spans:
+        """Cut at the edges of blocks."""
+        first = self.low // size
+        counts = self.high // size - first + 1
+        span, block = _expanded(first, counts)
+        low = np.maximum(self.low[span], block * size)
+        return _Spans(self.ids[span], low, np.minimum(self.high[span], (block + 1) * size - 1))
+
+    def extents(self, size: int) -> _Spans:
+        """One span for each id and block, from its first token there to its last, holes included."""
+        parts = self.parts(size).ordered()
+        return parts.joined((parts.low[1:] // size) == (parts.low[:-1] // size))
+
+    def joined(self, goes_on: Bools) -> _Spans:
+        """Each with the one before that it goes on, if that is of its id."""
+        begins = np.ones(len(self.ids), bool)
+        begins[1:] = (self.ids[1:] != self.ids[:-1]) | ~goes_on
+        at = np.flatnonzero(begins)
+        ends = np.append(at, len(begins))[1:] - 1
+        return _Spans(self.ids[at], self.low[at], self.high[ends])
+
+
+class _Reach(NamedTuple):
+    """How far tokens of a row see, in blocks; both ways give (q block, first and last kv block) of pairs."""
+
+    width: int
+    q_size: int
+    kv_size: int
+    left: int
+    right: int
+
+    def seen(self, spans: _Spans) -> Iterator[Pairs]:
+        """Kv blocks with a key that some query of the q block sees.
+
+        What an id spans of two blocks decides: if the spans overlap then they share a token, which sees
+        itself; if not, their nearest tokens are what is nearest.
+        """
+        q, kv = spans.extents(self.q_size), spans.extents(self.kv_size)
+        kv = kv.joined(kv.low[1:] == kv.high[:-1] + 1)
+        for block, low, high in self._pairs(q, kv, q.low - self.left, q.high + self.right):
+            yield block, low // self.kv_size, high // self.kv_size
+
+    def full(self, spans: _Spans) -> Iterator[Pairs]:
+        """Kv blocks all of whose keys every query of the q block sees."""
+        q = spans.parts(self.q_size)
+        q = q.kept(q.high - q.low + 1 == self.q_size)
+        kv = spans.kept(-(-spans.low // self.kv_size) < (spans.high + 1) // self.kv_size).ordered()
+        for block, low, high in self._pairs(q, kv, q.high - self.left, q.low + self.right):
+            yield block, -(-low // self.kv_size), (high + 1) // self.kv_size - 1
+
+    def _pairs(self, q: _Spans, kv: _Spans, low: Int64s, high: Int64s) -> Iterator[Pairs]:
+        """Each q span's block, and the parts of kv spans of its id that are from `low` to `high`."""
+        low, high = np.maximum(low, 0), np.minimum(high, self.width - 1)
+        first = np.searchsorted(kv.ids * self.width + kv.high, q.ids * self.width + low)
+        counts = np.searchsorted(kv.ids * self.width + kv.low, q.ids * self.width + high, "right") - first
+        counts = np.maximum(counts, 0)
+        group = np.cumsum(counts) // MOST_PAIRS
+        for part in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(group)) + 1):
+            span, key = _expanded(first[part], counts[part])
+            span = part[span]
+            yield (
+                q.low[span] // self.q_size,
+                np.maximum(kv.low[key], low[span]),
+                np.minimum(kv.high[key], high[span]),
             )
-        piece = np.repeat(np.arange(len(run)), others)
-        kv = order[first[piece] + np.arange(len(piece)) - np.repeat(np.cumsum(others) - others, others)]
-        run, self.block = run[piece], block[piece]
-        self.low = np.maximum(starts[run], self.block * q_size)
-        self.high = np.minimum(ends[run], (self.block + 1) * q_size) - 1
-        self.start, self.end = starts[kv], ends[kv]
 
-    def seen(self) -> tuple[Int64s, Int64s]:
-        """First and last kv blocks with a key that some query of the part sees."""
-        low = np.maximum(self.start, self.low - self.left)
-        high = np.minimum(self.end - 1, self.high + self.right)
-        return low // self.kv_size, np.where(low <= high, high // self.kv_size, -1)
 
-    def full(self) -> tuple[Int64s, Int64s]:
-        """First and last kv blocks all of whose keys every query of the part's block sees."""
-        low = np.maximum(self.start, self.high - self.left)
-        high = np.minimum(self.end, self.low + self.right + 1)
-        whole = self.high - self.low + 1 == self.q_size
-        return -(-low // self.kv_size), np.where(whole, high // self.kv_size - 1, -1)
+def _expanded(first: Int64s, counts: Int64s) -> tuple[Int64s, Int64s]:
+    """For each row, `counts` numbers from `first` on: (rows, numbers)."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts - first, counts)
 
-    def paint(self, shape: tuple[int, ...], first: Int64s, last: Int64s) -> Bools:
+
+def _painted(shape: tuple[int, ...], pairs: Iterator[Pairs]) -> Bools:
+    edges = np.zeros((shape[0], shape[1] + 1), np.int32)
+    for block, first, last in pairs:
         kept = first <= last
-        edges = np.zeros((shape[0], shape[1] + 1), np.int32)
-        np.add.at(edges, (self.block[kept], first[kept]), 1)
-        np.add.at(edges, (self.block[kept], last[kept] + 1), -1)
-        found: Bools = edges.cumsum(1)[:, :-1] > 0
-        return found
+        np.add.at(edges, (block[kept], first[kept]), 1)
+        np.add.at(edges, (block[kept], last[kept] + 1), -1)
+    found: Bools = edges.cumsum(1)[:, :-1] > 0
+    return found
 
 
 def _ordered(grid: Bools) -> tuple[AnyArray, AnyArray]:

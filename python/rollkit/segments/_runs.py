@@ -16,7 +16,7 @@ from rollkit._batch import Batch
 from rollkit._check import AnyArray, Int64s
 from rollkit._layout import Layout
 from rollkit.segments import _device
-from rollkit.segments._tokens import INT32_MAX, Tokens, tokens, unreadable
+from rollkit.segments._tokens import INT32_MAX, Tokens, on_host, tokens, unreadable
 
 PADDING_RULES = ("none", "trailing", "zeros")
 
@@ -25,8 +25,9 @@ PADDING_RULES = ("none", "trailing", "zeros")
 class Runs:
     """The runs of a batch of segment ids, in order: all that varlen kernels, adapters and masks need.
 
-    Make it once per batch. It is host memory (three int64 arrays, one entry per run), so that nothing
-    read off it synchronises a device; results are of the framework that the ids were of.
+    Make it once per batch. It is host memory (three int64 arrays, one entry per run), so that reading off
+    it copies nothing from a device; results are of the framework that the ids were of, copied to where
+    they were.
 
     Attributes:
         ids: `[runs]` int64, the segment id of each run.
@@ -44,11 +45,22 @@ class Runs:
 
     def seqlens(self, max_segments: int) -> Any:
         """Tokens by id; see `seqlens`."""
-        return self._columns(max_segments)[0]
+        size = _check.positive("max_segments", max_segments)
+        rows, _ = self._places()
+        found = np.zeros((prod(self.shape[:-1]), size), np.int32)
+        near = self.ids <= size
+        np.add.at(found, (rows[near], self.ids[near] - 1), self.lengths[near].astype(np.int32))
+        return self._wrap(found.reshape(*self.shape[:-1], size))
 
     def offsets(self, max_segments: int) -> Any:
         """Starts by appearance; see `offsets`."""
-        return self._columns(max_segments)[1]
+        size = _check.positive("max_segments", max_segments) + 1
+        rows, columns = self._places()
+        number = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        found = np.full((prod(self.shape[:-1]), size), -1, np.int32)
+        near = number < size
+        found[rows[near], number[near]] = columns[near]
+        return self._wrap(found.reshape(*self.shape[:-1], size))
 
     def segment_ids(self) -> Any:
         """The ids, int32 of `shape`: the inverse of `runs`."""
@@ -80,11 +92,10 @@ class Runs:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _columns(self, max_segments: int) -> Any:
-        ids = np.atleast_2d(self._filled(self.ids, wrap=False))
-        size = _check.positive("max_segments", max_segments)
-        found = _native.seqlens_and_offsets(ids, max_segments=size, pair=False)
-        return [self._wrap(a if len(self.shape) == 2 else a[0]) for a in found]
+    def _places(self) -> tuple[Int64s, Int64s]:
+        """Row and column of each run's first token."""
+        width = max(self.shape[-1], 1)
+        return self.starts // width, self.starts % width
 
     def _filled(self, values: Int64s, wrap: bool = True) -> Any:
         out = np.empty(self.shape, np.int32)
@@ -244,11 +255,23 @@ def max_seqlen(ids: Any) -> int:
 
 def as_runs(ids: Any) -> Runs:
     """Return `Runs` as they are, or find those of ids, of a layout, or of a batch."""
-    if isinstance(ids, Runs):
-        return ids
-    if isinstance(ids, Layout):
-        return runs(ids.segment_ids())
-    return runs(ids["segment_ids"] if isinstance(ids, Batch) else ids)
+    return ids if isinstance(ids, Runs) else runs(as_ids(ids))
+
+
+def as_ids(ids: Any) -> Any:
+    """Return ids as they are, or those of runs, of a layout, or of a batch."""
+    if isinstance(ids, Runs | Layout):
+        return ids.segment_ids()
+    return ids["segment_ids"] if isinstance(ids, Batch) else ids
+
+
+def with_positions(ids: Any, given: Any) -> tuple[Any, Any]:
+    """Ids, and the positions given, or else those that runs, a layout or a batch have."""
+    if type(ids) is np.ndarray or not isinstance(ids, Runs | Layout | Batch):
+        return ids, given
+    if given is None:
+        given = ids["positions"] if isinstance(ids, Batch) else ids.positions()
+    return as_ids(ids), given
 
 
 def segment_ids(lengths: Any, *, starts: ArrayLike | None = None, total: int | None = None) -> Any:
@@ -263,7 +286,10 @@ def segment_ids(lengths: Any, *, starts: ArrayLike | None = None, total: int | N
         `[T]` int32.
 
     Raises:
-        ValueError: a length is negative, or segments overlap or end after `total`.
+        ValueError: a length or start is negative, or segments overlap, are not in order, or end after
+            `total`: of arrays that are traced or on a device, nothing of this is checked. Or `total` is
+            missing for such.
+        TypeError: `starts` for such.
 
     Example:
         >>> segment_ids([3, 0, 2], total=6)
@@ -298,17 +324,18 @@ def segment_ids_from_cu_seqlens(
     """Number the tokens of segments that running sums describe.
 
     Args:
-        cu_seqlens: `[segments + 1]` integers that never fall. A tail that repeats the total is empty
-            segments, which have no token.
+        cu_seqlens: `[segments + 1]` integers from 0 that never fall. A tail that repeats the total is
+            empty segments, which have no token.
         cu_seqlens_padded: where segments start in memory, and where the last one's slot ends; equal to
-            `cu_seqlens` by default. The rest of each slot is 0.
+            `cu_seqlens` by default. The rest of each slot is 0, and so is what is before the first.
         total: T; the last entry by default.
 
     Returns:
         `[T]` int32.
 
     Raises:
-        ValueError: entries fall, or a segment is longer than its slot.
+        ValueError: entries fall, `cu_seqlens` does not begin with 0, or a segment is longer than its
+            slot.
 
     Example:
         >>> segment_ids_from_cu_seqlens([0, 3, 5], cu_seqlens_padded=[0, 4, 6])
@@ -349,12 +376,12 @@ def from_positions(positions: Any, *, padding: Any) -> Any:
         >>> from_positions([0, 1, 2, 0, 1, 0, 0, 0], padding=[1, 1, 1, 1, 1, 1, 0, 0])
         array([1, 1, 1, 2, 2, 3, 0, 0], dtype=int32)
     """
-    if isinstance(padding, str):
+    if padding is None or isinstance(padding, str):
         _check.choice("padding", padding, PADDING_RULES)
         found = tokens(positions=positions)
         rule, mask = padding, None
     else:
-        mask = np.asarray(padding) if framework_of(padding) is None else padding
+        mask = rewrapped(np.asarray(padding), positions) if framework_of(padding) is None else padding
         found = tokens(positions=positions, padding=(mask != 0) * 1)  # integers of any framework
         rule, mask = "mask", found.arrays[1]
         if mask.shape != found.arrays[0].shape:
@@ -371,10 +398,12 @@ def filter_none(found: Tokens, mask: Any) -> list[Any]:
 
 def cu_pair(cu_seqlens: Any, cu_seqlens_padded: Any) -> tuple[Int64s, Int64s]:
     """Check running sums, valid and padded; the valid ones stand for padded ones that are not given."""
-    valid = running_sums("cu_seqlens", cu_seqlens)
+    valid = _running_sums("cu_seqlens", cu_seqlens)
+    if valid[0] != 0:
+        raise ValueError(f"cu_seqlens[0] is {valid[0]}; running sums begin with 0")
     if cu_seqlens_padded is None:
         return valid, valid
-    padded = running_sums("cu_seqlens_padded", cu_seqlens_padded)
+    padded = _running_sums("cu_seqlens_padded", cu_seqlens_padded)
     if len(valid) != len(padded):
         raise ValueError(f"cu_seqlens has {len(valid)} entries, cu_seqlens_padded has {len(padded)}")
     if (odd := np.diff(valid) > np.diff(padded)).any():
@@ -386,9 +415,9 @@ def cu_pair(cu_seqlens: Any, cu_seqlens_padded: Any) -> tuple[Int64s, Int64s]:
     return valid, padded
 
 
-def running_sums(name: str, value: Any) -> Int64s:
-    """Return running sums: at least one entry, from 0 or above, never falling."""
-    found = _check.int64s(name, value)
+def _running_sums(name: str, value: Any) -> Int64s:
+    """Return numbers that never fall: at least one, from 0 or above."""
+    found = _check.int64s(name, on_host(name, value))
     if not len(found):
         raise ValueError(f"{name} is empty; it must begin with 0")
     if found[0] < 0:
@@ -409,7 +438,9 @@ def _column(which: int, ids: Any, max_segments: int) -> Any:
     max_segments = _check.positive("max_segments", max_segments)
     found = tokens(ids=ids)
     if found.host:
-        columns = _native.seqlens_and_offsets(found.arrays[0], max_segments=max_segments, pair=False)
+        columns = _native.seqlens_and_offsets(
+            found.arrays[0], name="ids", max_segments=max_segments, pair=False
+        )
         return found.wrap(found.unbatch(columns[which]))
     function = (_device.seqlens, _device.offsets)[which]
     return found.unbatch(found.ops.run(function, found.arrays[0], max_segments=max_segments))
@@ -425,13 +456,8 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
         total = _check.positive("total", total, least=0)
         return ops(framework).run(device, lengths, total=total)
     counts = _check.lengths("lengths", lengths)
-    begins = None if starts is None else _check.int64s("starts", starts)
-    if begins is None:
-        last = int(_native.offsets_from_lengths(counts)[-1])
-    elif len(begins) != len(counts):
-        raise ValueError(f"starts has {len(begins)} entries, lengths has {len(counts)}")
-    else:
-        last = int((begins + counts).max(initial=0))
+    begins = None if starts is None else _check.int64s("starts", on_host("starts", starts))
+    last = int(_native.offsets_from_lengths(counts)[-1]) if begins is None else _last_end(begins, counts)
     size = last if total is None else _check.positive("total", total, least=0)
     if last > size:
         raise ValueError(f"segments end at token {last}, after total={size}")
@@ -440,16 +466,40 @@ def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: in
     return rewrapped(out, lengths)
 
 
+def _last_end(starts: Int64s, counts: Int64s) -> int:
+    """Where the last segment ends, once starts are known to be those of segments in order."""
+    if len(starts) != len(counts):
+        raise ValueError(f"starts has {len(starts)} entries, lengths has {len(counts)}")
+    if (odd := starts < 0).any():
+        row = int(odd.argmax())
+        raise ValueError(f"starts[{row}] is {starts[row]}; starts must be 0 or more")
+    ends = starts + counts
+    if (odd := ends < 0).any():
+        row = int(odd.argmax())
+        raise OverflowError(f"segment {row} starts at {starts[row]} and so ends beyond int64")
+    rows = np.flatnonzero(counts)  # where an empty one starts does not matter
+    if (odd := starts[rows][1:] < ends[rows][:-1]).any():
+        at = int(odd.argmax())
+        before, row = rows[at : at + 2]
+        raise ValueError(
+            f"starts[{row}] is {starts[row]}, and segment {before} ends at {ends[before]}; "
+            "segments must be disjoint and in order"
+        )
+    return int(ends.max(initial=0))
+
+
 def _native_ids(starts: Int64s | None, lengths: Int64s, out: AnyArray) -> None:
     if starts is None:
         return _native.ids_from_lengths(lengths, out=out)
-    return _native.fill_runs(starts, lengths, np.arange(1, len(starts) + 1), out=out)
+    rows = np.flatnonzero(lengths)
+    return _native.fill_runs(starts[rows], lengths[rows], rows + 1, out=out)
 
 
 def _native_positions(starts: Int64s | None, lengths: Int64s, out: AnyArray) -> None:
     if starts is None:
         return _native.positions_from_lengths(lengths, out=out)
-    return _native.positions(starts, lengths, None, out=out)
+    rows = np.flatnonzero(lengths)
+    return _native.positions(starts[rows], lengths[rows], None, out=out)
 
 
 def _edged(sums: Int64s, size: int | None) -> AnyArray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rollkit import _check, _native
 from rollkit.segments import _device
+from rollkit.segments._runs import as_ids, with_positions
 from rollkit.segments._tokens import Tokens, same_shape, tokens, unreadable
 
 MASKS = ("causal", "causal_bottom_right", "padding")
@@ -53,7 +54,8 @@ def thd(
     Make it once per batch (and ring step), and hand it to every layer.
 
     Args:
-        ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX: 0 is padding, segments are positive.
+        ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX: 0 is padding, segments are positive. Or
+            `Runs`, a `Layout` or a `Batch`, which bring positions, too.
         ids_kv: `[T_kv]` or `[B, T_kv]`; None for self-attention, where every token attends to itself and
             so counts: positions and mask are not needed.
         positions_q: shaped as `ids_q`, the position within the segment. A shard keeps the positions that
@@ -70,7 +72,8 @@ def thd(
             S + 1 no offset.
         validate: whether to check ids for that. None: where it costs no synchronisation, which is in
             memory of the host. True: on a device too, by way of a copy to the host. False: nowhere.
-            Unchecked ids below 0 are padding; on a device, so are those above both S + 1 and T.
+            Ids below 0 are refused in memory of the host all the same. Unchecked on a device, they are
+            padding, and so are those above both S + 1 and T.
 
     Returns:
         `THD` of the arguments' framework; without a batch axis if they have none.
@@ -100,14 +103,19 @@ def thd(
     _check.choice("mask", mask, MASKS)
     _check.choice("on_reentry", on_reentry, ("raise", "te"))
     checked_window(window)
+    pair = on_reentry == "raise" and validate is not False
     if ids_kv is None:
         if positions_kv is not None:
             raise ValueError("positions_kv is given without ids_kv; pass ids_kv, or neither")
-        found = tokens(ids_q=ids_q)
-        return _finish(found, _self(found, max_segments, _pairs(found, on_reentry, validate)))
+        found = tokens(ids_q=as_ids(ids_q), positions_q=positions_q)
+        same_shape("positions_q", found.arrays[1], "ids_q", found.arrays[0])
+        return _finish(found, _self(found, max_segments, pair, validate))
     if mask == "padding":
-        positions_q = positions_kv = None
-    elif positions_q is None or positions_kv is None:
+        ids_q, ids_kv, positions_q, positions_kv = as_ids(ids_q), as_ids(ids_kv), None, None
+    else:
+        ids_q, positions_q = with_positions(ids_q, positions_q)
+        ids_kv, positions_kv = with_positions(ids_kv, positions_kv)
+    if mask != "padding" and (positions_q is None or positions_kv is None):
         missing = "positions_q" if positions_q is None else "positions_kv"
         raise ValueError(
             f"{missing} is missing: mask={mask!r} between two arrays compares positions; pass them "
@@ -116,7 +124,7 @@ def thd(
     found = tokens(ids_q=ids_q, ids_kv=ids_kv, positions_q=positions_q, positions_kv=positions_kv)
     same_shape("positions_q", found.arrays[2], "ids_q", found.arrays[0])
     same_shape("positions_kv", found.arrays[3], "ids_kv", found.arrays[1])
-    return _finish(found, _both(found, mask, max_segments, _pairs(found, on_reentry, validate)))
+    return _finish(found, _both(found, mask, max_segments, pair, validate))
 
 
 def checked_window(window: Any) -> tuple[int, int] | None:
@@ -129,29 +137,22 @@ def checked_window(window: Any) -> tuple[int, int] | None:
     return _check.positive("window[0]", left, least=-1), _check.positive("window[1]", right, least=-1)
 
 
-def _pairs(found: Tokens, on_reentry: str, validate: bool | None) -> bool:
-    """Whether ids are to be checked."""
+def _self(found: Tokens, max_segments: int, pair: bool, validate: bool | None) -> Any:
+    ids = found.arrays[0]
+    if found.host or validate:
+        host = ids if found.host else _copied(found)[0]
+        lengths, starts = _native.seqlens_and_offsets(
+            host, name="ids_q", max_segments=max_segments, pair=pair
+        )
     if found.host:
-        return on_reentry == "raise" and validate is not False
-    if validate and found.traced:
-        raise unreadable("validate=True", "check the ids outside, or pass validate=False")
-    return bool(validate)
-
-
-def _self(found: Tokens, max_segments: int, pair: bool) -> Any:
-    (ids,) = found.arrays
-    if found.host:
-        lengths, starts = _native.seqlens_and_offsets(ids, max_segments=max_segments, pair=pair)
         return lengths, lengths, starts, starts
-    if pair:
-        _native.seqlens_and_offsets(_copied(found)[0], max_segments=max_segments, pair=pair)
     return found.ops.run(_device.thd_self, ids, max_segments=max_segments)
 
 
-def _both(found: Tokens, mask: str, max_segments: int, pair: bool) -> Any:
+def _both(found: Tokens, mask: str, max_segments: int, pair: bool, validate: bool | None) -> Any:
     if found.host:
         return _native_thd(found.arrays, mask, max_segments, pair)
-    if pair:
+    if validate:
         _native_thd(_copied(found), mask, max_segments, pair)
     return found.ops.run(_device.thd, *found.arrays, mask=mask, max_segments=max_segments)
 
@@ -168,6 +169,9 @@ def _comparable(positions: Any) -> Any:
 
 
 def _copied(found: Tokens) -> list[Any]:
+    """The arrays of a device, to be checked as those of the host are."""
+    if found.traced:
+        raise unreadable("validate=True", "check the ids outside, or pass validate=False")
     return [
         None if array is None else np.ascontiguousarray(found.ops.to_host(array)) for array in found.arrays
     ]

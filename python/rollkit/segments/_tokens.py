@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollkit._backends import Ops, common_framework, ops
+from rollkit._backends import Ops, common_framework, framework_of, ops
 from rollkit._check import AnyArray
 
 INT32_MAX = 2**31 - 1
@@ -28,8 +28,10 @@ class Tokens(NamedTuple):
 
     @property
     def traced(self) -> bool:
-        """Whether the values are not there yet."""
-        return self.ops.is_traced(self.like)
+        """Whether there are values that are not there yet."""
+        if self.host:
+            return False
+        return any(self.ops.is_traced(array) for array in self.arrays if array is not None)
 
     def wrap(self, found: AnyArray) -> Any:
         """Turn what Rust made into the framework's array."""
@@ -45,12 +47,14 @@ def tokens(**named: Any) -> Tokens:
     ready = _as_they_are(named)
     if ready is not None:
         return ready
+    name, like = next(iter(named.items()))
+    if like is None:
+        raise TypeError(f"{name} must be integers, [tokens] or [rows, tokens], got None")
     framework = common_framework(**named)
     backend = ops(framework)
-    if framework == "numpy":
-        named = {name: None if array is None else _listed(array) for name, array in named.items()}
+    named = _without_lists(backend, named)
     given = {name: array for name, array in named.items() if array is not None}
-    name, like = next(iter(given.items()))
+    like = given[name]  # lists are arrays by now
     for other, array in given.items():
         if not backend.is_integer(array):
             raise TypeError(f"{other} must hold integers, got {array.dtype}")
@@ -82,6 +86,33 @@ def same_shape(name: str, array: Any, other: str, wanted: Any) -> None:
         )
 
 
+def int32s(found: Tokens, **named: Any) -> list[Any]:
+    """Arrays of `found` as the framework's int32, shaped as they were given; on the host nothing wraps."""
+    return [None if array is None else _int32(found, name, array) for name, array in named.items()]
+
+
+def _int32(found: Tokens, name: str, array: Any) -> Any:
+    if not found.host:
+        return found.unbatch(found.ops.int32(array))
+    if array.dtype != np.int32:
+        if not np.can_cast(array.dtype, np.int32) and array.size:
+            for value in (int(array.min()), int(array.max())):
+                if not -INT32_MAX - 1 <= value <= INT32_MAX:
+                    raise OverflowError(f"{name} has {value}, which is beyond int32")
+        array = array.astype(np.int32)
+    return found.wrap(found.unbatch(array))
+
+
+def on_host(name: str, value: Any) -> Any:
+    """The values of an array, or a copy of them from a device; lists as they are."""
+    framework = framework_of(value)
+    if framework is None:
+        return value
+    if ops(framework).is_traced(value):
+        raise unreadable(name, "compute it outside")
+    return ops(framework).to_host(value)
+
+
 def unreadable(what: str, fix: str) -> TypeError:
     """The error for what needs values that a traced array does not have."""
     return TypeError(f"{what} needs values, and the array is being traced (jit, vmap); {fix}")
@@ -93,6 +124,8 @@ def _as_they_are(named: dict[str, Any]) -> Tokens | None:
     arrays: list[Any] = []
     for array in named.values():
         if array is None:
+            if like is None:
+                return None
             arrays.append(None)
             continue
         if (
@@ -112,13 +145,24 @@ def _as_they_are(named: dict[str, Any]) -> Tokens | None:
     return None if like is None else Tokens(_numpy_ops, True, arrays, like.ndim == 2, like)
 
 
-def _listed(array: Any) -> AnyArray:
-    if isinstance(array, np.ndarray):
-        return array
+def _without_lists(backend: Ops, named: dict[str, Any]) -> dict[str, Any]:
+    """Lists as arrays of the framework of the others."""
+    lists = {name for name, array in named.items() if array is not None and framework_of(array) is None}
+    if not lists:
+        return named
+    others = (array for name, array in named.items() if array is not None and name not in lists)
+    like = next(others, None)
+    return {
+        name: backend.from_host(_listed(name, array), like) if name in lists else array
+        for name, array in named.items()
+    }
+
+
+def _listed(name: str, array: Any) -> AnyArray:
     try:
         found = np.asarray(array)
     except ValueError:
-        raise ValueError("ids must be rows of one length; pad them with 0") from None
+        raise ValueError(f"{name} must be rows of one length; pad them with 0") from None
     return found if found.size else found.astype(np.int64)
 
 
