@@ -7,7 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.decoding import CODES, EOS, GUIDED, LIMITS, MIXED, PROMPTS, VOCAB, one_by_one, qwen3, same
+import transformers
+from tests.decoding import (
+    CODES,
+    EOS,
+    GUIDED,
+    LIMITS,
+    MIXED,
+    PROMPTS,
+    SHAPE,
+    VOCAB,
+    config,
+    one_by_one,
+    qwen3,
+    same,
+)
 
 from rollkit.decode import AllowedSet, _hf
 from rollkit.decode import cache as cache_module
@@ -201,3 +215,93 @@ def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.Monk
     assert out["stop_reasons"][2] == "nan"
     assert len(out["response_ids"][2]) == 0
     assert len(out["response_ids"][3]) > 0
+
+
+def _small(kind: Any, options: Any) -> Any:
+    torch.manual_seed(0)
+    return kind(options).eval()
+
+
+SMALL: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize("factor", [0.25, 3.0])
+def test_factors_of_logits_are_the_models_own(factor: float) -> None:
+    for kind, options in [
+        (transformers.HyperCLOVAXForCausalLM, transformers.HyperCLOVAXConfig),
+        (transformers.GraniteForCausalLM, transformers.GraniteConfig),
+    ]:
+        shape = {name: value for name, value in SHAPE.items() if name != "head_dim"}
+        model = _small(kind, options(**shape, logits_scaling=factor))
+        found = generate(model, MIXED[:2], max_new_tokens=6, allowed=CODES, top_p=0.9, seeds=[5, 6])
+        wanted = [one_by_one(model, prompt, None, 5 + i, 6) for i, prompt in enumerate(MIXED[:2])]
+        assert found["response_ids"].to_list() == wanted  # type: ignore[union-attr]
+
+
+class Louder(transformers.Qwen3ForCausalLM):  # type: ignore[no-untyped-call]
+    """A model whose factor no configuration names."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        out = super().forward(*args, **options)
+        out.logits = out.logits * 1.5
+        return out
+
+
+class Forgetful(transformers.Qwen3Model):  # type: ignore[no-untyped-call]
+    """A decoder that returns the cache it was given, unused."""
+
+    def forward(self, *args: Any, past_key_values: Any = None, **options: Any) -> Any:
+        out = super().forward(*args, **{**options, "use_cache": False})
+        out.past_key_values = past_key_values
+        return out
+
+
+def forgetful() -> Any:
+    model = qwen3()
+    model.model.__class__ = Forgetful
+    return model
+
+
+OTHERS: dict[str, tuple[Any, type[Exception], str]] = {
+    "a factor": (lambda: _small(Louder, config()), ValueError, "Louder makes its logits otherwise than"),
+    "a cache unused": (forgetful, ValueError, "gives other logits where it goes on from its cache"),
+    "another cache": (
+        lambda: _small(transformers.MambaForCausalLM, transformers.MambaConfig(**SMALL, state_size=4)),
+        TypeError,
+        "MambaModel does not go on from the past_key_values it is given, so that rows cannot leave",
+    ),
+    "a transform": (
+        lambda: _small(
+            transformers.BertLMHeadModel,
+            transformers.BertConfig(
+                **SMALL, intermediate_size=64, num_attention_heads=4, is_decoder=True, initializer_range=0.3
+            ),
+        ),
+        ValueError,
+        "BertLMHeadModel makes its logits otherwise than by its head",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_works_otherwise_is_refused(name: str, dtype: torch.dtype) -> None:
+    make, error, message = OTHERS[name]
+    model = make().to(dtype)
+    for _ in range(2):
+        with pytest.raises(error, match=message) as caught:
+            generate(model, [[1, 2, 3, 4]], max_new_tokens=2, allowed=CODES)
+        assert "rollkit.compat.transformers" in str(caught.value)
+
+
+def test_a_model_is_checked_once_and_left_as_it_was() -> None:
+    model = qwen3().train()
+    model.model.layers[1].eval()
+    flags = [module.training for module in model.modules()]
+    calls: list[Any] = []
+    model.register_forward_hook(lambda module, given, out: calls.append(out))
+    for seed in range(3):
+        generate(model, [[1], [2]], max_new_tokens=2, allowed=CODES, seeds=seed)
+    assert [len(call.logits) for call in calls] == [1]
+    assert [module.training for module in model.modules()] == flags
+    assert not model.model._forward_hooks

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +28,26 @@ CACHES: Final = ("dynamic", "static")
 PREFIX: Final = 16
 """Tokens that all prompts must share for these to be read by themselves: one more call of the model."""
 
+PROBE: Final = 3
+"""Tokens of the one row that a model is checked with."""
+
+INSTEAD: Final = "use the model's own generate with rollkit.compat.transformers.Sampler"
+
+FACTORS: Final = {
+    "logit_scale": operator.mul,
+    "logits_scaling": operator.truediv,
+    "lm_head_multiplier": operator.mul,
+    "output_multiplier": operator.mul,
+    "logits_mup_width_multiplier": operator.truediv,
+}
+"""What configurations call a factor of the logits, and how it is used."""
+
+CAPS: Final = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
+"""What configurations call the c of c · tanh(logits / c)."""
+
+_CHECKED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Models that were checked, with the head they had then: an adapter puts another one there."""
+
 
 class Model:
     """The decoder, its cache, and the head sliced once for each allowed set."""
@@ -39,6 +64,11 @@ class Model:
             )
         self._model, self._head = model, head
         self._decoder = model.get_decoder()
+        if not _takes(self._decoder, "past_key_values"):
+            raise TypeError(
+                f"{type(self._decoder).__name__} takes no past_key_values, so that rows cannot leave the "
+                f"batch; {INSTEAD}"
+            )
         self._config = model.config.get_text_config()
         self._heads: dict[AllowedSet, PartialHead] = {}
         self._hidden: Any = None
@@ -93,17 +123,59 @@ class Model:
 
     def logits(self, allowed: AllowedSet, rows: Int64s) -> Any:
         """Return compact logits `[rows, len(allowed)]` of some rows."""
+        return self._compact(allowed, self._hidden[self._tensor(rows)])
+
+    def check(self, allowed: AllowedSet, prompt: Int64s) -> None:
+        """Compare with the model's own logits once: its code, not its configuration, says what they are.
+
+        Raises:
+            TypeError: the decoder does not go on from the cache it is given.
+            ValueError: logits are not what they are taken for here.
+        """
+        if _CHECKED.get(self._model) is self._head:
+            return
+        tokens = np.resize(prompt, PROBE)[None]
+        with _without_dropout(self._model):
+            self._cache, places = _dynamic(self._config), np.arange(PROBE)[None]
+            self._forward(tokens[:, :-1], None, places[:, :-1])
+            last = self._forward(tokens[:, -1:], None, places[:, -1:])
+            hidden, wanted = self._whole(tokens)
+        if hidden is not None:
+            off = _distance(self._compact(allowed, hidden[:, -1]), wanted, allowed)
+            self._refuse(off > _rounding(hidden.dtype), "makes its logits otherwise than by its head")
+        # Whether the past counts at all, so that rounding in many layers is no matter.
+        off = _distance(self._compact(allowed, last), wanted, allowed)
+        self._refuse(off > 0.25, "gives other logits where it goes on from its cache")
+        _CHECKED[self._model] = self._head
+
+    def _whole(self, tokens: Int64s) -> tuple[Any, Any]:
+        """Return last hidden states, `None` if the decoder is passed by, and the model's own last logits."""
+        seen: list[Any] = []
+        hook = self._decoder.register_forward_hook(lambda module, given, out: seen.append(out))
+        try:
+            logits = self._model(input_ids=self._tensor(tokens), use_cache=False).logits[:, -1]
+        finally:
+            hook.remove()
+        return (getattr(seen[-1], "last_hidden_state", None) if seen else None), logits
+
+    def _refuse(self, wrong: bool, what: str) -> None:
+        if wrong:
+            raise ValueError(
+                f"{type(self._model).__name__} {what}, so that tokens would not be its own; {INSTEAD}"
+            )
+
+    def _compact(self, allowed: AllowedSet, hidden: Any) -> Any:
         head = self._heads.get(allowed)
         if head is None:
             head = self._heads[allowed] = PartialHead.from_module(self._head, allowed)
-        logits = head(self._hidden[self._tensor(rows)])
-        config = self._config
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            logits = logits * scale
-        if (scale := getattr(config, "logits_scaling", None)) is not None:
-            logits = logits / scale
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-            logits = self._torch.tanh(logits / cap) * cap
+        logits, config = head(hidden), self._config
+        inverse = str(config.model_type).startswith("hyperclovax")  # Granite's name, for what multiplies
+        for name, apply in FACTORS.items():
+            if (factor := getattr(config, name, None)) is not None:
+                logits = (operator.mul if inverse else apply)(logits, factor)
+        for name in CAPS:
+            if cap := getattr(config, name, None):
+                logits = self._torch.tanh(logits / cap) * cap
         return logits
 
     def keep(self, plan: Plan, *, crop: bool) -> None:
@@ -141,6 +213,11 @@ class Model:
             past_key_values=self._cache,
             use_cache=True,
         )
+        if getattr(out, "past_key_values", None) is not self._cache:
+            raise TypeError(
+                f"{type(self._decoder).__name__} does not go on from the past_key_values it is given, "
+                f"so that rows cannot leave the batch; {INSTEAD}"
+            )
         return out.last_hidden_state[:, -1]
 
     def _expand(self, hidden: Any, which: Int64s, lengths: Int64s) -> None:
@@ -163,6 +240,35 @@ def check_cache(make: Any) -> MakeCache:
             f"pass a function that makes one: lambda columns: {name}(…)"
         )
     return make if callable(make) else choice("cache", make, CACHES)
+
+
+def _takes(module: Any, name: str) -> bool:
+    found = inspect.signature(module.forward).parameters
+    return name in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Switch modules that are training to evaluation, and back: two passes must be alike."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _distance(compact: Any, full: Any, allowed: AllowedSet) -> float:
+    """Return how far logits are apart, as a share of the largest; NaN if one is NaN, as others find."""
+    wanted = allowed.compact(full).float().to(compact.device)
+    return float((compact.float() - wanted).abs().max() / wanted.abs().max())
+
+
+def _rounding(dtype: Any) -> float:
+    """Return what one product may be off by: 0.03 % in float32, 9 % in bfloat16."""
+    return math.sqrt(extra("torch", "torch").finfo(dtype).eps)
 
 
 def _dynamic(config: Any) -> Any:

@@ -147,8 +147,10 @@ def generate(
         `"masked"`.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: a prompt is empty, counts differ, or `cfg_scale` is not 1 without `uncond`.
+        TypeError: an argument is of the wrong type, or `model` keeps its past elsewhere than in the cache
+            that it is given (Mamba).
+        ValueError: a prompt is empty, counts differ, `cfg_scale` is not 1 without `uncond`, or the logits
+            of `model` are not those of its head (checked with a row of 3 tokens, once for each model).
         FloatingPointError: logits are NaN or all masked, naming the sequence.
 
     Example:
@@ -210,6 +212,7 @@ def generate(
     )
     # Not inference_mode: what a module keeps from it could not be trained with.
     with extra("torch", "torch").no_grad():
+        net.check(plan[0].allowed, found[0])
         run.start(found, branch)
         every, began = positive("progress_every", progress_every), time.perf_counter()
         while run.batch.active:
