@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ Sampler: Any = compat.Sampler
 compact: Any = rollkit.decode.compact
 crop_padding: Any = rollkit.decode.crop_padding
 select: Any = rollkit.decode.select
+PartialHead: Any = rollkit.decode.PartialHead
+LoRA: Any = rollkit.decode.head.LoRA
 
 MODEL = qwen3()
 WINDOWS = qwen3(**SLIDING)
@@ -33,6 +36,8 @@ PLAN = ActiveBatch(3).finish([True, False, False])
 FROZEN = np.zeros((3, 2))
 FROZEN.flags.writeable = False
 STATE: Any = jnp.arange(3)
+WEIGHT: Any = np.ones((6, 2), np.float32)
+SET = AllowedSet([1, 4], 6)
 IDS: Any = torch.tensor([[1, 2]])
 
 
@@ -48,6 +53,18 @@ def used(columns: int) -> Any:
     cache = transformers.DynamicCache(config=config())
     MODEL(IDS, past_key_values=cache)
     return cache
+
+
+def adapted(bias: bool = False, **more: Any) -> Any:
+    """A layer as PEFT wraps it."""
+    a, b = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(3, 6, bias=bias)
+    own: dict[str, Any] = {
+        "lora_A": {"x": a},
+        "lora_B": {"x": b},
+        "scaling": {"x": 1.0},
+        "active_adapters": ["x"],
+    }
+    return SimpleNamespace(base_layer=torch.nn.Linear(2, 6), **own, **more)
 
 
 def decode(step: Any, state: Any = STATE, n: Any = 3, max_steps: Any = 3, **options: Any) -> Any:
@@ -151,6 +168,19 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: decode(lambda p, s, slots, t: (s / 2, s, s > 2)), TypeError, "step must return state as it is given, int32[3], got float32[3]; cast it"),
     (lambda: decode(lambda p, s, slots, t: ((s, s), s, s > 2)), TypeError, "step must return state as the tree it is given, PyTreeDef(*), got PyTreeDef((*, *))"),
     (lambda: decode(lambda p, s, slots, t: (s, {"token": s}, s > 2)).rollouts([[1]] * 3), TypeError, "the step must emit tokens [rows], or (tokens [rows], log-probabilities [rows])"),
+    (lambda: PartialHead(WEIGHT, [1, 4]), TypeError, "allowed must be an AllowedSet, got list"),
+    (lambda: PartialHead([[1.0]], SET), TypeError, "weight must be an array of torch, JAX or NumPy, got list"),
+    (lambda: PartialHead(WEIGHT, SET, [1.0] * 6), TypeError, "bias must be an array of torch, JAX or NumPy, got list"),
+    (lambda: PartialHead(WEIGHT, SET, lora=(WEIGHT.T, WEIGHT)), TypeError, "lora must be a LoRA or a list of them, got tuple; pass LoRA(a, b)"),
+    (lambda: PartialHead(WEIGHT.astype(np.int8), SET), TypeError, "weight is int8 without scale; pass scale=…, or floating-point numbers"),
+    (lambda: PartialHead(torch.ones(6, 2, dtype=torch.int8), SET), TypeError, "weight is torch.int8 without scale; pass scale=…, or floating-point numbers"),
+    (lambda: PartialHead(WEIGHT, SET)(np.ones((1, 3))), ValueError, "hidden must be an array [..., 2], as wide as the weight, got shape (1, 3)"),
+    (lambda: PartialHead(WEIGHT, SET)([[1.0, 2.0]]), ValueError, "hidden must be an array [..., 2], as wide as the weight, got shape (1, 2)"),
+    (lambda: PartialHead.from_module(adapted(use_dora={"x": True}), SET), ValueError, "adapter 'x' of the head is DoRA, which rescales the weight; merge it first (merge_adapter())"),
+    (lambda: PartialHead.from_module(adapted(lora_variant={"x": SET}), SET), ValueError, "adapter 'x' of the head is a AllowedSet; merge it first (merge_adapter())"),
+    (lambda: PartialHead.from_module(adapted(bias=True), SET), ValueError, "adapter 'x' of the head has lora_bias; merge it first (merge_adapter())"),
+    (lambda: PartialHead.from_module(adapted(merged=True, disable_adapters=True), SET), ValueError, "adapters are disabled and merged into the weight; call unmerge_adapter() first"),
+    (lambda: PartialHead.from_module(SimpleNamespace(base_layer=torch.nn.Linear(2, 6)), SET), TypeError, "types.SimpleNamespace is no LoRA; merge the adapter, and pass the base layer"),
     (lambda: AllowedLogits([1, 2]), TypeError, "allowed must be an AllowedSet, got list"),
     (lambda: AllowedLogits(AllowedSet([], VOCAB)), ValueError, "allowed is empty; a row needs at least one token to draw from"),
     (lambda: AllowedLogits(CODES, cfg_scale=2), ValueError, "cfg_scale is 2 without model; pass the model that generates"),
