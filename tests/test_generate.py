@@ -25,6 +25,7 @@ from tests.decoding import (
 
 from rollkit.decode import AllowedSet, _hf
 from rollkit.decode import cache as cache_module
+from rollkit.decode._arguments import _mix, own_seeds
 from rollkit.decode.active import Plan
 from rollkit.decode.generate import Phase, Progress, generate
 
@@ -137,7 +138,7 @@ def test_phases_have_their_own_vocabulary_and_guidance(exact: Any) -> None:
         Phase(text, until=(12,), max_tokens=6, sampling={"temperature": 4.0, "cfg_scale": 1.0}),
         Phase(CODES, sampling={"cfg_scale": 2.0, "top_k": 5}),
     ]
-    options: dict[str, Any] = {"phases": phases, "uncond": [3], "seeds": 5, "max_new_tokens": 20}
+    options: dict[str, Any] = {"phases": phases, "uncond": [3], "seeds": 6, "max_new_tokens": 20}
     out = generate(exact, MIXED, **options)
     switched = set()
     for row in out["response_ids"]:
@@ -305,3 +306,16 @@ def test_a_model_is_checked_once_and_left_as_it_was() -> None:
     assert [len(call.logits) for call in calls] == [1]
     assert [module.training for module in model.modules()] == flags
     assert not model.model._forward_hooks
+
+
+def test_each_sequence_of_each_seed_has_its_own() -> None:
+    apart = [0, 1, -1, 5, 5 << 32, 2**31, 2**32, 2**62, -(2**63), 2**63 - 1]
+    found = np.concatenate([own_seeds(seed, 1000) for seed in apart])
+    assert found.dtype == np.int64
+    assert len(np.unique(found)) == len(found)
+    # The second output of a generator that starts at the first output of one at 0, as Java has them.
+    first = 0xE220A8397B1DCDAF
+    assert int(own_seeds(0, 1)[0]) % 2**64 == int(_mix(np.array([first], np.uint64))[0])
+    assert int(_mix(np.array([0], np.uint64))[0]) == first
+    np.testing.assert_array_equal(own_seeds(np.int64(7), 3), own_seeds(7, 5)[:3])
+    np.testing.assert_array_equal(own_seeds([3, 4], 2), [3, 4])

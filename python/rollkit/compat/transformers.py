@@ -149,7 +149,7 @@ class Sampler(AllowedLogits):
 
     Args:
         allowed: what may be drawn.
-        seeds: `[rows]` ints, or one from which each row gets its own.
+        seeds: `[rows]` ints, or one from which each row gets its own, as in `generate`.
         cfg_scale: as for `AllowedLogits`, with `model` and the unconditional prompts.
         model: see `AllowedLogits`.
         unconditional_ids: see `AllowedLogits`.

@@ -129,7 +129,8 @@ def generate(
         min_p: see `sample`.
         order: see `sample`.
         logprobs: `"kept"` or `"allowed"`; see `sample`.
-        seeds: `[n]` ints, or one from which each sequence gets its own.
+        seeds: `[n]` ints; or one of 64 bits, from which and from its number each sequence gets its own
+            (by splitmix64). Different seeds give different draws.
         compaction: `False` keeps ended sequences in the batch, to compare.
         slack: rows leave once at least this share of the batch has ended; see `ActiveBatch`.
         crop: drop padding in front that is left to no row that goes on (full-attention layers only).
