@@ -212,15 +212,17 @@ def replay(logits: Any, tokens: Any, rows: Any, columns: Any, temperature: Any) 
     hit = (columns == tokens[rows]).astype(jnp.int32)
     inside = jnp.zeros(height, jnp.int32).at[rows].add(hit) > 0
     most = jnp.full(height, -jnp.inf).at[rows].max(lax.stop_gradient(z))
+    infinite = most == jnp.inf
+    z, most = _limit(z, infinite[rows]), jnp.where(infinite, 0, most)
     mass = jnp.zeros(height).at[rows].add(jnp.exp(z - most[rows]))
     own = logits[jnp.arange(height), jnp.where(inside, tokens, 0)].astype(jnp.float32) / heat
+    own = _limit(own, infinite)
     safe = jnp.log(jnp.where(inside, mass, 1.0)) + jnp.where(inside, most, 0.0)
     return jnp.where(inside, own - safe, -jnp.inf)
 
 
-def is_traced(array: Any) -> bool:
-    """Whether an array has no values yet."""
-    return isinstance(array, jax.core.Tracer)
+def _limit(z: Any, infinite: Any) -> Any:
+    return jnp.where(infinite, jnp.where(z == jnp.inf, 0.0, -jnp.inf).astype(z.dtype), z)
 
 
 def from_host(array: Any, device: Any) -> Any:
