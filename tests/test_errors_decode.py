@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ compact: Any = rollkit.decode.compact
 crop_padding: Any = rollkit.decode.crop_padding
 select: Any = rollkit.decode.select
 PartialHead: Any = rollkit.decode.PartialHead
+Kept: Any = rollkit.decode.Kept
+cfg: Any = rollkit.decode.cfg
+uniforms: Any = rollkit.decode.uniforms
 LoRA: Any = rollkit.decode.head.LoRA
 
 MODEL = qwen3()
@@ -38,6 +42,8 @@ FROZEN.flags.writeable = False
 STATE: Any = jnp.arange(3)
 WEIGHT: Any = np.ones((6, 2), np.float32)
 SET = AllowedSet([1, 4], 6)
+ROWS: Any = np.ones((2, 4), np.float32)
+KEPT: Any = Kept(np.array([0, 2, 3], np.int32), np.array([0, 2, 3]))
 IDS: Any = torch.tensor([[1, 2]])
 
 
@@ -53,6 +59,15 @@ def used(columns: int) -> Any:
     cache = transformers.DynamicCache(config=config())
     MODEL(IDS, past_key_values=cache)
     return cache
+
+
+def sample(cond: Any = ROWS, *more: Any, **options: Any) -> Any:
+    given: Any = {} if "noise" in options else {"seeds": 0, "positions": 0}
+    return rollkit.decode.sample(cond, *more, **{"allowed": None, **given, **options})
+
+
+def replay(logits: Any = ROWS, tokens: Any = (1, 2), kept: Any = KEPT, **options: Any) -> Any:
+    return rollkit.decode.replay_logprobs(logits, tokens, kept, **options)
 
 
 def adapted(bias: bool = False, **more: Any) -> Any:
@@ -183,6 +198,50 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: PartialHead.from_module(adapted(bias=True), SET), ValueError, "adapter 'x' of the head has lora_bias; merge it first (merge_adapter())"),
     (lambda: PartialHead.from_module(adapted(merged=True, disable_adapters=True), SET), ValueError, "adapters are disabled and merged into the weight; call unmerge_adapter() first"),
     (lambda: PartialHead.from_module(SimpleNamespace(base_layer=torch.nn.Linear(2, 6)), SET), TypeError, "types.SimpleNamespace is no LoRA; merge the adapter, and pass the base layer"),
+    (lambda: sample(cfg_scale=2.0), ValueError, "cfg_scale is 2.0 without uncond; pass the unconditional logits"),
+    (lambda: sample(cfg_scale=[1, 2]), ValueError, "cfg_scale is [1, 2] without uncond; pass the unconditional logits"),
+    (lambda: sample(torch.ones(2, 4), cfg_scale=0), ValueError, "cfg_scale is 0 without uncond; pass the unconditional logits"),
+    (lambda: sample(torch.ones(2, 4, dtype=torch.int32)), TypeError, "cond must be float32, float16 or bfloat16, got int32"),
+    (lambda: sample(temperature=[1, [2, 3]]), ValueError, "temperature must be one number or [2], got rows of different lengths"),
+    (lambda: sample(np.ones((2, 0), np.float32)), ValueError, "cond has no columns; a row needs at least one token to draw from"),
+    (lambda: sample(noise=[[0.5]]), ValueError, "noise must have the shape of cond, (2, 4), got (1, 1)"),
+    (lambda: cfg(ROWS, ROWS, "a"), TypeError, "scale must be one number or [2], got str"),
+    (lambda: cfg(ROWS, ROWS, None), TypeError, "scale must be one number or [2], got NoneType"),
+    (lambda: cfg(ROWS, ROWS, [1, 2, 3]), ValueError, "scale must be one number or [2], one per row, got shape (3,)"),
+    (lambda: cfg(ROWS, ROWS, np.nan), ValueError, "scale is nan; it must be finite"),
+    (lambda: cfg(ROWS, None, [1, 2]), ValueError, "scale must be one number or [1], one per row, got shape (2,)"),
+    (lambda: cfg(ROWS[:1], None, 2), ValueError, "cond must have cond rows, then as many uncond rows, when uncond is None; got 1 rows"),
+    (lambda: cfg([[1, 2]], [[1, 2]], 2), TypeError, "cond must be float32, float16 or bfloat16, got int64"),
+    (lambda: cfg(ROWS, ROWS, 2, bias=np.zeros(3)), ValueError, "bias must broadcast to the shape of cond, (2, 4), got (3,)"),
+    (lambda: cfg(ROWS, ROWS, 2, bias=np.zeros((5, 2, 4))), ValueError, "bias must broadcast to the shape of cond, (2, 4), got (5, 2, 4)"),
+    (lambda: cfg(ROWS[:1], ROWS[:1], 2, bias=np.zeros((3, 1))), ValueError, "bias must broadcast to the shape of cond, (1, 4), got (3, 1)"),
+    (lambda: cfg(ROWS, ROWS, 2, bias="a"), TypeError, "bias must hold numbers, got <U1"),
+    (lambda: cfg(ROWS, ROWS, 2, bias=torch.zeros(4)), TypeError, "bias is of torch but cond of numpy; convert bias to numpy"),
+    (lambda: uniforms(1, 0, torch.tensor([1.5])), TypeError, "ids must hold integers, got float32"),
+    (lambda: uniforms(1, 0, jnp.array([True])), TypeError, "ids must hold integers, got bool"),
+    (lambda: CODES.to_local([1.5]), TypeError, "ids must hold integers, got float64"),
+    (lambda: CODES.to_local(torch.tensor([100.7])), TypeError, "ids must hold integers, got float32"),
+    (lambda: CODES.to_global(torch.tensor([True])), TypeError, "ids must hold integers, got bool"),
+    (lambda: CODES.to_local(jnp.array([100.7])), TypeError, "ids must hold integers, got float32"),
+    (lambda: AllowedSet([True, False], 2), TypeError, "allowed is a mask; pass ids: np.flatnonzero(mask)"),
+    (lambda: AllowedSet(np.array([True, False]), 2), TypeError, "allowed is a mask; pass ids: np.flatnonzero(mask)"),
+    (lambda: AllowedSet(range(5), 2**40), ValueError, "vocab_size must be at most 2**31, as ids have 32 bits, got 1099511627776"),
+    (lambda: Kept.from_mask([[2, 0]], SET), TypeError, "mask must be bool, got int64"),
+    (lambda: Kept.from_mask(torch.ones(1, 2), SET), TypeError, "mask must be bool, got float32"),
+    (lambda: Kept.from_mask(ROWS > 0, SET), ValueError, "mask must be [rows, 2], a column per allowed token, got (2, 4)"),
+    (lambda: replay(ROWS[0]), ValueError, "logits must be [rows, columns], got shape (4,)"),
+    (lambda: replay(ROWS.astype(int)), TypeError, "logits must be floating-point numbers, got int64"),
+    (lambda: replay(kept=ROWS > 0), TypeError, "kept must be a Kept, got ndarray; see Kept and Kept.from_mask"),
+    (lambda: replay(kept=Kept([0, 2], [0, 3, 2])), ValueError, "kept.offsets must rise from 0 to the 2 ids of kept"),
+    (lambda: replay(kept=Kept([0, 2], [0, 1, 1])), ValueError, "kept.offsets must rise from 0 to the 2 ids of kept"),
+    (lambda: replay(kept=Kept([0.5, 2], [0, 1, 2])), TypeError, "kept.token_ids must hold integers, got float64"),
+    (lambda: replay(tokens=[1.5, 2]), TypeError, "token_ids must hold integers, got float64"),
+    (lambda: replay(torch.ones(2, 4), torch.tensor([1.5, 2])), TypeError, "token_ids must hold integers, got float32"),
+    (lambda: replay(jnp.ones((2, 4)), jnp.array([1.5, 2])), TypeError, "token_ids must hold integers, got float32"),
+    (lambda: replay(temperature=-1), ValueError, "temperature is -1; it must be at least 0"),
+    (lambda: replay(temperature=[1, 2, 3]), ValueError, "temperature must be one number or [2], one per row, got shape (3,)"),
+    (lambda: replay(allowed=[1]), TypeError, "allowed must be an AllowedSet or None, got list"),
+    (lambda: jax.jit(lambda ids: replay(jnp.ones((2, 4)), kept=Kept(ids, ids)))(jnp.arange(3)), TypeError, "kept is traced by JAX; its size is not known then, so pass it from outside of jit"),
     (lambda: AllowedLogits([1, 2]), TypeError, "allowed must be an AllowedSet, got list"),
     (lambda: AllowedLogits(AllowedSet([], VOCAB)), ValueError, "allowed is empty; a row needs at least one token to draw from"),
     (lambda: AllowedLogits(CODES, cfg_scale=2), ValueError, "cfg_scale is 2 without model; pass the model that generates"),

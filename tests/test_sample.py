@@ -427,6 +427,36 @@ def test_guides_alike() -> None:
     np.testing.assert_array_equal(cfg(c, u, 2.0, bias=np.ones(999, np.float32)), cfg(c, u, 2.0) + 1)
 
 
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, jnp.asarray], ids=["numpy", "torch", "jax"])
+def test_guided_logits_are_float32_with_any_bias(make: Any) -> None:
+    c, u, bias = logits(2, 3, 1), logits(2, 3, 2), [0.5, -1, 2]
+    wanted = cfg(c, u, 1.5) + np.array(bias, np.float32)
+    for added in (bias, np.array(bias), make(np.array(bias)), np.array([bias] * 2)):
+        found = cfg(make(c), make(u), 1.5, bias=added)
+        assert str(found.dtype).removeprefix("torch.") == "float32"
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(cfg(make(c), make(u), 1.5, bias=2), cfg(c, u, 1.5) + 2)
+    np.testing.assert_array_equal(cfg(c.tolist(), u.tolist(), 1.5), cfg(c, u, 1.5))
+
+
+def test_takes_parameters_of_any_size_and_dtype() -> None:
+    z = logits(4, 9)
+    wanted = sample(z, **{**GOOD, "allowed": None}, temperature=0.5).token_ids
+    for top_k in (9, 2**40, 2**63, [2**40] * 4, np.full(4, 2**63, np.uint64)):
+        found = sample(z, **{**GOOD, "allowed": None}, temperature=0.5, top_k=top_k)
+        np.testing.assert_array_equal(found.token_ids, wanted)
+        draw = jax.jit(lambda z, k=top_k: sample(z, **{**GOOD, "allowed": None}, temperature=0.5, top_k=k))
+        np.testing.assert_array_equal(draw(jnp.asarray(z)).token_ids, wanted)
+    half = torch.full((4,), 0.5, dtype=torch.bfloat16)
+    for heat in (half, half[0], jnp.full(4, 0.5, jnp.bfloat16)):
+        found = sample(z, **{**GOOD, "allowed": None}, temperature=heat)
+        np.testing.assert_array_equal(found.token_ids, wanted)
+    noise = uniforms([0] * 4, 0, np.arange(9)).tolist()
+    found = sample(z.tolist(), allowed=None, temperature=0.5, noise=noise)
+    np.testing.assert_array_equal(found.token_ids, wanted)
+    assert sample(z[:0], allowed=None, seeds=[], positions=[]).token_ids.shape == (0,)
+
+
 ALLOWED = AllowedSet(range(2, 5), 9)
 GOOD: dict[str, Any] = {"allowed": ALLOWED, "seeds": 0, "positions": 0}
 

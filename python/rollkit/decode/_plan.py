@@ -9,9 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit._check import as_array, choice
-from rollkit.decode._framework import framework_of, same_framework
+from rollkit.decode._framework import framework_of, kind_of, same_framework
 from rollkit.decode.allowed import AllowedSet
-from rollkit.decode.guidance import check_pair
 
 ORDERS: Final = ("hf", "vllm", "joint", "acestep")
 LOGPROBS: Final = ("kept", "allowed")
@@ -60,6 +59,8 @@ def make_plan(cond: Any, uncond: Any = None, **options: Any) -> Plan:
     """Check the arguments of `sample`; their names and defaults are those of `Plan`."""
     if same_framework(cond=cond, uncond=uncond, noise=options.get("noise")) == "numpy":
         cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
+        if options.get("noise") is not None:
+            options["noise"] = np.asarray(options["noise"])
     check_pair(cond, uncond)
     given = Plan(cond, uncond, **options)
     allowed = _allowed(given.allowed, cond.shape[1])
@@ -69,20 +70,24 @@ def make_plan(cond: Any, uncond: Any = None, **options: Any) -> Plan:
         given,
         allowed=allowed,
         full=cond.shape[1] != len(allowed),
-        cfg_scale=_parameter("cfg_scale", given.cfg_scale, rows, -np.inf, np.inf),
-        temperature=_parameter("temperature", given.temperature, rows, 0, np.inf),
-        top_k=_parameter("top_k", given.top_k, rows, 0, np.inf),
-        top_p=_parameter("top_p", given.top_p, rows, 0, 1),
-        min_p=_parameter("min_p", given.min_p, rows, 0, 1),
+        cfg_scale=parameter("cfg_scale", given.cfg_scale, rows, -np.inf, np.inf),
+        temperature=parameter("temperature", given.temperature, rows, 0, np.inf),
+        top_k=_at_most(len(allowed), parameter("top_k", given.top_k, rows, 0, np.inf)),
+        top_p=parameter("top_p", given.top_p, rows, 0, 1),
+        min_p=parameter("min_p", given.min_p, rows, 0, 1),
         order=choice("order", given.order, ORDERS),
         logprobs="off" if given.logprobs is None else choice("logprobs", given.logprobs, LOGPROBS),
     )
+    if uncond is None and not _is_one(plan.cfg_scale):
+        raise ValueError(f"cfg_scale is {given.cfg_scale} without uncond; pass the unconditional logits")
     if plan.order == "acestep" and not plan.off("min_p"):
         raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
     return plan
 
 
 def _allowed(allowed: AllowedSet | None, columns: int) -> AllowedSet:
+    if not columns:
+        raise ValueError("cond has no columns; a row needs at least one token to draw from")
     if allowed is None:
         return AllowedSet.full(columns)
     if not isinstance(allowed, AllowedSet):
@@ -105,7 +110,35 @@ def _check_noise(cond: Any, seeds: Any, positions: Any, noise: Any) -> None:
         raise ValueError(f"noise must have the shape of cond, {tuple(cond.shape)}, got {tuple(noise.shape)}")
 
 
-def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
+def check_pair(cond: Any, uncond: Any) -> None:
+    """Refuse branches that do not belong together."""
+    if cond.ndim != 2:
+        raise ValueError(f"cond must be [rows, columns], got shape {tuple(cond.shape)}")
+    if kind_of(cond) != "float":
+        got = str(cond.dtype).removeprefix("torch.")
+        raise TypeError(f"cond must be float32, float16 or bfloat16, got {got}")
+    if uncond is not None and tuple(uncond.shape) != tuple(cond.shape):
+        raise ValueError(
+            f"uncond must have the shape of cond, {tuple(cond.shape)}, got {tuple(uncond.shape)}"
+        )
+    if uncond is not None and uncond.dtype != cond.dtype:
+        raise TypeError(f"uncond must have the dtype of cond, {cond.dtype}, got {uncond.dtype}")
+
+
+def _at_most(columns: int, top_k: Any) -> Any:
+    """Return a top-k that fits into 32 bits: all columns are as many as any larger number."""
+    if isinstance(top_k, int):
+        return min(top_k, columns)
+    return (
+        np.minimum(top_k, columns).astype(np.int64) if isinstance(top_k, np.ndarray | list | tuple) else top_k
+    )
+
+
+def _is_one(scale: Any) -> bool:
+    return not on_host(scale) or bool((np.asarray(as_array(scale)) == 1).all())
+
+
+def parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
     """Return a parameter as it is, once its range is checked where it is in reach."""
     usual = (int,) if name == "top_k" else (int, float)
     if type(value) in usual and least <= value <= most and abs(value) < np.inf:
@@ -113,13 +146,13 @@ def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> A
     if value is None or isinstance(value, str):
         raise TypeError(f"{name} must be one number or [{rows}], got {type(value).__name__}")
     if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
-        shape = tuple(getattr(value, "shape", np.shape(value)))
+        shape = _shape(name, value, rows)
         if shape != (rows,):
             raise ValueError(f"{name} must be one number or [{rows}], one per row, got shape {shape}")
     if not on_host(value):
         return value
     found = np.asarray(as_array(value))
-    if found.dtype.kind not in ("iu" if name == "top_k" else "iuf") and found.size:
+    if kind_of(found) not in (("int",) if name == "top_k" else ("int", "float")) and found.size:
         wanted = "ints" if name == "top_k" else "numbers"
         raise TypeError(f"{name} must be {wanted}, got {found.dtype}")
     wrong = ~((found >= least) & (found <= most) & np.isfinite(found))
@@ -130,6 +163,15 @@ def _parameter(name: str, value: Any, rows: int, least: float, most: float) -> A
         )
         raise ValueError(f"{name}{row} is {found[wrong].flat[0]}; it must be {limits}")
     return found.item() if found.ndim == 0 else value
+
+
+def _shape(name: str, value: Any, rows: int) -> tuple[int, ...]:
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    try:
+        return np.shape(value)
+    except ValueError:
+        raise ValueError(f"{name} must be one number or [{rows}], got rows of different lengths") from None
 
 
 def on_host(array: Any) -> bool:

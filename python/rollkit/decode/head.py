@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import is_array
-from rollkit.decode._framework import Framework, framework_of, same_framework
+from rollkit.decode._framework import Framework, framework_of, kind_of, same_framework
 from rollkit.decode._peft import LoRA as LoRA
 from rollkit.decode._peft import adapters_of
 from rollkit.decode.allowed import AllowedSet
@@ -133,7 +133,7 @@ class PartialHead:
             raise ValueError("allowed is empty; a head needs at least one token")
         self._window = allowed.span or (allowed.window(waste) if scale is None else None)
         self._columns = None if self._window is None or allowed.span else allowed.ids - self._window.start
-        if _is_whole(_check_array("weight", weight)) and scale is None:
+        if kind_of(_check_array("weight", weight)) != "float" and scale is None:
             raise TypeError(
                 f"weight is {weight.dtype} without scale; pass scale=…, or floating-point numbers"
             )
@@ -303,12 +303,6 @@ def _check_array(name: str, array: Any) -> Any:
     if not is_array(array):
         raise TypeError(f"{name} must be an array of torch, JAX or NumPy, got {type(array).__name__}")
     return array
-
-
-def _is_whole(array: Any) -> bool:
-    if framework_of(array) == "torch":
-        return not array.dtype.is_floating_point
-    return bool(array.dtype.kind in "iub")
 
 
 def _logits(hidden: Any, weight: Any, bias: Any, loras: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from rollkit import _native
 from rollkit._check import AnyArray, as_array
 from rollkit.decode import noise as keyed
-from rollkit.decode._framework import Framework, framework_of
+from rollkit.decode._framework import Framework, framework_of, is_traced
 from rollkit.decode._plan import Plan, make_plan
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.kept import Kept
@@ -163,7 +163,7 @@ def _run(plan: Plan) -> Sampled:
     from rollkit.decode import _jax
 
     drawn = Sampled(*_jax.sample(plan))
-    if drawn.kept is None or _jax.is_traced(drawn.kept):
+    if drawn.kept is None or is_traced(drawn.kept):
         return drawn
     device = next(iter(plan.cond.devices()))
     csr = Kept.from_mask(drawn.kept, plan.allowed)
