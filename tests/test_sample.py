@@ -46,14 +46,17 @@ def assert_equal(got: Sampled, wanted: Sampled) -> None:
 
 
 # Values from a few, so that ties are common.
-values = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 1.5, -2.0, 3.0, -np.inf]), st.floats(-20, 20, width=32))
+few = [0.0, -0.0, 1.0, 1.5, -2.0, 3.0, -np.inf]
+values = st.one_of(
+    st.sampled_from(few), st.floats(-20, 20, width=32), st.sampled_from([3.4e38, -3.4e38, 1e-30])
+)
 
 
 @settings(max_examples=400, deadline=None)
 @given(
     row=st.lists(values, min_size=1, max_size=40),
     seed=st.integers(0, 2**40),
-    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    temperature=st.sampled_from([0.0, 1e-310, 0.3, 1.0, 2.5, 1e40, 1e300]),
     top_k=st.integers(0, 45),
     top_p=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
     min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
@@ -317,6 +320,33 @@ def test_equal_race_times_go_to_the_lowest_id(backend: str) -> None:
     noise = np.array([[0.1, 0.9, 0.2, 0.9, 0.9], [0.5] * 5, [0.1, 0.2, 0.3, 0.9, 0.9]], np.float32)
     drawn = sample_on(backend, z, allowed=None, noise=noise)
     assert drawn.token_ids.tolist() == [1, 0, 3]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_race_times_that_rounding_may_tell_apart_are_equal(backend: str) -> None:
+    """The second is sooner by 5e-14 of its time."""
+    z = np.array([[0, -5.159478746463719e-07]], np.float32)
+    noise = np.array([[0.25, 0.2500001788139343]], np.float32)
+    assert sample_on(backend, z, allowed=None, noise=noise).token_ids.tolist() == [0]
+    both = [np.ascontiguousarray(matrix[:, ::-1]) for matrix in (z, noise)]
+    assert sample_on(backend, both[0], allowed=None, noise=both[1]).token_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("temperature", [1e-310, 1e-300, 1e-30, 1e38, 1e40, 1e300])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_agrees_at_the_ends_of_numbers(backend: str, temperature: float) -> None:
+    z = np.array([[0, 1, 1, 1, 0.5], [1, -1, 1, 0, -1], [1, 1, 1, -1, -INF], [5, 5, 5, -INF, 5]], np.float32)
+    z[1:3] *= np.float32(3.4e38)
+    z = np.repeat(z, 40, 0)
+    for filters in ({}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.3}):
+        options: dict[str, Any] = {"seeds": np.arange(len(z)), "positions": 0, "return_kept": True, **filters}
+        wanted = sample_on("rust", z, allowed=None, temperature=temperature, **options)
+        assert_equal(sample_on(backend, z, allowed=None, temperature=temperature, **options), wanted)
+        per_row = np.full(len(z), temperature)
+        assert_equal(sample_on(backend, z, allowed=None, temperature=per_row, **options), wanted)
+        assert (
+            set(wanted.token_ids[:40].tolist()) > {1, 2, 3} if temperature > 1 and not filters else {1, 2, 3}
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -16,6 +16,7 @@ ORDERS: Final = ("hf", "vllm", "joint", "acestep")
 LOGPROBS: Final = ("kept", "allowed")
 PARAMETERS: Final = ("cfg_scale", "temperature", "top_k", "top_p", "min_p")
 ARRAYS: Final = ("cond", "uncond", *PARAMETERS, "seeds", "positions", "noise")
+LEAST_HEAT: Final = 1e-300
 OFF: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
@@ -71,7 +72,7 @@ def make_plan(cond: Any, uncond: Any = None, **options: Any) -> Plan:
         allowed=allowed,
         full=cond.shape[1] != len(allowed),
         cfg_scale=parameter("cfg_scale", given.cfg_scale, rows, -np.inf, np.inf),
-        temperature=parameter("temperature", given.temperature, rows, 0, np.inf),
+        temperature=_normal(parameter("temperature", given.temperature, rows, 0, np.inf)),
         top_k=_at_most(len(allowed), parameter("top_k", given.top_k, rows, 0, np.inf)),
         top_p=parameter("top_p", given.top_p, rows, 0, 1),
         min_p=parameter("min_p", given.min_p, rows, 0, 1),
@@ -132,6 +133,17 @@ def _at_most(columns: int, top_k: Any) -> Any:
     return (
         np.minimum(top_k, columns).astype(np.int64) if isinstance(top_k, np.ndarray | list | tuple) else top_k
     )
+
+
+def _normal(temperature: Any) -> Any:
+    """Return temperatures of which no backend makes 0, as XLA does of the least; the draw is the same."""
+    if isinstance(temperature, int | float):
+        return temperature if temperature == 0 else max(temperature, LEAST_HEAT)
+    if not on_host(temperature):
+        return temperature
+    found = np.asarray(as_array(temperature))
+    small = (found > 0) & (found < LEAST_HEAT)
+    return np.where(small, LEAST_HEAT, found) if small.any() else temperature
 
 
 def _is_one(scale: Any) -> bool:

@@ -79,8 +79,8 @@ def sample(
     | `"acestep"` | top-k → top-p of what is left; there is no min-p |
 
     Guidance and temperature always come first. The draw is an exponential race, −ln u / weight, which
-    the token with the least time wins; of equals the lowest id. Uniforms have 23 bits: a token with
-    less than 3.6e-9 of the largest weight is never drawn.
+    the token with the least time wins; of times within 1e-12 the lowest id. Uniforms have 23 bits: a token
+    with less than 3.6e-9 of the largest weight is never drawn.
 
     NumPy arrays, and torch and JAX arrays in the host's memory, go through Rust without a copy and
     without the GIL; other devices and traced JAX arrays stay where they are. On CUDA one Triton kernel
@@ -94,6 +94,7 @@ def sample(
         allowed: which tokens may be drawn; `None`: all columns, which then are the vocabulary.
         cfg_scale: guidance `u + s (c − u)`; see `cfg`. One number or `[rows]`, as all parameters.
         temperature: 0 is greedy: the largest logit, of equals the lowest id; only it counts as kept.
+            Others are at least 1e-300.
         top_k: 0 is off.
         top_p: from 0 to 1; 1 is off.
         min_p: from 0 to 1; 0 is off.
