@@ -400,6 +400,25 @@ def test_runs_untraced_where_arrays_are_on_a_device(monkeypatch: pytest.MonkeyPa
     assert drawn.kept.token_ids.tolist() == wanted.kept.token_ids.tolist()
 
 
+def test_untraced_calls_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = jnp.asarray(logits(5, 31))
+    monkeypatch.setattr(
+        type(make_plan(logits(1, 1), **GOOD | {"allowed": None})), "is_on_host", lambda _: False
+    )
+    compiled: list[str] = []
+
+    def note(event: str, duration_secs: float, **_: Any) -> None:
+        compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    counts = []
+    for position in range(4):
+        sample(z, allowed=None, seeds=position, positions=position, top_k=9, top_p=0.9, min_p=0.01)
+        counts.append(sum("backend_compile" in name for name in compiled))
+    assert counts[0] > 0
+    assert counts[1:] == counts[1:2] * 3
+
+
 def test_traces_parameters_in_loops() -> None:
     z = logits(4, 50)
 

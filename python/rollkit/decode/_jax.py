@@ -153,16 +153,25 @@ def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
     keys = _keys(z)
     if not plan.off("top_k"):
         k = _column(plan.top_k, jnp.int32)
-        enough = lambda floor: (keys > floor).sum(-1, keepdims=True, dtype=jnp.int32) < k  # noqa: E731
-        top = kept & ((keys >= _least(keys, enough)) | (k <= 0) | (k >= size))
+        top = kept & ((keys >= _kth(keys, k)) | (k <= 0) | (k >= size))
     if plan.off("top_p"):
         return small & top
     p = _column(plan.top_p, jnp.float64)
     counted = {"joint": kept, "vllm": small & top}.get(plan.order, top)
     mass = jnp.where(counted, weight, 0.0)
     target = p * mass.sum(-1, keepdims=True)
-    inside = lambda floor: jnp.where(keys > floor, mass, 0.0).sum(-1, keepdims=True) < target  # noqa: E731
-    return small & top & ((keys >= _least(keys, inside)) | (p >= 1))
+    return small & top & ((keys >= _nucleus(keys, mass, target)) | (p >= 1))
+
+
+# Compiled once for each shape, also where `sample` runs untraced: a loop over a new closure is compiled anew.
+@jax.jit  # type: ignore[untyped-decorator]
+def _kth(keys: Any, k: Any) -> Any:
+    return _least(keys, lambda floor: (keys > floor).sum(-1, keepdims=True, dtype=jnp.int32) < k)
+
+
+@jax.jit  # type: ignore[untyped-decorator]
+def _nucleus(keys: Any, mass: Any, target: Any) -> Any:
+    return _least(keys, lambda floor: jnp.where(keys > floor, mass, 0.0).sum(-1, keepdims=True) < target)
 
 
 def _keys(z: Any) -> Any:
