@@ -87,6 +87,9 @@ def sample(
     draws, where Triton is installed; it waits for nothing if parameters, seeds and positions are numbers or
     on the device.
 
+    Log-probabilities are to be read: those that Rust returns are detached, and JAX has no gradient of
+    them. `replay_logprobs` has gradients everywhere.
+
     Args:
         cond: `[rows, columns]` logits: compact (a column per allowed token) or full (a column per token
             of the vocabulary). float32, float16, bfloat16; float64 is rounded to float32.
