@@ -18,7 +18,7 @@ from tests.decoding import CODES, SLIDING, VOCAB, config, qwen3
 import rollkit.decode
 import rollkit.decode.jax_driver
 from rollkit.compat import transformers as compat
-from rollkit.decode import AllowedSet
+from rollkit.decode import AllowedSet, _hf
 
 # Arguments of wrong types are what this file is about.
 ActiveBatch: Any = rollkit.decode.ActiveBatch
@@ -126,6 +126,14 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: generate(uncond=torch.tensor([1, 400])), ValueError, "uncond has token 400; the model reads 0 to 299"),
     (lambda: generate(temperature=[1.0, 0.5]), TypeError, "temperature must be one number for all sequences, got list; call generate once for each number"),
     (lambda: generate(temperature=-1), ValueError, "temperature is -1; it must be at least 0"),
+    (lambda: generate(top_p=1.5), ValueError, "top_p is 1.5; it must be 0 to 1"),
+    (lambda: generate(top_k=1.5), TypeError, "top_k must be ints, got float64"),
+    (lambda: generate(min_p=-1), ValueError, "min_p is -1; it must be 0 to 1"),
+    (lambda: generate(order="x"), ValueError, "order must be one of 'hf', 'vllm', 'joint', 'acestep', got 'x'"),
+    (lambda: generate(phases=[Phase(CODES, sampling={"order": "acestep"})], min_p=0.1), ValueError, 'min_p is not part of order="acestep"; leave it 0, or pass order="hf"'),
+    (lambda: generate(allowed=AllowedSet([], VOCAB)), ValueError, "allowed is empty; a row needs at least one token to draw from"),
+    (lambda: generate(phases=3), TypeError, "phases must be a list of Phase; wrap what you have: phases=[Phase(allowed)]"),
+    (lambda: Phase(CODES, sampling={"top_p": 2}), ValueError, "top_p is 2; it must be 0 to 1"),
     (lambda: generate(seeds=[1]), ValueError, "seeds must be one int or [2], one per prompt, got 1"),
     (lambda: generate(seeds=1.5), TypeError, "seeds must be one int or [2] ints, got float"),
     (lambda: generate(seeds=2**63), OverflowError, "seeds is 9223372036854775808; it must fit into int64"),
@@ -248,7 +256,10 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: AllowedLogits(CODES, cfg_scale=2, model=MODEL, unconditional_ids=[[1]]), TypeError, "unconditional_ids must be a tensor [rows, width], got list"),
     (lambda: AllowedLogits(CODES, cfg_scale=2, model=MODEL, unconditional_ids=IDS[0]), TypeError, "unconditional_ids must be a tensor [rows, width], got (2,)"),
     (lambda: AllowedLogits(CODES, cfg_scale=2, model=MODEL, unconditional_ids=IDS, unconditional_attention_mask=IDS[:, :1]), ValueError, "unconditional_attention_mask must have the shape of unconditional_ids, (1, 2), got (1, 1)"),
-    (lambda: Sampler(CODES, heat=1), ValueError, "sampling must be one of 'temperature', 'top_k', 'top_p', 'min_p', 'order', got 'heat'"),
+    (lambda: Sampler(CODES, heat=1), TypeError, "Sampler has no argument 'heat'; sampling has temperature, top_k, top_p, min_p, order"),
+    (lambda: Sampler(CODES, temperature=-1), ValueError, "temperature is -1; it must be at least 0"),
+    (lambda: Sampler(CODES, order="x"), ValueError, "order must be one of 'hf', 'vllm', 'joint', 'acestep', got 'x'"),
+    (lambda: AllowedLogits(CODES, cfg_scale=np.nan, model=MODEL), ValueError, "cfg_scale is nan; it must be finite"),
     (lambda: Sampler(CODES, seeds=[1, 2])(IDS, torch.zeros(1, VOCAB)), ValueError, "seeds must be one int or [1], one per prompt, got 2"),
 ]
 # fmt: on
@@ -261,6 +272,32 @@ def test_refused(call: Callable[[], Any], kind: type[Exception], message: str) -
     assert type(caught.value) is kind
     assert caught.value.args[0] == message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -1},
+        {"top_p": 2},
+        {"order": "x"},
+        {"progress_every": 0},
+        {"on_bad": "go"},
+        {"logprobs": None},
+        {"allowed": AllowedSet([], VOCAB)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("prompts", [[[1, 2]], []], ids=str)
+def test_refused_before_the_model_runs(
+    options: dict[str, Any], prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model ran")
+
+    monkeypatch.setattr(_hf.Model, "_forward", run)
+    monkeypatch.setattr(_hf.Model, "_whole", run)
+    with pytest.raises(ValueError, match=next(iter(options))):
+        generate(prompts, **options)
 
 
 @pytest.mark.parametrize("name", ["on_tokens", "on_progress", "cancel", "cache"])

@@ -200,6 +200,27 @@ def test_cancel(exact: Any, guided: bool) -> None:
     assert stopped["response_ids"].to_list() == [[]] * 8  # type: ignore[union-attr]
 
 
+def test_progress_is_told_at_the_end_of_what_is_cancelled(exact: Any) -> None:
+    for steps in (0, 3):
+        seen: list[Progress] = []
+        stop = iter([False] * steps + [True]).__next__
+        options: dict[str, Any] = {"max_new_tokens": 9, "allowed": CODES, "on_progress": seen.append}
+        out = generate(exact, MIXED[:3], cancel=stop, **options)
+        assert [report.step for report in seen] == [steps]
+        assert (seen[0].active, seen[0].finished) == (0, 3)
+        assert seen[0].emitted == out["response_ids"].lengths.sum()  # type: ignore[union-attr]
+
+
+def test_until_and_phases_may_be_read_only_once(exact: Any) -> None:
+    ends = (token for token in range(100, 140))
+    phase = Phase(CODES, until=ends)  # type: ignore[arg-type]
+    assert phase.until == tuple(range(100, 140))
+    phases: Any = (one for one in [phase])
+    out = generate(exact, MIXED[:3], max_new_tokens=9, phases=phases)
+    assert [len(row) for row in out["response_ids"]] == [1, 1, 1]
+    assert list(out["stop_reasons"]) == ["stop"] * 3
+
+
 def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     right = _hf.Model.logits
 
@@ -212,7 +233,18 @@ def test_nan_is_named_or_stops_its_sequence(exact: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(_hf.Model, "logits", broken)
     with pytest.raises(FloatingPointError, match="logits of sequence 2 are nan at token 0"):
         generate(exact, MIXED, max_new_tokens=4, allowed=CODES)
-    out = generate(exact, MIXED, max_new_tokens=4, allowed=CODES, on_bad="stop")
+    seen: list[Progress] = []
+    out = generate(
+        exact,
+        MIXED,
+        max_new_tokens=4,
+        allowed=CODES,
+        on_bad="stop",
+        on_progress=seen.append,
+        progress_every=1,
+    )
+    assert [report.emitted for report in seen][:1] == [7]
+    assert seen[-1].emitted == out["response_ids"].lengths.sum()  # type: ignore[union-attr]
     assert out["stop_reasons"][2] == "nan"
     assert len(out["response_ids"][2]) == 0
     assert len(out["response_ids"][3]) > 0

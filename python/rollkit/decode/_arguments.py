@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import as_array, int64s, positive
+from rollkit.decode._plan import check_order, parameter
 
 Int64s = NDArray[np.int64]
 
@@ -73,14 +74,18 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def check_numbers(sampling: Mapping[str, Any]) -> None:
-    """Refuse arrays: rows of the batch change places."""
+def check_sampling(sampling: Mapping[str, Any]) -> None:
+    """Refuse what `sample` would, and arrays: rows of the batch change places."""
     for name, value in sampling.items():
-        if name != "order" and not isinstance(value, numbers.Real):
+        if name == "order":
+            continue
+        if not isinstance(value, numbers.Real):
             raise TypeError(
                 f"{name} must be one number for all sequences, got {type(value).__name__}; "
                 "call generate once for each number"
             )
+        parameter(name, value, 1)
+    check_order(sampling.get("order", "hf"), sampling.get("min_p", 0) == 0)
 
 
 def check_callbacks(**callbacks: Any) -> None:

@@ -16,6 +16,14 @@ ORDERS: Final = ("hf", "vllm", "joint", "acestep")
 LOGPROBS: Final = ("kept", "allowed")
 PARAMETERS: Final = ("cfg_scale", "temperature", "top_k", "top_p", "min_p")
 ARRAYS: Final = ("cond", "uncond", *PARAMETERS, "seeds", "positions", "noise")
+LIMITS: Final = {
+    "cfg_scale": (-np.inf, np.inf),
+    "scale": (-np.inf, np.inf),
+    "temperature": (0, np.inf),
+    "top_k": (0, np.inf),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+}
 LEAST_HEAT: Final = 1e-300
 OFF: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
@@ -71,19 +79,24 @@ def make_plan(cond: Any, uncond: Any = None, **options: Any) -> Plan:
         given,
         allowed=allowed,
         full=cond.shape[1] != len(allowed),
-        cfg_scale=parameter("cfg_scale", given.cfg_scale, rows, -np.inf, np.inf),
-        temperature=_normal(parameter("temperature", given.temperature, rows, 0, np.inf)),
-        top_k=_at_most(len(allowed), parameter("top_k", given.top_k, rows, 0, np.inf)),
-        top_p=parameter("top_p", given.top_p, rows, 0, 1),
-        min_p=parameter("min_p", given.min_p, rows, 0, 1),
+        cfg_scale=parameter("cfg_scale", given.cfg_scale, rows),
+        temperature=_normal(parameter("temperature", given.temperature, rows)),
+        top_k=_at_most(len(allowed), parameter("top_k", given.top_k, rows)),
+        top_p=parameter("top_p", given.top_p, rows),
+        min_p=parameter("min_p", given.min_p, rows),
         order=choice("order", given.order, ORDERS),
         logprobs="off" if given.logprobs is None else choice("logprobs", given.logprobs, LOGPROBS),
     )
     if uncond is None and not _is_one(plan.cfg_scale):
         raise ValueError(f"cfg_scale is {given.cfg_scale} without uncond; pass the unconditional logits")
-    if plan.order == "acestep" and not plan.off("min_p"):
-        raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
+    check_order(plan.order, plan.off("min_p"))
     return plan
+
+
+def check_order(order: Any, no_min_p: bool) -> None:
+    """Refuse an order that is none, or has no place for what is asked for."""
+    if choice("order", order, ORDERS) == "acestep" and not no_min_p:
+        raise ValueError('min_p is not part of order="acestep"; leave it 0, or pass order="hf"')
 
 
 def _allowed(allowed: AllowedSet | None, columns: int) -> AllowedSet:
@@ -150,8 +163,9 @@ def _is_one(scale: Any) -> bool:
     return not on_host(scale) or bool((np.asarray(as_array(scale)) == 1).all())
 
 
-def parameter(name: str, value: Any, rows: int, least: float, most: float) -> Any:
+def parameter(name: str, value: Any, rows: int) -> Any:
     """Return a parameter as it is, once its range is checked where it is in reach."""
+    least, most = LIMITS[name]
     usual = (int,) if name == "top_k" else (int, float)
     if type(value) in usual and least <= value <= most and abs(value) < np.inf:
         return value  # without NumPy

@@ -52,7 +52,7 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
     check_pair(cond, uncond)
     if uncond is None:
         cond, uncond = _halves(cond)
-    scale = parameter("scale", scale, cond.shape[0], -np.inf, np.inf)
+    scale = parameter("scale", scale, cond.shape[0])
     bias = None if bias is None else _bias(bias, cond)
     if framework == "torch":
         from rollkit.decode import _torch

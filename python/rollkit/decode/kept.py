@@ -115,7 +115,7 @@ def replay_logprobs(
         same_framework(logits=logits, token_ids=token_ids)
     _check_logits(logits)
     _check_kept(kept)
-    temperature = parameter("temperature", temperature, logits.shape[0], 0, np.inf)
+    temperature = parameter("temperature", temperature, logits.shape[0])
     rows, columns, tokens = _entries(logits, token_ids, kept, allowed)
     if framework == "torch":
         from rollkit.decode import _torch
