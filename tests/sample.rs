@@ -195,7 +195,7 @@ fn the_first_of_equal_times_wins() {
 #[test]
 fn times_that_rounding_may_tell_apart_are_equal() {
     // The second is sooner by 5e-14 of its time.
-    let z = [0.0, -5.159_478_7e-7];
+    let z = [0.0, -5.159_479e-7];
     let noise = [0.25, 0.250_000_18];
     for reversed in [false, true] {
         let (mut z, mut noise) = (z.to_vec(), noise.to_vec());
