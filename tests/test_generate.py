@@ -340,6 +340,46 @@ def test_a_model_is_checked_once_and_left_as_it_was() -> None:
     assert not model.model._forward_hooks
 
 
+LONG = [int(k) for k in np.random.default_rng(9).integers(0, VOCAB, 40)]
+
+
+@pytest.mark.parametrize(
+    ("uncond", "shapes"),
+    [
+        ([3, 4], [(1, 40), (5, 11)]),  # too short to have a beginning of its own
+        (LONG[:30], [(2, 40), (5, 11)]),
+        ([[*LONG[:20], i] for i in range(4)], [(2, 40), (8, 11)]),
+        ([[*LONG, 1 + i] for i in range(4)], [(1, 40), (8, 11)]),  # the same beginning
+        ([[i, *LONG] for i in range(4)], [(8, 51)]),  # what they would add to the cache is too much
+    ],
+    ids=["short", "one", "several", "same", "none"],
+)
+def test_beginnings_are_read_once_under_guidance(
+    exact: Any, uncond: Any, shapes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [[*LONG, *tail] for tail in MIXED[:4]]
+    assert max(map(len, prompts)) == 51
+    wanted = []
+    for i, prompt in enumerate(prompts):
+        own = uncond if isinstance(uncond[0], int) else uncond[i]
+        wanted.append(one_by_one(exact, prompt, own, 50 + i, 6))
+    generate(exact, [[1]], max_new_tokens=1, allowed=CODES)  # the check reads too
+    seen = []
+    right = _hf.Model._forward
+
+    def forward(self: Any, tokens: Any, *more: Any) -> Any:
+        seen.append(tokens.shape)
+        return right(self, tokens, *more)
+
+    monkeypatch.setattr(_hf.Model, "_forward", forward)
+    options: dict[str, Any] = {"allowed": CODES, "top_p": 0.9, "uncond": uncond, "cfg_scale": 1.5}
+    for cache in ("dynamic", "static"):
+        seen.clear()
+        found = generate(exact, prompts, max_new_tokens=6, seeds=range(50, 54), cache=cache, **options)
+        assert found["response_ids"].to_list() == wanted  # type: ignore[union-attr]
+        assert [shape for shape in seen if shape[1] > 1] == shapes
+
+
 def test_each_sequence_of_each_seed_has_its_own() -> None:
     apart = [0, 1, -1, 5, 5 << 32, 2**31, 2**32, 2**62, -(2**63), 2**63 - 1]
     found = np.concatenate([own_seeds(seed, 1000) for seed in apart])

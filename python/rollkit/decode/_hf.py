@@ -26,7 +26,7 @@ MakeCache = str | Callable[[int], Any]
 CACHES: Final = ("dynamic", "static")
 
 PREFIX: Final = 16
-"""Tokens that all prompts must share for these to be read by themselves: one more call of the model."""
+"""Tokens that prompts must share for these to be read by themselves: one more call of the model."""
 
 PROBE: Final = 3
 """Tokens of the one row that a model is checked with."""
@@ -89,37 +89,47 @@ class Model:
             found = self._config.eos_token_id
         return [] if found is None else [found] if isinstance(found, int) else list(found)
 
-    def read(self, rows: list[Int64s], budget: int, cache: MakeCache) -> None:
+    def read(self, rows: list[Int64s], conditional: int, budget: int, cache: MakeCache) -> None:
         """Read prompts, each different one once, and have hidden states for the first draw.
 
         Args:
             rows: the prompt of each row.
+            conditional: how many of them are no unconditional prompts: they come first.
             budget: tokens that are fed after these, at most.
             cache: `"dynamic"`, `"static"`, or what makes a cache for so many columns.
         """
         found: dict[bytes, int] = {}
-        which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
+        which = np.array([found.setdefault(row.tobytes(), len(found)) for row in rows])
         unique = [np.frombuffer(row, np.int64) for row in found]
-        self._cache = _empty(cache, self._config, max(map(len, unique)) + budget)
-        shared = _shared(unique) if self._sees_all() else 0
-        if shared:
-            self._forward(unique[0][None, :shared], None, np.arange(shared)[None])
-            if len(unique) > 1:
-                select(self._cache, np.zeros(len(unique), np.int64))
-        lengths = np.array([len(row) for row in unique]) - shared
-        width = int(lengths.max())
-        pads = width - lengths
-        tokens = np.zeros((len(unique), width), np.int64)
-        for row, pad, prompt in zip(tokens, pads, unique, strict=True):
-            row[pad:] = prompt[shared:]
-        positions = np.maximum(np.arange(width) - pads[:, None], 0) + shared
-        mask = np.ones((len(unique), shared + width + budget), np.int64)
-        for row, pad in zip(mask, pads, strict=True):
-            row[shared : shared + pad] = 0
-        self._width, self._shared, self._pads = shared + width, shared, pads
-        self._mask = self._tensor(mask)
-        hidden = self._forward(tokens, self._seen(), positions)
-        self._expand(hidden, np.array(which), lengths + shared)
+        # Prompts are numbered as they come, so that conditional ones are in front here too.
+        parts = [
+            part for part in np.split(np.arange(len(unique)), [which[:conditional].max() + 1]) if len(part)
+        ]
+        shared = _shared(unique, parts) if self._sees_all() else np.zeros(len(unique), np.int64)
+        tokens, there = _padded([prompt[n:] for prompt, n in zip(unique, shared, strict=True)])
+        self._shared = int(shared.max())
+        self._width = self._shared + tokens.shape[1]
+        self._cache = _empty(cache, self._config, self._width + budget)
+        if self._shared:
+            self._read_shared(unique, shared)
+        before = np.arange(self._shared) >= self._shared - shared[:, None]
+        after = np.ones((len(unique), budget), bool)
+        self._mask = self._tensor(np.concatenate([before, there, after], 1).astype(np.int64))
+        self._pads = (~before).sum(1) + (~there).sum(1)
+        hidden = self._forward(tokens, self._seen(), _positions(there) + shared[:, None])
+        self._expand(hidden, which, np.array([len(prompt) for prompt in unique]))
+
+    def _read_shared(self, prompts: list[Int64s], shared: Int64s) -> None:
+        """Read each beginning once, and give it to all prompts; one without takes any, and never sees it."""
+        found: dict[bytes, int] = {}
+        which = [
+            found.setdefault(prompt[:n].tobytes(), len(found)) if n else 0
+            for prompt, n in zip(prompts, shared, strict=True)
+        ]
+        tokens, there = _padded([np.frombuffer(row, np.int64) for row in found])
+        mask = None if there.all() else self._tensor(there.astype(np.int64))
+        self._forward(tokens, mask, _positions(there))
+        select(self._cache, which)
 
     def logits(self, allowed: AllowedSet, rows: Int64s) -> Any:
         """Return compact logits `[rows, len(allowed)]` of some rows."""
@@ -301,11 +311,40 @@ def _empty(make: MakeCache, config: Any, columns: int) -> Any:
     return cache
 
 
-def _shared(prompts: list[Int64s]) -> int:
-    """How many first tokens to read once for all prompts; the last one of each is read with the rest."""
-    if len(prompts) < 2:
-        return 0
+def _shared(prompts: list[Int64s], parts: list[Int64s]) -> Int64s:
+    """Say how many first tokens of each prompt to read once for its part: conditional ones, or others.
+
+    Zeros, where that would save fewer tokens than another call of the model is worth, or make the cache
+    wider by more than an eighth: beginnings are all as wide as the longest, and so are the ends.
+    """
+    shared = np.zeros(len(prompts), np.int64)
+    for part in parts:
+        shared[part] = _common([prompts[i] for i in part])
+    lengths = np.array([len(prompt) for prompt in prompts])
+    width, head, tail = lengths.max(), shared.max(), (lengths - shared).max()
+    heads = len({prompt[:n].tobytes() for prompt, n in zip(prompts, shared, strict=True) if n})
+    saved = len(prompts) * (width - tail) - heads * head
+    return shared if saved >= PREFIX and head + tail <= 1.125 * width else np.zeros_like(shared)
+
+
+def _common(prompts: list[Int64s]) -> int:
+    """Return how many first tokens are the same; the last one of each prompt is read with the rest."""
     most = min(map(len, prompts)) - 1
     same = np.all([prompt[:most] == prompts[0][:most] for prompt in prompts], axis=0)
     count = most if same.all() else int(np.argmin(same))
     return count if count >= PREFIX else 0
+
+
+def _padded(rows: list[Int64s]) -> tuple[Int64s, NDArray[np.bool_]]:
+    """Return tokens with padding on the left, and where they are."""
+    lengths = np.array([len(row) for row in rows])
+    width = int(lengths.max())
+    there = np.arange(width) >= width - lengths[:, None]
+    tokens = np.zeros((len(rows), width), np.int64)
+    tokens[there] = np.concatenate(rows)
+    return tokens, there
+
+
+def _positions(there: NDArray[np.bool_]) -> Int64s:
+    found: Int64s = np.maximum(there.cumsum(1) - 1, 0)
+    return found

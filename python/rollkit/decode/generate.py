@@ -111,9 +111,9 @@ def generate(
     """Decode prompts with a causal language model of transformers; sequences that end leave the batch.
 
     The head is computed on the allowed tokens only, equal prompts are read once, and so is the beginning
-    that all prompts share, unconditional ones included. Noise is keyed by (seed of the sequence,
-    position, token): tokens do not depend on what else is in the batch, as far as the model's logits do
-    not. Matrix products of different batch sizes may differ in their last bits.
+    that all prompts share, or all unconditional ones. Noise is keyed by (seed of the sequence, position,
+    token): tokens do not depend on what else is in the batch, as far as the model's logits do not.
+    Matrix products of different batch sizes may differ in their last bits.
 
     Args:
         model: a `PreTrainedModel` with an output head; its weights' device is used. Dropout is the
@@ -272,7 +272,7 @@ class _Run:
     def start(self, prompts: list[Int64s], uncond: list[Int64s] | None) -> None:
         """Read the prompts, in the order of rows."""
         rows = prompts if uncond is None else [*prompts[::-1], *uncond]
-        self.net.read(rows, int(self.limits.max()), self.cache)
+        self.net.read(rows, len(prompts), int(self.limits.max()), self.cache)
 
     def step(self, on_tokens: Callable[[Int64s, Int64s], object] | None) -> None:
         """Draw a token for each sequence, and feed it."""
