@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import jax
@@ -164,6 +166,20 @@ def test_adds_adapters_of_peft(dtype: torch.dtype) -> None:
     other = Adapted(dtype).state_dict()
     module.load_state_dict(other, assign=True)
     check()
+
+
+def test_a_head_of_a_module_can_be_copied_and_has_no_gradient() -> None:
+    module, hidden = Adapted(), torch.randn(2, HIDDEN)
+    head = PartialHead.from_module(module, SETS["holes"])
+    wanted = head(hidden)
+    assert not wanted.requires_grad
+    for other in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        torch.testing.assert_close(other(hidden), wanted)
+        with torch.no_grad():
+            module.base_layer.weight.add_(1)  # not its own
+        torch.testing.assert_close(other(hidden), wanted)
+        with torch.no_grad():
+            module.base_layer.weight.sub_(1)
 
 
 @torch.no_grad()

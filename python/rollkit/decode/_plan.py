@@ -184,10 +184,11 @@ def parameter(name: str, value: Any, rows: int) -> Any:
     wrong = ~((found >= least) & (found <= most) & np.isfinite(found))
     if wrong.any():
         row = "" if found.ndim == 0 else f"[{int(np.argmax(wrong))}]"
-        limits = (
-            "finite" if least == -np.inf else f"at least {least}" if most == np.inf else f"{least} to {most}"
-        )
-        raise ValueError(f"{name}{row} is {found[wrong].flat[0]}; it must be {limits}")
+        value = found[wrong].flat[0]
+        limits = f"at least {least}" if most == np.inf else f"{least} to {most}"
+        if least == -np.inf or value == np.inf:
+            limits = "finite"
+        raise ValueError(f"{name}{row} is {value}; it must be {limits}")
     return found.item() if found.ndim == 0 else value
 
 

@@ -284,6 +284,8 @@ def _runs_of(allowed: Any, vocab_size: int, name: str) -> NDArray[np.int64]:
     if isinstance(allowed, range):
         allowed = [allowed]
     allowed = as_array(allowed)
+    if not isinstance(allowed, Iterable):
+        raise TypeError(f"{name} must be ids, a range, or a sequence of both, got {type(allowed).__name__}")
     if not isinstance(allowed, np.ndarray | Sequence):
         allowed = list(allowed)
     spans = [part for part in allowed if isinstance(part, range)] if isinstance(allowed, Sequence) else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +47,7 @@ class _Rows:
         return id(source)
 
     def _slice(self) -> Any:
-        source = self.source.detach() if framework_of(self.source) == "torch" else self.source
+        source = _detached(self.source)
         with trainable(source):
             if self.window is not None:
                 return source[self.window.start : self.window.stop]
@@ -120,11 +119,12 @@ class PartialHead:
         self.allowed = allowed
         self._loras = _loras_of(lora)
         self._vocab_axis = vocab_axis
-        self._read: Callable[[], tuple[Any, Any, list[LoRA]]] | None = None
+        self._module: Any = None
         self._framework: Framework = same_framework(
             weight=weight,
             bias=bias,
             scale=scale,
+            **{f"lora[{i}].a": one.a for i, one in enumerate(self._loras)},
             **{f"lora[{i}].b": one.b for i, one in enumerate(self._loras)},
         )
         if vocab_axis not in (0, 1):
@@ -142,6 +142,12 @@ class PartialHead:
         self._bias = None if bias is None else self._rows("bias", bias, 1)
         self._scale = None if scale is None else self._rows("scale", scale, None)
         self._b = [self._rows("lora.b", one.b, 2) for one in self._loras]
+        for i, one in enumerate(self._loras):
+            wanted = (one.b.shape[1], weight.shape[1])
+            if tuple(one.a.shape) != wanted:
+                raise ValueError(
+                    f"lora[{i}].a must be [rank, hidden] = {wanted}, got shape {tuple(one.a.shape)}"
+                )
         self._wide: dict[Any, Any] = {}
         if self._framework == "jax":
             from rollkit.decode import _jax
@@ -171,12 +177,8 @@ class PartialHead:
                 f"{type(base).__name__} has no floating-point weight; "
                 "pass PartialHead(weight, allowed, scale=…)"
             )
-
-        def read() -> tuple[Any, Any, list[LoRA]]:
-            return base.weight, getattr(base, "bias", None), adapters_of(module)
-
         head = cls(weight, allowed, getattr(base, "bias", None), lora=adapters_of(module), waste=waste)
-        head._read = read
+        head._module = module
         return head
 
     @property
@@ -217,26 +219,31 @@ class PartialHead:
         """
         self._follow()
         width = self._weight.source.shape[1]
+        if framework_of(hidden) != self._framework and "torch" in (framework_of(hidden), self._framework):
+            same_framework(weight=self._weight.source, hidden=hidden)
         if not hasattr(hidden, "shape") or tuple(hidden.shape[-1:]) != (width,):
             shape = np.shape(hidden) if not hasattr(hidden, "shape") else tuple(hidden.shape)
             raise ValueError(
                 f"hidden must be an array [..., {width}], as wide as the weight, got shape {shape}"
             )
         bias = None if self._bias is None else self._bias.get()
-        loras = [(one.a, b.get(), one.scaling) for one, b in zip(self._loras, self._b, strict=True)]
+        loras = [
+            (_detached(one.a), b.get(), one.scaling) for one, b in zip(self._loras, self._b, strict=True)
+        ]
         logits = _logits(hidden, self.weight, bias, loras)
         return logits if self._columns is None else logits[..., self._columns_on(logits)]
 
     def _follow(self) -> None:
         """Take what the module has now."""
-        if self._read is None:
+        if self._module is None:
             return
-        weight, bias, loras = self._read()
+        base = getattr(self._module, "base_layer", self._module)
+        weight, loras = base.weight, adapters_of(self._module)
         if weight is not self._weight.source:
             self._check_shape(weight)
             self._weight.source = weight
         if self._bias is not None:
-            self._bias.source = bias
+            self._bias.source = base.bias
         if len(loras) != len(self._b):
             self._b = [self._rows("lora.b", one.b, 2) for one in loras]
         for rows, one in zip(self._b, loras, strict=True):
@@ -326,6 +333,10 @@ def _product(hidden: Any, weight: Any, bias: Any) -> Any:
     # NumPy multiplies bfloat16 in float32.
     dtype = np.promote_types(hidden.dtype, weight.dtype) if framework == "numpy" else logits.dtype
     return _as(logits if bias is None else logits + bias, dtype)
+
+
+def _detached(array: Any) -> Any:
+    return array.detach() if framework_of(array) == "torch" else array
 
 
 def _as(array: Any, dtype: Any) -> Any:
