@@ -327,6 +327,16 @@ def test_a_model_that_works_otherwise_is_refused(name: str, dtype: torch.dtype) 
         assert "rollkit.compat.transformers" in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore")  # that checkpointing switches the cache off
+def test_a_model_that_is_checkpointed_has_no_cache() -> None:
+    model = qwen3()
+    generate(model, [[1, 2]], max_new_tokens=2, allowed=CODES)
+    model.gradient_checkpointing_enable()
+    generate(model, [[1, 2]], max_new_tokens=2, allowed=CODES)
+    with pytest.raises(TypeError, match=r"call model.eval\(\), or switch gradient checkpointing off"):
+        generate(model.train(), [[1, 2]], max_new_tokens=2, allowed=CODES)
+
+
 def test_a_model_is_checked_once_and_left_as_it_was() -> None:
     model = qwen3().train()
     model.model.layers[1].eval()

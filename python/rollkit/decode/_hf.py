@@ -224,9 +224,11 @@ class Model:
             use_cache=True,
         )
         if getattr(out, "past_key_values", None) is not self._cache:
+            checkpointed = self._model.training and getattr(self._model, "is_gradient_checkpointing", False)
             raise TypeError(
                 f"{type(self._decoder).__name__} does not go on from the past_key_values it is given, "
-                f"so that rows cannot leave the batch; {INSTEAD}"
+                "so that rows cannot leave the batch; "
+                + ("call model.eval(), or switch gradient checkpointing off" if checkpointed else INSTEAD)
             )
         return out.last_hidden_state[:, -1]
 
