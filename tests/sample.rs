@@ -58,7 +58,8 @@ fn reference(z: &[f32], key: Key, filters: &Filters, order: Order) -> (Drawn, Ve
     let weight = |token: usize| ((f64::from(z[token]) - f64::from(most)) / filters.temperature).exp();
     let time = |token: usize| -f64::from(uniform(key.bits(token as u32))).ln() / weight(token);
     let tokens = (0..z.len()).filter(|&token| kept[token]).collect::<Vec<_>>();
-    let token = tokens.iter().copied().min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap();
+    let least = tokens.iter().map(|&token| time(token)).fold(f64::INFINITY, f64::min);
+    let token = tokens.iter().copied().find(|&token| time(token) <= least * (1.0 + 1e-12)).unwrap();
     let mass = tokens.iter().map(|&token| weight(token)).sum::<f64>();
     let logprob = (weight(token) / mass).ln() as f32;
     let tokens = tokens.into_iter().map(|token| token as u32).collect();
@@ -82,13 +83,15 @@ fn rows() -> impl Strategy<Value = Vec<f32>> {
         vec(-8.0..8.0f32, 1..300),
         vec(-0.01..0.01f32, 1..300),
         vec(-2000.0..2000.0f32, 1..50),
+        vec(proptest::sample::select(vec![f32::MAX, -f32::MAX, 3e38, 0.0, 1e-45, f32::NEG_INFINITY]), 1..50),
         vec(prop_oneof![9 => -8.0..8.0f32, 1 => Just(f32::NAN)], 1..6),
         vec(Just(f32::NEG_INFINITY), 1..6),
     ]
 }
 
 fn filters() -> impl Strategy<Value = Filters> {
-    let temperature = proptest::sample::select(vec![0.0, 1e-30, 0.01, 0.7, 1.0, 3.0, 1e30]);
+    let temperature =
+        proptest::sample::select(vec![0.0, 1e-310, 1e-30, 0.01, 0.7, 1.0, 3.0, 1e30, 1e38, 1e300]);
     let top_k = prop_oneof![Just(0usize), 1..20usize, Just(1000)];
     let top_p = prop_oneof![Just(1.0), 0.0..1.0f64, Just(0.999_999), Just(0.0)];
     let min_p = prop_oneof![Just(0.0), 0.0..1.0f64, Just(1.0), Just(1e-300)];
@@ -187,6 +190,22 @@ fn the_first_of_equal_times_wins() {
     noise[299] = 0.75;
     let drawn = Sampler::default().draw(Logits::F32(&z, None), &all(300), &PLAIN, Noise::Given(&noise), HF);
     assert_eq!(drawn.token, 70);
+}
+
+#[test]
+fn times_that_rounding_may_tell_apart_are_equal() {
+    // The second is sooner by 5e-14 of its time.
+    let z = [0.0, -5.159_479e-7];
+    let noise = [0.25, 0.250_000_18];
+    for reversed in [false, true] {
+        let (mut z, mut noise) = (z.to_vec(), noise.to_vec());
+        if reversed {
+            z.reverse();
+            noise.reverse();
+        }
+        let drawn = Sampler::default().draw(Logits::F32(&z, None), &all(2), &PLAIN, Noise::Given(&noise), HF);
+        assert_eq!(drawn.token, 0);
+    }
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, UserDict, defaultdict
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +66,42 @@ def test_rows_on_another_axis() -> None:
     for make in (np.array, torch.tensor, jnp.array):
         found = compact(make(full.T), plan, axis=1)
         np.testing.assert_array_equal(np.asarray(found), full[plan.keep].T)
+
+
+class Frozen(Mapping[str, Any]):
+    """As flax has them: made of a dict, and never changed."""
+
+    def __init__(self, parts: dict[str, Any]) -> None:
+        self.parts = dict(parts)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+
+def test_mappings_keep_their_type() -> None:
+    plan = ActiveBatch(3).finish([False, True, False])
+    inner = OrderedDict(b=np.arange(3), a=np.arange(3))
+    made: list[Any] = [
+        inner,
+        UserDict(inner),
+        defaultdict(list, inner),
+        Frozen({"b": inner, "a": np.arange(3)}),
+        MappingProxyType(inner),
+    ]
+    for cache in made:
+        for found in (compact(cache, plan, in_place=False), select(cache, [0, 2])):
+            assert type(found) is type(cache)
+            assert list(found) == ["b", "a"]
+            assert found["a"].tolist() == [0, 2]
+        assert cache["a"].tolist() == [0, 1, 2], "the old one is as it was"
+    assert type(compact(made[3], plan)["b"]) is OrderedDict
+    assert compact(made[2], plan)["new"] == []
 
 
 def test_registered_jax_trees() -> None:

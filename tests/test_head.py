@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import jax
@@ -118,28 +120,101 @@ def test_slices_tied_embeddings_and_kernels_of_flax() -> None:
     np.testing.assert_allclose(head(jnp.asarray(hidden.numpy())), 2 * wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("merged", [False, True])
-def test_adds_adapters_of_peft(merged: bool) -> None:
-    class Adapted(torch.nn.Module):
-        """The attributes of `peft.tuners.lora.Linear` that matter."""
+class Adapted(torch.nn.Module):
+    """The attributes of PEFT's LoRA layers that matter."""
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.base_layer = torch.nn.Linear(HIDDEN, 64)
-            self.lora_A = torch.nn.ModuleDict({"x": torch.nn.Linear(HIDDEN, 4, bias=False)})
-            self.lora_B = torch.nn.ModuleDict({"x": torch.nn.Linear(4, 64, bias=False)})
-            self.scaling = {"x": 0.25}
-            self.active_adapters = ["x", "of another layer"]
-            self.merged = merged
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.base_layer: Any = torch.nn.Linear(HIDDEN, 64, dtype=dtype)
+        self.lora_A = torch.nn.ModuleDict({"x": torch.nn.Linear(HIDDEN, 4, bias=False)})
+        self.lora_B = torch.nn.ModuleDict({"x": torch.nn.Linear(4, 64, bias=False)})
+        self.lora_embedding_A, self.lora_embedding_B = torch.nn.ParameterDict(), torch.nn.ParameterDict()
+        self.scaling = {"x": 0.25}
+        self.active_adapters = ["x", "of another layer"]
+        self.merged = self.disable_adapters = False
+        self.use_dora, self.lora_variant = {"x": False}, dict[str, Any]()
 
+    def forward(self, hidden: Any) -> Any:
+        result = self.base_layer(hidden)
+        if self.merged or self.disable_adapters:
+            return result
+        more = self.lora_B["x"](self.lora_A["x"](hidden.to(torch.float32))) * self.scaling["x"]
+        return (result + more).to(result.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_adds_adapters_of_peft(dtype: torch.dtype) -> None:
+    module = Adapted(dtype)
+    hidden = torch.randn(2, HIDDEN, dtype=dtype)
+    head = PartialHead.from_module(module, SETS["window"])
+    columns = SETS["window"].ids.tolist()
+
+    def check() -> None:
+        torch.testing.assert_close(head(hidden), module(hidden)[:, columns])
+        again = PartialHead.from_module(module, SETS["window"])(hidden)
+        torch.testing.assert_close(again, module(hidden)[:, columns])
+
+    check()
+    module.merged = True
+    check()
+    module.merged, module.disable_adapters = False, True
+    check()
+    module.disable_adapters = False
+    module.scaling = {"x": 2.0}
+    check()
+    other = Adapted(dtype).state_dict()
+    module.load_state_dict(other, assign=True)
+    check()
+
+
+def test_a_head_of_a_module_can_be_copied_and_has_no_gradient() -> None:
+    module, hidden = Adapted(), torch.randn(2, HIDDEN)
+    head = PartialHead.from_module(module, SETS["holes"])
+    wanted = head(hidden)
+    assert not wanted.requires_grad
+    for other in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        torch.testing.assert_close(other(hidden), wanted)
+        with torch.no_grad():
+            module.base_layer.weight.add_(1)  # not its own
+        torch.testing.assert_close(other(hidden), wanted)
+        with torch.no_grad():
+            module.base_layer.weight.sub_(1)
+
+
+@torch.no_grad()
+def test_adds_adapters_of_embeddings() -> None:
     module = Adapted()
+    module.base_layer = torch.nn.Embedding(64, HIDDEN)
+    module.lora_A = torch.nn.ModuleDict()
+    module.lora_embedding_A["x"] = torch.nn.Parameter(torch.randn(4, 64))
+    module.lora_embedding_B["x"] = torch.nn.Parameter(torch.randn(HIDDEN, 4))
     hidden = torch.randn(2, HIDDEN)
-    wanted = module.base_layer(hidden)
-    if not merged:
-        wanted = wanted + 0.25 * module.lora_B["x"](module.lora_A["x"](hidden))
-    with torch.no_grad():
-        got = PartialHead.from_module(module, SETS["window"])(hidden)
-    torch.testing.assert_close(got, wanted[:, SETS["window"].ids.tolist()].detach())
+    delta = (module.lora_embedding_B["x"] @ module.lora_embedding_A["x"]).T * 0.25
+    wanted = hidden @ (module.base_layer.weight + delta).T
+    head = PartialHead.from_module(module, SETS["holes"])
+    torch.testing.assert_close(head(hidden), wanted[:, SETS["holes"].ids.tolist()])
+    rows = head._b[0].get()
+    head(hidden)
+    assert head._b[0].get() is rows, "sliced once"
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's own
+@torch.no_grad()
+def test_equals_peft() -> None:
+    peft = pytest.importorskip("peft")
+    from tests.decoding import VOCAB, qwen3
+
+    allowed = AllowedSet([1, 5, range(9, 30)], VOCAB)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = peft.get_peft_model(qwen3(dtype), peft.LoraConfig(target_modules=["lm_head"], r=4))
+        module = model.base_model.model.lm_head
+        module.lora_B["default"].weight.normal_()
+        hidden = torch.randn(3, 32, dtype=dtype)
+        head = PartialHead.from_module(module, allowed)
+        torch.testing.assert_close(head(hidden), module(hidden)[:, allowed.ids.tolist()])
+        with model.disable_adapter():
+            torch.testing.assert_close(head(hidden), module(hidden)[:, allowed.ids.tolist()])
 
 
 @pytest.mark.parametrize("name", ["torch", "jax", "numpy"])
@@ -158,6 +233,69 @@ def test_multiplies_quantised_rows(name: str, groups: int, allowed: AllowedSet) 
         assert head.weight is head.weight, "multiplied out once"
         head._weight.source.zero_()
         assert not head(make(hidden)).any()
+
+
+@pytest.mark.parametrize("allowed", SETS.values(), ids=SETS)
+@torch.no_grad()
+def test_follows_a_module_whose_weight_is_another(allowed: AllowedSet) -> None:
+    lm_head = torch.nn.Linear(HIDDEN, 64)
+    head = PartialHead.from_module(lm_head, allowed)
+    hidden, index = torch.randn(2, HIDDEN), allowed.ids.tolist()
+    head(hidden)
+    lm_head.load_state_dict(torch.nn.Linear(HIDDEN, 64).state_dict(), assign=True)
+    torch.testing.assert_close(head(hidden), lm_head(hidden)[:, index])
+    for _ in range(20):  # memory that is given back is where the next weight goes
+        lm_head.weight = torch.nn.Parameter(torch.randn(64, HIDDEN))
+        torch.testing.assert_close(head(hidden), lm_head(hidden)[:, index])
+    lm_head.weight = torch.nn.Parameter(torch.randn(65, HIDDEN))
+    with pytest.raises(ValueError, match=r"weight must have shape \(64, 16\), got \(65, 16\)"):
+        head(hidden)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("allowed", SETS.values(), ids=SETS)
+def test_what_is_kept_from_inference_mode_can_be_trained_with(allowed: AllowedSet, quantised: bool) -> None:
+    scale = torch.ones(64) if quantised else None
+    head = PartialHead(torch.randn(64, HIDDEN), allowed, scale=scale)
+    with torch.inference_mode():
+        head(torch.randn(2, HIDDEN))
+    hidden = torch.randn(2, HIDDEN, requires_grad=True)
+    head(hidden).sum().backward()
+    assert hidden.grad is not None
+
+
+@pytest.mark.parametrize("allowed", SETS.values(), ids=SETS)
+def test_slices_what_inference_mode_made(allowed: AllowedSet) -> None:
+    with torch.inference_mode():
+        lm_head = torch.nn.Linear(HIDDEN, 64)
+    head = PartialHead.from_module(lm_head, allowed)
+    hidden = torch.randn(2, HIDDEN)
+    for mode in (torch.inference_mode(), torch.no_grad()):
+        with mode:
+            torch.testing.assert_close(head(hidden), lm_head(hidden)[:, allowed.ids.tolist()])
+
+
+@pytest.mark.parametrize("name", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("weight", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("hidden", ["float32", "bfloat16"])
+def test_logits_have_the_wider_dtype(name: str, weight: str, hidden: str) -> None:
+    make = framework(name)
+    quantised = weight == "int8"
+
+    def cast(array: Any, dtype: str) -> Any:
+        if name == "torch":
+            return make(array).to(getattr(torch, dtype))
+        return make(array).astype(jnp.dtype(dtype))
+
+    scale = cast(np.ones(64, np.float32), "bfloat16") if quantised else None
+    bias = cast(normal(64), "float32")
+    lora = LoRA(cast(normal(4, HIDDEN), "float32"), cast(normal(64, 4), "float32"))
+    head = PartialHead(cast(normal(64, HIDDEN), weight), SETS["window"], bias, scale=scale, lora=lora)
+    given = cast(normal(2, HIDDEN), hidden)
+    wanted = "bfloat16" if hidden == "bfloat16" and weight != "float32" else "float32"
+    assert str(head(given).dtype).removeprefix("torch.") == wanted
+    if name == "jax":
+        assert jax.jit(lambda head, given: head(given))(head, given).dtype == wanted
 
 
 def test_bfloat16() -> None:

@@ -59,6 +59,37 @@ def test_tokens_that_were_not_kept(make: Any) -> None:
     np.testing.assert_allclose(np.asarray(got), np.zeros(12), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, jnp.asarray], ids=["numpy", "torch", "jax"])
+def test_infinite_logits_share_all_mass(make: Any) -> None:
+    z = np.array([[np.inf, 1, np.inf, 2], [0, np.inf, 0, 0], [1, 2, 3, 4]], np.float32)
+    found = sample(z, allowed=None, seeds=3, positions=0, temperature=0.7, return_kept=True)
+    got = replay_logprobs(make(z), found.token_ids, found.kept, temperature=0.7)
+    np.testing.assert_allclose(np.asarray(got), found.logprobs, rtol=1e-5, atol=1e-6)
+    every = Kept(np.tile(np.arange(4, dtype=np.int32), 3), np.arange(4) * 4)
+    got = replay_logprobs(make(z), np.array([1, 1, 1]), every)
+    np.testing.assert_allclose(np.asarray(got)[:2], [-np.inf, 0])
+
+
+def test_infinite_logits_spoil_no_gradient() -> None:
+    z = np.array([[np.inf, 1, 2], [1, 2, 3]], np.float32)
+    kept, tokens = Kept(np.tile(np.arange(3, dtype=np.int32), 2), np.array([0, 3, 6])), np.array([0, 1])
+    tensor = torch.from_numpy(z.copy()).requires_grad_()
+    replay_logprobs(tensor, tokens, kept).sum().backward()
+    assert tensor.grad is not None
+    assert tensor.grad[0].tolist() == [0, 0, 0]
+    assert bool((tensor.grad[1] != 0).all())
+    on_jax = jax.grad(lambda logits: replay_logprobs(logits, tokens, kept).sum())(jnp.asarray(z))
+    np.testing.assert_allclose(on_jax, tensor.grad, rtol=1e-5)
+
+
+def test_temperature_is_not_rounded_to_the_logits_dtype() -> None:
+    z = torch.from_numpy(LOGITS).bfloat16()
+    found = drawn(temperature=0.7)
+    got = replay_logprobs(z, torch.from_numpy(found.token_ids), found.kept, temperature=0.7)
+    wanted = replay_logprobs(z.float(), torch.from_numpy(found.token_ids), found.kept, temperature=0.7)
+    np.testing.assert_array_equal(got, wanted)
+
+
 def test_gradients_stay_within_kept_sets() -> None:
     found = drawn()
     tokens = found.token_ids.copy()

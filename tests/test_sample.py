@@ -46,14 +46,17 @@ def assert_equal(got: Sampled, wanted: Sampled) -> None:
 
 
 # Values from a few, so that ties are common.
-values = st.one_of(st.sampled_from([0.0, -0.0, 1.0, 1.5, -2.0, 3.0, -np.inf]), st.floats(-20, 20, width=32))
+few = [0.0, -0.0, 1.0, 1.5, -2.0, 3.0, -np.inf]
+values = st.one_of(
+    st.sampled_from(few), st.floats(-20, 20, width=32), st.sampled_from([3.4e38, -3.4e38, 1e-30])
+)
 
 
 @settings(max_examples=400, deadline=None)
 @given(
     row=st.lists(values, min_size=1, max_size=40),
     seed=st.integers(0, 2**40),
-    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    temperature=st.sampled_from([0.0, 1e-310, 0.3, 1.0, 2.5, 1e40, 1e300]),
     top_k=st.integers(0, 45),
     top_p=st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.999, 1.0]),
     min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
@@ -320,6 +323,33 @@ def test_equal_race_times_go_to_the_lowest_id(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_race_times_that_rounding_may_tell_apart_are_equal(backend: str) -> None:
+    """The second is sooner by 5e-14 of its time."""
+    z = np.array([[0, -5.159478746463719e-07]], np.float32)
+    noise = np.array([[0.25, 0.2500001788139343]], np.float32)
+    assert sample_on(backend, z, allowed=None, noise=noise).token_ids.tolist() == [0]
+    both = [np.ascontiguousarray(matrix[:, ::-1]) for matrix in (z, noise)]
+    assert sample_on(backend, both[0], allowed=None, noise=both[1]).token_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("temperature", [1e-310, 1e-300, 1e-30, 1e38, 1e40, 1e300])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_agrees_at_the_ends_of_numbers(backend: str, temperature: float) -> None:
+    z = np.array([[0, 1, 1, 1, 0.5], [1, -1, 1, 0, -1], [1, 1, 1, -1, -INF], [5, 5, 5, -INF, 5]], np.float32)
+    z[1:3] *= np.float32(3.4e38)
+    z = np.repeat(z, 40, 0)
+    for filters in ({}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.3}):
+        options: dict[str, Any] = {"seeds": np.arange(len(z)), "positions": 0, "return_kept": True, **filters}
+        wanted = sample_on("rust", z, allowed=None, temperature=temperature, **options)
+        assert_equal(sample_on(backend, z, allowed=None, temperature=temperature, **options), wanted)
+        per_row = np.full(len(z), temperature)
+        assert_equal(sample_on(backend, z, allowed=None, temperature=per_row, **options), wanted)
+        assert (
+            set(wanted.token_ids[:40].tolist()) > {1, 2, 3} if temperature > 1 and not filters else {1, 2, 3}
+        )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_noise_given_is_the_noise_used(backend: str) -> None:
     z = logits(30, 200)
     allowed = AllowedSet([3, range(20, 90)], 200)
@@ -368,6 +398,25 @@ def test_runs_untraced_where_arrays_are_on_a_device(monkeypatch: pytest.MonkeyPa
     drawn = sample(torch.from_numpy(z), **options)
     assert drawn.token_ids.tolist() == wanted.token_ids.tolist()
     assert drawn.kept.token_ids.tolist() == wanted.kept.token_ids.tolist()
+
+
+def test_untraced_calls_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    z = jnp.asarray(logits(5, 31))
+    monkeypatch.setattr(
+        type(make_plan(logits(1, 1), **GOOD | {"allowed": None})), "is_on_host", lambda _: False
+    )
+    compiled: list[str] = []
+
+    def note(event: str, duration_secs: float, **_: Any) -> None:
+        compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    counts = []
+    for position in range(4):
+        sample(z, allowed=None, seeds=position, positions=position, top_k=9, top_p=0.9, min_p=0.01)
+        counts.append(sum("backend_compile" in name for name in compiled))
+    assert counts[0] > 0
+    assert counts[1:] == counts[1:2] * 3
 
 
 def test_traces_parameters_in_loops() -> None:
@@ -425,6 +474,36 @@ def test_guides_alike() -> None:
     np.testing.assert_array_equal(jax.jit(lambda c, u: cfg(c, u, scale) * 2)(c, u), wanted * 2)
     np.testing.assert_array_equal(cfg(np.concatenate([c, u]), None, scale), wanted)
     np.testing.assert_array_equal(cfg(c, u, 2.0, bias=np.ones(999, np.float32)), cfg(c, u, 2.0) + 1)
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, jnp.asarray], ids=["numpy", "torch", "jax"])
+def test_guided_logits_are_float32_with_any_bias(make: Any) -> None:
+    c, u, bias = logits(2, 3, 1), logits(2, 3, 2), [0.5, -1, 2]
+    wanted = cfg(c, u, 1.5) + np.array(bias, np.float32)
+    for added in (bias, np.array(bias), make(np.array(bias)), np.array([bias] * 2)):
+        found = cfg(make(c), make(u), 1.5, bias=added)
+        assert str(found.dtype).removeprefix("torch.") == "float32"
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(cfg(make(c), make(u), 1.5, bias=2), cfg(c, u, 1.5) + 2)
+    np.testing.assert_array_equal(cfg(c.tolist(), u.tolist(), 1.5), cfg(c, u, 1.5))
+
+
+def test_takes_parameters_of_any_size_and_dtype() -> None:
+    z = logits(4, 9)
+    wanted = sample(z, **{**GOOD, "allowed": None}, temperature=0.5).token_ids
+    for top_k in (9, 2**40, 2**63, [2**40] * 4, np.full(4, 2**63, np.uint64)):
+        found = sample(z, **{**GOOD, "allowed": None}, temperature=0.5, top_k=top_k)
+        np.testing.assert_array_equal(found.token_ids, wanted)
+        draw = jax.jit(lambda z, k=top_k: sample(z, **{**GOOD, "allowed": None}, temperature=0.5, top_k=k))
+        np.testing.assert_array_equal(draw(jnp.asarray(z)).token_ids, wanted)
+    half = torch.full((4,), 0.5, dtype=torch.bfloat16)
+    for heat in (half, half[0], jnp.full(4, 0.5, jnp.bfloat16)):
+        found = sample(z, **{**GOOD, "allowed": None}, temperature=heat)
+        np.testing.assert_array_equal(found.token_ids, wanted)
+    noise = uniforms([0] * 4, 0, np.arange(9)).tolist()
+    found = sample(z.tolist(), allowed=None, temperature=0.5, noise=noise)
+    np.testing.assert_array_equal(found.token_ids, wanted)
+    assert sample(z[:0], allowed=None, seeds=[], positions=[]).token_ids.shape == (0,)
 
 
 ALLOWED = AllowedSet(range(2, 5), 9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.kept import Kept
 from rollkit.decode.noise import SPREAD, STARTS
 from rollkit.decode.sample import Sampled, draw_on_host
+
+SAME: Final = 1 + 1e-12
+"""Race times this close are equal, and the lowest id wins."""
 
 
 def uniform_reference(seed: int, position: int, token: int) -> float:
@@ -70,7 +73,8 @@ def sample_row_reference(
     if temperature == 0:
         local = int(z.argmax())
         return local, 0.0, np.arange(len(z)) == local
-    weight = np.exp((z.astype(np.float64) - most) / temperature)
+    with np.errstate(over="ignore"):
+        weight = np.exp((z.astype(np.float64) - most) / temperature)
     alive = z > -np.inf
 
     def with_top_k(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -85,7 +89,8 @@ def sample_row_reference(
         return np.where((larger < top_p * math.fsum(mass)) | (z == most), kept, False)
 
     def with_min_p(kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        return np.where(z >= most + temperature * math.log(min_p), kept, False) if min_p else kept
+        floor = most + temperature * math.log(min_p) if min_p else -np.inf
+        return np.where(z.astype(np.float64) >= floor, kept, False)
 
     if order == "joint":
         kept = with_min_p(with_top_k(alive) & with_top_p(alive))
@@ -95,7 +100,7 @@ def sample_row_reference(
         kept = with_min_p(with_top_p(with_top_k(alive)))
     with np.errstate(divide="ignore"):
         times = np.where(kept, -np.log(u.astype(np.float64)) / weight, np.inf)
-    local = int(times.argmin())
+    local = int(np.argmax(times <= times.min() * SAME))
     return local, math.log(weight[local] / math.fsum(weight[kept])), kept
 
 

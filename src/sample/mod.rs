@@ -248,7 +248,8 @@ fn draw(
         return greedy(sampler, most, allowed, options.logprob);
     }
     let Sampler { z, floor, scratch } = sampler;
-    let row = Row { z, most, inverse: 1.0 / filters.temperature };
+    // Finite: 0 × ∞ is NaN.
+    let row = Row { z, most, inverse: (1.0 / filters.temperature).min(f64::MAX) };
     *floor = threshold::floor(&row, filters, options.order, scratch);
     let local = match (noise, &allowed.columns, allowed.ids) {
         (Noise::Keyed(key), _, Ids::From(first)) => race(&row, *floor, |out, at| {
@@ -319,6 +320,9 @@ fn greedy(sampler: &mut Sampler, most: f32, allowed: &Allowed<'_>, wanted: LogPr
     Drawn { token: i64::from(allowed.ids.at(local)), logprob, status: Status::Ok }
 }
 
+/// Race times this close are equal: those of other tokens seldom are, roundings of one always.
+const SAME: f64 = 1.0 + 1e-12;
+
 /// The position that wins: of the kept values, that with the least E / w, the first of equals.
 ///
 /// As 1 − u < −ln u, most losers are told apart without a logarithm. `fill` writes the uniforms from a
@@ -326,36 +330,60 @@ fn greedy(sampler: &mut Sampler, most: f32, allowed: &Allowed<'_>, wanted: LogPr
 #[allow(clippy::inline_always)] // as above
 #[inline(always)]
 fn race(row: &Row<'_>, floor: f32, fill: impl Fn(&mut [f32], usize)) -> usize {
-    const CHUNK: usize = 64;
-    let inverse = row.inverse.min(1e30) as f32; // finite: 0 × ∞ is NaN
-    let exact = |u: f32, z: f32| -f64::from(u).ln() / row.weight(z);
+    let inverse = row.inverse.min(1e30) as f32; // finite, as above
     // The largest weight starts: it is seldom far from winning, and its time bounds all others.
     let mut winner = first_of(row.z, row.most);
-    let mut u = [0.5; CHUNK];
+    let mut u = [0.5; RACERS];
     fill(&mut u[..1], winner);
-    let mut least = exact(u[0], row.most);
-    for (index, chunk) in row.z.chunks(CHUNK).enumerate() {
+    let mut least = time(row, u[0], row.most);
+    let mut close = false;
+    for (index, chunk) in row.z.chunks(RACERS).enumerate() {
         let u = &mut u[..chunk.len()];
-        fill(u, index * CHUNK);
+        fill(u, index * RACERS);
         let bound = least as f32 * 1.001;
-        let mut hits = [0u32; CHUNK];
+        let mut hits = [0u32; RACERS];
         let mut any = 0;
         for ((&z, &u), hit) in chunk.iter().zip(&*u).zip(&mut hits) {
             let fastest = 1.0 - u;
-            *hit = u32::from((z >= floor) & (fastest <= bound * exp_bound((z - row.most) * inverse)));
+            let depth = (z - row.most).max(f32::MIN); // finite, as above
+            *hit = u32::from((z >= floor) & (fastest <= bound * exp_bound(depth * inverse)));
             any |= *hit;
         }
         if any == 0 {
             continue;
         }
         for (offset, _) in hits.iter().enumerate().filter(|(_, hit)| **hit != 0) {
-            let (local, time) = (index * CHUNK + offset, exact(u[offset], chunk[offset]));
-            if time < least || (time <= least && local < winner) {
+            let (local, time) = (index * RACERS + offset, time(row, u[offset], chunk[offset]));
+            close |= local != winner && time <= least * SAME && least <= time * SAME;
+            if time < least {
                 (least, winner) = (time, local);
             }
         }
     }
-    winner
+    if close { first_at(row, floor, least, fill) } else { winner }
+}
+
+/// Tokens that race at a time.
+const RACERS: usize = 64;
+
+#[allow(clippy::inline_always)] // as above
+#[inline(always)]
+fn time(row: &Row<'_>, u: f32, z: f32) -> f64 {
+    -f64::from(u).ln() / row.weight(z)
+}
+
+/// The first position whose time is as good as the least.
+#[cold]
+fn first_at(row: &Row<'_>, floor: f32, least: f64, fill: impl Fn(&mut [f32], usize)) -> usize {
+    let mut u = [0.5; RACERS];
+    for (index, chunk) in row.z.chunks(RACERS).enumerate() {
+        fill(&mut u[..chunk.len()], index * RACERS);
+        let wins = |(&z, &u): (&f32, &f32)| z >= floor && time(row, u, z) <= least * SAME;
+        if let Some(offset) = chunk.iter().zip(&u).position(wins) {
+            return index * RACERS + offset;
+        }
+    }
+    0
 }
 
 /// The first position of a value that is there.

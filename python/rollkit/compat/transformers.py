@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rollkit._check import choice
 from rollkit._extras import extra
-from rollkit.decode._arguments import check_numbers, own_seeds
+from rollkit.decode._arguments import check_sampling, own_seeds
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.generate import SAMPLING
 from rollkit.decode.guidance import cfg
@@ -26,7 +25,9 @@ class AllowedLogits:
 
     Replaces `guidance_scale=…` together with `prefix_allowed_tokens_fn=…`, whose masks meet in a
     difference of −∞. Tokens, temperature and filters are then `generate`'s. One object for each call of
-    `generate`, or several calls one after another; not for beams.
+    `generate`, or several calls one after another; not for beams. A call goes on from the one before if
+    it has the same tokens and one more: make a new object for prompts that are the last call's output and
+    a token, as nothing tells these apart.
 
     Args:
         allowed: what may be drawn.
@@ -61,7 +62,7 @@ class AllowedLogits:
             raise TypeError(f"allowed must be an AllowedSet, got {type(allowed).__name__}")
         if not len(allowed):
             raise ValueError("allowed is empty; a row needs at least one token to draw from")
-        check_numbers({"cfg_scale": cfg_scale})
+        check_sampling({"cfg_scale": cfg_scale})
         if cfg_scale != 1 and not callable(model):
             raise ValueError(f"cfg_scale is {cfg_scale} without model; pass the model that generates")
         _check_prompt(unconditional_ids, unconditional_attention_mask)
@@ -149,7 +150,7 @@ class Sampler(AllowedLogits):
 
     Args:
         allowed: what may be drawn.
-        seeds: `[rows]` ints, or one from which each row gets its own.
+        seeds: `[rows]` ints, or one from which each row gets its own, as in `generate`.
         cfg_scale: as for `AllowedLogits`, with `model` and the unconditional prompts.
         model: see `AllowedLogits`.
         unconditional_ids: see `AllowedLogits`.
@@ -157,6 +158,8 @@ class Sampler(AllowedLogits):
         **sampling: `temperature`, `top_k`, `top_p`, `min_p`, `order`: see `rollkit.decode.sample`.
 
     Raises:
+        TypeError: a keyword is none of these.
+        ValueError: one of them is out of range.
         FloatingPointError: a row's logits are NaN or all masked.
 
     Example:
@@ -185,8 +188,11 @@ class Sampler(AllowedLogits):
             unconditional_ids=unconditional_ids,
             unconditional_attention_mask=unconditional_attention_mask,
         )
+        known = SAMPLING[1:]  # guidance comes before
         for name in sampling:
-            choice("sampling", name, SAMPLING[1:])  # guidance comes before
+            if name not in known:
+                raise TypeError(f"Sampler has no argument {name!r}; sampling has {', '.join(known)}")
+        check_sampling(sampling)
         self._seeds, self._sampling = seeds, sampling
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

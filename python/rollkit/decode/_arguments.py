@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import as_array, int64s, positive
+from rollkit.decode._plan import check_order, parameter
 
 Int64s = NDArray[np.int64]
+
+PHI: Final = np.uint64(0x9E3779B97F4A7C15)
+"""2⁶⁴ over the golden ratio."""
 
 
 def prompts_of(name: str, prompts: Any, vocab_size: int) -> list[Int64s]:
@@ -47,25 +51,41 @@ def limits_of(limit: Any, n: int) -> Int64s:
 
 
 def own_seeds(seeds: Any, n: int) -> Int64s:
-    """Give each sequence its seed; those of one number are its own in the low half of 64 bits."""
+    """Give each sequence its seed: i of a number s is `mix(mix(s) + i φ)`, in 64 bits."""
     if np.ndim(as_array(seeds)) == 0:
         if not isinstance(seeds, numbers.Integral) and not hasattr(seeds, "__index__"):
             raise TypeError(f"seeds must be one int or [{n}] ints, got {type(seeds).__name__}")
-        return (int(seeds) % 2**31 << 32) + np.arange(n)
+        seed = int(seeds)
+        if not -(2**63) <= seed < 2**63:
+            raise OverflowError(f"seeds is {seed}; it must fit into int64")
+        start = _mix(np.array([seed % 2**64], np.uint64))
+        return _mix(start + np.arange(n, dtype=np.uint64) * PHI).view(np.int64)
     found = int64s("seeds", seeds)
     if len(found) != n:
         raise ValueError(f"seeds must be one int or [{n}], one per prompt, got {len(found)}")
     return found
 
 
-def check_numbers(sampling: Mapping[str, Any]) -> None:
-    """Refuse arrays: rows of the batch change places."""
+def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return splitmix64's output for a state (G. Steele et al., 2014): no two states have the same."""
+    z = state + PHI
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def check_sampling(sampling: Mapping[str, Any]) -> None:
+    """Refuse what `sample` would, and arrays: rows of the batch change places."""
     for name, value in sampling.items():
-        if name != "order" and not isinstance(value, numbers.Real):
+        if name == "order":
+            continue
+        if not isinstance(value, numbers.Real):
             raise TypeError(
                 f"{name} must be one number for all sequences, got {type(value).__name__}; "
                 "call generate once for each number"
             )
+        parameter(name, value, 1)
+    check_order(sampling.get("order", "hf"), sampling.get("min_p", 0) == 0)
 
 
 def check_callbacks(**callbacks: Any) -> None:

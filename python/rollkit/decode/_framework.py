@@ -6,6 +6,7 @@ import sys
 from typing import Any, Literal
 
 Framework = Literal["numpy", "torch", "jax"]
+Kind = Literal["int", "float", "bool", "other"]
 
 
 def framework_of(value: Any) -> Framework:
@@ -31,3 +32,28 @@ def same_framework(**arrays: Any) -> Framework:
         if other != framework:
             raise TypeError(f"{name} is of {other} but {first} of {framework}; convert {name} to {framework}")
     return framework
+
+
+def kind_of(array: Any) -> Kind:
+    """Return what an array holds, of any framework."""
+    if framework_of(array) == "torch":
+        name, whole = str(array.dtype).removeprefix("torch."), not array.dtype.is_floating_point
+    else:
+        name, whole = array.dtype.name, array.dtype.kind in "iu"
+    if name == "bool":
+        return "bool"
+    if "float" in name:  # bfloat16 and its kin too, which NumPy has no kind for
+        return "float"
+    return "int" if whole and "complex" not in name else "other"
+
+
+def check_ints(name: str, array: Any) -> None:
+    """Refuse what would be cut off: an array that holds no integers, where it holds anything."""
+    if kind_of(array) != "int" and 0 not in array.shape:
+        raise TypeError(f"{name} must hold integers, got {str(array.dtype).removeprefix('torch.')}")
+
+
+def is_traced(array: Any) -> bool:
+    """Whether an array of JAX has no values yet."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(array, jax.core.Tracer)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +26,27 @@ MakeCache = str | Callable[[int], Any]
 CACHES: Final = ("dynamic", "static")
 
 PREFIX: Final = 16
-"""Tokens that all prompts must share for these to be read by themselves: one more call of the model."""
+"""Tokens that prompts must share for these to be read by themselves: one more call of the model."""
+
+PROBE: Final = 3
+"""Tokens of the one row that a model is checked with."""
+
+INSTEAD: Final = "use the model's own generate with rollkit.compat.transformers.Sampler"
+
+FACTORS: Final = {
+    "logit_scale": operator.mul,
+    "logits_scaling": operator.truediv,
+    "lm_head_multiplier": operator.mul,
+    "output_multiplier": operator.mul,
+    "logits_mup_width_multiplier": operator.truediv,
+}
+"""What configurations call a factor of the logits, and how it is used."""
+
+CAPS: Final = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "softcap")
+"""What configurations call the c of c · tanh(logits / c)."""
+
+_CHECKED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Models that were checked, with the head they had then: an adapter puts another one there."""
 
 
 class Model:
@@ -39,6 +64,11 @@ class Model:
             )
         self._model, self._head = model, head
         self._decoder = model.get_decoder()
+        if not _takes(self._decoder, "past_key_values"):
+            raise TypeError(
+                f"{type(self._decoder).__name__} takes no past_key_values, so that rows cannot leave the "
+                f"batch; {INSTEAD}"
+            )
         self._config = model.config.get_text_config()
         self._heads: dict[AllowedSet, PartialHead] = {}
         self._hidden: Any = None
@@ -59,51 +89,103 @@ class Model:
             found = self._config.eos_token_id
         return [] if found is None else [found] if isinstance(found, int) else list(found)
 
-    def read(self, rows: list[Int64s], budget: int, cache: MakeCache) -> None:
+    def read(self, rows: list[Int64s], conditional: int, budget: int, cache: MakeCache) -> None:
         """Read prompts, each different one once, and have hidden states for the first draw.
 
         Args:
             rows: the prompt of each row.
+            conditional: how many of them are no unconditional prompts: they come first.
             budget: tokens that are fed after these, at most.
             cache: `"dynamic"`, `"static"`, or what makes a cache for so many columns.
         """
         found: dict[bytes, int] = {}
-        which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
+        which = np.array([found.setdefault(row.tobytes(), len(found)) for row in rows])
         unique = [np.frombuffer(row, np.int64) for row in found]
-        self._cache = _empty(cache, self._config, max(map(len, unique)) + budget)
-        shared = _shared(unique) if self._sees_all() else 0
-        if shared:
-            self._forward(unique[0][None, :shared], None, np.arange(shared)[None])
-            if len(unique) > 1:
-                select(self._cache, np.zeros(len(unique), np.int64))
-        lengths = np.array([len(row) for row in unique]) - shared
-        width = int(lengths.max())
-        pads = width - lengths
-        tokens = np.zeros((len(unique), width), np.int64)
-        for row, pad, prompt in zip(tokens, pads, unique, strict=True):
-            row[pad:] = prompt[shared:]
-        positions = np.maximum(np.arange(width) - pads[:, None], 0) + shared
-        mask = np.ones((len(unique), shared + width + budget), np.int64)
-        for row, pad in zip(mask, pads, strict=True):
-            row[shared : shared + pad] = 0
-        self._width, self._shared, self._pads = shared + width, shared, pads
-        self._mask = self._tensor(mask)
-        hidden = self._forward(tokens, self._seen(), positions)
-        self._expand(hidden, np.array(which), lengths + shared)
+        # Prompts are numbered as they come, so that conditional ones are in front here too.
+        parts = [
+            part for part in np.split(np.arange(len(unique)), [which[:conditional].max() + 1]) if len(part)
+        ]
+        shared = _shared(unique, parts) if self._sees_all() else np.zeros(len(unique), np.int64)
+        tokens, there = _padded([prompt[n:] for prompt, n in zip(unique, shared, strict=True)])
+        self._shared = int(shared.max())
+        self._width = self._shared + tokens.shape[1]
+        self._cache = _empty(cache, self._config, self._width + budget)
+        if self._shared:
+            self._read_shared(unique, shared)
+        before = np.arange(self._shared) >= self._shared - shared[:, None]
+        after = np.ones((len(unique), budget), bool)
+        self._mask = self._tensor(np.concatenate([before, there, after], 1).astype(np.int64))
+        self._pads = (~before).sum(1) + (~there).sum(1)
+        hidden = self._forward(tokens, self._seen(), _positions(there) + shared[:, None])
+        self._expand(hidden, which, np.array([len(prompt) for prompt in unique]))
+
+    def _read_shared(self, prompts: list[Int64s], shared: Int64s) -> None:
+        """Read each beginning once, and give it to all prompts; one without takes any, and never sees it."""
+        found: dict[bytes, int] = {}
+        which = [
+            found.setdefault(prompt[:n].tobytes(), len(found)) if n else 0
+            for prompt, n in zip(prompts, shared, strict=True)
+        ]
+        tokens, there = _padded([np.frombuffer(row, np.int64) for row in found])
+        mask = None if there.all() else self._tensor(there.astype(np.int64))
+        self._forward(tokens, mask, _positions(there))
+        select(self._cache, which)
 
     def logits(self, allowed: AllowedSet, rows: Int64s) -> Any:
         """Return compact logits `[rows, len(allowed)]` of some rows."""
+        return self._compact(allowed, self._hidden[self._tensor(rows)])
+
+    def check(self, allowed: AllowedSet, prompt: Int64s) -> None:
+        """Compare with the model's own logits once: its code, not its configuration, says what they are.
+
+        Raises:
+            TypeError: the decoder does not go on from the cache it is given.
+            ValueError: logits are not what they are taken for here.
+        """
+        if _CHECKED.get(self._model) is self._head:
+            return
+        tokens = np.resize(prompt, PROBE)[None]
+        with _without_dropout(self._model):
+            self._cache, places = _dynamic(self._config), np.arange(PROBE)[None]
+            self._forward(tokens[:, :-1], None, places[:, :-1])
+            last = self._forward(tokens[:, -1:], None, places[:, -1:])
+            hidden, wanted = self._whole(tokens)
+        if hidden is not None:
+            off = _distance(self._compact(allowed, hidden[:, -1]), wanted, allowed)
+            self._refuse(off > _rounding(hidden.dtype), "makes its logits otherwise than by its head")
+        # Whether the past counts at all, so that rounding in many layers is no matter.
+        off = _distance(self._compact(allowed, last), wanted, allowed)
+        self._refuse(off > 0.25, "gives other logits where it goes on from its cache")
+        _CHECKED[self._model] = self._head
+
+    def _whole(self, tokens: Int64s) -> tuple[Any, Any]:
+        """Return last hidden states, `None` if the decoder is passed by, and the model's own last logits."""
+        seen: list[Any] = []
+        hook = self._decoder.register_forward_hook(lambda module, given, out: seen.append(out))
+        try:
+            logits = self._model(input_ids=self._tensor(tokens), use_cache=False).logits[:, -1]
+        finally:
+            hook.remove()
+        return (getattr(seen[-1], "last_hidden_state", None) if seen else None), logits
+
+    def _refuse(self, wrong: bool, what: str) -> None:
+        if wrong:
+            raise ValueError(
+                f"{type(self._model).__name__} {what}, so that tokens would not be its own; {INSTEAD}"
+            )
+
+    def _compact(self, allowed: AllowedSet, hidden: Any) -> Any:
         head = self._heads.get(allowed)
         if head is None:
             head = self._heads[allowed] = PartialHead.from_module(self._head, allowed)
-        logits = head(self._hidden[self._tensor(rows)])
-        config = self._config
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            logits = logits * scale
-        if (scale := getattr(config, "logits_scaling", None)) is not None:
-            logits = logits / scale
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
-            logits = self._torch.tanh(logits / cap) * cap
+        logits, config = head(hidden), self._config
+        inverse = str(config.model_type).startswith("hyperclovax")  # Granite's name, for what multiplies
+        for name, apply in FACTORS.items():
+            if (factor := getattr(config, name, None)) is not None:
+                logits = (operator.mul if inverse else apply)(logits, factor)
+        for name in CAPS:
+            if cap := getattr(config, name, None):
+                logits = self._torch.tanh(logits / cap) * cap
         return logits
 
     def keep(self, plan: Plan, *, crop: bool) -> None:
@@ -141,6 +223,13 @@ class Model:
             past_key_values=self._cache,
             use_cache=True,
         )
+        if getattr(out, "past_key_values", None) is not self._cache:
+            checkpointed = self._model.training and getattr(self._model, "is_gradient_checkpointing", False)
+            raise TypeError(
+                f"{type(self._decoder).__name__} does not go on from the past_key_values it is given, "
+                "so that rows cannot leave the batch; "
+                + ("call model.eval(), or switch gradient checkpointing off" if checkpointed else INSTEAD)
+            )
         return out.last_hidden_state[:, -1]
 
     def _expand(self, hidden: Any, which: Int64s, lengths: Int64s) -> None:
@@ -163,6 +252,35 @@ def check_cache(make: Any) -> MakeCache:
             f"pass a function that makes one: lambda columns: {name}(…)"
         )
     return make if callable(make) else choice("cache", make, CACHES)
+
+
+def _takes(module: Any, name: str) -> bool:
+    found = inspect.signature(module.forward).parameters
+    return name in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Switch modules that are training to evaluation, and back: two passes must be alike."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _distance(compact: Any, full: Any, allowed: AllowedSet) -> float:
+    """Return how far logits are apart, as a share of the largest; NaN if one is NaN, as others find."""
+    wanted = allowed.compact(full).float().to(compact.device)
+    return float((compact.float() - wanted).abs().max() / wanted.abs().max())
+
+
+def _rounding(dtype: Any) -> float:
+    """Return what one product may be off by: 0.03 % in float32, 9 % in bfloat16."""
+    return math.sqrt(extra("torch", "torch").finfo(dtype).eps)
 
 
 def _dynamic(config: Any) -> Any:
@@ -195,11 +313,40 @@ def _empty(make: MakeCache, config: Any, columns: int) -> Any:
     return cache
 
 
-def _shared(prompts: list[Int64s]) -> int:
-    """How many first tokens to read once for all prompts; the last one of each is read with the rest."""
-    if len(prompts) < 2:
-        return 0
+def _shared(prompts: list[Int64s], parts: list[Int64s]) -> Int64s:
+    """Say how many first tokens of each prompt to read once for its part: conditional ones, or others.
+
+    Zeros, where that would save fewer tokens than another call of the model is worth, or make the cache
+    wider by more than an eighth: beginnings are all as wide as the longest, and so are the ends.
+    """
+    shared = np.zeros(len(prompts), np.int64)
+    for part in parts:
+        shared[part] = _common([prompts[i] for i in part])
+    lengths = np.array([len(prompt) for prompt in prompts])
+    width, head, tail = lengths.max(), shared.max(), (lengths - shared).max()
+    heads = len({prompt[:n].tobytes() for prompt, n in zip(prompts, shared, strict=True) if n})
+    saved = len(prompts) * (width - tail) - heads * head
+    return shared if saved >= PREFIX and head + tail <= 1.125 * width else np.zeros_like(shared)
+
+
+def _common(prompts: list[Int64s]) -> int:
+    """Return how many first tokens are the same; the last one of each prompt is read with the rest."""
     most = min(map(len, prompts)) - 1
     same = np.all([prompt[:most] == prompts[0][:most] for prompt in prompts], axis=0)
     count = most if same.all() else int(np.argmin(same))
     return count if count >= PREFIX else 0
+
+
+def _padded(rows: list[Int64s]) -> tuple[Int64s, NDArray[np.bool_]]:
+    """Return tokens with padding on the left, and where they are."""
+    lengths = np.array([len(row) for row in rows])
+    width = int(lengths.max())
+    there = np.arange(width) >= width - lengths[:, None]
+    tokens = np.zeros((len(rows), width), np.int64)
+    tokens[there] = np.concatenate(rows)
+    return tokens, there
+
+
+def _positions(there: NDArray[np.bool_]) -> Int64s:
+    found: Int64s = np.maximum(there.cumsum(1) - 1, 0)
+    return found

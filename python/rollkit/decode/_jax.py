@@ -153,16 +153,25 @@ def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
     keys = _keys(z)
     if not plan.off("top_k"):
         k = _column(plan.top_k, jnp.int32)
-        enough = lambda floor: (keys > floor).sum(-1, keepdims=True, dtype=jnp.int32) < k  # noqa: E731
-        top = kept & ((keys >= _least(keys, enough)) | (k <= 0) | (k >= size))
+        top = kept & ((keys >= _kth(keys, k)) | (k <= 0) | (k >= size))
     if plan.off("top_p"):
         return small & top
     p = _column(plan.top_p, jnp.float64)
     counted = {"joint": kept, "vllm": small & top}.get(plan.order, top)
     mass = jnp.where(counted, weight, 0.0)
     target = p * mass.sum(-1, keepdims=True)
-    inside = lambda floor: jnp.where(keys > floor, mass, 0.0).sum(-1, keepdims=True) < target  # noqa: E731
-    return small & top & ((keys >= _least(keys, inside)) | (p >= 1))
+    return small & top & ((keys >= _nucleus(keys, mass, target)) | (p >= 1))
+
+
+# Compiled once for each shape, also where `sample` runs untraced: a loop over a new closure is compiled anew.
+@jax.jit  # type: ignore[untyped-decorator]
+def _kth(keys: Any, k: Any) -> Any:
+    return _least(keys, lambda floor: (keys > floor).sum(-1, keepdims=True, dtype=jnp.int32) < k)
+
+
+@jax.jit  # type: ignore[untyped-decorator]
+def _nucleus(keys: Any, mass: Any, target: Any) -> Any:
+    return _least(keys, lambda floor: jnp.where(keys > floor, mass, 0.0).sum(-1, keepdims=True) < target)
 
 
 def _keys(z: Any) -> Any:
@@ -212,15 +221,17 @@ def replay(logits: Any, tokens: Any, rows: Any, columns: Any, temperature: Any) 
     hit = (columns == tokens[rows]).astype(jnp.int32)
     inside = jnp.zeros(height, jnp.int32).at[rows].add(hit) > 0
     most = jnp.full(height, -jnp.inf).at[rows].max(lax.stop_gradient(z))
+    infinite = most == jnp.inf
+    z, most = _limit(z, infinite[rows]), jnp.where(infinite, 0, most)
     mass = jnp.zeros(height).at[rows].add(jnp.exp(z - most[rows]))
     own = logits[jnp.arange(height), jnp.where(inside, tokens, 0)].astype(jnp.float32) / heat
+    own = _limit(own, infinite)
     safe = jnp.log(jnp.where(inside, mass, 1.0)) + jnp.where(inside, most, 0.0)
     return jnp.where(inside, own - safe, -jnp.inf)
 
 
-def is_traced(array: Any) -> bool:
-    """Whether an array has no values yet."""
-    return isinstance(array, jax.core.Tracer)
+def _limit(z: Any, infinite: Any) -> Any:
+    return jnp.where(infinite, jnp.where(z == jnp.inf, 0.0, -jnp.inf).astype(z.dtype), z)
 
 
 def from_host(array: Any, device: Any) -> Any:

@@ -224,15 +224,23 @@ def replay(logits: Any, tokens: Any, rows: Any, columns: Any, temperature: Any) 
     rows, columns, tokens = (
         torch.as_tensor(found, device=logits.device).long() for found in (rows, columns, tokens)
     )
-    heat = _column(temperature, logits, logits.dtype).float()
+    heat = _column(temperature, logits, torch.float32)
     heat = torch.where(heat == 0, 1.0, heat).expand(len(logits), 1)[:, 0]
     z = logits[rows, columns].float() / heat[rows]
     most = z.new_full((len(logits),), -torch.inf).scatter_reduce(0, rows, z.detach(), "amax")
+    infinite = most == torch.inf
+    z, most = _limit(z, infinite[rows]), torch.where(infinite, 0.0, most)
     mass = z.new_zeros(len(logits)).index_add(0, rows, (z - most[rows]).exp())
     hit = columns == tokens[rows]
     inside = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
     inside[rows[hit]] = True
     own = logits[torch.arange(len(logits), device=logits.device), tokens.where(inside, 0)].float() / heat
+    own = _limit(own, infinite)
     # Rows that kept nothing must not put a NaN into the gradient of the others.
     safe = torch.where(inside, mass, 1.0).log() + torch.where(inside, most, 0.0)
     return torch.where(inside, own - safe, -torch.inf)
+
+
+def _limit(z: Any, infinite: Any) -> Any:
+    """Let +∞ share all mass, in rows that have it."""
+    return torch.where(infinite, torch.where(z == torch.inf, 0.0, -torch.inf), z)

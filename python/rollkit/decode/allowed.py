@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit._check import as_array, int64s, positive
-from rollkit.decode._framework import framework_of
+from rollkit.decode._framework import check_ints, framework_of
 
 Int32s = NDArray[np.int32]
+
+MOST: Final = 2**31
+"""Tokens of a vocabulary, at most."""
 
 WORD: Final = 32
 """Bits of a bitmask's word."""
@@ -64,6 +67,8 @@ class AllowedSet:
     ) -> None:
         """See the class."""
         self.vocab_size = positive("vocab_size", vocab_size)
+        if vocab_size > MOST:
+            raise ValueError(f"vocab_size must be at most 2**31, as ids have 32 bits, got {vocab_size}")
         self.eos = tuple(sorted(set(_eos_ids(eos))))
         runs = _runs_of(allowed, self.vocab_size, "allowed")
         if self.eos:
@@ -279,12 +284,16 @@ def _runs_of(allowed: Any, vocab_size: int, name: str) -> NDArray[np.int64]:
     if isinstance(allowed, range):
         allowed = [allowed]
     allowed = as_array(allowed)
+    if not isinstance(allowed, Iterable):
+        raise TypeError(f"{name} must be ids, a range, or a sequence of both, got {type(allowed).__name__}")
     if not isinstance(allowed, np.ndarray | Sequence):
         allowed = list(allowed)
     spans = [part for part in allowed if isinstance(part, range)] if isinstance(allowed, Sequence) else []
     if any(span.step != 1 for span in spans):
         raise ValueError(f"{name} must have ranges of step 1; pass other ranges as list(range(…))")
     singles = [part for part in allowed if not isinstance(part, range)] if spans else allowed
+    if np.asarray(singles[:1]).dtype == bool:
+        raise TypeError(f"{name} is a mask; pass ids: np.flatnonzero(mask)")
     ids = np.unique(int64s(name, singles)) if len(singles) else np.empty(0, np.int64)
     pairs = [(span.start, span.stop) for span in spans if len(span)]
     ends = np.array(pairs, np.int64).reshape(-1, 2)
@@ -308,14 +317,13 @@ def _joined(runs: NDArray[np.int64]) -> NDArray[np.int64]:
 def _lookup(value: Any, starts: Any, stops: Any, targets: Any) -> Any:
     """Map a number within run r of `starts` to `stops` onto `targets[r]`, -1 for one within none."""
     framework = framework_of(value)
+    given = np.asarray(value) if framework == "numpy" else value
+    check_ints("ids", given)
     if framework == "torch":
-        return _lookup_torch(value, starts, stops, targets)
+        return _lookup_torch(given, starts, stops, targets)
     if framework == "jax":
-        return _lookup_jax(value, starts, stops, targets)
-    ids = np.asarray(value)
-    if ids.dtype.kind not in "iu" and ids.size:
-        raise TypeError(f"ids must hold integers, got {ids.dtype}")
-    ids = ids.astype(np.int64)
+        return _lookup_jax(given, starts, stops, targets)
+    ids = given.astype(np.int64)
     if not len(starts):
         return np.full_like(ids, -1)
     run = np.maximum(np.searchsorted(starts, ids, side="right") - 1, 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def compact(cache: Any, plan: Plan, *, axis: int = 0, in_place: bool = True) -> 
 
     Args:
         cache: a transformers cache (`DynamicCache`, `StaticCache`, hybrid ones), an array of NumPy,
-            torch or JAX, or dicts, lists, tuples and JAX pytrees of arrays.
+            torch or JAX, or mappings, lists, tuples and JAX pytrees of arrays.
         plan: as `ActiveBatch.finish` returns it.
         axis: the axis of rows; a transformers cache knows its own.
         in_place: NumPy and torch: fill holes, and go on with a view of what is left. That moves O(ended)
@@ -130,12 +131,23 @@ def _map(cache: Any, axis: int, change: Callable[[Any, int], Any]) -> Any:
     if cache is None:
         return None
     if isinstance(cache, Mapping):
-        return {name: _map(part, axis, change) for name, part in cache.items()}
+        return _rebuilt(cache, {name: _map(part, axis, change) for name, part in cache.items()})
     if isinstance(cache, tuple) and hasattr(cache, "_fields"):
         return type(cache)(*(_map(part, axis, change) for part in cache))
     if isinstance(cache, list | tuple):
         return type(cache)(_map(part, axis, change) for part in cache)
     return _map_registered(cache, axis, change)
+
+
+def _rebuilt(cache: Mapping[Any, Any], parts: dict[Any, Any]) -> Any:
+    """Return a mapping of the same type: a copy that is filled anew, or one made of a dict."""
+    if type(cache) is dict:
+        return parts
+    if not isinstance(cache, MutableMapping):
+        return type(cache)(parts)  # type: ignore[call-arg]
+    found = copy.copy(cache)
+    found.update(parts)
+    return found
 
 
 def _map_registered(cache: Any, axis: int, change: Callable[[Any, int], Any]) -> Any:

@@ -17,7 +17,7 @@ from rollkit._rollouts import Rollouts
 from rollkit.decode._arguments import (
     cancelled,
     check_callbacks,
-    check_numbers,
+    check_sampling,
     limits_of,
     own_seeds,
     prompts_of,
@@ -55,11 +55,14 @@ class Phase:
     def __post_init__(self) -> None:
         if not isinstance(self.allowed, AllowedSet):
             raise TypeError(f"allowed must be an AllowedSet, got {type(self.allowed).__name__}")
+        if not len(self.allowed):
+            raise ValueError("allowed is empty; a row needs at least one token to draw from")
         for name in self.sampling:
             choice("sampling", name, SAMPLING)
-        check_numbers(self.sampling)
+        check_sampling(self.sampling)
         if not isinstance(self.until, Iterable):
             raise TypeError(f"until must be a tuple of tokens, got {type(self.until).__name__}")
+        object.__setattr__(self, "until", tuple(self.until))  # a generator could be read only once
         for token in self.until:
             if token not in self.allowed:
                 raise ValueError(f"until has token {token}, which is not allowed; add it to allowed")
@@ -108,9 +111,9 @@ def generate(
     """Decode prompts with a causal language model of transformers; sequences that end leave the batch.
 
     The head is computed on the allowed tokens only, equal prompts are read once, and so is the beginning
-    that all prompts share. Noise is keyed by (seed of the sequence, position, token): tokens do not
-    depend on what else is in the batch, as far as the model's logits do not. Matrix products of
-    different batch sizes may differ in their last bits.
+    that all prompts share, or all unconditional ones. Noise is keyed by (seed of the sequence, position,
+    token): tokens do not depend on what else is in the batch, as far as the model's logits do not.
+    Matrix products of different batch sizes may differ in their last bits.
 
     Args:
         model: a `PreTrainedModel` with an output head; its weights' device is used. Dropout is the
@@ -129,14 +132,15 @@ def generate(
         min_p: see `sample`.
         order: see `sample`.
         logprobs: `"kept"` or `"allowed"`; see `sample`.
-        seeds: `[n]` ints, or one from which each sequence gets its own.
+        seeds: `[n]` ints; or one of 64 bits, from which and from its number each sequence gets its own
+            (by splitmix64). Different seeds give different draws.
         compaction: `False` keeps ended sequences in the batch, to compare.
         slack: rows leave once at least this share of the batch has ended; see `ActiveBatch`.
         crop: drop padding in front that is left to no row that goes on (full-attention layers only).
         cache: `"dynamic"`; `"static"`, all columns at once; or a function that is given how many columns
             there will be and returns an empty transformers cache that is at least as wide.
         on_tokens: called after each step with the sequences `[active]` and their new tokens, to stream.
-        on_progress: called every `progress_every` steps, and at the end.
+        on_progress: called every `progress_every` steps, and at the end, cancelled or not.
         progress_every: steps.
         cancel: called before each step; true ends all sequences, ints end those.
         on_bad: `"raise"`, or `"stop"` to end a sequence whose logits are NaN or all masked.
@@ -147,8 +151,10 @@ def generate(
         `"masked"`.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: a prompt is empty, counts differ, or `cfg_scale` is not 1 without `uncond`.
+        TypeError: an argument is of the wrong type, or `model` keeps its past elsewhere than in the cache
+            that it is given (Mamba).
+        ValueError: a prompt is empty, counts differ, `cfg_scale` is not 1 without `uncond`, or the logits
+            of `model` are not those of its head (checked with a row of 3 tokens, once for each model).
         FloatingPointError: logits are NaN or all masked, naming the sequence.
 
     Example:
@@ -183,11 +189,17 @@ def generate(
         "min_p": min_p,
         "order": order,
     }
-    check_numbers(sampling)
+    check_sampling(sampling)
+    every = positive("progress_every", progress_every)
+    logprobs = choice("logprobs", logprobs, ("kept", "allowed"))
+    stop_bad = choice("on_bad", on_bad, ("raise", "stop")) == "stop"
     net = Model(model)
     found = prompts_of("prompts", prompts, net.reads)
     plan = _phases(net, allowed, eos, phases)
-    if uncond is None and any({**sampling, **phase.sampling}["cfg_scale"] != 1 for phase in plan):
+    samplings = [{**sampling, **phase.sampling} for phase in plan]
+    for one in samplings:
+        check_sampling(one)  # together: an order may have no place for min_p
+    if uncond is None and any(one["cfg_scale"] != 1 for one in samplings):
         raise ValueError("cfg_scale is not 1 without uncond; pass unconditional prompts")
     limits = limits_of(max_new_tokens, len(found))
     branch = unconditional(uncond, len(found), net.reads)
@@ -197,11 +209,11 @@ def generate(
     run = _Run(
         net=net,
         phases=plan,
-        sampling=[{**sampling, **phase.sampling} for phase in plan],
-        logprobs=choice("logprobs", logprobs, ("kept", "allowed")),
+        sampling=samplings,
+        logprobs=logprobs,
         seeds=own_seeds(seeds, len(found)),
         limits=limits,
-        stop_bad=choice("on_bad", on_bad, ("raise", "stop")) == "stop",
+        stop_bad=stop_bad,
         guided=branch is not None,
         compaction=compaction,
         slack=slack,
@@ -210,14 +222,14 @@ def generate(
     )
     # Not inference_mode: what a module keeps from it could not be trained with.
     with extra("torch", "torch").no_grad():
+        net.check(plan[0].allowed, found[0])
         run.start(found, branch)
-        every, began = positive("progress_every", progress_every), time.perf_counter()
+        began = time.perf_counter()
         while run.batch.active:
             if cancel is not None:
                 run.cancel(cancelled(cancel(), len(found)))
-                if not run.batch.active:
-                    break
-            run.step(on_tokens)
+            if run.batch.active:
+                run.step(on_tokens)
             if on_progress is not None and (run.steps % every == 0 or not run.batch.active):
                 on_progress(run.progress(time.perf_counter() - began))
     return run.result(found)
@@ -260,7 +272,7 @@ class _Run:
     def start(self, prompts: list[Int64s], uncond: list[Int64s] | None) -> None:
         """Read the prompts, in the order of rows."""
         rows = prompts if uncond is None else [*prompts[::-1], *uncond]
-        self.net.read(rows, int(self.limits.max()), self.cache)
+        self.net.read(rows, len(prompts), int(self.limits.max()), self.cache)
 
     def step(self, on_tokens: Callable[[Int64s, Int64s], object] | None) -> None:
         """Draw a token for each sequence, and feed it."""
@@ -346,8 +358,10 @@ class _Run:
 
     def progress(self, seconds: float) -> Progress:
         """Say how far it is."""
-        batch = self.batch
-        return Progress(self.steps, batch.finished, batch.active, batch.emitted, seconds)
+        emitted = int(
+            self.lengths.sum()
+        )  # not the batch's: a row that is NaN took the step, and has no token
+        return Progress(self.steps, self.batch.finished, self.batch.active, emitted, seconds)
 
     def result(self, prompts: list[Int64s]) -> Rollouts:
         """Return what was drawn."""
@@ -371,7 +385,10 @@ def _rollouts(prompts: list[Int64s], tokens: Ragged, scores: Ragged, reasons: li
     )
 
 
-def _phases(net: Model, allowed: Any, eos: Any, phases: Sequence[Phase]) -> list[Phase]:
+def _phases(net: Model, allowed: Any, eos: Any, phases: Any) -> list[Phase]:
+    if isinstance(phases, Phase) or not isinstance(phases, Iterable):
+        raise TypeError("phases must be a list of Phase; wrap what you have: phases=[Phase(allowed)]")
+    phases = list(phases)
     if phases and (allowed is not None or eos is not None):
         raise TypeError("pass phases, or allowed, or eos; each phase has its own allowed, with its eos")
     if allowed is not None and eos is not None:
@@ -380,9 +397,9 @@ def _phases(net: Model, allowed: Any, eos: Any, phases: Sequence[Phase]) -> list
         raise TypeError(f"allowed must be an AllowedSet or None, got {type(allowed).__name__}")
     if allowed is None and not phases:
         allowed = AllowedSet.full(net.vocab_size, eos=net.eos if eos is None else eos)
-    if isinstance(phases, Phase) or not all(isinstance(phase, Phase) for phase in phases):
+    if not all(isinstance(phase, Phase) for phase in phases):
         raise TypeError("phases must be a list of Phase; wrap what you have: phases=[Phase(allowed)]")
-    found = list(phases) or [Phase(allowed)]
+    found = phases or [Phase(allowed)]
     for phase in found:
         if phase.allowed.vocab_size != net.vocab_size:
             raise ValueError(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import as_array
-from rollkit.decode._framework import same_framework
+from rollkit.decode._framework import framework_of, kind_of, same_framework
+from rollkit.decode._plan import check_pair, parameter
 
 
 def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
@@ -26,14 +27,14 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
             conditional rows first, then unconditional ones in the same order.
         uncond: as `cond`, or `None`.
         scale: one number or `[rows]`.
-        bias: added after guidance, before any temperature; anything that broadcasts.
+        bias: added after guidance, before any temperature; numbers that broadcast to the result.
 
     Returns:
         `[rows, columns]` float32 of the same framework.
 
     Raises:
-        TypeError: arguments of several frameworks.
-        ValueError: shapes do not fit.
+        TypeError: arguments of several frameworks, or logits that are no floats.
+        ValueError: shapes do not fit, or `scale` is not finite.
 
     Example:
         >>> cfg(np.float32([[1, 2]]), np.float32([[0, 4]]), 1.5)
@@ -45,16 +46,14 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
         J. Ho, T. Salimans, "Classifier-free diffusion guidance", 2022, with s = 1 + w. G. Sanchez et
         al., "Stay on topic with classifier-free guidance", 2023, for language models.
     """
-    if uncond is None:
-        if cond.shape[0] % 2:
-            raise ValueError(
-                "cond must have cond rows, then as many uncond rows, when uncond is None; "
-                f"got {cond.shape[0]} rows"
-            )
-        half = cond.shape[0] // 2
-        cond, uncond = cond[:half], cond[half:]
     framework = same_framework(cond=cond, uncond=uncond)
+    if framework == "numpy":
+        cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
     check_pair(cond, uncond)
+    if uncond is None:
+        cond, uncond = _halves(cond)
+    scale = parameter("scale", scale, cond.shape[0])
+    bias = None if bias is None else _bias(bias, cond)
     if framework == "torch":
         from rollkit.decode import _torch
 
@@ -68,16 +67,36 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
     return guided if bias is None else guided + bias
 
 
-def check_pair(cond: Any, uncond: Any) -> None:
-    """Refuse branches that do not belong together."""
-    if cond.ndim != 2:
-        raise ValueError(f"cond must be [rows, columns], got shape {tuple(cond.shape)}")
-    if uncond is not None and tuple(uncond.shape) != tuple(cond.shape):
+def _halves(cond: Any) -> tuple[Any, Any]:
+    if cond.shape[0] % 2:
         raise ValueError(
-            f"uncond must have the shape of cond, {tuple(cond.shape)}, got {tuple(uncond.shape)}"
+            "cond must have cond rows, then as many uncond rows, when uncond is None; "
+            f"got {cond.shape[0]} rows"
         )
-    if uncond is not None and uncond.dtype != cond.dtype:
-        raise TypeError(f"uncond must have the dtype of cond, {cond.dtype}, got {uncond.dtype}")
+    half = cond.shape[0] // 2
+    return cond[:half], cond[half:]
+
+
+def _bias(bias: Any, cond: Any) -> Any:
+    """Return a bias as float32 of the framework of `cond`."""
+    framework = framework_of(cond)
+    found: Any = bias if framework_of(bias) != "numpy" else np.asarray(bias)
+    if kind_of(found) not in ("int", "float"):
+        raise TypeError(f"bias must hold numbers, got {found.dtype}")
+    shape = tuple(cond.shape)
+    if found.ndim > 2 or any(
+        mine not in (1, wanted) for mine, wanted in zip(found.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise ValueError(f"bias must broadcast to the shape of cond, {shape}, got {tuple(found.shape)}")
+    if framework_of(found) == "numpy":
+        found = found.astype(np.float32)
+        if framework == "torch":
+            import torch  # noqa: TID251 - `cond` is a tensor, so it is imported
+
+            return torch.from_numpy(found).to(cond.device)
+        return found
+    same_framework(cond=cond, bias=found)
+    return found.float() if framework == "torch" else found.astype(np.float32)
 
 
 def guide(cond: Any, uncond: Any, scale: Any) -> Any:

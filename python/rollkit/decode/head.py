@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from rollkit.decode._framework import Framework, framework_of, same_framework
+from rollkit._check import is_array
+from rollkit.decode._framework import Framework, framework_of, kind_of, same_framework
+from rollkit.decode._peft import LoRA as LoRA
+from rollkit.decode._peft import adapters_of
 from rollkit.decode.allowed import AllowedSet
-
-
-class LoRA(NamedTuple):
-    """A low-rank addition to a head: `hidden @ a.T @ b.T * scaling`."""
-
-    a: Any
-    """`[rank, hidden]`."""
-    b: Any
-    """`[vocab, rank]`; sliced with the head."""
-    scaling: float = 1.0
 
 
 class _Rows:
@@ -32,28 +26,41 @@ class _Rows:
 
     def __init__(self, source: Any, allowed: AllowedSet, window: range | None) -> None:
         self.source, self.allowed, self.window = source, allowed, window
-        self._made_of: Any = None
+        self._made_of: Any = (None, None)
         self._rows: Any = None
 
     def get(self) -> Any:
-        made_of = self._state()
-        if self._rows is None or made_of != self._made_of:
-            self._rows, self._made_of = self._slice(), made_of
+        state = self.state()
+        if self._rows is None or state != self._made_of[0]:
+            # The source is kept, so that a new one cannot be where it was.
+            self._rows, self._made_of = self._slice(), (state, self.source)
         return self._rows
 
     def drop(self) -> None:
         self._rows = None
 
-    def _state(self) -> Any:
-        if framework_of(self.source) == "torch":
-            return self.source.data_ptr(), self.source._version, self.source.device, self.source.dtype
-        return id(self.source)
+    def state(self) -> Any:
+        source = self.source
+        if framework_of(source) == "torch":
+            version = None if source.is_inference() else source._version
+            return source.data_ptr(), version, source.device, source.dtype
+        return id(source)
 
     def _slice(self) -> Any:
-        source = self.source.detach() if framework_of(self.source) == "torch" else self.source
-        if self.window is not None:
-            return source[self.window.start : self.window.stop]
-        return source[self.allowed.index_on(source)]
+        source = _detached(self.source)
+        with trainable(source):
+            if self.window is not None:
+                return source[self.window.start : self.window.stop]
+            return source[self.allowed.index_on(source)]
+
+
+def trainable(array: Any) -> AbstractContextManager[Any]:
+    """Leave torch's inference mode: what is kept from it could not be trained with later."""
+    if framework_of(array) != "torch":
+        return nullcontext()
+    import torch  # noqa: TID251 - `array` is a tensor, so it is imported
+
+    return torch.inference_mode(False)
 
 
 class PartialHead:
@@ -61,9 +68,14 @@ class PartialHead:
 
     Rows are sliced once, not in every step: as a view if the set is one range, or one range but for
     `waste`; else gathered. In torch a slice is made again when the weight was written to in place (an
-    optimiser step, `load_state_dict`) or moved; writes through `.data` go unseen, so call `refresh`
-    after those. JAX arrays never change: call `refresh(weight)` with the new one. In JAX a head is a
-    pytree: pass it to a jitted function as an argument, so that its rows are no constants.
+    optimiser step, `load_state_dict`) or moved, and one of a module when its weight is another one.
+    Writes through `.data`, to tensors made in inference mode and to NumPy arrays go unseen where the
+    slice is a copy, so call `refresh` after those. JAX arrays never change: call `refresh(weight)` with
+    the new one. In JAX a head is a pytree: pass it to a jitted function as an argument, so that its rows
+    are no constants.
+
+    Hidden states and weight meet in the wider of their dtypes, which is that of the logits. Adapters get
+    the hidden states in their own dtype, and what they add is rounded to that of the logits, as in PEFT.
 
     For decoding: no gradient flows to the weight.
 
@@ -78,7 +90,7 @@ class PartialHead:
         waste: the share of columns that may be computed in vain to make do with a view.
 
     Raises:
-        TypeError: arrays of several frameworks.
+        TypeError: arrays of several frameworks, or an integer weight without `scale`.
         ValueError: shapes do not fit, or `weight` has not `allowed.vocab_size` rows.
 
     Example:
@@ -102,13 +114,17 @@ class PartialHead:
         waste: float = 0.125,
     ) -> None:
         """See the class."""
+        if not isinstance(allowed, AllowedSet):
+            raise TypeError(f"allowed must be an AllowedSet, got {type(allowed).__name__}")
         self.allowed = allowed
-        self._loras = [lora] if isinstance(lora, LoRA) else list(lora or ())
+        self._loras = _loras_of(lora)
         self._vocab_axis = vocab_axis
+        self._module: Any = None
         self._framework: Framework = same_framework(
             weight=weight,
             bias=bias,
             scale=scale,
+            **{f"lora[{i}].a": one.a for i, one in enumerate(self._loras)},
             **{f"lora[{i}].b": one.b for i, one in enumerate(self._loras)},
         )
         if vocab_axis not in (0, 1):
@@ -117,11 +133,21 @@ class PartialHead:
             raise ValueError("allowed is empty; a head needs at least one token")
         self._window = allowed.span or (allowed.window(waste) if scale is None else None)
         self._columns = None if self._window is None or allowed.span else allowed.ids - self._window.start
+        if kind_of(_check_array("weight", weight)) != "float" and scale is None:
+            raise TypeError(
+                f"weight is {weight.dtype} without scale; pass scale=…, or floating-point numbers"
+            )
         weight = weight.T if vocab_axis else weight
         self._weight = self._rows("weight", weight, 2)
         self._bias = None if bias is None else self._rows("bias", bias, 1)
         self._scale = None if scale is None else self._rows("scale", scale, None)
         self._b = [self._rows("lora.b", one.b, 2) for one in self._loras]
+        for i, one in enumerate(self._loras):
+            wanted = (one.b.shape[1], weight.shape[1])
+            if tuple(one.a.shape) != wanted:
+                raise ValueError(
+                    f"lora[{i}].a must be [rank, hidden] = {wanted}, got shape {tuple(one.a.shape)}"
+                )
         self._wide: dict[Any, Any] = {}
         if self._framework == "jax":
             from rollkit.decode import _jax
@@ -132,14 +158,17 @@ class PartialHead:
     def from_module(cls, module: Any, allowed: AllowedSet, *, waste: float = 0.125) -> PartialHead:
         """Slice a torch module: a `Linear`, an `Embedding` (tied), or PEFT's LoRA around one.
 
+        The head follows the module: a weight put in place of another, adapters switched on or off.
+
         Args:
-            module: has `weight` and maybe `bias`; or `base_layer` with those, `lora_A`, `lora_B` and
-                `scaling`, whose active adapters are added unless they are merged.
+            module: has `weight` and maybe `bias`; or `base_layer` with those, and adapters of LoRA,
+                which are added if they are active and neither merged nor disabled.
             allowed: the columns wanted.
             waste: as for the class.
 
         Raises:
-            TypeError: the module has no floating-point `weight`.
+            TypeError: the module has no floating-point `weight`, or is wrapped by what is no LoRA.
+            ValueError: an adapter is DoRA or another variant, or has a bias of its own.
         """
         base = getattr(module, "base_layer", module)
         weight = getattr(base, "weight", None)
@@ -148,13 +177,9 @@ class PartialHead:
                 f"{type(base).__name__} has no floating-point weight; "
                 "pass PartialHead(weight, allowed, scale=…)"
             )
-        lora = []
-        if base is not module and not getattr(module, "merged", False):
-            for name in module.active_adapters:
-                if name in module.lora_A:
-                    a, b = module.lora_A[name].weight, module.lora_B[name].weight
-                    lora.append(LoRA(a, b, module.scaling[name]))
-        return cls(weight, allowed, getattr(base, "bias", None), lora=lora, waste=waste)
+        head = cls(weight, allowed, getattr(base, "bias", None), lora=adapters_of(module), waste=waste)
+        head._module = module
+        return head
 
     @property
     def is_view(self) -> bool:
@@ -176,10 +201,7 @@ class PartialHead:
         if weight is not None:
             weight = weight.T if self._vocab_axis else weight
             same_framework(weight=self._weight.source, new=weight)
-            if weight.shape != self._weight.source.shape:
-                raise ValueError(
-                    f"weight must have shape {tuple(self._weight.source.shape)}, got {tuple(weight.shape)}"
-                )
+            self._check_shape(weight)
             self._weight.source = weight
         for rows in (self._weight, self._bias, self._scale, *self._b):
             if rows is not None:
@@ -193,17 +215,46 @@ class PartialHead:
             hidden: `[..., hidden]`, on the weight's device.
 
         Returns:
-            `[..., len(allowed)]`, in the dtype of the product.
+            `[..., len(allowed)]`, in the wider dtype of `hidden` and the weight.
         """
-        weight = self.weight
-        if self._scale is not None:
-            weight = weight.to(hidden.dtype) if self._framework == "torch" else weight.astype(hidden.dtype)
-        logits = hidden @ weight.T
-        if self._bias is not None:
-            logits = logits + self._bias.get()
-        for one, b in zip(self._loras, self._b, strict=True):
-            logits = logits + (hidden @ one.a.T) @ b.get().T * one.scaling
+        self._follow()
+        width = self._weight.source.shape[1]
+        if framework_of(hidden) != self._framework and "torch" in (framework_of(hidden), self._framework):
+            same_framework(weight=self._weight.source, hidden=hidden)
+        if not hasattr(hidden, "shape") or tuple(hidden.shape[-1:]) != (width,):
+            shape = np.shape(hidden) if not hasattr(hidden, "shape") else tuple(hidden.shape)
+            raise ValueError(
+                f"hidden must be an array [..., {width}], as wide as the weight, got shape {shape}"
+            )
+        bias = None if self._bias is None else self._bias.get()
+        loras = [
+            (_detached(one.a), b.get(), one.scaling) for one, b in zip(self._loras, self._b, strict=True)
+        ]
+        logits = _logits(hidden, self.weight, bias, loras)
         return logits if self._columns is None else logits[..., self._columns_on(logits)]
+
+    def _follow(self) -> None:
+        """Take what the module has now."""
+        if self._module is None:
+            return
+        base = getattr(self._module, "base_layer", self._module)
+        weight, loras = base.weight, adapters_of(self._module)
+        if weight is not self._weight.source:
+            self._check_shape(weight)
+            self._weight.source = weight
+        if self._bias is not None:
+            self._bias.source = base.bias
+        if len(loras) != len(self._b):
+            self._b = [self._rows("lora.b", one.b, 2) for one in loras]
+        for rows, one in zip(self._b, loras, strict=True):
+            rows.source = one.b
+        self._loras = loras
+
+    def _check_shape(self, weight: Any) -> None:
+        if weight.shape != self._weight.source.shape:
+            raise ValueError(
+                f"weight must have shape {tuple(self._weight.source.shape)}, got {tuple(weight.shape)}"
+            )
 
     def __repr__(self) -> str:
         """Show how the head is sliced."""
@@ -211,6 +262,7 @@ class PartialHead:
         return f"PartialHead({self.allowed!r}, {how} of {tuple(self._weight.source.shape)})"
 
     def _rows(self, name: str, array: Any, ndim: int | None) -> _Rows:
+        _check_array(name, array)
         if (ndim is not None and array.ndim != ndim) or array.shape[0] != self.allowed.vocab_size:
             wanted = "[vocab, …]" if ndim != 1 else "[vocab]"
             raise ValueError(
@@ -225,24 +277,72 @@ class PartialHead:
         import torch  # noqa: TID251 - `logits` is a tensor, so it is imported
 
         if logits.device not in self._wide:
-            self._wide[logits.device] = torch.tensor(self._columns, device=logits.device).long()
+            with trainable(logits):
+                self._wide[logits.device] = torch.tensor(self._columns, device=logits.device).long()
         return self._wide[logits.device]
 
     def _multiplied_out(self, rows: Any, scale: Any) -> Any:
         """Return a quantised slice as numbers, made once for each state of both arrays."""
         key = id(rows), id(scale)
-        if self._wide.get("of") != key or self._weight._state() != self._wide["state"]:
-            wide = rows.to(scale.dtype) if self._framework == "torch" else rows.astype(scale.dtype)
+        if self._wide.get("of") != key or self._weight.state() != self._wide["state"]:
             groups = 1 if scale.ndim == 1 else scale.shape[1]
-            if wide.shape[1] % groups:
-                raise ValueError(f"scale has {groups} groups, which do not divide hidden = {wide.shape[1]}")
-            product = wide.reshape(len(rows), groups, -1) * scale.reshape(len(rows), groups, 1)
+            if rows.shape[1] % groups:
+                raise ValueError(f"scale has {groups} groups, which do not divide hidden = {rows.shape[1]}")
+            with trainable(rows):
+                split = _as(rows, scale.dtype).reshape(len(rows), groups, -1)
+                product = split * scale.reshape(len(rows), groups, 1)
             self._wide |= {
                 "of": key,
-                "state": self._weight._state(),
-                "rows": product.reshape(wide.shape),
+                "state": self._weight.state(),
+                "rows": product.reshape(rows.shape),
             }
         return self._wide["rows"]
+
+
+def _loras_of(lora: Any) -> list[LoRA]:
+    found = [lora] if isinstance(lora, LoRA) else [] if lora is None else lora
+    if not isinstance(found, list | tuple) or not all(isinstance(one, LoRA) for one in found):
+        raise TypeError(f"lora must be a LoRA or a list of them, got {type(lora).__name__}; pass LoRA(a, b)")
+    return list(found)
+
+
+def _check_array(name: str, array: Any) -> Any:
+    if not is_array(array):
+        raise TypeError(f"{name} must be an array of torch, JAX or NumPy, got {type(array).__name__}")
+    return array
+
+
+def _logits(hidden: Any, weight: Any, bias: Any, loras: Any) -> Any:
+    """Return `[..., rows]` logits of sliced rows, in one dtype for all frameworks, traced or not."""
+    logits = _product(hidden, weight, bias)
+    dtype = logits.dtype
+    for a, b, scaling in loras:
+        logits = logits + (_as(hidden, a.dtype) @ a.T) @ b.T * scaling
+    return _as(logits, dtype)
+
+
+def _product(hidden: Any, weight: Any, bias: Any) -> Any:
+    framework = framework_of(hidden)
+    if framework == "torch":
+        import torch  # noqa: TID251 - `hidden` is a tensor, so it is imported
+
+        wide = torch.promote_types(hidden.dtype, weight.dtype)
+        bias = None if bias is None else bias.to(wide)
+        return torch.nn.functional.linear(hidden.to(wide), weight.to(wide), bias)
+    logits = hidden @ weight.T
+    # NumPy multiplies bfloat16 in float32.
+    dtype = np.promote_types(hidden.dtype, weight.dtype) if framework == "numpy" else logits.dtype
+    return _as(logits if bias is None else logits + bias, dtype)
+
+
+def _detached(array: Any) -> Any:
+    return array.detach() if framework_of(array) == "torch" else array
+
+
+def _as(array: Any, dtype: Any) -> Any:
+    if array.dtype == dtype:
+        return array
+    return array.to(dtype) if framework_of(array) == "torch" else array.astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,9 +379,6 @@ class SlicedHead:
 
     def __call__(self, hidden: Any) -> Any:
         """Return compact logits, as `PartialHead` does."""
-        logits = hidden @ self.weight.T.astype(hidden.dtype)
-        if self.bias is not None:
-            logits = logits + self.bias
-        for (a, b), scaling in zip(self.loras, self.scalings, strict=True):
-            logits = logits + (hidden @ a.T) @ b.T * scaling
+        loras = [(a, b, scaling) for (a, b), scaling in zip(self.loras, self.scalings, strict=True)]
+        logits = _logits(hidden, self.weight, self.bias, loras)
         return logits if self.columns is None else logits[..., np.array(self.columns)]

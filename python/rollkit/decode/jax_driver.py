@@ -88,7 +88,8 @@ def decode(
         params: a tree, the same for all sequences: weights.
         state: a tree of arrays `[rows, …]`: caches, last tokens. Its shapes and dtypes stay.
         n: sequences; `state` has as many rows.
-        max_steps: the most steps.
+        max_steps: the most steps. It is the width of what is emitted, so that another number compiles
+            anew: pass the largest you need, and let the step end sequences.
         cfg: `state` has `2 n` rows: conditional ones first, then unconditional ones in the same order;
             `slots`, what is emitted and `ended` are for the first half.
         compaction: `False` stays at `n` rows, to compare.

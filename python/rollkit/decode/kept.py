@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import AnyArray, as_array
-from rollkit.decode._framework import framework_of, same_framework
+from rollkit.decode._framework import check_ints, framework_of, is_traced, kind_of, same_framework
+from rollkit.decode._plan import parameter
 from rollkit.decode.allowed import AllowedSet
 
 
@@ -32,11 +33,21 @@ class Kept(NamedTuple):
             mask: `[rows, len(allowed)]` bool, of NumPy, torch or JAX (not traced).
             allowed: what the columns are.
 
+        Raises:
+            TypeError: `mask` is not bool.
+            ValueError: it has not a column per allowed token.
+
         Example:
             >>> kept = Kept.from_mask(np.array([[True, False], [True, True]]), AllowedSet([3, 5], 9))
             >>> kept.token_ids, kept.offsets
             (array([3, 3, 5], dtype=int32), array([0, 1, 3]))
         """
+        mask = np.asarray(mask) if framework_of(mask) == "numpy" else mask
+        if kind_of(mask) != "bool":
+            raise TypeError(f"mask must be bool, got {str(mask.dtype).removeprefix('torch.')}")
+        if mask.ndim != 2 or mask.shape[1] != len(allowed):
+            shape = tuple(mask.shape)
+            raise ValueError(f"mask must be [rows, {len(allowed)}], a column per allowed token, got {shape}")
         if framework_of(mask) == "torch":
             from rollkit.decode import _torch
 
@@ -85,11 +96,13 @@ def replay_logprobs(
         temperature: one number or `[rows]`, as for the draw; a row of 0 was greedy and scores as 1.
 
     Returns:
-        `[rows]` float32; −∞ where a token is not in its kept set.
+        `[rows]` float32; −∞ where a token is not in its kept set. Logits of +∞ share all mass of a row,
+        as in `sample`.
 
     Raises:
-        TypeError: `logits` and `token_ids` are of different frameworks.
-        ValueError: rows do not match, or a kept id is no column.
+        TypeError: `logits` and `token_ids` are of different frameworks, or hold no floats or no integers;
+            `kept` is no `Kept`, or traced.
+        ValueError: rows do not match, a kept id is no column, or `temperature` is out of range.
 
     Example:
         >>> kept = Kept(np.array([0, 2], np.int32), np.array([0, 2]))
@@ -97,8 +110,12 @@ def replay_logprobs(
         array([-0.693], dtype=float32)
     """
     framework = framework_of(logits)
+    logits = np.asarray(logits) if framework == "numpy" else logits
     if framework_of(token_ids) != "numpy":
         same_framework(logits=logits, token_ids=token_ids)
+    _check_logits(logits)
+    _check_kept(kept)
+    temperature = parameter("temperature", temperature, logits.shape[0])
     rows, columns, tokens = _entries(logits, token_ids, kept, allowed)
     if framework == "torch":
         from rollkit.decode import _torch
@@ -108,20 +125,48 @@ def replay_logprobs(
         from rollkit.decode import _jax
 
         return _jax.replay(logits, tokens, rows, columns, temperature)
-    return _replay(np.asarray(logits), tokens, rows, columns, np.asarray(as_array(temperature)))
+    return _replay(logits, tokens, rows, columns, np.asarray(as_array(temperature)))
+
+
+def _check_logits(logits: Any) -> None:
+    if kind_of(logits) != "float":
+        got = str(logits.dtype).removeprefix("torch.")
+        raise TypeError(f"logits must be floating-point numbers, got {got}")
+    if logits.ndim != 2:
+        raise ValueError(f"logits must be [rows, columns], got shape {tuple(logits.shape)}")
+
+
+def _check_kept(kept: Any) -> None:
+    if not isinstance(kept, Kept):
+        raise TypeError(f"kept must be a Kept, got {type(kept).__name__}; see Kept and Kept.from_mask")
+    if any(map(is_traced, kept)):
+        raise TypeError("kept is traced by JAX; its size is not known then, so pass it from outside of jit")
+
+
+def _offsets(kept: Kept) -> tuple[AnyArray, AnyArray]:
+    ids, offsets = (np.asarray(_host(part)) for part in kept)
+    check_ints("kept.token_ids", ids)
+    check_ints("kept.offsets", offsets)
+    rising = offsets.ndim == 1 and offsets.size and offsets[0] == 0 and (np.diff(offsets) >= 0).all()
+    if not rising or offsets[-1] != len(ids):
+        raise ValueError(f"kept.offsets must rise from 0 to the {len(ids)} ids of kept")
+    return ids, offsets
 
 
 def _entries(logits: Any, token_ids: Any, kept: Kept, allowed: AllowedSet | None) -> tuple[Any, Any, Any]:
     """Return the row and column of each kept entry, and the column of each token, -1 for none."""
     height, width = logits.shape
-    ids, offsets = (np.asarray(_host(part)) for part in kept)
+    ids, offsets = _offsets(kept)
     if len(offsets) != height + 1:
         raise ValueError(f"kept has {len(offsets) - 1} rows, logits have {height}; they go row by row")
     rows = np.repeat(np.arange(height), np.diff(offsets))
-    tokens = token_ids if framework_of(token_ids) != "numpy" else np.asarray(token_ids, np.int64)
+    tokens = token_ids if framework_of(token_ids) != "numpy" else np.asarray(token_ids)
+    check_ints("token_ids", tokens)
     if tuple(tokens.shape) != (height,):
         raise ValueError(f"token_ids must be [{height}], one per row, got shape {tuple(tokens.shape)}")
     columns = ids.astype(np.int64)
+    if allowed is not None and not isinstance(allowed, AllowedSet):
+        raise TypeError(f"allowed must be an AllowedSet or None, got {type(allowed).__name__}")
     if allowed is not None and width != allowed.vocab_size:
         if width != len(allowed):
             raise ValueError(
@@ -148,10 +193,18 @@ def _replay(
     z = logits[rows, columns].astype(np.float64) / heat[rows]
     most = np.full(height, -np.inf)
     np.maximum.at(most, rows, z)
+    infinite = most == np.inf
+    z, most = _limit(z, infinite[rows]), np.where(infinite, 0, most)
     mass = np.bincount(rows, np.exp(z - most[rows]), minlength=height)
     inside = np.zeros(height, bool)
     inside[rows[columns == tokens[rows]]] = True
     own = logits[np.arange(height), np.where(inside, tokens, 0)].astype(np.float64) / heat
+    own = _limit(own, infinite)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.where(inside, own - most - np.log(mass), -np.inf)
     return found.astype(np.float32)
+
+
+def _limit(z: AnyArray, infinite: NDArray[np.bool_]) -> AnyArray:
+    """Let +∞ share all mass, in rows that have it."""
+    return np.where(infinite, np.where(z == np.inf, 0, -np.inf), z)

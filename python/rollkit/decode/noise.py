@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _native
 from rollkit._check import as_array, int64s
-from rollkit.decode._framework import framework_of
+from rollkit.decode._framework import check_ints, framework_of
 
 BITS: Final = 23
 """Bits of a uniform. With 24, (n + ½) would need 25 bits and round to 1.0 in float32."""
@@ -57,6 +57,8 @@ def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
         array([[0.0551942 , 0.33560282]], dtype=float32)
     """
     framework = framework_of(ids)
+    if framework != "numpy":
+        check_ints("ids", ids)
     if framework == "torch":
         from rollkit.decode import _torch
 
@@ -77,7 +79,8 @@ def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
 def host_keys(seeds: Any, positions: Any, rows: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return `[rows]` int64 seeds and positions; the longer of the two says `rows` if it is `None`."""
     seed = as_seeds(seeds)
-    position = int64s("positions", np.atleast_1d(as_array(positions)))
+    given = as_array(positions)
+    position = int64s("positions", np.atleast_1d(given) if np.ndim(given) == 0 else given)
     if position.size and (position.min() < 0 or position.max() >= POSITIONS):
         raise ValueError(f"positions must be 0 to 2**31 - 1, got {position.min()} to {position.max()}")
     rows = max(len(seed), len(position)) if rows is None else rows
@@ -98,6 +101,8 @@ def _filled(rows: int, value: NDArray[np.int64]) -> NDArray[np.int64]:
 def as_seeds(seeds: ArrayLike | Any) -> NDArray[np.int64]:
     """Return seeds on the host as int64, those above 2⁶³ as their two's complement."""
     found = np.atleast_1d(np.asarray(as_array(seeds)))
+    if not found.size:
+        found = found.astype(np.int64)  # NumPy makes float64 of an empty list
     if found.dtype.kind not in "iu" or found.ndim != 1:
         raise TypeError(f"seeds must be 64-bit ints, one or [rows], got {found.dtype} of shape {found.shape}")
     return found.astype(np.int64, copy=False)

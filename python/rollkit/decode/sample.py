@@ -10,7 +10,7 @@ import numpy as np
 from rollkit import _native
 from rollkit._check import AnyArray, as_array
 from rollkit.decode import noise as keyed
-from rollkit.decode._framework import Framework, framework_of
+from rollkit.decode._framework import Framework, framework_of, is_traced
 from rollkit.decode._plan import Plan, make_plan
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.kept import Kept
@@ -79,13 +79,16 @@ def sample(
     | `"acestep"` | top-k → top-p of what is left; there is no min-p |
 
     Guidance and temperature always come first. The draw is an exponential race, −ln u / weight, which
-    the token with the least time wins; of equals the lowest id. Uniforms have 23 bits: a token with
-    less than 3.6e-9 of the largest weight is never drawn.
+    the token with the least time wins; of times within 1e-12 the lowest id. Uniforms have 23 bits: a token
+    with less than 3.6e-9 of the largest weight is never drawn.
 
     NumPy arrays, and torch and JAX arrays in the host's memory, go through Rust without a copy and
     without the GIL; other devices and traced JAX arrays stay where they are. On CUDA one Triton kernel
     draws, where Triton is installed; it waits for nothing if parameters, seeds and positions are numbers or
     on the device.
+
+    Log-probabilities are to be read: those that Rust returns are detached, and JAX has no gradient of
+    them. `replay_logprobs` has gradients everywhere.
 
     Args:
         cond: `[rows, columns]` logits: compact (a column per allowed token) or full (a column per token
@@ -94,6 +97,7 @@ def sample(
         allowed: which tokens may be drawn; `None`: all columns, which then are the vocabulary.
         cfg_scale: guidance `u + s (c − u)`; see `cfg`. One number or `[rows]`, as all parameters.
         temperature: 0 is greedy: the largest logit, of equals the lowest id; only it counts as kept.
+            Others are at least 1e-300.
         top_k: 0 is off.
         top_p: from 0 to 1; 1 is off.
         min_p: from 0 to 1; 0 is off.
@@ -163,7 +167,7 @@ def _run(plan: Plan) -> Sampled:
     from rollkit.decode import _jax
 
     drawn = Sampled(*_jax.sample(plan))
-    if drawn.kept is None or _jax.is_traced(drawn.kept):
+    if drawn.kept is None or is_traced(drawn.kept):
         return drawn
     device = next(iter(plan.cond.devices()))
     csr = Kept.from_mask(drawn.kept, plan.allowed)
