@@ -401,3 +401,28 @@ def test_each_sequence_of_each_seed_has_its_own() -> None:
     assert int(_mix(np.array([0], np.uint64))[0]) == first
     np.testing.assert_array_equal(own_seeds(np.int64(7), 3), own_seeds(7, 5)[:3])
     np.testing.assert_array_equal(own_seeds([3, 4], 2), [3, 4])
+
+
+@pytest.mark.filterwarnings("ignore")  # PEFT's own
+@torch.no_grad()
+def test_a_model_with_adapters_draws_what_it_says_itself() -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(target_modules=["lm_head", "q_proj"], r=4)
+    model = peft.get_peft_model(qwen3(torch.float32), config).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_()
+    prompt = [[1, 2, 3, 4, 5]]
+
+    def both() -> tuple[list[int], list[int]]:
+        own = model.generate(input_ids=torch.tensor(prompt), max_new_tokens=8, do_sample=False)
+        found = generate(model, prompt, max_new_tokens=8, temperature=0.0)
+        return found.ragged("response_ids").to_list()[0], own[0, 5:].tolist()
+
+    adapted, wanted = both()
+    assert adapted == wanted
+    with model.disable_adapter():
+        plain, wanted = both()
+    assert plain == wanted
+    assert plain != adapted
