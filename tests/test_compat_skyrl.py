@@ -585,6 +585,11 @@ class TestCollate:
                 "loss_masks: row 1 has 3 elements, the longest response 2 tokens",
             ),
             ({"rewards": np.zeros(2)}, ValueError, "Expected a 1D per-token reward sequence, got shape ()"),
+            (
+                {"logprobs": np.zeros((1, 2))},
+                AssertionError,
+                "logprobs must have the same length as prompts, got 1 and 2",
+            ),
             ({"logprobs": [[0.0]]}, AssertionError, "logprobs must have the same length as prompts, got 1"),
             (
                 {"pad_token_id": SimpleNamespace(pad_token_id=None)},

@@ -151,6 +151,28 @@ def test_a_prompt_that_is_a_prefix_of_the_context_but_not_longer_breaks() -> Non
     assert plain(merge_steps(steps))["response_ids"] == [[3, 4], [5]]
 
 
+class OnlyText:
+    """An id as engines have them: another object in each row, told apart by its text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def to_string(self) -> str:
+        return self.text
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_ids_are_told_apart_by_their_text(told: bool) -> None:
+    steps: dict[str, Any] = {
+        "prompt_token_ids": [[1], [1, 2, 3], [1, 2, 3, 4, 5]],
+        "response_ids": [[2], [4], [6]],
+        "trajectory_ids": [OnlyText("a"), OnlyText("a"), OnlyText("b")],
+    }
+    if told:
+        steps["is_last_step"] = [False, True, True]
+    assert merge_steps(steps).ragged("response_ids").to_list() == [[2, 3, 4], [6]]
+
+
 def test_signed_and_unsigned_ids_stay_integers() -> None:
     merged = merge_steps(
         {

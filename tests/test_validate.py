@@ -159,7 +159,7 @@ def test_accepts_steps(ids: Any) -> None:
         ),
         (
             {"is_last_step": np.ones((5, 1), bool)},
-            "column 'is_last_step': expected one bool per row, got shape (5, 1)",
+            "column 'is_last_step': expected one bool per row, 5, got shape (5, 1)",
         ),
         (
             {"is_last_step": [True, True, True, False, True]},

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import as_array, is_array
+from rollkit._check import as_array
 from rollkit._ragged import Ragged
 
 _FLOAT64 = np.dtype(np.float64)
@@ -36,6 +36,11 @@ def row_rewards(rewards: Any) -> NDArray[np.float64]:
     return np.array([_total(i, row) for i, row in enumerate(found)], _FLOAT64)
 
 
+def is_row(reward: Any) -> bool:
+    """Whether a reward is one per token, and not a number."""
+    return isinstance(reward, list | tuple) or len(getattr(reward, "shape", ())) > 0
+
+
 def _numbers(found: Any) -> NDArray[np.float64] | None:
     """All rows at once, if they are numbers."""
     if not len(found) or not isinstance(found[0], int | float):
@@ -49,7 +54,7 @@ def _numbers(found: Any) -> NDArray[np.float64] | None:
 
 def _total(index: int, row: Any) -> float:
     try:
-        if isinstance(row, list | tuple) or (is_array(row) and row.ndim):
+        if is_row(row):
             return float(np.sum(as_array(row), dtype=_FLOAT64))
         if not isinstance(row, str):
             return float(row)

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import Int64s, as_array
+from rollkit._check import AnyArray, Int64s, as_array
+
+
+def trajectory_keys(ids: Sequence[Any] | AnyArray) -> list[Any]:
+    """What tells trajectories apart: `to_string()` where an id has it, else the id as text."""
+    entries = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    return [entry.to_string() if hasattr(entry, "to_string") else str(entry) for entry in entries]
+
+
+def changes(keys: Sequence[Any]) -> list[int]:
+    """Rows at which another trajectory begins, but for row 0."""
+    return [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]]
+
+
+def returning(keys: Sequence[Any], begins: Sequence[int]) -> int | None:
+    """The first row at which a trajectory begins that has ended before, if any."""
+    seen = {keys[0]}
+    for row in begins:
+        if keys[row] in seen:
+            return row
+        seen.add(keys[row])
+    return None
+
+
+def last_steps(column: Any, count: int) -> NDArray[np.bool_]:
+    """The column `is_last_step`, `[count]` bool."""
+    last = np.asarray(as_array(column), bool)
+    if last.shape != (count,):
+        raise ValueError(f"column 'is_last_step': expected one bool per row, {count}, got shape {last.shape}")
+    return last
+
+
+def check_end(last: NDArray[np.bool_]) -> None:
+    """Refuse rows whose last trajectory does not end."""
+    if len(last) and not last[-1]:
+        raise ValueError(
+            f"column 'is_last_step': row {len(last) - 1}, the last, is False; it must end its trajectory"
+        )
 
 
 def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_] | None:
@@ -20,22 +56,23 @@ def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_]
     Raises:
         ValueError: `is_last_step` is not one bool per row, or is False where `trajectory_ids` change.
     """
-    ids = columns.get("trajectory_ids")
-    last = columns.get("is_last_step")
-    if last is None:
-        return None if ids is None else np.append(_changes(ids), np.ones(min(count, 1), bool))
-    ends = np.asarray(as_array(last), bool)
-    if ends.shape != (count,):
-        raise ValueError(f"column 'is_last_step': expected one bool per row, {count}, got shape {ends.shape}")
-    if ids is not None:
-        lost = _changes(ids) & ~ends[:-1]
-        if lost.any():
-            row = int(lost.argmax())
-            raise ValueError(
-                f"column 'is_last_step': row {row} is False, but row {row + 1} belongs to another "
-                f"trajectory, {ids[row + 1]!r}"
-            )
-    return ends
+    ids, found = columns.get("trajectory_ids"), columns.get("is_last_step")
+    if ids is None:
+        return None if found is None else last_steps(found, count)
+    keys = trajectory_keys(ids)
+    befores = np.array(changes(keys), np.int64) - 1
+    if found is None:
+        ends: NDArray[np.bool_] = np.arange(count) == count - 1
+        ends[befores] = True
+        return ends
+    last = last_steps(found, count)
+    if not last[befores].all():
+        row = int(befores[last[befores].argmin()])
+        raise ValueError(
+            f"column 'is_last_step': row {row} is False, but row {row + 1} belongs to another trajectory, "
+            f"{keys[row + 1]!r}"
+        )
+    return last
 
 
 def trajectories(columns: Mapping[str, Any], count: int) -> tuple[Int64s, Int64s]:
@@ -44,14 +81,6 @@ def trajectories(columns: Mapping[str, Any], count: int) -> tuple[Int64s, Int64s
     if ends is None:
         rows = np.arange(count)
         return rows, rows
-    if count and not ends[-1]:
-        raise ValueError(
-            f"column 'is_last_step': row {count - 1}, the last, is False; it must end its trajectory"
-        )
+    check_end(ends)
     lasts = np.flatnonzero(ends)
     return lasts, np.searchsorted(lasts, np.arange(count))
-
-
-def _changes(ids: Any) -> NDArray[np.bool_]:
-    entries = ids.tolist() if isinstance(ids, np.ndarray) else ids
-    return np.array([a != b for a, b in pairwise(entries)], bool)

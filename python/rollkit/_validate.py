@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from rollkit._check import AnyArray, Int64s
 from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
+from rollkit._trajectories import changes, check_end, last_steps, returning, trajectory_keys
 
 NEEDED = ("prompt_token_ids", "response_ids", "loss_masks", "rewards")
 PER_RESPONSE_TOKEN = ("loss_masks", "rewards", "rollout_logprobs")
@@ -50,27 +50,6 @@ def any_nonzero(values: AnyArray) -> bool:
     if values.dtype.itemsize == 1 and values.dtype.kind in "iu":
         values = values.view(bool)  # which NumPy stops reading at the first
     return bool(values[:_PEEK].any() or values[_PEEK:].any())
-
-
-def trajectory_keys(ids: Sequence[Any] | AnyArray) -> list[Any]:
-    """What tells trajectories apart: `to_string()` where an id has it, else the id as text."""
-    entries = ids.tolist() if isinstance(ids, np.ndarray) else ids
-    return [entry.to_string() if hasattr(entry, "to_string") else str(entry) for entry in entries]
-
-
-def changes(keys: Sequence[Any]) -> list[int]:
-    """Rows at which another trajectory begins, but for row 0."""
-    return [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]]
-
-
-def returning(keys: Sequence[Any], begins: Sequence[int]) -> int | None:
-    """The first row at which a trajectory begins that has ended before, if any."""
-    seen = {keys[0]}
-    for row in begins:
-        if keys[row] in seen:
-            return row
-        seen.add(keys[row])
-    return None
 
 
 def _tokens(name: str, column: Any) -> Ragged:
@@ -114,13 +93,8 @@ def _steps(rollouts: Rollouts) -> None:
     for name in ("is_last_step", "trajectory_ids"):
         if name not in rollouts:
             raise ValueError(f"column {name!r} is missing; step-wise rollouts need it")
-    last = np.asarray(rollouts["is_last_step"], dtype=bool)
-    if last.shape != (len(rollouts),):
-        raise ValueError(f"column 'is_last_step': expected one bool per row, got shape {last.shape}")
-    if not last[-1]:
-        raise ValueError(
-            f"column 'is_last_step': row {len(last) - 1}, the last, is False; it must end its trajectory"
-        )
+    last = last_steps(rollouts["is_last_step"], len(rollouts))
+    check_end(last)
     keys = trajectory_keys(rollouts["trajectory_ids"])  # type: ignore[arg-type]
     begins = changes(keys)
     row = returning(keys, begins)

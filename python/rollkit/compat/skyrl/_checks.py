@@ -11,8 +11,10 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._metrics import mask_column, row_lengths
 from rollkit._ragged import Ragged
+from rollkit._rewards import is_row
 from rollkit._rollouts import Rollouts
-from rollkit._validate import ALL_MASKED, any_nonzero, changes, returning, trajectory_keys
+from rollkit._trajectories import changes, returning, trajectory_keys
+from rollkit._validate import ALL_MASKED, any_nonzero
 
 _PER_ROW = (
     "response_ids",
@@ -145,10 +147,6 @@ def _token_reward_lengths(rewards: Any) -> Int64s | None:
         return None
     lengths = np.array([len(row) if is_row(row) else _NO_ROW for row in rewards], np.int64)
     return None if (lengths == _NO_ROW).all() else lengths
-
-
-def is_row(reward: Any) -> bool:
-    return isinstance(reward, list | tuple) or len(getattr(reward, "shape", ())) > 0
 
 
 def _steps(output: Mapping[str, Any]) -> None:

@@ -124,15 +124,11 @@ def _verify(
         "prompts and responses must have the same length and length must be greater than 0, "
         f"got {count} and {len(responses)}"
     )
-    assert len(rewards) == count, (
-        f"rewards must have the same length as prompts, got {len(rewards)} and {count}"
-    )
-    assert len(masks) == count, (
-        f"loss_masks must have the same length as prompts, got {len(masks)} and {count}"
-    )
-    assert logprobs is None or len(logprobs) == count, (
-        f"logprobs must have the same length as prompts, got {len(logprobs or ())} and {count}"
-    )
+    for name, rows in (("rewards", rewards), ("loss_masks", masks), ("logprobs", logprobs)):
+        if rows is not None:
+            assert len(rows) == count, (
+                f"{name} must have the same length as prompts, got {len(rows)} and {count}"
+            )
 
 
 def _sequences(prompts: Parts, responses: Parts, whole: Layout, pad: Any) -> AnyArray:

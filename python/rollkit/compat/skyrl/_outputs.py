@@ -10,10 +10,10 @@ import numpy as np
 from rollkit._metrics import mask_column, measure, merge_extra, row_lengths
 from rollkit._place import concat
 from rollkit._ragged import Ragged
-from rollkit._rewards import row_rewards
+from rollkit._rewards import is_row, row_rewards
 from rollkit._rollouts import Rollouts
 from rollkit._steps import merge_steps
-from rollkit.compat.skyrl._checks import check, fields, is_row
+from rollkit.compat.skyrl._checks import check, fields
 
 _REQUIRED = ("prompt_token_ids", "response_ids", "rewards", "loss_masks")
 _OPTIONAL = (
