@@ -13,36 +13,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
 
 from rollkit.decode import AllowedSet, Sampled, Status, cfg, sample, uniforms
 from rollkit.decode._plan import make_plan
 from rollkit.testing_decode import sample_on, sample_row_reference
 
 BACKENDS = ("rust", "torch", "jax")
-FILTERS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "top-k": {"top_k": 7},
-    "top-p": {"top_p": 0.9},
-    "min-p": {"min_p": 0.05},
-    "all": {"top_k": 20, "top_p": 0.8, "min_p": 0.02},
-    "greedy": {"temperature": 0.0, "top_p": 0.5},
-}
-INF = np.float32(np.inf)
 
 
 def logits(rows: int, columns: int, seed: int = 0, spread: float = 3.0) -> NDArray[np.float32]:
     found = np.random.default_rng(seed).normal(size=(rows, columns)) * spread
     return found.astype(np.float32)
-
-
-def assert_equal(got: Sampled, wanted: Sampled) -> None:
-    np.testing.assert_array_equal(got.token_ids, wanted.token_ids)
-    np.testing.assert_array_equal(got.status, wanted.status)
-    if wanted.kept is not None:
-        np.testing.assert_array_equal(got.kept.offsets, wanted.kept.offsets)
-        np.testing.assert_array_equal(got.kept.token_ids, wanted.kept.token_ids)
-    if wanted.logprobs is not None:
-        np.testing.assert_allclose(got.logprobs, wanted.logprobs, rtol=2e-6, atol=1e-6)
 
 
 # Values from a few, so that ties are common.
@@ -224,25 +206,12 @@ def test_distribution_over_many_tokens() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_special_rows(backend: str) -> None:
-    z = np.array(
-        [
-            [1, np.nan, 2],
-            [-INF, -INF, -INF],
-            [-INF, 5, -INF],
-            [INF, 1, INF],
-            [-INF, np.nan, INF],
-            [0, -0.0, -INF],
-            [3e38, -3e38, 0],
-        ],
-        np.float32,
-    )
-    wanted = [Status.NAN, Status.MASKED, 0, 0, Status.NAN, 0, 0]
     for filters in FILTERS.values():
-        drawn = sample_on(backend, z, allowed=None, seeds=5, positions=0, return_kept=True, **filters)
-        assert drawn.status.tolist() == wanted
+        drawn = sample_on(backend, SPECIAL, allowed=None, seeds=5, positions=0, return_kept=True, **filters)
+        assert drawn.status.tolist() == STATUS
         assert drawn.status.dtype == np.int8
         assert drawn.token_ids[[0, 1, 4]].tolist() == [-1, -1, -1]
-        assert np.isnan(drawn.logprobs).tolist() == [status != 0 for status in wanted]
+        assert np.isnan(drawn.logprobs).tolist() == [status != 0 for status in STATUS]
         assert np.diff(drawn.kept.offsets)[[0, 1, 4]].tolist() == [0, 0, 0]
         assert drawn.token_ids[2] == 1
         assert drawn.token_ids[3] in (0, 2)
@@ -250,7 +219,9 @@ def test_special_rows(backend: str) -> None:
         assert drawn.token_ids[6] == 0
         greedy = filters.get("temperature") == 0
         assert drawn.kept.row(5).tolist() == ([0] if greedy else [0, 1]), "zeros are equal"
-    both = sample_on(backend, np.repeat(z[3:4], 200, 0), allowed=None, seeds=np.arange(200), positions=0)
+    both = sample_on(
+        backend, np.repeat(SPECIAL[3:4], 200, 0), allowed=None, seeds=np.arange(200), positions=0
+    )
     assert set(both.token_ids.tolist()) == {0, 2}
     np.testing.assert_allclose(both.logprobs, np.log(0.5), rtol=1e-6)
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tests.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
 
-from rollkit.decode import AllowedSet, Sampled, Status, sample, uniforms
+from rollkit.decode import AllowedSet, Sampled, sample, uniforms
 from rollkit.decode import _torch as operations
 from rollkit.decode._plan import Plan, make_plan
 from rollkit.testing_decode import sample_on
@@ -24,16 +25,7 @@ tl = pytest.importorskip("triton.language")
 kernels = pytest.importorskip("rollkit.decode._triton")
 
 Job = tuple[Any, Any, dict[str, Any]]
-FILTERS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "top-k": {"top_k": 7},
-    "top-p": {"top_p": 0.9},
-    "min-p": {"min_p": 0.05},
-    "all": {"top_k": 20, "top_p": 0.8, "min_p": 0.02},
-    "greedy": {"temperature": 0.0, "top_p": 0.5},
-}
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
-INF = np.float32(np.inf)
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +43,9 @@ def check(pool: ProcessPoolExecutor, jobs: list[Job]) -> list[Sampled]:
     drawn = []
     for future, (cond, uncond, options) in zip(found, jobs, strict=True):
         got, wanted = future.result(), sample_on("rust", cond, uncond, **options)
-        np.testing.assert_array_equal(got.token_ids, wanted.token_ids)
-        np.testing.assert_array_equal(got.status, wanted.status)
+        assert_equal(got, wanted)
         assert (got.token_ids.dtype, got.status.dtype) == (np.int64, np.int8)
-        if wanted.kept is not None:
-            np.testing.assert_array_equal(got.kept.offsets, wanted.kept.offsets)
-            np.testing.assert_array_equal(got.kept.token_ids, wanted.kept.token_ids)
         assert (got.logprobs is None) == (wanted.logprobs is None)
-        if wanted.logprobs is not None:
-            np.testing.assert_allclose(got.logprobs, wanted.logprobs, rtol=2e-6, atol=1e-6)
         drawn.append(got)
     return drawn
 
@@ -141,25 +127,12 @@ def test_full_and_compact_draw_the_same(pool: ProcessPoolExecutor, parts: Any) -
 
 @pytest.mark.parametrize("columns", [3, 4500])
 def test_special_rows(pool: ProcessPoolExecutor, columns: int) -> None:
-    few = np.array(
-        [
-            [1, np.nan, 2],
-            [-INF, -INF, -INF],
-            [-INF, 5, -INF],
-            [INF, 1, INF],
-            [-INF, np.nan, INF],
-            [0, -0.0, -INF],
-            [3e38, -3e38, 0],
-        ],
-        np.float32,
-    )
     z = np.full((7, columns), -INF)
-    z[:, [0, columns // 2, columns - 1]] = few
+    z[:, [0, columns // 2, columns - 1]] = SPECIAL
     common: dict[str, Any] = {"allowed": None, "seeds": 5, "positions": 0, "return_kept": True}
     some = [FILTERS[name] for name in ("none", "all", "greedy")]
     drawn = check(pool, [(z, None, {**common, **filters}) for filters in some])
-    wanted = [Status.NAN, Status.MASKED, 0, 0, Status.NAN, 0, 0]
-    assert all(found.status.tolist() == wanted for found in drawn)
+    assert all(found.status.tolist() == STATUS for found in drawn)
 
 
 def test_guidance_with_masks(pool: ProcessPoolExecutor) -> None:

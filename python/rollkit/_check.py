@@ -2,13 +2,14 @@
 
 import operator
 import sys
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Int64s = NDArray[np.int64]
 AnyArray = NDArray[Any]
+Framework = Literal["numpy", "torch", "jax"]
 
 UNSIGNED_BEYOND_INT64: Final = "uint64"
 
@@ -80,12 +81,19 @@ def as_array(value: Any) -> Any:
 
 def is_array(value: Any) -> bool:
     """Whether `value` is a NumPy array or a tensor of a framework that is imported."""
+    return framework_of(value) is not None
+
+
+def framework_of(value: Any) -> Framework | None:
+    """The framework whose array this is, traced or not; None for lists and the like."""
     if isinstance(value, np.ndarray):
-        return True
+        return "numpy"
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    return (torch is not None and isinstance(value, torch.Tensor)) or (
-        jax is not None and isinstance(value, jax.Array)
-    )
+    if torch is not None and isinstance(value, torch.Tensor):
+        return "torch"
+    if jax is not None and isinstance(value, jax.Array):
+        return "jax"
+    return None
 
 
 def _from_torch(torch: Any, tensor: Any) -> AnyArray:

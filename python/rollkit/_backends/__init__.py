@@ -5,9 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
-import numpy as np
-
-from rollkit._check import AnyArray, as_array
+from rollkit._check import AnyArray, as_array, framework_of
 
 
 class Backend(Protocol):
@@ -163,18 +161,6 @@ def _imported(framework: str) -> Any:
     from rollkit._backends import _numpy
 
     return _numpy
-
-
-def framework_of(array: Any) -> str | None:
-    """The framework whose array this is; None for lists and the like."""
-    if isinstance(array, np.ndarray):
-        return "numpy"
-    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    if torch is not None and isinstance(array, torch.Tensor):
-        return "torch"
-    if jax is not None and isinstance(array, jax.Array):
-        return "jax"
-    return None
 
 
 CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax": "jnp.asarray({})"}

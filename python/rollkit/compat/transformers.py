@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from rollkit._extras import extra
-from rollkit.decode._arguments import check_sampling, own_seeds
+from rollkit.decode._arguments import check_allowed, check_sampling, own_seeds
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.generate import SAMPLING
 from rollkit.decode.guidance import cfg
@@ -58,10 +58,7 @@ class AllowedLogits:
         unconditional_attention_mask: Tensor = None,
     ) -> None:
         """See the class."""
-        if not isinstance(allowed, AllowedSet):
-            raise TypeError(f"allowed must be an AllowedSet, got {type(allowed).__name__}")
-        if not len(allowed):
-            raise ValueError("allowed is empty; a row needs at least one token to draw from")
+        check_allowed(allowed)
         check_sampling({"cfg_scale": cfg_scale})
         if cfg_scale != 1 and not callable(model):
             raise ValueError(f"cfg_scale is {cfg_scale} without model; pass the model that generates")

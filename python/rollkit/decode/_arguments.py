@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rollkit._check import as_array, int64s, positive
 from rollkit.decode._plan import check_order, parameter
+from rollkit.decode.allowed import AllowedSet
 
 Int64s = NDArray[np.int64]
 
@@ -72,6 +73,14 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+def check_allowed(allowed: Any) -> None:
+    """Refuse what is no set, or one that leaves nothing to draw from."""
+    if not isinstance(allowed, AllowedSet):
+        raise TypeError(f"allowed must be an AllowedSet, got {type(allowed).__name__}")
+    if not len(allowed):
+        raise ValueError("allowed is empty; a row needs at least one token to draw from")
 
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 from typing import Any, Literal
 
-Framework = Literal["numpy", "torch", "jax"]
+from rollkit import _check
+from rollkit._check import Framework as Framework
+
 Kind = Literal["int", "float", "bool", "other"]
 
 
 def framework_of(value: Any) -> Framework:
     """Return the framework of an array; lists and numbers count as NumPy's."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return "torch"
-    jax = sys.modules.get("jax")
-    if jax is not None and isinstance(value, jax.Array):  # traced arrays too
-        return "jax"
-    return "numpy"
+    return _check.framework_of(value) or "numpy"
+
+
+def dtype_name(array: Any) -> str:
+    """Return what a dtype is called, without its framework."""
+    return str(array.dtype).removeprefix("torch.")
 
 
 def same_framework(**arrays: Any) -> Framework:
@@ -37,7 +38,7 @@ def same_framework(**arrays: Any) -> Framework:
 def kind_of(array: Any) -> Kind:
     """Return what an array holds, of any framework."""
     if framework_of(array) == "torch":
-        name, whole = str(array.dtype).removeprefix("torch."), not array.dtype.is_floating_point
+        name, whole = dtype_name(array), not array.dtype.is_floating_point
     else:
         name, whole = array.dtype.name, array.dtype.kind in "iu"
     if name == "bool":
@@ -50,7 +51,7 @@ def kind_of(array: Any) -> Kind:
 def check_ints(name: str, array: Any) -> None:
     """Refuse what would be cut off: an array that holds no integers, where it holds anything."""
     if kind_of(array) != "int" and 0 not in array.shape:
-        raise TypeError(f"{name} must hold integers, got {str(array.dtype).removeprefix('torch.')}")
+        raise TypeError(f"{name} must hold integers, got {dtype_name(array)}")
 
 
 def is_traced(array: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit._check import as_array, choice
-from rollkit.decode._framework import framework_of, kind_of, same_framework
+from rollkit.decode._framework import dtype_name, framework_of, kind_of, same_framework
 from rollkit.decode.allowed import AllowedSet
 
 ORDERS: Final = ("hf", "vllm", "joint", "acestep")
@@ -129,8 +129,7 @@ def check_pair(cond: Any, uncond: Any) -> None:
     if cond.ndim != 2:
         raise ValueError(f"cond must be [rows, columns], got shape {tuple(cond.shape)}")
     if kind_of(cond) != "float":
-        got = str(cond.dtype).removeprefix("torch.")
-        raise TypeError(f"cond must be float32, float16 or bfloat16, got {got}")
+        raise TypeError(f"cond must be float32, float16 or bfloat16, got {dtype_name(cond)}")
     if uncond is not None and tuple(uncond.shape) != tuple(cond.shape):
         raise ValueError(
             f"uncond must have the shape of cond, {tuple(cond.shape)}, got {tuple(uncond.shape)}"

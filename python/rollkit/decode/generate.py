@@ -16,6 +16,7 @@ from rollkit._ragged import Ragged
 from rollkit._rollouts import Rollouts
 from rollkit.decode._arguments import (
     cancelled,
+    check_allowed,
     check_callbacks,
     check_sampling,
     limits_of,
@@ -53,10 +54,7 @@ class Phase:
     sampling: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.allowed, AllowedSet):
-            raise TypeError(f"allowed must be an AllowedSet, got {type(self.allowed).__name__}")
-        if not len(self.allowed):
-            raise ValueError("allowed is empty; a row needs at least one token to draw from")
+        check_allowed(self.allowed)
         for name in self.sampling:
             choice("sampling", name, SAMPLING)
         check_sampling(self.sampling)

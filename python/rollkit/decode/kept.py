@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import AnyArray, as_array
-from rollkit.decode._framework import check_ints, framework_of, is_traced, kind_of, same_framework
+from rollkit.decode._framework import (
+    check_ints,
+    dtype_name,
+    framework_of,
+    is_traced,
+    kind_of,
+    same_framework,
+)
 from rollkit.decode._plan import parameter
 from rollkit.decode.allowed import AllowedSet
 
@@ -44,7 +51,7 @@ class Kept(NamedTuple):
         """
         mask = np.asarray(mask) if framework_of(mask) == "numpy" else mask
         if kind_of(mask) != "bool":
-            raise TypeError(f"mask must be bool, got {str(mask.dtype).removeprefix('torch.')}")
+            raise TypeError(f"mask must be bool, got {dtype_name(mask)}")
         if mask.ndim != 2 or mask.shape[1] != len(allowed):
             shape = tuple(mask.shape)
             raise ValueError(f"mask must be [rows, {len(allowed)}], a column per allowed token, got {shape}")
@@ -130,8 +137,7 @@ def replay_logprobs(
 
 def _check_logits(logits: Any) -> None:
     if kind_of(logits) != "float":
-        got = str(logits.dtype).removeprefix("torch.")
-        raise TypeError(f"logits must be floating-point numbers, got {got}")
+        raise TypeError(f"logits must be floating-point numbers, got {dtype_name(logits)}")
     if logits.ndim != 2:
         raise ValueError(f"logits must be [rows, columns], got shape {tuple(logits.shape)}")
 

@@ -252,7 +252,7 @@ def _same_segments(q: Runs, kv: Runs) -> None:
             f"q has segments {_short(q)}, kv has {_short(kv)}; varlen kernels pair them by order, so both "
             "must have the same (thd finds those that attend)"
         )
-    row_q, row_kv = (side.starts // max(side.shape[-1], 1) for side in (q, kv))
+    row_q, row_kv = (side._places()[0] for side in (q, kv))
     if (odd := row_q != row_kv).any():
         n = int(odd.argmax())
         raise ValueError(

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollkit._backends import Ops, common_framework, framework_of, ops
-from rollkit._check import AnyArray
+from rollkit._backends import Ops, common_framework, ops
+from rollkit._check import AnyArray, framework_of
 
 INT32_MAX = 2**31 - 1
 
