@@ -155,6 +155,13 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
             "column 'is_last_step': row 0, the last, is False; it must end its trajectory",
         ),
         (
+            lambda: advantages(
+                {"response_ids": [[1]], "rewards": [1.0], "instance_ids": ["a"], "is_last_step": [[True]]}
+            ),
+            ValueError,
+            "column 'is_last_step': expected one bool per row, 1, got rows of elements",
+        ),
+        (
             lambda: advantages({"response_ids": [[1]], "rewards": [1.0], "instance_ids": ["a"]}, eps=-1),
             ValueError,
             "eps must be 0 or more, got -1",

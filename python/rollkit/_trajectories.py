@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import AnyArray, Int64s, as_array
+from rollkit._ragged import Ragged
 
 
 def trajectory_keys(ids: Sequence[Any] | AnyArray) -> list[Any]:
@@ -34,9 +35,12 @@ def returning(keys: Sequence[Any], begins: Sequence[int]) -> int | None:
 
 def last_steps(column: Any, count: int) -> NDArray[np.bool_]:
     """The column `is_last_step`, `[count]` bool."""
+    wanted = f"column 'is_last_step': expected one bool per row, {count}"
+    if isinstance(column, Ragged):
+        raise ValueError(f"{wanted}, got rows of elements")
     last = np.asarray(as_array(column), bool)
     if last.shape != (count,):
-        raise ValueError(f"column 'is_last_step': expected one bool per row, {count}, got shape {last.shape}")
+        raise ValueError(f"{wanted}, got shape {last.shape}")
     return last
 
 
