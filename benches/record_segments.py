@@ -23,7 +23,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from record import Case, Run, measure, report
 from rollkit import segments
-from rollkit._backends import ops
+from rollkit._arrays.ops import ops
 from rollkit.segments import _device
 
 Arrays = list[NDArray[np.int32]]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rollkit._binpack import ALGORITHMS, plan_bins
+from rollkit._rows.binpack import ALGORITHMS, plan_bins
 from rollkit.testing import plan_bins_reference
 
 CAPACITY = 65536

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollkit.routing import RouteBuilder, TokenTree, narrow_routes, split_routes
+from rollkit.forest import TokenTree
+from rollkit.routing import RouteBuilder, narrow_routes, split_routes
 
 ROWS, RETAINED = 131_072, 3_073
 

@@ -8,7 +8,7 @@ import numpy as np
 
 import rollkit
 from rollkit._cli import main as command_line
-from rollkit._shards import read_shards
+from rollkit._files.shards import read_shards
 
 OUT = Path("demo-out")
 CAPACITY = 2048

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from rollkit.decode import AllowedSet, Sampled
-from rollkit.testing_decode import sample_on
+from rollkit.testing.decode import sample_on
 
 # Columns, the share of rows, rows per batch.
 SIZES = (

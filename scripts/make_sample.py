@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-DEFAULT_OUT = Path(__file__).resolve().parents[1] / "python/rollkit/sample/rollouts.jsonl"
+DEFAULT_OUT = Path(__file__).resolve().parents[1] / "python/rollkit/data/rollouts.jsonl"
 
 # With this seed every expert picked leads the next one by at least 1e-5 in probability, where the
 # rounding of float32 moves probabilities by about 2e-6: no route hangs on the order of additions.

@@ -3,31 +3,35 @@
     rows ──► Layout (from lengths alone) ──► place(column, layout, fill) per column ──► Batch
     model output ──► take(output, layout) ──► rows again
 
-Importing rollkit imports NumPy and nothing else.
+Importing rollkit imports NumPy and nothing else; `rollkit.segments` and the other subpackages load when they
+are first used.
 """
 
-from rollkit._advantages import advantages as advantages
+import importlib
+from types import ModuleType
+
 from rollkit._batch import Batch as Batch
 from rollkit._batch import pack as pack
 from rollkit._batch import pad as pad
-from rollkit._binpack import plan_bins as plan_bins
-from rollkit._groups import Groups as Groups
-from rollkit._io import iter_chunks as iter_chunks
-from rollkit._io import read as read
-from rollkit._io import sample_path as sample_path
-from rollkit._layout import Layout as Layout
-from rollkit._masking import mask_overlong as mask_overlong
-from rollkit._masking import mask_zero_variance as mask_zero_variance
-from rollkit._masking import spread_rewards as spread_rewards
-from rollkit._metrics import rollout_metrics as rollout_metrics
-from rollkit._metrics import turn_lengths as turn_lengths
+from rollkit._files.read import iter_chunks as iter_chunks
+from rollkit._files.read import read as read
+from rollkit._files.read import sample_path as sample_path
 from rollkit._native import __version__ as __version__
-from rollkit._place import concat as concat
-from rollkit._place import place as place
-from rollkit._place import take as take
-from rollkit._ragged import Ragged as Ragged
-from rollkit._rollouts import Rollouts as Rollouts
-from rollkit._steps import merge_steps as merge_steps
+from rollkit._rollouts.advantages import advantages as advantages
+from rollkit._rollouts.groups import Groups as Groups
+from rollkit._rollouts.masking import mask_overlong as mask_overlong
+from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
+from rollkit._rollouts.masking import spread_rewards as spread_rewards
+from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
+from rollkit._rollouts.metrics import turn_lengths as turn_lengths
+from rollkit._rollouts.rollouts import Rollouts as Rollouts
+from rollkit._rollouts.steps import merge_steps as merge_steps
+from rollkit._rows.binpack import plan_bins as plan_bins
+from rollkit._rows.layout import Layout as Layout
+from rollkit._rows.place import concat as concat
+from rollkit._rows.place import place as place
+from rollkit._rows.place import take as take
+from rollkit._rows.ragged import Ragged as Ragged
 
 __all__ = [
     "Batch",
@@ -53,3 +57,15 @@ __all__ = [
     "take",
     "turn_lengths",
 ]
+
+_SUBPACKAGES = ("compat", "decode", "forest", "plot", "routing", "segments", "testing")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"rollkit.{name}")
+    raise AttributeError(f"module 'rollkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES})

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit._check import AnyArray, Int64s
-from rollkit._fields import narrow
-from rollkit._layout import ABSENT, Layout
-from rollkit._place import Parts, place_parts, take
-from rollkit._ragged import Ragged, shipped
-from rollkit._sources import Source, Sources
+from rollkit._rollouts.fields import narrow
+from rollkit._rollouts.sources import Source, Sources
+from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.place import Parts, place_parts, take
+from rollkit._rows.ragged import Ragged, shipped
 
 MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
 """The arrays that are read off the layout."""
@@ -62,7 +62,7 @@ class Batch:
             A batch of the framework's arrays. On the CPU they may share memory with this one, so a
             batch whose buffers are filled again (`out=`) changes them too.
         """
-        from rollkit._backends import array_maker
+        from rollkit._arrays.ops import array_maker
 
         make = array_maker(framework, device, options)
         return self._with({name: make(array) for name, array in self.arrays.items()})

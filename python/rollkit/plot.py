@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from rollkit._check import AnyArray
 from rollkit._extras import extra
-from rollkit._layout import ABSENT, Layout
+from rollkit._rows.layout import ABSENT, Layout
 
 SHADES: Final = ("#bfe3dd", "#6fbfb8", "#2f8f9d", "#1f5f85", "#1b3358")
 """Short rows to long ones."""

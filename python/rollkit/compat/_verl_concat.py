@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit._extras import extra
-from rollkit._layout import Layout
-from rollkit._place import Parts, place_parts
+from rollkit._rows.layout import Layout
+from rollkit._rows.place import Parts, place_parts
 from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
 
 _KNOWN: Final = {

@@ -13,8 +13,8 @@ import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._extras import extra
-from rollkit._layout import Layout
-from rollkit._place import Parts, place, place_parts
+from rollkit._rows.layout import Layout
+from rollkit._rows.place import Parts, place, place_parts
 from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
 
 __all__ = ["flush_left", "pad"]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from rollkit._check import positive
 from rollkit._extras import extra
-from rollkit._ragged import Ragged
-from rollkit._rollouts import Rollouts
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.ragged import Ragged
 from rollkit.decode.active import ActiveBatch
 from rollkit.decode.cache import compact
 

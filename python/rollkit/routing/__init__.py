@@ -13,12 +13,10 @@ from rollkit.routing._mask import route_mask as route_mask
 from rollkit.routing._narrow import narrow_routes as narrow_routes
 from rollkit.routing._split import NodeRoutes as NodeRoutes
 from rollkit.routing._split import split_routes as split_routes
-from rollkit.routing._tree import TokenTree as TokenTree
 
 __all__ = [
     "NodeRoutes",
     "RouteBuilder",
-    "TokenTree",
     "decode_routes",
     "join_routes",
     "narrow_routes",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rollkit._check import AnyArray, positive
+from rollkit._rows.growing import Growing
 from rollkit.routing._final import final_row
-from rollkit.routing._growing import Growing
 from rollkit.routing._join import common_dtype
 from rollkit.routing._payload import Payload
 

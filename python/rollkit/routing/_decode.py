@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import AnyArray
-from rollkit._layout import checked_out
+from rollkit._rows.layout import checked_out
 from rollkit.routing._payload import Payload
 
 

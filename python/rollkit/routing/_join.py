@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import AnyArray, as_array
-from rollkit._layout import Layout, checked_out
-from rollkit._place import Parts, place_parts
+from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.place import Parts, place_parts
 from rollkit.routing._payload import Payload
 from rollkit.routing._split import NodeRoutes
 

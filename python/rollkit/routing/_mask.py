@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
-from rollkit._layout import Layout
-from rollkit._ragged import Ragged
+from rollkit._rows.layout import Layout
+from rollkit._rows.ragged import Ragged
 
 
 def route_mask(layout: Layout, valid: Ragged | ArrayLike) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._check import AnyArray, as_array
-from rollkit._ragged import Ragged
+from rollkit._rows.ragged import Ragged
 
 _DTYPES: Final = ("uint8", "int16", "uint16", "int32")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rollkit import _check
-from rollkit._backends import common_framework, ops
+from rollkit._arrays.ops import common_framework, ops
 from rollkit.segments._runs import Runs, as_runs, with_positions
 from rollkit.segments._runs import positions as positions_of
 from rollkit.segments._thd import THD

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rollkit import _check, _native
-from rollkit._backends import ops
+from rollkit._arrays.ops import ops
 from rollkit._check import AnyArray, Int64s, framework_of
 from rollkit.segments._runs import cu_pair, rewrapped
 from rollkit.segments._tokens import INT32_MAX, on_host

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rollkit._backends import Ops
+from rollkit._arrays.ops import Ops
 
 
 def first_of_runs(ops: Ops, ids: Any) -> Any:

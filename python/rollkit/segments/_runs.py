@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
-from rollkit._backends import common_framework, ops
+from rollkit._arrays.ops import common_framework, ops
 from rollkit._batch import Batch
 from rollkit._check import AnyArray, Int64s, framework_of
-from rollkit._layout import Layout
+from rollkit._rows.layout import Layout
 from rollkit.segments import _device
 from rollkit.segments._tokens import INT32_MAX, Tokens, on_host, tokens, unreadable
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollkit._backends import Ops, common_framework, ops
+from rollkit._arrays.ops import Ops, common_framework, ops
 from rollkit._check import AnyArray, framework_of
 
 INT32_MAX = 2**31 - 1

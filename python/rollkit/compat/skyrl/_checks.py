@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import Int64s
-from rollkit._metrics import mask_column, row_lengths
-from rollkit._ragged import Ragged
-from rollkit._rewards import is_row
-from rollkit._rollouts import Rollouts
-from rollkit._trajectories import changes, returning, trajectory_keys
-from rollkit._validate import ALL_MASKED, any_nonzero
+from rollkit._rollouts.metrics import mask_column, row_lengths
+from rollkit._rollouts.rewards import is_row
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.trajectories import changes, returning, trajectory_keys
+from rollkit._rollouts.validate import ALL_MASKED, any_nonzero
+from rollkit._rows.ragged import Ragged
 
 _PER_ROW = (
     "response_ids",

@@ -11,10 +11,10 @@ import numpy as np
 
 from rollkit._check import AnyArray, Int64s, is_array
 from rollkit._extras import extra
-from rollkit._layout import Layout
-from rollkit._metrics import mask_column
-from rollkit._place import Parts, place_parts
-from rollkit._ragged import Ragged
+from rollkit._rollouts.metrics import mask_column
+from rollkit._rows.layout import Layout
+from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.ragged import Ragged
 from rollkit.compat.skyrl._routes import compact_routed_expert_indices
 
 _logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._metrics import mask_column, measure, merge_extra, row_lengths
-from rollkit._place import concat
-from rollkit._ragged import Ragged
-from rollkit._rewards import is_row, row_rewards
-from rollkit._rollouts import Rollouts
-from rollkit._steps import merge_steps
+from rollkit._rollouts.metrics import mask_column, measure, merge_extra, row_lengths
+from rollkit._rollouts.rewards import is_row, row_rewards
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.steps import merge_steps
+from rollkit._rows.place import concat
+from rollkit._rows.ragged import Ragged
 from rollkit.compat.skyrl._checks import check, fields
 
 _REQUIRED = ("prompt_token_ids", "response_ids", "rewards", "loss_masks")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import is_array
-from rollkit._masking import keep_rows
-from rollkit._metrics import mask_column, measure, row_lengths, turn_lengths
-from rollkit._ragged import Ragged
-from rollkit._rewards import row_rewards
+from rollkit._rollouts.masking import keep_rows
+from rollkit._rollouts.metrics import mask_column, measure, row_lengths, turn_lengths
+from rollkit._rollouts.rewards import row_rewards
+from rollkit._rows.ragged import Ragged
 
 
 def get_rollout_metrics(

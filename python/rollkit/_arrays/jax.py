@@ -1,0 +1,190 @@
+"""JAX: device arrays."""
+
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rollkit._arrays import jax_bits
+from rollkit._check import AnyArray
+from rollkit._extras import extra
+
+jax = extra("jax", "jax")
+jnp = jax.numpy
+lax = jax.lax
+
+
+def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
+    """Return a JAX array; on the CPU it shares aligned memory.
+
+    Raises:
+        OverflowError: 64-bit integers that JAX, which has 32 bits unless told otherwise, would wrap.
+    """
+    if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
+        narrow = np.dtype(np.int32 if array.dtype.kind == "i" else np.uint32)
+        bounds = np.iinfo(narrow)
+        if array.size and (array.min() < bounds.min or array.max() > bounds.max):
+            raise OverflowError(f"{array.dtype} values beyond {narrow}; set jax_enable_x64")
+        array = array.astype(narrow)
+    if isinstance(device, str):
+        device = jax.devices(device)[0]
+    return jax.device_put(array, device, **options)
+
+
+def is_host(array: Any) -> bool:
+    """Whether this is an array in one piece on the CPU."""
+    if is_traced(array):
+        return False
+    devices = array.devices()
+    return len(devices) == 1 and next(iter(devices)).platform == "cpu"
+
+
+def is_traced(array: Any) -> bool:
+    """Whether this is one of `jit`, `vmap` and so on."""
+    return isinstance(array, jax.core.Tracer)
+
+
+def to_host(array: Any) -> AnyArray:
+    """Return the array's memory, or a copy of it from a device."""
+    return np.asarray(array)
+
+
+def from_host(array: AnyArray, like: Any) -> Any:
+    """Return an array on the device of `like`; where that is several and the shape another, on each."""
+    if is_traced(like):
+        return from_numpy(array, None, {})
+    sharding = like.sharding
+    if array.shape != like.shape and not isinstance(sharding, jax.sharding.SingleDeviceSharding):
+        devices = np.array(sorted(sharding.device_set, key=lambda device: device.id))
+        mesh = getattr(sharding, "mesh", None) or jax.sharding.Mesh(devices, ("devices",))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return from_numpy(array, sharding, {})
+
+
+def is_integer(array: Any) -> bool:
+    """Whether the dtype is one of integers."""
+    return bool(jnp.issubdtype(array.dtype, jnp.integer))
+
+
+def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Call the function with this module and the arrays, compiled."""
+    return _compiled(function, tuple(sorted(static)))(*arrays, **static)
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], static: tuple[str, ...]) -> Any:
+    return jax.jit(functools.partial(function, sys.modules[__name__]), static_argnames=static)
+
+
+def arange(count: int, like: Any) -> Any:
+    """0, 1, 2 and so on."""
+    return jnp.arange(count, dtype=jnp.int32)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros."""
+    return jnp.zeros(shape, jnp.int32)
+
+
+def signed(array: Any) -> Any:
+    """Integers that subtract: int32 where all of the dtype fit, else `wide`."""
+    return array.astype(jnp.int32) if jnp.can_cast(array.dtype, jnp.int32) else wide(array)
+
+
+def wide(array: Any) -> Any:
+    """Cast to int64, without 64 bits to int32; what is beyond becomes the largest."""
+    dtype = jnp.int64 if jax.config.jax_enable_x64 or array.dtype == jnp.int64 else jnp.int32
+    if not jnp.can_cast(array.dtype, dtype):
+        array = jnp.minimum(array, jnp.array(jnp.iinfo(dtype).max, array.dtype))
+    return array.astype(dtype)
+
+
+def int32(array: Any) -> Any:
+    """Cast to int32."""
+    return array.astype(jnp.int32)
+
+
+where = jnp.where
+
+
+def within(ids: Any, most: int) -> Any:
+    """Ids from 1 to `most`, and 0 for all others."""
+    wide = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
+    return jnp.where((wide > 0) & (wide <= most), wide, 0).astype(jnp.int32)
+
+
+def shift(rows: Any) -> Any:
+    """Each element becomes the one before it, the first 0."""
+    # Unlike a slice and a concatenation, this is fused into whatever reads it.
+    return lax.pad(rows, jnp.zeros((), rows.dtype), ((0, 0, 0), (1, -1, 0))) if rows.shape[-1] else rows
+
+
+def flip(rows: Any) -> Any:
+    """Reverse the last axis."""
+    return jnp.flip(rows, -1)
+
+
+def cumsum(rows: Any) -> Any:
+    """Running sums along the last axis."""
+    return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
+
+
+nth = jax_bits.nth
+latest = jax_bits.latest
+rank = jax_bits.rank
+
+
+def search(rows: Any, values: Any) -> Any:
+    """How many elements of each row are below each value."""
+    return jax.vmap(lambda row: jnp.searchsorted(row, values))(rows).astype(jnp.int32)
+
+
+def count(size: int, index: Any) -> Any:
+    """How often each index below `size` occurs."""
+    index = jnp.minimum(index, size)
+    found = jnp.zeros(index.shape[0] * (size + 1), jnp.int32)
+    found = found.at[_flat(index, size + 1)].add(1, mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size + 1)[:, :size]
+
+
+def present(size: int, index: Any) -> Any:
+    """Whether each index below `size` occurs."""
+    table = jnp.zeros(index.shape[0] * size, bool)
+    found = table.at[_flat(index, size)].set(True, mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
+
+
+def table_min(size: int, index: Any, values: Any) -> Any:
+    """The smallest value of each index."""
+    table = jnp.full(index.shape[0] * size, jnp.iinfo(values.dtype).max, values.dtype)
+    found = table.at[_flat(index, size)].min(values.reshape(-1), mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
+
+
+def table_max(size: int, index: Any, values: Any) -> Any:
+    """The largest value of each index."""
+    table = jnp.full(index.shape[0] * size, jnp.iinfo(values.dtype).min, values.dtype)
+    found = table.at[_flat(index, size)].max(values.reshape(-1), mode="promise_in_bounds")
+    return found.reshape(index.shape[0], size)
+
+
+def look_up(table: Any, index: Any) -> Any:
+    """The number that each row of a table has at each index of the row."""
+    found = table.reshape(-1).at[_flat(index, table.shape[1])].get(mode="promise_in_bounds")
+    return found.reshape(index.shape)
+
+
+def _flat(index: Any, width: int) -> Any:
+    """Indices of rows as indices into all of them."""
+    if index.shape[0] * width > np.iinfo(np.int32).max:
+        raise OverflowError(
+            f"{index.shape[0]} rows of {width} table entries are beyond int32; pass fewer rows at a time"
+        )
+    return (index + jnp.arange(index.shape[0], dtype=jnp.int32)[:, None] * width).reshape(-1)
+
+
+def take(array: Any, order: list[int], axis: int) -> Any:
+    """Elements along an axis, by a few numbers."""
+    return jnp.take(array, np.array(order, np.int32), axis, mode="clip")

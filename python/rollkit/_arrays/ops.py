@@ -1,0 +1,187 @@
+"""Frameworks that batches go to. A module is imported when its framework is first asked for."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
+
+from rollkit._check import AnyArray, as_array, framework_of
+
+
+class Backend(Protocol):
+    """What a backend module supplies."""
+
+    def from_numpy(self, array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
+        """Return the framework's array; on the CPU over the same memory where it allows that."""
+        ...
+
+
+class Ops(Protocol):
+    """The array operations that algorithms on device arrays, eager or traced, are written in.
+
+    Results are int32 unless they hold the values of an argument. `rows` arguments are `[R, N]`.
+    """
+
+    def is_host(self, array: Any) -> bool:
+        """Whether NumPy can read the array's memory now."""
+        ...
+
+    def is_traced(self, array: Any) -> bool:
+        """Whether the array has no values, or none yet."""
+        ...
+
+    def to_host(self, array: Any) -> AnyArray:
+        """Return the array's memory, or a copy of it from a device."""
+        ...
+
+    def from_host(self, array: AnyArray, like: Any) -> Any:
+        """Return the framework's array, on the device of `like`."""
+        ...
+
+    def is_integer(self, array: Any) -> bool:
+        """Whether the dtype is one of integers."""
+        ...
+
+    def run(self, function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+        """Call `function(ops, *arrays, **static)`, compiled where the framework compiles."""
+        ...
+
+    def arange(self, count: int, like: Any) -> Any:
+        """0, 1, 2 and so on."""
+        ...
+
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        """Zeros."""
+        ...
+
+    def signed(self, array: Any) -> Any:
+        """Integers that subtract: int32 where all of the dtype fit, else `wide`."""
+        ...
+
+    def wide(self, array: Any) -> Any:
+        """Cast to int64, or to what the framework has for it; what is beyond becomes the largest."""
+        ...
+
+    def int32(self, array: Any) -> Any:
+        """Cast to int32."""
+        ...
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        """Choose element by element."""
+        ...
+
+    def within(self, ids: Any, most: int) -> Any:
+        """Ids from 1 to `most`, and 0 for all others; int32."""
+        ...
+
+    def shift(self, rows: Any) -> Any:
+        """Each element becomes the one before it, the first 0."""
+        ...
+
+    def flip(self, rows: Any) -> Any:
+        """Reverse the last axis."""
+        ...
+
+    def cumsum(self, rows: Any) -> Any:
+        """Running sums along the last axis."""
+        ...
+
+    def latest(self, flags: Any) -> Any:
+        """Where the last set flag is, at each element or before it; -1 where there is none; `[R, N]`."""
+        ...
+
+    def rank(self, flags: Any) -> Any:
+        """How many flags are set, at each element or before it; `[R, N]`."""
+        ...
+
+    def nth(self, flags: Any, count: int) -> Any:
+        """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+        ...
+
+    def search(self, rows: Any, values: Any) -> Any:
+        """For each row, which never falls, and value: how many elements are below it; `[R, M]`."""
+        ...
+
+    def count(self, size: int, index: Any) -> Any:
+        """How often each of 0 to `size - 1` occurs in each row, where larger numbers may too; `[R, size]`."""
+        ...
+
+    def present(self, size: int, index: Any) -> Any:
+        """Whether each of 0 to `size - 1` occurs in each row; `[R, size]`."""
+        ...
+
+    def table_min(self, size: int, index: Any, values: Any) -> Any:
+        """The smallest value of each index, the dtype's largest where there is none; `[R, size]`."""
+        ...
+
+    def table_max(self, size: int, index: Any, values: Any) -> Any:
+        """The largest value of each index, the dtype's smallest where there is none; `[R, size]`."""
+        ...
+
+    def look_up(self, table: Any, index: Any) -> Any:
+        """The number that each row of a table has at each index of the row; `[R, N]`."""
+        ...
+
+    def take(self, array: Any, order: list[int], axis: int) -> Any:
+        """Elements along an axis, by a few numbers."""
+        ...
+
+
+BACKENDS = {
+    "numpy": "rollkit._arrays.numpy",
+    "torch": "rollkit._arrays.torch",
+    "jax": "rollkit._arrays.jax",
+}
+
+
+def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a function from arrays of any framework to arrays of `framework` on `device`."""
+    if framework not in BACKENDS:
+        known = ", ".join(map(repr, BACKENDS))
+        raise ValueError(f"framework must be one of {known}, got {framework!r}")
+    backend = cast(Backend, importlib.import_module(BACKENDS[framework]))
+    return lambda array: backend.from_numpy(as_array(array), device, options)
+
+
+def ops(framework: str) -> Ops:
+    """Return the operations of a framework."""
+    # Not through a cache, and not by `import_module`: torch.compile traces neither.
+    return cast(Ops, sys.modules.get(BACKENDS[framework]) or _imported(framework))
+
+
+def _imported(framework: str) -> Any:
+    if framework == "torch":
+        from rollkit._arrays import torch
+
+        return torch
+    if framework == "jax":
+        from rollkit._arrays import jax
+
+        return jax
+    from rollkit._arrays import numpy
+
+    return numpy
+
+
+CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax": "jnp.asarray({})"}
+
+
+def common_framework(**arrays: Any) -> str:
+    """The one framework of several arrays; None is left out, lists are of any, and only lists are NumPy's.
+
+    Raises:
+        TypeError: they are of several.
+    """
+    first, found = "", None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        kind = framework_of(array)
+        if kind is None:
+            continue
+        if not first:
+            first, found = name, kind
+        elif kind != found:
+            convert = CONVERSIONS[found or "numpy"].format(name)
+            raise TypeError(f"{first} is of {found}, {name} of {kind}; convert one: {name} = {convert}")
+    return found or "numpy"

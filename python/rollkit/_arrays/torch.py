@@ -1,0 +1,193 @@
+"""torch: tensors over NumPy's memory."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rollkit._check import AnyArray, as_array
+from rollkit._extras import extra
+
+torch = extra("torch", "torch")
+
+
+def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
+    """Return a tensor that shares the array's memory, or a copy of it on another device."""
+    with warnings.catch_warnings():
+        # A read-only array (from Arrow, Ray or a map) makes a tensor that must not be written to.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = _over(np.ascontiguousarray(array))
+    return tensor.to(device=device, **options) if device is not None or options else tensor
+
+
+def _over(array: AnyArray) -> Any:
+    if array.dtype.kind != "V":
+        return torch.from_numpy(array)
+    # bfloat16 and fp8 have no NumPy dtype that torch knows; the bits are the same.
+    named = getattr(torch, array.dtype.name, None)
+    if named is None:
+        raise TypeError(f"torch has no dtype like {array.dtype}")
+    bits = np.int16 if array.dtype.itemsize == 2 else np.uint8
+    return torch.from_numpy(array.view(bits)).view(named)
+
+
+def is_host(array: Any) -> bool:
+    """Whether this is a plain CPU tensor, and not that of the compiler, or of `torch.vmap`."""
+    plain = type(array) in (torch.Tensor, torch.nn.Parameter) and array.device.type == "cpu"
+    return plain and not is_traced(array)
+
+
+def is_traced(array: Any) -> bool:
+    """Whether this is a tensor of the compiler or of `torch.vmap`, or has a shape only."""
+    if torch.compiler.is_compiling():
+        return True
+    return bool(array.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(array))
+
+
+def to_host(array: Any) -> AnyArray:
+    """Return the tensor's memory, or a copy of it from a device."""
+    found: AnyArray = as_array(array.detach().cpu())
+    return found
+
+
+def from_host(array: AnyArray, like: Any) -> Any:
+    """Return a tensor on the device of `like`."""
+    return from_numpy(array, None if like.device.type == "cpu" else like.device, {})
+
+
+def is_integer(array: Any) -> bool:
+    """Whether the dtype is one of integers."""
+    return not (array.dtype.is_floating_point or array.dtype.is_complex or array.dtype == torch.bool)
+
+
+def run(function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
+    """Call the function with this module and the tensors, of dtypes that torch computes with."""
+    # Not `sys.modules[__name__]`: in a first call, torch.compile does not see the new entry.
+    from rollkit._arrays import torch as operations
+
+    return function(operations, *map(_computable, arrays), **static)
+
+
+def _computable(array: Any) -> Any:
+    """Unsigned integers of 16 bits and more as signed ones: torch neither adds nor compares them."""
+    if array is None or array.dtype not in (torch.uint16, torch.uint32, torch.uint64):
+        return array
+    found = array.long()
+    # What is beyond int64 is the largest, so that order stays.
+    return torch.where(found < 0, 2**63 - 1, found) if array.dtype == torch.uint64 else found
+
+
+def arange(count: int, like: Any) -> Any:
+    """0, 1, 2 and so on."""
+    return torch.arange(count, dtype=torch.int32, device=like.device)
+
+
+def zeros(shape: tuple[int, ...], like: Any) -> Any:
+    """Zeros."""
+    return torch.zeros(shape, dtype=torch.int32, device=like.device)
+
+
+def signed(array: Any) -> Any:
+    """Integers that subtract: int32 where all of the dtype fit, else int64."""
+    return array if array.dtype == torch.int64 else array.to(torch.int32)  # `run` casts what is wider
+
+
+def wide(array: Any) -> Any:
+    """Cast to int64."""
+    return array.long()
+
+
+def int32(array: Any) -> Any:
+    """Cast to int32."""
+    return array.to(torch.int32)
+
+
+where = torch.where
+
+
+def within(ids: Any, most: int) -> Any:
+    """Ids from 1 to `most`, and 0 for all others."""
+    wide = ids if ids.dtype in (torch.int32, torch.int64) else ids.long()
+    near = wide.clamp(0, most)
+    return (near * (near == wide)).int()
+
+
+def shift(rows: Any) -> Any:
+    """Each element becomes the one before it, the first 0."""
+    return torch.nn.functional.pad(rows, (1, -1)) if rows.shape[-1] else rows
+
+
+def flip(rows: Any) -> Any:
+    """Reverse the last axis."""
+    return rows.flip(-1)
+
+
+def cumsum(rows: Any) -> Any:
+    """Running sums along the last axis."""
+    return torch.cumsum(rows, -1, dtype=torch.int32)
+
+
+def latest(flags: Any) -> Any:
+    """Where the last flag that is set is, at each element or before it; -1 where there is none."""
+    found = torch.where(flags, arange(flags.shape[-1], flags), -1)
+    return torch.cummax(found, -1).values if flags.shape[-1] else found
+
+
+def rank(flags: Any) -> Any:
+    """How many flags are set, at each element or before it."""
+    return cumsum(flags)
+
+
+def nth(flags: Any, count: int) -> Any:
+    """Where each row's first `count` flags that are set are, and the width where there are fewer."""
+    if not flags.shape[-1]:
+        return zeros((flags.shape[0], count), flags)
+    return search(rank(flags), arange(count, flags) + 1)
+
+
+def search(rows: Any, values: Any) -> Any:
+    """How many elements of each row are below each value."""
+    wanted = values + rows.new_zeros((rows.shape[0], 1))  # not `expand`: under vmap, that is not contiguous
+    return torch.searchsorted(rows.contiguous(), wanted, out_int32=True)
+
+
+def count(size: int, index: Any) -> Any:
+    """How often each index below `size` occurs; `bincount` would wait for a device to tell the largest."""
+    table = zeros((index.shape[0], size + 1), index)
+    # In memory: torch takes twice as long to add one number over and over.
+    ones = torch.ones_like(index, dtype=torch.int32)
+    # Not in place, here and below: `torch.vmap` refuses that where only the index is mapped.
+    return table.scatter_add(1, index.clamp(max=size).long(), ones)[:, :size]
+
+
+def present(size: int, index: Any) -> Any:
+    """Whether each index below `size` occurs."""
+    table = torch.zeros((index.shape[0], size), dtype=torch.bool, device=index.device)
+    return table.scatter(1, index.long(), True)
+
+
+def table_min(size: int, index: Any, values: Any) -> Any:
+    """The smallest value of each index."""
+    return _table(size, index, values, "amin", torch.iinfo(values.dtype).max)
+
+
+def table_max(size: int, index: Any, values: Any) -> Any:
+    """The largest value of each index."""
+    return _table(size, index, values, "amax", torch.iinfo(values.dtype).min)
+
+
+def _table(size: int, index: Any, values: Any, reduce: str, none: int) -> Any:
+    table = torch.full((index.shape[0], size), none, dtype=values.dtype, device=values.device)
+    return table.scatter_reduce(1, index.long(), values, reduce)
+
+
+def look_up(table: Any, index: Any) -> Any:
+    """The number that each row of a table has at each index of the row."""
+    # Indexing with a tensor takes seven times as long.
+    return table.gather(1, index.long())
+
+
+def take(array: Any, order: list[int], axis: int) -> Any:
+    """Elements along an axis, by a few numbers."""
+    return array.index_select(axis, torch.tensor(order, device=array.device))

@@ -1,0 +1,288 @@
+"""The command line: `rollkit pack`, `rollkit inspect`, `rollkit info`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from rollkit._cli import text
+
+OPTIONAL: Final = (
+    ("torch", "torch"),
+    ("jax", "jax"),
+    ("pyarrow", "arrow"),
+    ("ray", "ray"),
+    ("grain", "grain"),
+    ("datasets", "datasets"),
+    ("matplotlib", "plot"),
+    ("safetensors", "cli"),
+    ("tqdm", "cli"),
+    ("ml_dtypes", "torch"),
+)
+"""Optional packages, and the extra of rollkit that brings each."""
+
+_FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status: 0, 1 for what is wrong with the input, 130 for Ctrl-C.
+
+    Args:
+        arguments: those of the process by default.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show × shows ?
+    try:
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except KeyboardInterrupt as error:
+        _complain("interrupted", error)
+        return _INTERRUPTED
+    except OSError as error:
+        _complain(_told(error), error)
+    except (ValueError, TypeError, OverflowError, ImportError) as error:
+        _complain(str(error), error)
+    except MemoryError as error:
+        _complain("out of memory; --chunk-rows and --bins-per-shard bound what is held at a time", error)
+    return _FAILED
+
+
+def _complain(message: str, error: BaseException | None = None) -> None:
+    """Say what is wrong, in one line."""
+    parts = [message, *getattr(error, "__notes__", ())]
+    print(f"rollkit: {' '.join('; '.join(parts).split())}", file=sys.stderr)
+
+
+def _told(error: OSError) -> str:
+    said = error.strerror or str(error)
+    return said if error.filename is None else f"{error.filename}: {said}"
+
+
+# Arguments.
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rollkit", description="Pack LLM rollouts into training batches, and look at what came out."
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_pack(commands)
+    _add_inspect(commands)
+    info = commands.add_parser("info", help="versions, build and optional packages")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_pack(commands: Any) -> None:
+    pack = commands.add_parser(
+        "pack",
+        help="pack rollouts into shards",
+        description="Pack rollouts into bins of N tokens, and write them as safetensors shards. "
+        "Memory stays bounded, whatever the size of the input.",
+        epilog="Every row is checked before anything is written. A run that was killed leaves only whole "
+        "shards; --resume completes it.",
+    )
+    pack.set_defaults(run=_pack)
+    add = pack.add_argument
+    add("sources", nargs="+", metavar="SRC", help="JSONL (.gz, .zst), Parquet or Arrow files")
+    add("-o", "--out", required=True, metavar="DIR", help="folder for the shards; made if missing")
+    add("--capacity", type=_positive, required=True, metavar="N", help="tokens of a bin")
+    add("--align", type=_positive, default=1, metavar="M", help="rows start at multiples of M in a bin")
+    add("--max-segments", type=_positive, metavar="S", help="at most S rows in a bin")
+    add(
+        "--algorithm",
+        default="first_fit_decreasing",
+        metavar="A",
+        help="how bins are filled (%(default)s; see rollkit.plan_bins)",
+    )
+    add(
+        "--oversize",
+        default="raise",
+        choices=("raise", "truncate", "alone", "drop"),
+        help="what becomes of a row longer than N: an error (raise, the default), its first N tokens, "
+        "a bin of its own, or nothing",
+    )
+    add("--pad-id", type=int, default=0, metavar="I", help="token id of padding (0)")
+    add("--skip-column", action="append", default=[], metavar="NAME", help="leave a column out; repeatable")
+    add("--bins-per-shard", type=_positive, default=64, metavar="K", help="bins in a file (64)")
+    add("--chunk-rows", type=_positive, default=256, metavar="R", help="rows read at a time (256)")
+    add("--plot", metavar="PNG", help="draw how full the bins are")
+    add("--resume", action="store_true", help="complete a run that was interrupted")
+    add("--quiet", action="store_true", help="no progress, no summary")
+
+
+def _add_inspect(commands: Any) -> None:
+    inspect = commands.add_parser(
+        "inspect",
+        help="what is in a folder of shards",
+        description="Show what a folder of rollkit pack holds, and check its files against its index.",
+    )
+    inspect.set_defaults(run=_inspect)
+    inspect.add_argument("folder", metavar="DIR")
+    inspect.add_argument("--verify", action="store_true", help="compare contents too (SHA-256)")
+    inspect.add_argument("--plot", metavar="PNG", help="draw how full the bins are")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from rollkit import __version__
+
+        print(f"rollkit {__version__}")
+        parser.exit()
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text.replace("_", ""))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return number
+
+
+# Commands.
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from rollkit._files import stream
+
+    _check_plot(options.plot)
+    begun = time.perf_counter()
+    wanted = stream.Options(
+        capacity=options.capacity,
+        align=options.align,
+        max_segments=options.max_segments,
+        algorithm=options.algorithm,
+        oversize=options.oversize,
+        pad_id=options.pad_id,
+        bins_per_shard=options.bins_per_shard,
+        skip_columns=tuple(options.skip_column),
+        chunk_rows=options.chunk_rows,
+    )
+    watch = text.Progress() if sys.stderr.isatty() and not options.quiet else stream.unwatched
+    index = stream.write_shards(options.sources, options.out, wanted, resume=options.resume, watch=watch)
+    seconds = time.perf_counter() - begun
+    if options.plot:
+        _plot(options.out, options.plot)
+    if not options.quiet:
+        totals = index["totals"]
+        text.table(
+            [
+                *text.counts(index),
+                ("seconds", f"{seconds:.2f} ({text.count(totals['tokens'] / seconds)} tokens/s)"),
+                *text.peak_memory(),
+                ("written to", str(options.out)),
+                *([("picture", options.plot)] if options.plot else []),
+            ]
+        )
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from rollkit._files import shards
+
+    _check_plot(options.plot)
+    index = shards.read_index(options.folder)
+    wrong = shards.check_shards(options.folder, verify=options.verify)
+    for message in wrong:
+        _complain(message)
+    if wrong:
+        return _FAILED
+    layout = shards.read_layout(options.folder)
+    text.table(
+        [
+            *text.counts(index),
+            *text.arguments(index["arguments"]),
+            *((("sources" if i == 0 else ""), told) for i, told in enumerate(text.sources(index))),
+        ]
+    )
+    text.heading("Row lengths")
+    text.histogram(layout.row_lengths)
+    text.heading("Columns per token")
+    text.table((name, found["dtype"], text.shape(found["shape"])) for name, found in index["columns"].items())
+    if index["rows"]:
+        text.heading("Columns per row")
+        text.table((name, "objects" if kind == "json" else kind) for name, kind in index["rows"].items())
+    text.heading("Shards" + (" (contents verified)" if options.verify else ""))
+    text.table(text.shard_rows(index["shards"]), numbers=True)
+    if options.plot:
+        _plot(options.folder, options.plot)
+    return 0
+
+
+def _info(_: argparse.Namespace) -> int:
+    from importlib import metadata
+
+    import numpy as np
+
+    from rollkit import _native
+
+    def version(package: str, name: str) -> str:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            return f"not installed (pip install 'rollkit[{name}]')"
+
+    text.table(
+        [
+            ("rollkit", f"{_native.__version__} ({_native.build_profile} build)"),
+            ("python", f"{platform.python_version()} ({platform.python_implementation()})"),
+            ("numpy", np.__version__),
+            ("platform", f"{platform.system()} {platform.machine()}"),
+            ("cpus", f"{_cpus()} usable, {os.cpu_count()} in the machine"),
+        ]
+    )
+    text.heading("Optional packages")
+    text.table((package, version(package, name)) for package, name in OPTIONAL)
+    return 0
+
+
+def _cpus() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+# Pictures.
+
+
+def _check_plot(path: str | None) -> None:
+    """Find out before the work whether a picture can be drawn after it."""
+    if path is None:
+        return
+    from rollkit._extras import extra
+
+    known = extra("matplotlib.backend_bases", "plot").FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".").lower() not in known:
+        raise ValueError(f"{path}: no picture format; a name that ends in .png, .svg or .pdf has one")
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(2, "no such folder for the picture", str(Path(path).parent))
+
+
+def _plot(folder: str, path: str) -> None:
+    from rollkit import plot
+    from rollkit._files import shards
+
+    layout = shards.read_layout(folder)
+    temporary = Path(path).with_name(f".{os.getpid()}-{Path(path).name}")
+    try:
+        plot.overview(layout).savefig(temporary)
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()

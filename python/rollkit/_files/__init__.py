@@ -1,0 +1,1 @@
+"""Rollouts in files and folders. Knows no feature."""

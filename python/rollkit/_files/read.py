@@ -1,0 +1,199 @@
+"""Rollouts from files: `read` and `iter_chunks`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit import _check, _native
+from rollkit._extras import extra
+from rollkit._rollouts.fields import FIELDS
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.place import concat
+from rollkit._rows.ragged import Ragged
+
+PathLike = str | os.PathLike[str]
+Bytes = NDArray[np.uint8]
+
+JSONL: Final = (".jsonl", ".ndjson", ".json")
+COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
+PARQUET: Final = (".parquet",)
+ARROW: Final = (".arrow", ".feather", ".ipc", ".arrows")
+
+BLOCK: Final = 4 << 20
+"""Bytes read at a time: large enough that calls cost nothing, small enough to stay in a cache."""
+
+
+def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Rollouts:
+    """Read rollouts from files, straight into columns.
+
+    Args:
+        paths: a file or several, whose rows count through: JSONL (`.jsonl`, `.ndjson`, `.json`, also
+            with `.gz` or `.zst`: one object per line, strict JSON), Parquet (`.parquet`) or Arrow IPC
+            (`.arrow`, `.feather`), which need the extra `arrow`.
+        on_error: for JSONL, `"raise"` or `"skip"`: leave bad lines out, and warn with their count.
+
+    Returns:
+        A column per key. Token ids are int32, masks uint8, log-probabilities float32 (rounded once, from
+        the decimal); unknown arrays of numbers int64 or float64, nested ones with inner dimensions.
+
+    Raises:
+        ValueError: a line is no JSON object, lacks a key, or holds what its column does not; the message
+            begins with `file:line`. Or a file is truncated, or of no known kind.
+        FileNotFoundError: there is no such file.
+
+    Example:
+        >>> rollouts = read(sample_path())
+        >>> len(rollouts), rollouts["response_ids"].dtype
+        (32, dtype('int32'))
+    """
+    parts = [part for path in _paths(paths) for part in _chunks(path, None, on_error)]
+    filled = [part for part in parts if len(part)]
+    return concat(filled) if len(filled) > 1 else (filled or parts or [Rollouts({})])[0]
+
+
+def iter_chunks(
+    paths: PathLike | Sequence[PathLike], *, rows: int = 1024, on_error: str = "raise"
+) -> Iterator[Rollouts]:
+    """Read rollouts from files in pieces, in memory that does not grow with the files.
+
+    Args:
+        paths: as in `read`. A chunk never spans two files.
+        rows: rows of a chunk; the last one of a file has fewer (as has one with blank lines).
+        on_error: as in `read`.
+
+    Example:
+        >>> [len(chunk) for chunk in iter_chunks(sample_path(), rows=20)]
+        [20, 12]
+    """
+    count = _check.positive("rows", rows)
+    return (chunk for path in _paths(paths) for chunk in _chunks(path, count, on_error) if len(chunk))
+
+
+def sample_path() -> Path:
+    """The path of the bundled sample: 32 rollouts of a tiny mixture-of-experts model.
+
+    Example:
+        >>> sample_path().name
+        'rollouts.jsonl'
+    """
+    return Path(__file__).parents[1] / "data" / "rollouts.jsonl"
+
+
+def _paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
+    if isinstance(paths, str | os.PathLike):
+        return [Path(paths)]
+    found = [Path(path) for path in paths]
+    if not found:
+        raise ValueError("paths is empty; give at least one file")
+    return found
+
+
+def _chunks(path: Path, rows: int | None, on_error: str) -> Iterator[Rollouts]:
+    """The rollouts of one file; all at once if `rows` is None."""
+    _check.choice("on_error", on_error, ("raise", "skip"))
+    kind = path.suffix.lower()
+    compression = COMPRESSED.get(kind)
+    if compression is not None:
+        kind = Path(path.stem).suffix.lower()
+    if kind in JSONL:
+        yield from _jsonl(path, compression, rows, on_error)
+    elif kind in PARQUET and compression is None:
+        file = extra("pyarrow.parquet", "arrow").ParquetFile(path)
+        tables = [file.read()] if rows is None else file.iter_batches(batch_size=rows)
+        yield from map(Rollouts.from_arrow, tables)
+    elif kind in ARROW and compression is None:
+        yield from _arrow(path, rows)
+    else:
+        known = ", ".join((*JSONL, *PARQUET, *ARROW))
+        raise ValueError(
+            f"{path}: unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
+        )
+
+
+def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str) -> Iterator[Rollouts]:
+    hints = {
+        name: field.dtype
+        for name, field in FIELDS.items()
+        if field.dtype is not None and field.per in ("prompt", "response", "sequence")
+    }
+    line, skipped = 1, 0
+    for data, lines in _whole(path, compression) if rows is None else _lines(path, compression, rows):
+        _, bad, columns = _native.parse_jsonl(
+            data, hints=hints, first_line=line, name=str(path), on_error=on_error
+        )
+        line += lines
+        skipped += bad
+        found = {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in columns.items()}
+        try:
+            rollouts = Rollouts(found)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: {error}") from None
+        yield rollouts
+    if skipped:
+        warnings.warn(f"{path}: skipped {skipped} bad lines", stacklevel=2)
+
+
+def _whole(path: Path, compression: str | None) -> Iterator[tuple[Bytes, int]]:
+    """All bytes of a file, mapped or decompressed; lines after them do not matter."""
+    if compression is None:
+        yield (np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)), 0
+    else:
+        with path.open("rb", buffering=0) as file:
+            blocks = list(_blocks(file, compression, path))
+        yield (np.concatenate(blocks) if blocks else np.empty(0, np.uint8)), 0
+
+
+def _lines(path: Path, compression: str | None, count: int) -> Iterator[tuple[Bytes, int]]:
+    """Whole lines, `count` at a time, and how many."""
+    pieces: list[Bytes] = []  # bytes not yet given out
+    lines = 0  # line ends in them
+    with path.open("rb", buffering=0) as file:
+        for block in _blocks(file, compression, path):
+            pieces.append(block)
+            lines += int(np.count_nonzero(block == ord("\n")))
+            if lines < count:
+                continue
+            data = np.concatenate(pieces)
+            ends = np.flatnonzero(data == ord("\n")) + 1
+            first = 0
+            for end in ends[count - 1 :: count]:
+                yield data[first:end], count
+                first = end
+            pieces, lines = [data[first:]], len(ends) % count
+    rest = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+    if rest.size:
+        yield rest, lines
+
+
+def _blocks(file: Any, compression: str | None, path: Path) -> Iterator[Bytes]:
+    source = file if compression is None else _native.Decompressor(file, compression, name=str(path))
+    readinto: Callable[[Bytes], int] = source.readinto
+    while True:
+        block = np.empty(BLOCK, np.uint8)
+        count = readinto(block)
+        if not count:
+            return
+        yield block[:count]
+
+
+def _arrow(path: Path, rows: int | None) -> Iterator[Rollouts]:
+    pa = extra("pyarrow", "arrow")
+    extra("pyarrow.ipc", "arrow")
+    source = pa.memory_map(str(path))
+    try:
+        table = pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid:
+        source.seek(0)
+        try:
+            table = pa.ipc.open_stream(source).read_all()
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path}: no Arrow IPC file or stream: {error}") from None
+    batches = [table] if rows is None else table.to_batches(max_chunksize=rows)
+    yield from map(Rollouts.from_arrow, batches)

@@ -1,0 +1,168 @@
+"""Folders of packed shards, and their files.
+
+A folder holds `shard-00000.safetensors` and so on, and `index.json`, which is written last. A shard's
+tensors are the arrays of its `Batch` under their own names, its layout under `layout.…`, and what has
+one entry per row under `rows.…` (objects as the bytes of a JSON array).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from rollkit._batch import Batch
+from rollkit._check import AnyArray, Int64s
+from rollkit._extras import extra
+from rollkit._files.folder import INDEX, WORK, digest
+from rollkit._rows.layout import Layout
+
+FORMAT: Final = 1
+TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
+"""Names, and those that begin with `layout.` or `rows.`, that a shard has for itself."""
+
+
+def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read `index.json` of a folder that `write_shards` wrote."""
+    path = Path(folder) / INDEX
+    try:
+        index = json.loads(path.read_bytes())
+        known = index["format"] == FORMAT
+    except FileNotFoundError:
+        if (path.parent / WORK).exists():
+            raise ValueError(
+                f"{folder}: this run is unfinished; continue it with rollkit pack --resume"
+            ) from None
+        raise
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not an index that rollkit wrote") from None
+    if not known:
+        raise ValueError(f"{path}: format {index['format']!r}; this rollkit reads {FORMAT}")
+    return dict(index)
+
+
+def check_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> list[str]:
+    """Return what is wrong with the files of a folder: one line each, none if all is as the index says.
+
+    Args:
+        folder: where `write_shards` wrote.
+        verify: compare contents too (SHA-256), and not only sizes.
+    """
+    wrong = []
+    for shard in read_index(folder)["shards"]:
+        path = Path(folder) / shard["file"]
+        if not path.is_file():
+            wrong.append(f"{path}: missing")
+        elif (size := path.stat().st_size) != shard["bytes"]:
+            wrong.append(f"{path}: {size:,} bytes, the index says {shard['bytes']:,}")
+        elif verify and digest(path) != shard["sha256"]:
+            wrong.append(f"{path}: contents differ from what the index says (sha256)")
+    return wrong
+
+
+def read_shards(folder: str | os.PathLike[str]) -> Iterator[Batch]:
+    """Load the shards of a folder, one `Batch` at a time.
+
+    `Batch.rows["row_numbers"]` says which rows of the sources they hold.
+
+    Raises:
+        ValueError: a file is missing, or not as large as the index says.
+    """
+    for wrong in check_shards(folder):
+        raise ValueError(wrong)
+    for shard in read_index(folder)["shards"]:
+        yield _load(Path(folder) / shard["file"])
+
+
+def read_layout(folder: str | os.PathLike[str]) -> Layout:
+    """Read where the rows of all shards are, and none of their tokens; bins count through."""
+    parts, lines, width = [], 0, 0
+    for shard in read_index(folder)["shards"]:
+        with _opened(Path(folder) / shard["file"]) as (file, _):
+            width = file.get_slice("input_ids").get_shape()[1]
+            starts, lengths, row_lengths = (
+                file.get_tensor(f"layout.{name}") for name in ("starts", "lengths", "row_lengths")
+            )
+        parts.append((starts + lines * width, lengths, row_lengths))
+        lines += shard["bins"]
+    starts, lengths, row_lengths = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return Layout((lines, width), starts, lengths, row_lengths)
+
+
+def shard_name(number: int) -> str:
+    """The file of a shard."""
+    return f"shard-{number:05d}.safetensors"
+
+
+def save_shard(
+    path: Path, batch: Batch, row_numbers: Int64s, rows: Mapping[str, AnyArray | bytes], **header: Any
+) -> dict[str, str]:
+    """Write a batch to a file.
+
+    Args:
+        path: the file.
+        batch: its arrays and layout are written, and not its rows.
+        row_numbers: `[rows]`, which rows of the sources these are.
+        rows: the columns per row: numbers, or the bytes of a JSON array.
+        **header: what else the file should say of itself.
+
+    Returns:
+        By column per row, its dtype, or `"json"`.
+    """
+    layout = batch.layout
+    tensors: dict[str, Any] = dict(batch.arrays)
+    tensors |= {f"layout.{name}": getattr(layout, name) for name in ("starts", "lengths", "row_lengths")}
+    tensors |= {"layout.prompt_lengths": batch.prompt_lengths, "layout.row_numbers": row_numbers}
+    for name, found in rows.items():
+        tensors[f"rows.{name}"] = np.frombuffer(found, np.uint8) if isinstance(found, bytes) else found
+    kinds = {name: "json" if isinstance(found, bytes) else found.dtype.name for name, found in rows.items()}
+    # safetensors writes entries of its metadata in no fixed order, so there is one.
+    header |= {"format": FORMAT, "arrays": list(batch), "rows": kinds}
+    _save(path, tensors, {"rollkit": json.dumps(header)})
+    return kinds
+
+
+def _save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    safetensors = extra("safetensors", "cli")
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        extra("safetensors.numpy", "cli").save_file(tensors, path, metadata=metadata)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: {error}") from None
+    path.chmod(mode)  # safetensors lets nobody else read its files
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a shard; gives the file, and the header that `_write` put there."""
+    safetensors = extra("safetensors", "cli")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            yield file, json.loads((file.metadata() or {})["rollkit"])
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a shard that rollkit wrote: {error}") from None
+
+
+def _load(path: Path) -> Batch:
+    with _opened(path) as (file, header):
+        arrays = {name: file.get_tensor(name) for name in header["arrays"]}
+        names = ("starts", "lengths", "row_lengths", "prompt_lengths", "row_numbers")
+        starts, lengths, row_lengths, prompt_lengths, numbers = (
+            file.get_tensor(f"layout.{name}") for name in names
+        )
+        rows = {"row_numbers": numbers}
+        for name, kind in header["rows"].items():
+            found = file.get_tensor(f"rows.{name}")
+            rows[name] = json.loads(found.tobytes()) if kind == "json" else found
+    layout = Layout(arrays["input_ids"].shape[:2], starts, lengths, row_lengths)
+    return Batch(arrays, layout, prompt_lengths, rows)

@@ -1,0 +1,361 @@
+"""Rollouts of any size to shards: streamed in, planned at once, and written bin by bin."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+
+from rollkit._batch import Batch, pack
+from rollkit._check import Int64s
+from rollkit._extras import extra
+from rollkit._files.folder import INDEX, PLAN, agree, claimed, digest, replace, write_json
+from rollkit._files.read import JSONL, iter_chunks
+from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
+from rollkit._files.spool import Spool, per_token
+from rollkit._native import __version__
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.layout import ABSENT, Layout
+
+T = TypeVar("T")
+
+
+class Watch(Protocol):
+    """Passes items through, and may show how far it is: `tqdm`, in short."""
+
+    def __call__(self, items: Iterable[T], label: str, total: int | None) -> Iterable[T]:
+        """Pass `items` through."""
+
+
+def unwatched(items: Iterable[T], label: str, total: int | None) -> Iterable[T]:
+    """Pass items through, and show nothing."""
+    return items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to pack; see `rollkit.pack`.
+
+    Attributes:
+        bins_per_shard: bins in a file; two shards' worth of tokens are in memory at a time.
+        chunk_rows: rows read at a time.
+        skip_columns: columns to leave out.
+    """
+
+    capacity: int
+    align: int = 1
+    max_segments: int | None = None
+    algorithm: str = "first_fit_decreasing"
+    oversize: str = "raise"
+    pad_id: int = 0
+    bins_per_shard: int = 64
+    skip_columns: tuple[str, ...] = ()
+    chunk_rows: int = 256
+
+    def __post_init__(self) -> None:
+        # What is wrong with an option is wrong with it for any row: say so before reading.
+        layout = self.plan(np.ones(1, np.int64))
+        pack({"response_ids": [[0]]}, layout=layout, pad_id=self.pad_id)
+
+    def plan(self, lengths: Int64s) -> Layout:
+        """Lay rows of these lengths in bins."""
+        return Layout.pack(
+            lengths,
+            self.capacity,
+            algorithm=self.algorithm,
+            align=self.align,
+            max_segments=self.max_segments,
+            oversize=self.oversize,
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """What decides the bytes of the output."""
+        found = asdict(self)
+        del found["chunk_rows"]
+        return {**found, "skip_columns": list(self.skip_columns)}
+
+
+def write_shards(
+    sources: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    options: Options,
+    *,
+    resume: bool = False,
+    watch: Watch = unwatched,
+) -> dict[str, Any]:
+    """Pack the rollouts of `sources` into shards in `folder`; memory is bounded by chunks and shards.
+
+    All rows are read and checked before the first shard is written. A run that was killed leaves only
+    whole shards under their names, and with `resume` it is continued to the same bytes.
+
+    Args:
+        sources: files that `rollkit.read` reads.
+        folder: made if it is missing; refused if it holds anything, but for what `resume` continues.
+        options: how to pack.
+        resume: go on with what an earlier run with the same sources and options left; begin if
+            there is none.
+        watch: shows progress.
+
+    Returns:
+        The index, as in `index.json`.
+
+    Raises:
+        ValueError: a row is wrong (the message names file and line), the folder is in use, or is that
+            of a run with other sources or options. Nothing is left behind where no shard was written.
+    """
+    extra("safetensors", "cli")
+    paths = [Path(source) for source in sources]
+    with claimed(Path(folder), resume) as work:
+        job = {
+            "format": FORMAT,
+            "rollkit": __version__,
+            "arguments": options.recorded(),
+            "sources": [_source(path) for path in paths],
+        }
+        index = _finished(work, job)
+        if index is None:
+            with Spool(work / "spool") as spool:
+                rows = _spooled(spool, paths, options, watch)
+                index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
+        return index
+
+
+def _finished(work: Path, job: dict[str, Any]) -> dict[str, Any] | None:
+    """The index of a run that is complete. Refuses to go on with a run that is not this one."""
+    folder = work.parent
+    index = read_index(folder) if (folder / INDEX).exists() else None
+    earlier = index
+    if earlier is None and (work / PLAN).exists():
+        earlier = json.loads((work / PLAN).read_bytes())
+    if earlier is not None:
+        agree(work, earlier, job)
+    if index is not None:
+        for wrong in check_shards(folder):
+            raise ValueError(wrong)
+    return index
+
+
+# Reading the sources.
+
+
+def _source(path: Path) -> dict[str, Any]:
+    """What identifies a source. Its name alone, so that the index is the same wherever it lies."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: not a file; it is read twice, so a pipe or a folder will not do")
+    return {"file": path.name, "bytes": status.st_size, "sha256": digest(path)}
+
+
+def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch) -> list[int]:
+    """Read and check all rows; return how many each source has."""
+    counts, scratch = [], None
+    for path in paths:
+        before = spool.rows
+        try:
+            for chunk in watch(iter_chunks(path, rows=options.chunk_rows), f"reading {path.name}", None):
+                wanted = _wanted(chunk, options)
+                # What `pack` would refuse later it refuses now, when nothing is written yet.
+                layout = Layout.concat(_lengths(wanted))
+                scratch = pack(per_token(wanted.columns), layout=layout, pad_id=options.pad_id, out=scratch)
+                spool.append(wanted)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ValueError(_located(str(error), path, spool.rows - before)) from None
+        counts.append(spool.rows - before)
+    spool.finish()
+    return counts
+
+
+def _wanted(chunk: Rollouts, options: Options) -> Rollouts:
+    columns = {name: column for name, column in chunk.items() if name not in options.skip_columns}
+    for name in columns:
+        if name in TAKEN or name.startswith(("layout.", "rows.")):
+            raise ValueError(
+                f"column {name!r}: this name has another meaning in a shard; "
+                f"rename the column, or leave it out (--skip-column {name})"
+            )
+    return Rollouts(columns)
+
+
+def _lengths(chunk: Rollouts) -> Int64s:
+    total = np.zeros(len(chunk), np.int64)
+    for name in _TOKEN_IDS:
+        if name in chunk:
+            total += chunk[name].lengths  # type: ignore[union-attr]
+    return total
+
+
+_TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
+
+
+def _located(message: str, path: Path, before: int) -> str:
+    """Say where in the source the row is that a message about a chunk speaks of, if it does not itself."""
+    if message.startswith(str(path)):
+        return message
+    found = re.search(r"\brow (\d+)", message)
+    if found is None:
+        return f"{path}: {message}"
+    row = before + int(found[1])
+    line = _line(path, row)
+    if line is None:
+        return f"{path}: {message[: found.start()]}row {row}{message[found.end() :]}"
+    return f"{path}:{line}: {message[: found.start()]}this row{message[found.end() :]}"
+
+
+def _line(path: Path, row: int) -> int | None:
+    """The line of a JSONL file that holds this row, counted from 1; blank lines hold none."""
+    suffixes = path.suffixes[-2:]
+    if not set(JSONL) & set(suffixes) or suffixes[-1] == ".zst":
+        return None
+    with gzip.open(path) if suffixes[-1] == ".gz" else path.open("rb") as file:
+        filled = (number for number, line in enumerate(file, 1) if line.strip())
+        return next((number for i, number in enumerate(filled) if i == row), None)
+
+
+# Planning and writing.
+
+
+@dataclass(frozen=True)
+class _Plan:
+    layout: Layout
+    prompt_lengths: Int64s
+    bins_per_shard: int
+    # Rows that have a place, by bin; and where among them each shard's begin.
+    rows: Int64s
+    bounds: Int64s
+
+    @classmethod
+    def of(cls, layout: Layout, prompt_lengths: Int64s, bins_per_shard: int) -> _Plan:
+        bins = layout.shape[0]
+        shards = -(-bins // bins_per_shard)
+        placed = np.flatnonzero(layout.starts != ABSENT)
+        # An empty row at the very end begins where a bin after the last one would.
+        lines = np.minimum(layout.starts[placed] // layout.width, bins - 1)
+        order = np.argsort(lines // bins_per_shard, kind="stable")
+        bounds = np.searchsorted(lines[order] // bins_per_shard, np.arange(shards + 1))
+        return cls(layout, prompt_lengths, bins_per_shard, placed[order], bounds)
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def shard(self, number: int) -> tuple[Int64s, Layout]:
+        """The rows of a shard, ascending, and where they go in it."""
+        rows = self.rows[self.bounds[number] : self.bounds[number + 1]]
+        first = number * self.bins_per_shard
+        lines = min(self.bins_per_shard, self.layout.shape[0] - first)
+        return rows, self.layout.select(rows, first, lines)
+
+    def digest(self) -> str:
+        found = hashlib.sha256(repr(self.layout.shape).encode())
+        for array in (self.layout.starts, self.layout.lengths, self.layout.row_lengths, self.prompt_lengths):
+            found.update(array.data)
+        return found.hexdigest()
+
+
+def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequence[int]) -> _Plan:
+    if not spool.rows:
+        raise ValueError(f"no rollouts in {', '.join(map(str, paths))}")
+    prompt_lengths = spool.lengths("prompt_token_ids")
+    lengths = sum((spool.lengths(name) for name in _TOKEN_IDS[1:]), prompt_lengths)
+    longest = int(lengths.argmax())
+    if options.oversize == "raise" and lengths[longest] > options.capacity:
+        first = int((lengths > options.capacity).argmax())
+        ends = np.cumsum(counts)
+        number = int(np.searchsorted(ends, first, side="right"))
+        message = (
+            f"row 0 has {lengths[first]:,} tokens, more than a capacity of {options.capacity:,}; the longest "
+            f"row has {lengths[longest]:,}; --oversize truncate, alone or drop says what becomes of them"
+        )
+        raise ValueError(_located(message, paths[number], first - int(ends[number] - counts[number])))
+    layout = options.plan(lengths)
+    if not layout.shape[0]:
+        raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
+    return _Plan.of(layout, prompt_lengths, options.bins_per_shard)
+
+
+def _packed(
+    work: Path, spool: Spool, job: dict[str, Any], options: Options, plan: _Plan, watch: Watch
+) -> dict[str, Any]:
+    """Write the shards that are not there yet, and the index."""
+    planned = {**job, "plan_sha256": plan.digest()}
+    if (work / PLAN).exists():
+        agree(work, json.loads((work / PLAN).read_bytes()), planned)
+    else:
+        write_json(work, work / PLAN, planned)
+    records: list[dict[str, Any]] = []
+    batch = None
+    try:
+        for number in watch(range(len(plan)), "writing shards", len(plan)):
+            record = _whole(work, number)
+            if record is None:
+                rows, layout = plan.shard(number)
+                batch = pack(spool.tokens(rows), layout=layout, pad_id=options.pad_id, out=batch)
+                record = _write(work, number, batch, rows, spool.scalars(rows), planned["plan_sha256"])
+            records.append(record)
+    except BaseException as error:
+        if records:
+            error.add_note(f"{len(records):,} of {len(plan):,} shards are whole; --resume goes on from there")
+        raise
+    index = {**planned, **_totals(plan, spool.rows), **records[0]["contents"]}
+    index["shards"] = [record["shard"] for record in records]
+    write_json(work, work.parent / INDEX, index)
+    return index
+
+
+def _totals(plan: _Plan, rows: int) -> dict[str, Any]:
+    layout = plan.layout
+    placed = layout.lengths[plan.rows]
+    return {
+        "totals": {
+            "rows": rows,
+            "tokens": int(placed.sum()),
+            "bins": layout.shape[0],
+            "width": layout.width,
+            "utilisation": round(layout.utilisation, 6),
+            "dropped": rows - len(placed),
+            "truncated": int((placed < layout.row_lengths[plan.rows]).sum()),
+        }
+    }
+
+
+def _write(
+    work: Path, number: int, batch: Batch, rows: Int64s, scalars: dict[str, Any], plan: str
+) -> dict[str, Any]:
+    """Write a shard under a temporary name, its record, and then give it its own name."""
+    layout = batch.layout
+    temporary = work / f"{shard_name(number)}.tmp"
+    kinds = save_shard(temporary, batch, rows, scalars, number=number, plan_sha256=plan)
+    shard = {
+        "file": shard_name(number),
+        "bins": layout.shape[0],
+        "rows": len(rows),
+        "tokens": int(layout.lengths.sum()),
+        "bytes": temporary.stat().st_size,
+        "sha256": digest(temporary),
+    }
+    columns = {
+        name: {"dtype": array.dtype.name, "shape": ["bins", *array.shape[1:]]}
+        for name, array in batch.items()
+    }
+    record = {"shard": shard, "contents": {"columns": columns, "rows": kinds}}
+    write_json(work, work / f"{shard_name(number)}.json", record)
+    replace(temporary, work.parent / shard_name(number))
+    return record
+
+
+def _whole(work: Path, number: int) -> dict[str, Any] | None:
+    """The record of a shard that an earlier run finished, if it is there as it was written."""
+    try:
+        record: dict[str, Any] = json.loads((work / f"{shard_name(number)}.json").read_bytes())
+        same = digest(work.parent / shard_name(number)) == record["shard"]["sha256"]
+    except FileNotFoundError:
+        return None
+    return record if same else None

@@ -1,0 +1,98 @@
+"""Group-relative advantages on tokens: `advantages`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit import _check
+from rollkit._rollouts.rewards import row_rewards
+from rollkit._rollouts.rollouts import Rollouts, as_rollouts
+from rollkit._rollouts.sources import Source
+from rollkit._rollouts.trajectories import trajectories
+from rollkit._rows.ragged import Ragged
+
+ESTIMATORS: Final = ("grpo", "mean", "rloo")
+
+
+def advantages(
+    rollouts: Source,
+    *,
+    by: str = "instance_ids",
+    estimator: str = "grpo",
+    ddof: int = 1,
+    eps: float = 1e-6,
+) -> Ragged:
+    """Compare each rollout's reward with those of its group, and put the result on its tokens.
+
+    | estimator | advantage of reward r in a group of n | source |
+    |---|---|---|
+    | `"grpo"` | (r - mean) / (std + eps) | DeepSeekMath, arXiv 2402.03300 |
+    | `"mean"` | r - mean | Dr. GRPO, arXiv 2503.20783 |
+    | `"rloo"` | r - mean of the other n - 1 | RLOO (leave one out), arXiv 2402.14740 |
+
+    A group of one has nothing to compare with: its advantage is 0.
+
+    Rows that are steps of one trajectory count as one: trajectories are compared by the reward of their last
+    row (as SkyRL does), and every row has its trajectory's advantage. Where a trajectory ends says
+    `is_last_step`, or else a change of `trajectory_ids`; without either, each row is one.
+
+    Args:
+        rollouts: `Rollouts` or a dict with columns `rewards` (one per row, or per token: then their sum
+            counts), `response_ids`, and, if only sampled tokens are to count, `loss_masks`.
+        by: the column that rollouts of a group share.
+        estimator: one of the three above.
+        ddof: of the standard deviation: 1 divides by n - 1 (as torch and most trainers), 0 by n.
+        eps: added to the standard deviation.
+
+    Returns:
+        A `Ragged` of float32 with the rows of `response_ids`: the advantage on every token whose mask is
+        not 0, else 0. Computed in float64.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: the last row is not the last step of its trajectory, or masks are not one per token.
+        TypeError: rewards are no numbers; the row is named.
+
+    Example:
+        >>> rollouts = Rollouts({
+        ...     "response_ids": [[1, 2], [3], [4]],
+        ...     "loss_masks": [[0, 1], [1], [1]],
+        ...     "rewards": [1.0, 0.0, 5.0],
+        ...     "instance_ids": ["a", "a", "b"],
+        ... })
+        >>> advantages(rollouts, estimator="rloo").to_list()
+        [[0.0, 1.0], [-1.0], [0.0]]
+    """
+    _check.choice("estimator", estimator, ESTIMATORS)
+    if eps < 0:
+        raise ValueError(f"eps must be 0 or more, got {eps}")
+    rollouts = as_rollouts(rollouts)
+    lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
+    groups = Rollouts({by: rollouts[by]}).take(lasts).group_by(by)
+    rewards = row_rewards(rollouts["rewards"])[lasts]
+    sizes = groups.sizes[groups.ids]
+    found = rewards - groups.mean(rewards)[groups.ids]
+    if estimator == "grpo":
+        spread = groups.std(rewards, ddof=_check.positive("ddof", ddof, 0))[groups.ids] + eps
+        found = found / np.where(spread == 0, 1, spread)
+    elif estimator == "rloo":
+        # r - (sum - r) / (n - 1), written with the mean, which keeps more digits.
+        found = found * (sizes / np.maximum(sizes - 1, 1))
+    per_row = np.where(sizes > 1, found, 0.0)[trajectory]
+    return _on_tokens(per_row.astype(np.float32), rollouts)
+
+
+def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:
+    responses = rollouts["response_ids"]
+    if not isinstance(responses, Ragged):
+        raise TypeError("column 'response_ids' must hold token ids")
+    values = np.repeat(per_row, responses.lengths)
+    if "loss_masks" in rollouts:
+        masks = rollouts["loss_masks"]
+        if not isinstance(masks, Ragged) or not np.array_equal(masks.lengths, responses.lengths):
+            raise ValueError("column 'loss_masks' must have one mask per response token")
+        values = np.where(masks.flat != 0, values, np.float32(0))
+    return Ragged(values, responses.offsets - responses.offsets[0])

@@ -1,0 +1,165 @@
+"""Which tokens count: masks of truncated rows and of groups without a signal, rewards on tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rollkit._batch import last_tokens, one_each
+from rollkit._check import as_array
+from rollkit._rollouts.metrics import mask_column, turns_of
+from rollkit._rollouts.rewards import row_rewards
+from rollkit._rollouts.rollouts import Rollouts, as_rollouts
+from rollkit._rollouts.sources import Source
+from rollkit._rollouts.trajectories import trajectories
+from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.place import place, place_parts
+from rollkit._rows.ragged import Ragged
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def mask_overlong(rollouts: Source, *, keep: Sequence[str] = ("stop",)) -> Rollouts:
+    """Mask rows whole that the engine cut off: their stop reason is none of `keep`.
+
+    DAPO's overlong filtering (Yu et al. 2025, arXiv:2503.14476, section 3.4), by stop reason, so that it
+    depends on no tokenizer.
+
+    Args:
+        rollouts: with columns `loss_masks` and `stop_reasons`.
+        keep: the stop reasons of finished rollouts.
+
+    Returns:
+        Rollouts with new `loss_masks`; the other columns are shared, and the input is as it was.
+
+    Raises:
+        KeyError: a column is missing.
+
+    Example:
+        >>> rollouts = Rollouts({
+        ...     "response_ids": [[1, 2], [3]],
+        ...     "loss_masks": [[1, 1], [1]],
+        ...     "stop_reasons": ["length", "stop"],
+        ... })
+        >>> mask_overlong(rollouts)["loss_masks"].to_list()
+        [[0, 0], [1]]
+    """
+    rollouts = as_rollouts(rollouts)
+    finished = frozenset([keep] if isinstance(keep, str) else keep)
+    reasons = rollouts["stop_reasons"]
+    kept = np.fromiter((reason in finished for reason in reasons), bool, len(reasons))
+    return rollouts.with_columns(loss_masks=keep_rows(_masks(rollouts), kept))
+
+
+def mask_zero_variance(
+    rollouts: Source,
+    by: str | ArrayLike | Sequence[Any] = "instance_ids",
+    *,
+    tol: float = 0.0,
+    ignore_masked: bool = False,
+) -> Rollouts:
+    """Mask groups whole whose rewards are all equal: their group-relative advantages are all zero.
+
+    SkyRL's zero-variance filter, and the rule of DAPO's dynamic sampling (Yu et al. 2025,
+    arXiv:2503.14476, section 3.2). A group of one is kept. A group with a NaN reward is masked, as its
+    advantages are NaN. Rewards are compared, where SkyRL asks whether their standard deviation is 0,
+    which rounding may keep it from (three rewards of 0.1).
+
+    Rows that are steps of one trajectory count as one, by the reward of their last row; see `advantages`.
+
+    Args:
+        rollouts: with columns `loss_masks` and `rewards` (rewards per token are summed).
+        by: what groups share: a column's name, or one id per row.
+        tol: rewards this far apart count as equal.
+        ignore_masked: leave trajectories that are masked whole already out of their group's comparison, so
+            that a truncated one makes no group look varied. A group with one left is then kept.
+
+    Returns:
+        Rollouts with new `loss_masks`; the other columns are shared, and the input is as it was.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: `by` has another number of ids than there are rows, or the last row is not the last
+            step of its trajectory.
+
+    Example:
+        >>> rollouts = Rollouts({
+        ...     "response_ids": [[1], [2], [3], [4]],
+        ...     "loss_masks": [[1], [1], [1], [1]],
+        ...     "rewards": [1.0, 1.0, 0.0, 1.0],
+        ...     "instance_ids": ["a", "a", "b", "b"],
+        ... })
+        >>> mask_zero_variance(rollouts)["loss_masks"].to_list()
+        [[0], [0], [1], [1]]
+    """
+    rollouts = as_rollouts(rollouts)
+    masks = _masks(rollouts)
+    name, ids = (by, rollouts[by]) if isinstance(by, str) else ("by", as_array(by))
+    if len(ids) != len(rollouts):
+        raise ValueError(f"by has {len(ids)} ids, there are {len(rollouts)} rows")
+    lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
+    groups = Rollouts({name: ids}).take(lasts).group_by(name).ids
+    rewards = row_rewards(rollouts["rewards"])[lasts]
+    live = np.ones(len(lasts), bool)
+    if ignore_masked:
+        live = np.bincount(trajectory, weights=_live(masks), minlength=len(lasts)) > 0
+    count = int(groups.max(initial=-1)) + 1
+    least, most = np.full(count, np.inf), np.full(count, -np.inf)
+    with np.errstate(invalid="ignore"):  # NaN
+        np.minimum.at(least, groups[live], rewards[live])
+        np.maximum.at(most, groups[live], rewards[live])
+    varied = most > least + tol
+    flat = (np.bincount(groups[live], minlength=count) > 1) & ~varied
+    return rollouts.with_columns(loss_masks=keep_rows(masks, ~flat[groups[trajectory]]))
+
+
+def spread_rewards(rollouts: Source) -> Rollouts:
+    """Turn a reward per row into one per response token: zeros, with the reward on the last token.
+
+    Rewards that are per token already stay as they are.
+
+    Args:
+        rollouts: with columns `response_ids` and `rewards`.
+
+    Returns:
+        Rollouts whose `rewards` are a float32 `Ragged`; the other columns are shared.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a row has a reward and no token to put it on.
+
+    Example:
+        >>> rollouts = Rollouts({"response_ids": [[1, 2, 3], [4]], "rewards": [0.5, -1.0]})
+        >>> spread_rewards(rollouts)["rewards"].to_list()
+        [[0.0, 0.0, 0.5], [-1.0]]
+    """
+    rollouts = as_rollouts(rollouts)
+    rewards, responses = rollouts["rewards"], rollouts.ragged("response_ids")
+    if isinstance(rewards, Ragged):
+        return rollouts
+    scalars = np.asarray(rewards)
+    rows = Layout.concat(responses.lengths)
+    values = place_parts(one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
+    return rollouts.with_columns(rewards=Ragged(values, np.append(rows.starts, rows.size)))
+
+
+def _masks(rollouts: Rollouts) -> Ragged:
+    masks = rollouts["loss_masks"]
+    if not isinstance(masks, Ragged):
+        raise ValueError("column 'loss_masks': expected an element per token, got one per row")
+    return masks
+
+
+def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
+    """A copy in which rows that are not kept are zeros: to the kernel, rows without a place."""
+    rows = Layout.concat(masks.lengths)
+    starts, lengths = np.where(kept, rows.starts, ABSENT), np.where(kept, rows.lengths, 0)
+    values = place(masks, Layout(rows.shape, starts, lengths, rows.lengths), 0)
+    return Ragged(values, np.append(rows.starts, rows.size))
+
+
+def _live(masks: Ragged) -> NDArray[np.bool_]:
+    return turns_of(mask_column(masks))[2] > 0

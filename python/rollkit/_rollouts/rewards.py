@@ -1,0 +1,72 @@
+"""What a rollout's reward is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit._check import as_array
+from rollkit._rows.ragged import Ragged
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+def row_rewards(rewards: Any) -> NDArray[np.float64]:
+    """`[rows]` float64: the reward of each row, the sum of its tokens' where they are per token.
+
+    Raises:
+        TypeError: a row is neither a number nor numbers; it is named.
+        ValueError: token rewards have inner dimensions.
+    """
+    if isinstance(rewards, Ragged):
+        return _row_sums(rewards)
+    found = as_array(rewards)
+    if isinstance(found, np.ndarray) and found.dtype != object:
+        return found.astype(_FLOAT64) if found.ndim == 1 else _row_sums(Ragged.from_rows(found))
+    numbers = _numbers(found)
+    if numbers is not None:
+        return numbers
+    if isinstance(found, list | tuple) and all(type(row) is list for row in found):
+        try:
+            return _row_sums(Ragged.from_rows(found, _FLOAT64))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise type(error)(f"column 'rewards': {error}") from None
+    return np.array([_total(i, row) for i, row in enumerate(found)], _FLOAT64)
+
+
+def is_row(reward: Any) -> bool:
+    """Whether a reward is one per token, and not a number."""
+    return isinstance(reward, list | tuple) or len(getattr(reward, "shape", ())) > 0
+
+
+def _numbers(found: Any) -> NDArray[np.float64] | None:
+    """All rows at once, if they are numbers."""
+    if not len(found) or not isinstance(found[0], int | float):
+        return None
+    try:
+        numbers = np.array(found)  # of no dtype in particular: as floats, None would be NaN
+    except ValueError:
+        return None  # rows among the numbers
+    return numbers.astype(_FLOAT64) if numbers.ndim == 1 and numbers.dtype.kind in "biuf" else None
+
+
+def _total(index: int, row: Any) -> float:
+    try:
+        if is_row(row):
+            return float(np.sum(as_array(row), dtype=_FLOAT64))
+        if not isinstance(row, str):
+            return float(row)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"column 'rewards': row {index} is {row!r}; expected a number, or one per response token")
+
+
+def _row_sums(rows: Ragged) -> NDArray[np.float64]:
+    """One sum per row rather than one scan over all: it rounds as NumPy does, which decides what is 0."""
+    if rows.inner:
+        raise ValueError(
+            f"column 'rewards' must have one number per token, got elements of shape {rows.inner}"
+        )
+    return np.array([np.add.reduce(row, dtype=_FLOAT64) for row in rows], _FLOAT64)

@@ -1,0 +1,409 @@
+"""Where rows go in an output buffer: `Layout`, and all that a trainer reads off it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rollkit import _check, _native
+from rollkit._check import Int64s
+from rollkit._rows.binpack import plan_bins
+
+ABSENT: Final = -1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Layout:
+    """Where each row goes in an output of `shape`, from row lengths alone.
+
+    A layout knows no tokens: it is small, picklable, and can be made in one place (a driver, the step
+    before) and executed by `place` in another. Build one with `concat`, `pad` or `pack`.
+
+    Attributes:
+        shape: `[total]` for a flat stream, `[rows, width]` padded, `[bins, capacity]` packed.
+        starts: `[rows]` int64, the flat position of each row's first element; -1 where it was dropped.
+        lengths: `[rows]` int64, the elements placed of each row.
+        row_lengths: `[rows]` int64, the elements each row has; more than `lengths` where truncated.
+
+    Example:
+        >>> layout = Layout.pack([3, 7, 2], capacity=8)
+        >>> layout
+        Layout(3 rows in 2 × 8, 75.0 % used)
+        >>> layout.segment_ids()
+        array([[1, 1, 1, 1, 1, 1, 1, 0],
+               [1, 1, 1, 2, 2, 0, 0, 0]], dtype=int32)
+        >>> layout.positions()
+        array([[0, 1, 2, 3, 4, 5, 6, 0],
+               [0, 1, 2, 0, 1, 0, 0, 0]], dtype=int32)
+    """
+
+    shape: tuple[int, ...]
+    starts: Int64s
+    lengths: Int64s
+    row_lengths: Int64s
+
+    def __post_init__(self) -> None:
+        for name in ("starts", "lengths", "row_lengths"):
+            object.__setattr__(self, name, _check.int64s(name, getattr(self, name)))
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if not self.shape or min(self.shape) < 0:
+            raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
+        for name in ("lengths", "row_lengths"):
+            if len(getattr(self, name)) != len(self.starts):
+                raise ValueError(f"{name} has {len(getattr(self, name))} rows, starts has {len(self.starts)}")
+        _native.check_layout(self.starts, self.lengths, self.order, size=self.size)
+        if self.lengths is not self.row_lengths and (odd := self.lengths > self.row_lengths).any():
+            row = int(odd.argmax())
+            raise ValueError(
+                f"row {row} has {self.row_lengths[row]} elements, of which lengths places {self.lengths[row]}"
+            )
+        if (odd := (self.starts == ABSENT) & (self.lengths != 0)).any():
+            row = int(odd.argmax())
+            raise ValueError(
+                f"row {row} is dropped (its start is -1), but its length is {self.lengths[row]}; "
+                "a dropped row has length 0"
+            )
+
+    @classmethod
+    def concat(cls, lengths: ArrayLike, *, align: int = 1) -> Layout:
+        """Lay rows end to end: the flat stream that variable-length attention kernels take.
+
+        Args:
+            lengths: `[rows]` ints.
+            align: each row starts at a multiple of this; the gaps are padding.
+
+        Example:
+            >>> Layout.concat([3, 1], align=4).cu_seqlens_padded()
+            array([0, 4, 8], dtype=int32)
+        """
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
+        slots = _native.offsets_from_lengths(_round_up(lengths, _check.positive("align", align)))
+        return cls((int(slots[-1]),), slots[:-1], lengths, lengths)
+
+    @classmethod
+    def pad(
+        cls,
+        lengths: ArrayLike,
+        *,
+        side: str = "left",
+        width: int | None = None,
+        multiple_of: int = 1,
+    ) -> Layout:
+        """Lay one row per line of a rectangle.
+
+        Args:
+            lengths: `[rows]` ints.
+            side: where the padding goes: `"left"` (rows end together) or `"right"`.
+            width: the width of the rectangle; the longest row's by default.
+            multiple_of: the width is rounded up to a multiple of this.
+
+        Raises:
+            ValueError: a row is longer than `width`; the message names it.
+
+        Example:
+            >>> Layout.pad([3, 1], multiple_of=4).attention_mask()
+            array([[0, 1, 1, 1],
+                   [0, 0, 0, 1]], dtype=uint8)
+        """
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
+        _check.choice("side", side, ("left", "right"))
+        longest = int(lengths.max(initial=0))
+        wide = longest if width is None else _check.positive("width", width, least=0)
+        if longest > wide:
+            raise ValueError(
+                f"row {int(lengths.argmax())} has {longest} elements, more than width={wide}; "
+                "pass a larger width, or truncate the rows"
+            )
+        wide = _round_up(wide, _check.positive("multiple_of", multiple_of))
+        starts = np.arange(len(lengths), dtype=np.int64) * wide
+        if side == "left":
+            # An empty row starts where its line does: where it ends, the next line starts.
+            starts += np.where(lengths == 0, 0, wide - lengths)
+        return cls((len(lengths), wide), starts, lengths, lengths)
+
+    @classmethod
+    def pack(
+        cls,
+        lengths: ArrayLike,
+        capacity: int,
+        *,
+        algorithm: str = "first_fit_decreasing",
+        align: int = 1,
+        max_segments: int | None = None,
+        bins_multiple_of: int = 1,
+        oversize: str = "raise",
+    ) -> Layout:
+        """Lay rows in bins of `capacity` elements, in input order within a bin.
+
+        Args:
+            lengths: `[rows]` ints.
+            capacity: elements of a bin.
+            algorithm: see `plan_bins`.
+            align: each row starts at a multiple of this within its bin.
+            max_segments: at most that many rows in a bin.
+            bins_multiple_of: empty bins are added up to a multiple of this (data-parallel ranks).
+            oversize: what becomes of a row longer than `capacity`: `"raise"`, `"truncate"` (its first
+                `capacity` elements stay), `"alone"` (a bin of its own; all bins become that wide), or
+                `"drop"`.
+
+        Example:
+            >>> Layout.pack([6, 9, 3], capacity=8, oversize="truncate", bins_multiple_of=4).shape
+            (4, 8)
+        """
+        lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
+        capacity = _check.positive("capacity", capacity)
+        bins = plan_bins(
+            lengths,
+            capacity,
+            algorithm=algorithm,
+            align=align,
+            max_segments=max_segments,
+            oversize=oversize,
+        )
+        placed = np.where(bins == ABSENT, 0, lengths)
+        if oversize == "truncate":
+            placed = np.minimum(placed, capacity)
+        width = max(capacity, int(placed.max(initial=0)))
+        starts = _native.pack_starts(placed, bins, width=width, align=align)
+        count = int(bins.max(initial=-1)) + 1
+        count = _round_up(count, _check.positive("bins_multiple_of", bins_multiple_of))
+        return cls((count, width), starts, placed, lengths)
+
+    @classmethod
+    def union(cls, layouts: Sequence[Layout]) -> Layout:
+        """Lay the rows of several layouts of one shape in one output; row numbers count through.
+
+        Example:
+            >>> rows = Layout.pad([3, 2])
+            >>> both = Layout.union([rows.spans(0, [1, 1]), rows.spans([1, 1], [2, 1])])
+            >>> both.starts.tolist(), both.lengths.tolist()
+            ([0, 4, 1, 5], [1, 1, 2, 1])
+        """
+        shapes = {layout.shape for layout in layouts}
+        if not shapes:
+            raise ValueError("layouts is empty; union needs at least one layout")
+        if len(shapes) != 1:
+            raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
+        return cls(
+            shapes.pop(),
+            np.concatenate([layout.starts for layout in layouts]),
+            np.concatenate([layout.lengths for layout in layouts]),
+            np.concatenate([layout.row_lengths for layout in layouts]),
+        )
+
+    def spans(self, begins: ArrayLike, lengths: ArrayLike) -> Layout:
+        """Lay a part of each row where that part is: the response within prompt and response, say.
+
+        Args:
+            begins: where the part begins within its row: `[rows]` ints, or one for all.
+            lengths: `[rows]` ints, the elements of the part. What truncation cut off stays cut off.
+
+        Example:
+            >>> Layout.pad([3, 2], side="right").spans([1, 1], [2, 1]).attention_mask()
+            array([[0, 1, 1],
+                   [0, 1, 0]], dtype=uint8)
+        """
+        wanted = _check.lengths("lengths", lengths)
+        first = _check.int64s("begins", np.atleast_1d(_check.as_array(begins)))
+        for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
+            if rows != len(self) and (name == "lengths" or np.ndim(begins)):
+                raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")
+        first = np.broadcast_to(first, wanted.shape)
+        outside = (first < 0) | (first + wanted > self.row_lengths)
+        if outside.any():
+            row = int(outside.argmax())
+            raise ValueError(
+                f"row {row} has {self.row_lengths[row]} elements; elements {first[row]} to "
+                f"{first[row] + wanted[row]} are no part of it"
+            )
+        kept = np.clip(self.lengths - first, 0, wanted)
+        # A part that was cut off whole has no place; an empty one starts where its row does.
+        present = (self.starts != ABSENT) & ((kept > 0) | (wanted == 0))
+        starts = np.where(present, self.starts + np.where(kept > 0, first, 0), ABSENT)
+        return Layout(self.shape, starts, np.where(present, kept, 0), wanted)
+
+    def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
+        """Lay only `rows`, all of which are on `lines` lines from `first_line` on: a shard of bins.
+
+        Example:
+            >>> layout = Layout.pack([3, 7, 2], capacity=8)
+            >>> layout.select([0, 2], first_line=1, lines=1).segment_ids()
+            array([[1, 1, 1, 2, 2, 0, 0, 0]], dtype=int32)
+        """
+        chosen = _check.int64s("rows", rows)
+        if (odd := (chosen < 0) | (chosen >= len(self))).any():
+            raise IndexError(f"row {chosen[odd][0]} is out of range: there are {len(self)} rows")
+        first_line = _check.positive("first_line", first_line, least=0)
+        lines = _check.positive("lines", lines, least=0)
+        line = prod(self.shape[1:])
+        begin, end = first_line * line, (first_line + lines) * line
+        starts, lengths = self.starts[chosen], self.lengths[chosen]
+        odd = (starts != ABSENT) & ((starts < begin) | (starts + lengths > end))
+        if odd.any():
+            raise ValueError(
+                f"row {chosen[odd][0]} is not on lines {first_line} to {first_line + lines} "
+                f"of a layout of shape {self.shape}"
+            )
+        starts = np.where(starts == ABSENT, ABSENT, starts - begin)
+        return Layout((lines, *self.shape[1:]), starts, lengths, self.row_lengths[chosen])
+
+    @cached_property
+    def order(self) -> Int64s | None:
+        """Rows by ascending start; `None` where they already are."""
+        starts, lengths = self.starts, self.lengths
+        if (absent := starts == ABSENT).any():
+            starts, lengths = starts[~absent], lengths[~absent]
+        # Of rows with one start, all but the last must be empty.
+        if ((starts[1:] > starts[:-1]) | ((starts[1:] == starts[:-1]) & (lengths[:-1] == 0))).all():
+            return None
+        if (self.lengths == 0).any():
+            # Empty rows come before the one that is not.
+            return np.lexsort((self.lengths, self.starts)).astype(np.int64, copy=False)
+        return np.argsort(self.starts, kind="stable")
+
+    @property
+    def size(self) -> int:
+        """The elements of the output."""
+        return prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """The elements of a line: of a bin, of a padded row, of the whole stream."""
+        return self.shape[-1]
+
+    @property
+    def max_seqlen(self) -> int:
+        """The longest row placed: a Python int, as attention kernels want it."""
+        return int(self.lengths.max(initial=0))
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the output that rows fill; 1.0 for an empty output."""
+        return int(self.lengths.sum()) / self.size if self.size else 1.0
+
+    def segment_ids(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+        """`shape` int32: the row's number within its line, from 1; 0 is padding.
+
+        Empty rows have a number too, so that segment `k` is `cu_seqlens()[k - 1:k + 1]`.
+        """
+        out = self._output(out, np.int32)
+        _native.segment_ids(self.starts, self.lengths, self.order, width=max(self.width, 1), out=out)
+        return out
+
+    def positions(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+        """`shape` int32: 0, 1, 2, … within each row; 0 in padding."""
+        out = self._output(out, np.int32)
+        _native.positions(self.starts, self.lengths, self.order, out=out)
+        return out
+
+    def attention_mask(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """`shape` uint8: 1 where a row is, 0 in padding."""
+        out = self._output(out, np.uint8)
+        _native.attention_mask(self.starts, self.lengths, self.order, out=out)
+        return out
+
+    def cu_seqlens(self, line: int | None = None) -> NDArray[np.int32]:
+        """`[segments + 1]` int32: 0 and the running sum of segment lengths, padding left out.
+
+        Args:
+            line: only the segments of this line (bin); of the whole output by default.
+
+        Example:
+            >>> Layout.pack([3, 7, 2], capacity=8).cu_seqlens(line=1)
+            array([0, 3, 5], dtype=int32)
+        """
+        return _int32(_native.offsets_from_lengths(self.lengths[self._segments(line)]))
+
+    def cu_seqlens_padded(self, line: int | None = None) -> NDArray[np.int32]:
+        """`[segments + 1]` int32: where each segment starts, padding counted, and where the last slot ends.
+
+        Example:
+            >>> Layout.pack([3, 7, 2], capacity=8).cu_seqlens_padded()
+            array([ 0,  8, 11, 16], dtype=int32)
+        """
+        first, size = (0, self.size) if line is None else (line * self.width, self.width)
+        return _int32(np.append(self.starts[self._segments(line)] - first, size))
+
+    def gather_indices(self) -> Int64s:
+        """`[sum(lengths)]` int64: the flat position of every element, row after row.
+
+        What `take` does with memory, a differentiable gather does with these on any device:
+        `output.flatten(0, 1)[indices]`.
+
+        Example:
+            >>> Layout.pad([2, 1]).gather_indices()
+            array([0, 1, 3])
+        """
+        offsets = _native.offsets_from_lengths(self.lengths)
+        shifts = np.repeat(self.starts - offsets[:-1], self.lengths)
+        shifts += np.arange(offsets[-1])
+        return shifts
+
+    def _segments(self, line: int | None) -> Int64s:
+        """Rows that have a place, in memory order."""
+        rows = np.arange(len(self)) if self.order is None else self.order
+        starts = self.starts[rows]
+        if line is None:
+            present: Int64s = rows[starts != ABSENT]
+            return present
+        count = prod(self.shape[:-1])
+        if not 0 <= line < count:
+            raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
+        if count == 1:
+            on_line = starts != ABSENT  # an empty row may start where the line ends
+        else:
+            on_line = (starts >= line * self.width) & (starts < (line + 1) * self.width)
+        found: Int64s = rows[on_line]
+        return found
+
+    def _output(self, out: NDArray[Any] | None, dtype: DTypeLike) -> NDArray[Any]:
+        if out is None:
+            fresh: NDArray[Any] = np.empty(self.shape, dtype)
+            return fresh
+        return checked_out(out, self.shape, np.dtype(dtype))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Layout, (self.shape, self.starts, self.lengths, self.row_lengths)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(f"{n:,}" for n in self.shape)
+        return f"Layout({len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `out` if it is an array that can take the result."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
+    flags = out.flags
+    wrong = {
+        "read-only": not flags.writeable,
+        "strided": not flags.c_contiguous,
+        "misaligned": not flags.aligned,
+    }
+    for got, found in wrong.items():
+        if found:
+            raise ValueError(
+                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
+            )
+    return out
+
+
+def _round_up(value: Any, multiple: int) -> Any:
+    return -(-value // multiple) * multiple
+
+
+def _int32(values: Int64s) -> NDArray[np.int32]:
+    if values[-1] > np.iinfo(np.int32).max:
+        raise OverflowError(f"{values[-1]} elements are beyond int32, which attention kernels take")
+    return values.astype(np.int32)

@@ -1,0 +1,364 @@
+"""Rows of different lengths in one flat array: `Ragged`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from rollkit import _native
+from rollkit._check import AnyArray, Int64s, as_array, int64s, is_array
+
+
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
+class Ragged:
+    """Rows of different lengths: row `i` is `values[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        values: `[N, *inner]`, any dtype; every row's elements, end to end.
+        offsets: `[rows + 1]` int64, never falling. They need not start at 0 nor end at N: a slice of
+            rows is a view, with the same values and fewer offsets (as in Arrow).
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Ragged(np.arange(5), np.array([0, 3, 3, 5]))
+        >>> rows
+        Ragged(3 rows, 5 values, int64, mean length 1.7)
+        >>> rows[0], rows[1]
+        (array([0, 1, 2]), array([], dtype=int64))
+        >>> rows[1:].to_list()
+        [[], [3, 4]]
+    """
+
+    values: AnyArray
+    offsets: Int64s
+
+    def __post_init__(self) -> None:
+        values = as_array(self.values)
+        if not isinstance(values, np.ndarray) or values.ndim == 0:
+            got = "a 0-D array" if isinstance(values, np.ndarray) else type(values).__name__
+            raise TypeError(
+                f"values must be an array of at least one dimension, got {got}; Ragged.from_rows takes lists"
+            )
+        offsets = int64s("offsets", self.offsets)
+        if not len(offsets):
+            raise ValueError("offsets is empty; expected one more than there are rows, so at least one")
+        if offsets[0] < 0:
+            raise ValueError(f"offsets[0] is {offsets[0]}; offsets start at 0 or more and never fall")
+        _native.check_offsets(offsets, len(values))
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "offsets", offsets)
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Any] | AnyArray, dtype: DTypeLike | None = None) -> Ragged:
+        """Join rows into one array, in one write.
+
+        Args:
+            rows: lists or tuples of numbers (nested for inner dimensions), NumPy arrays, CPU tensors,
+                or a mix. Arrays keep their dtype; ints become int64, bools
+                bool, and floats, or ints with floats among them, float64.
+            dtype: the dtype of the values; ints that do not fit it are an error, and so are floats for
+                an integer dtype.
+
+        Raises:
+            OverflowError: a number does not fit the dtype; the message names row and position.
+            TypeError: something is no number, or a float in an integer column, likewise.
+            ValueError: rows differ in inner shape.
+
+        Example:
+            >>> Ragged.from_rows([[1, 2, 3], [], [4]], np.int32)
+            Ragged(3 rows, 4 values, int32, mean length 1.3)
+            >>> Ragged.from_rows([[1, 2], [300]], np.uint8)
+            Traceback (most recent call last):
+            OverflowError: row 1, position 0: 300 does not fit uint8
+        """
+        if isinstance(rows, np.ndarray) and rows.dtype != object:
+            return cls._from_rectangle(rows, dtype)
+        if not isinstance(rows, list | tuple):
+            if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
+                raise TypeError(f"rows must be a sequence of rows, got {type(rows).__name__}")
+            rows = list(rows)
+        wanted = None if dtype is None else np.dtype(dtype)
+        joined = _native.concat_arrays(rows) if rows and isinstance(rows[0], np.ndarray) else None
+        if joined is None and not any(map(is_array, rows)):
+            joined = _from_lists(rows, wanted)
+        if joined is None:
+            return _from_mixed(rows, wanted)
+        ragged = _trusted(*joined)
+        return ragged if wanted is None else ragged.astype(wanted)
+
+    @classmethod
+    def _from_rectangle(cls, rows: AnyArray, dtype: DTypeLike | None) -> Ragged:
+        if rows.ndim < 2:
+            raise TypeError(f"rows must be a sequence of rows, got a {rows.ndim}-D {rows.dtype} array")
+        count, width = rows.shape[:2]
+        flat = np.ascontiguousarray(rows).reshape(count * width, *rows.shape[2:])
+        ragged = cls(flat, np.arange(count + 1, dtype=np.int64) * width)
+        return ragged if dtype is None else ragged.astype(dtype)
+
+    @classmethod
+    def from_arrow(cls, array: Any) -> Ragged:
+        """View an Arrow list array (`list`, `large_list`, `fixed_size_list`; nested for inner dims).
+
+        Slices are honoured and nothing is copied, but for chunks, which are joined.
+
+        Raises:
+            ValueError: a row or a value is null; the message names the row.
+            TypeError: not a list array of numbers.
+
+        Example:
+            >>> import pyarrow as pa
+            >>> Ragged.from_arrow(pa.array([[1, 2], [3]])).to_list()
+            [[1, 2], [3]]
+        """
+        from rollkit._rows.arrow import ragged_from_arrow
+
+        return ragged_from_arrow(array)
+
+    def to_arrow(self) -> Any:
+        """Return a `pyarrow` `large_list` array over the same memory; inner dims become fixed-size lists.
+
+        Example:
+            >>> Ragged.from_rows([[1, 2], [3]], np.int32).to_arrow().type
+            LargeListType(large_list<item: int32>)
+        """
+        from rollkit._rows.arrow import ragged_to_arrow
+
+        return ragged_to_arrow(self)
+
+    @property
+    def lengths(self) -> Int64s:
+        """`[rows]` int64: the number of elements of each row."""
+        return np.diff(self.offsets)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the values."""
+        return self.values.dtype
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The shape of one element: `values.shape[1:]`."""
+        return self.values.shape[1:]
+
+    @property
+    def flat(self) -> AnyArray:
+        """The elements of these rows alone: a view of `values` without what a slice leaves out."""
+        return self.values[self.offsets[0] : self.offsets[-1]]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[AnyArray]:
+        bounds = self.offsets.tolist()
+        return (self.values[a:b] for a, b in pairwise(bounds))
+
+    @overload
+    def __getitem__(self, index: int) -> AnyArray: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ragged: ...
+    def __getitem__(self, index: int | slice) -> AnyArray | Ragged:
+        """Row `index` as a view, or a slice of rows (a view too, unless it has a step)."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                return self.take(np.arange(start, stop, step))
+            return _trusted(self.values, self.offsets[start : max(start, stop) + 1])
+        try:
+            row = range(len(self))[index]
+        except TypeError:
+            raise TypeError(
+                f"rows are indexed by int or slice, got {type(index).__name__}; use .take(indices)"
+            ) from None
+        except IndexError:
+            raise IndexError(f"row {index} is out of range: there are {len(self)} rows") from None
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def take(self, indices: ArrayLike) -> Ragged:
+        """Copy the rows at `indices` (ints, or one bool per row), in that order.
+
+        Example:
+            >>> Ragged.from_rows([[1], [2, 2], []]).take([1, 0, 1]).to_list()
+            [[2, 2], [1], [2, 2]]
+        """
+        from rollkit._rows.place import gather
+
+        rows = row_indices(indices, len(self))
+        return gather(self, rows)
+
+    def astype(self, dtype: DTypeLike) -> Ragged:
+        """Cast the values, checked; the same object where the dtype is this already.
+
+        Integers must fit; floats become floats of another size (too large ones infinite), never integers.
+
+        Raises:
+            OverflowError: a value does not fit; the message names row and position.
+            TypeError: floats to integers.
+
+        Example:
+            >>> Ragged.from_rows([[1], [-1]]).astype(np.uint8)
+            Traceback (most recent call last):
+            OverflowError: row 1, position 0: -1 does not fit uint8
+        """
+        if np.dtype(dtype) == self.dtype:
+            return self
+        from rollkit._rows.place import cast
+
+        return cast(self, np.dtype(dtype))
+
+    def to_list(self) -> list[list[Any]]:
+        """Return the rows as nested Python lists."""
+        return [row.tolist() for row in self]
+
+    def equals(self, other: object) -> bool:
+        """Whether `other` has the same rows, dtype and inner shape; NaN equals NaN.
+
+        Example:
+            >>> a = Ragged.from_rows([[9], [1, 2]])[1:]
+            >>> a.equals(Ragged.from_rows([[1, 2]]))
+            True
+        """
+        return (
+            isinstance(other, Ragged)
+            and self.dtype == other.dtype
+            and self.inner == other.inner
+            and np.array_equal(self.lengths, other.lengths)
+            and same_values(self.flat, other.flat)
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A slice of rows must not ship its parent's buffer.
+        return _unpickled, (*shipped(self.flat), self.offsets - self.offsets[0])
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
+        raise TypeError(
+            "a Ragged is no rectangle; use .values, or place it in a padded Layout (rollkit.place)"
+        )
+
+    def __repr__(self) -> str:
+        count = int(self.offsets[-1] - self.offsets[0])
+        of_shape = f" of shape {self.inner}" if self.inner else ""
+        mean = f", mean length {count / len(self):,.1f}" if len(self) else ""
+        return f"Ragged({len(self):,} rows, {count:,} values{of_shape}, {self.dtype}{mean})"
+
+
+def shipped(values: AnyArray) -> tuple[AnyArray, np.dtype[Any] | None]:
+    """An array as NumPy pickles it out of band, and the dtype to view it as where that is another.
+
+    Of dtypes that have no buffer format (bfloat16, fp8, datetime64) NumPy copies the bytes into the pickle;
+    unsigned integers of the same size go beside it. So do contiguous arrays only.
+    """
+    values = np.ascontiguousarray(values)
+    no_format = values.dtype.kind in "mM" or (values.dtype.kind == "V" and values.dtype.type is not np.void)
+    if no_format and values.dtype.itemsize in (1, 2, 4, 8):
+        return values.view(f"u{values.dtype.itemsize}"), values.dtype
+    return values, None
+
+
+def _unpickled(values: AnyArray, dtype: np.dtype[Any] | None, offsets: Int64s) -> Ragged:
+    return Ragged(values if dtype is None else values.view(dtype), offsets)
+
+
+def same_values(a: AnyArray, b: AnyArray) -> bool:
+    """Whether two arrays are equal, with NaN equal to NaN, for any dtype."""
+    if a.dtype.kind in "fcV":
+        # bfloat16, fp8 and structured dtypes have kind V, where isnan may not exist; equal bytes do.
+        same = np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+        return same or (a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True))
+    if a.dtype.kind in "mM":
+        return np.array_equal(a, b, equal_nan=True)
+    return np.array_equal(a, b)
+
+
+def row_indices(indices: ArrayLike, count: int) -> Int64s:
+    """Return row numbers of an int or bool selection, negative ones counted from the end."""
+    found = np.asarray(indices)
+    if found.dtype == bool:
+        if found.shape != (count,):
+            raise ValueError(f"a bool selection needs one entry per row: {count}, got {found.shape}")
+        return np.flatnonzero(found)
+    rows = int64s("indices", indices)
+    outside = (rows < -count) | (rows >= count)
+    if outside.any():
+        raise IndexError(f"row {rows[outside][0]} is out of range: there are {count} rows")
+    return np.where(rows < 0, rows + count, rows)
+
+
+def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
+    if dtype is not None and dtype.kind != "b" and not _native.can_cast(np.dtype(np.int64), dtype):
+        # Not one that lists are read as (float16, bfloat16, byte-swapped): by way of one that is.
+        found = _trusted(*_from_lists(rows, None)).astype(dtype)
+        return found.values, found.offsets
+    try:
+        return _native.from_lists(rows, dtype)
+    except TypeError:
+        if dtype is not None:
+            raise
+        # Ints with a float among them are floats, as in NumPy; anything else fails again, and says so.
+        return _native.from_lists(rows, np.dtype(np.float64))
+
+
+def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
+    """Rows of which some are arrays: lists become arrays of the first array's dtype."""
+    arrays = [as_array(row) for row in rows]
+    for i, row in enumerate(arrays):
+        if isinstance(row, np.ndarray):
+            if row.ndim == 0:
+                raise ValueError(f"row {i} is a 0-D array; a row has at least one dimension")
+            if row.dtype == object:
+                arrays[i] = row.tolist()
+    at = next((i for i, row in enumerate(arrays) if isinstance(row, np.ndarray)), None)
+    if at is None:
+        return _trusted(*_from_lists(arrays, dtype))
+    first = arrays[at]
+    if dtype is None:
+        dtype = first.dtype
+    for i, row in enumerate(arrays):
+        if not isinstance(row, np.ndarray):
+            arrays[i] = _one_list(i, row, dtype, first.shape[1:])
+            continue
+        if row.shape[1:] != first.shape[1:]:
+            raise ValueError(f"row {i} has inner shape {row.shape[1:]}, row {at} has {first.shape[1:]}")
+        if row.dtype != dtype:
+            row = _cast_row(i, row, dtype)
+        arrays[i] = np.ascontiguousarray(row).view(dtype)
+    # One dtype object for all rows: the kernel compares it by identity.
+    arrays = [row if row.dtype is dtype else row.view(dtype) for row in arrays]
+    joined = _native.concat_arrays(arrays)
+    if joined is None:
+        raise AssertionError("rows were made alike")  # pragma: no cover
+    return _trusted(*joined)
+
+
+def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
+    one = _trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
+    try:
+        return one.astype(dtype).values
+    except OverflowError as error:
+        raise OverflowError(str(error).replace("row 0", f"row {row}", 1)) from None
+    except TypeError as error:
+        raise TypeError(f"row {row}: {error}") from None
+
+
+def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
+    try:
+        found = _from_lists([values], dtype)[0]
+    except (OverflowError, TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
+    if len(found) == 0:
+        found = np.empty((0, *inner), dtype)
+    if found.shape[1:] != inner:
+        raise ValueError(f"row {row} has inner shape {found.shape[1:]}, expected {inner}")
+    return found
+
+
+def _trusted(values: AnyArray, offsets: Int64s) -> Ragged:
+    """Make a `Ragged` of arrays known to be valid, without the pass that checks offsets."""
+    ragged = object.__new__(Ragged)
+    object.__setattr__(ragged, "values", values)
+    object.__setattr__(ragged, "offsets", offsets)
+    return ragged

@@ -1,0 +1,49 @@
+"""Slow, obvious versions of what rollkit does fast, and strategies that draw their input, for your tests too.
+
+Rows and batches, and segments, are here by name; `rollkit.testing.decode` is imported by itself.
+The strategies need hypothesis, which is imported when one is called.
+"""
+
+from rollkit.testing.rows import DTYPES as DTYPES
+from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
+from rollkit.testing.rows import concat_reference as concat_reference
+from rollkit.testing.rows import lengths as lengths
+from rollkit.testing.rows import pack_reference as pack_reference
+from rollkit.testing.rows import pad_reference as pad_reference
+from rollkit.testing.rows import place_reference as place_reference
+from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
+from rollkit.testing.rows import positions_reference as positions_reference
+from rollkit.testing.rows import raggeds as raggeds
+from rollkit.testing.rows import rollout_rows as rollout_rows
+from rollkit.testing.rows import rollouts as rollouts
+from rollkit.testing.rows import segment_ids_reference as segment_ids_reference
+from rollkit.testing.rows import take_reference as take_reference
+from rollkit.testing.segments import attended_reference as attended_reference
+from rollkit.testing.segments import mask_reference as mask_reference
+from rollkit.testing.segments import pairs_reference as pairs_reference
+from rollkit.testing.segments import run_lengths_reference as run_lengths_reference
+from rollkit.testing.segments import thd_cases as thd_cases
+from rollkit.testing.segments import thd_reference as thd_reference
+
+__all__ = [
+    "DTYPES",
+    "attended_reference",
+    "attention_mask_reference",
+    "concat_reference",
+    "lengths",
+    "mask_reference",
+    "pack_reference",
+    "pad_reference",
+    "pairs_reference",
+    "place_reference",
+    "plan_bins_reference",
+    "positions_reference",
+    "raggeds",
+    "rollout_rows",
+    "rollouts",
+    "run_lengths_reference",
+    "segment_ids_reference",
+    "take_reference",
+    "thd_cases",
+    "thd_reference",
+]

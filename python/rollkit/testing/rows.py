@@ -1,0 +1,410 @@
+"""Slow, obvious versions of what rollkit does fast, to test against, and strategies that draw their input.
+
+The strategies need hypothesis, which is imported when one is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.layout import Layout
+from rollkit._rows.ragged import Ragged
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+
+def plan_bins_reference(
+    lengths: Sequence[int] | NDArray[np.integer],
+    capacity: int,
+    *,
+    algorithm: str = "first_fit_decreasing",
+    align: int = 1,
+    max_segments: int | None = None,
+    oversize: str = "raise",
+) -> NDArray[np.int64]:
+    """`rollkit.plan_bins` by looking at every open bin for every row: O(rows × bins).
+
+    Takes and returns what `plan_bins` does, but checks nothing beyond rows that are too long.
+
+    Example:
+        >>> plan_bins_reference([3, 3, 5, 5], capacity=8)
+        array([0, 1, 0, 1])
+    """
+    sizes = [min(n, capacity) if oversize == "truncate" else n for n in map(int, lengths)]
+    order = list(range(len(sizes)))
+    if algorithm.endswith("_decreasing"):
+        order.sort(key=lambda row: -sizes[row])
+    slots = max(capacity // align, 1)
+    most = len(sizes) if max_segments is None else max_segments
+    room: list[int] = []
+    free: list[int] = []  # how many more rows a bin takes
+    bins = np.full(len(sizes), -1, np.int64)
+    for row in order:
+        size = sizes[row]
+        if size > capacity:
+            if oversize == "raise":
+                raise ValueError(f"row {row} has {size} elements, capacity is {capacity}")
+            if oversize == "alone":
+                bins[row] = len(room)
+                room.append(0)
+                free.append(0)
+            continue
+        need = min(-(-size // align), slots)
+        fitting = [b for b in range(len(room)) if room[b] >= need and free[b] > 0]
+        if algorithm == "next_fit":
+            fitting = [b for b in fitting if b == len(room) - 1]
+        elif algorithm == "best_fit_decreasing":
+            fitting.sort(key=lambda b: room[b])
+        if not fitting:
+            fitting = [len(room)]
+            room.append(slots)
+            free.append(most)
+        bins[row] = fitting[0]
+        room[fitting[0]] -= need
+        free[fitting[0]] -= 1
+    return bins
+
+
+def concat_reference(parts: Sequence[Ragged]) -> list[Any]:
+    """`rollkit.concat`, as nested lists.
+
+    Example:
+        >>> concat_reference([Ragged.from_rows([[1], [2, 3]]), Ragged.from_rows([[4]])])
+        [[1], [2, 3], [4]]
+    """
+    return [row.tolist() for part in parts for row in part]
+
+
+def place_reference(
+    rows: Sequence[Any] | Ragged, layout: Layout, fill: Any = 0, dtype: DTypeLike | None = None
+) -> NDArray[Any]:
+    """`rollkit.place`, one element at a time. `rows` are arrays (at least one) or a `Ragged`.
+
+    Example:
+        >>> place_reference([np.array([7, 8])], Layout.pad([2], width=3), fill=-1)
+        array([[-1,  7,  8]])
+    """
+    arrays = [np.asarray(row) for row in rows]
+    inner = rows.inner if isinstance(rows, Ragged) else arrays[0].shape[1:]
+    if dtype is None:
+        dtype = rows.dtype if isinstance(rows, Ragged) else arrays[0].dtype
+    out: NDArray[Any] = np.empty((layout.size, *inner), dtype)
+    for cell in range(layout.size):
+        out[cell] = fill
+    for row, start, length in zip(arrays, layout.starts.tolist(), layout.lengths.tolist(), strict=True):
+        for position in range(length):
+            out[start + position] = row[position]
+    return out.reshape(*layout.shape, *inner)
+
+
+def take_reference(array: NDArray[Any], layout: Layout) -> list[list[Any]]:
+    """`rollkit.take`, one element at a time, as nested lists.
+
+    Example:
+        >>> take_reference(np.array([[0, 7, 8]]), Layout.pad([2], width=3))
+        [[7, 8]]
+    """
+    flat = array.reshape(layout.size, *array.shape[len(layout.shape) :])
+    return [
+        [flat[start + position].tolist() for position in range(length)]
+        for start, length in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True)
+    ]
+
+
+def positions_reference(layout: Layout) -> NDArray[np.int32]:
+    """`Layout.positions`, one element at a time.
+
+    Example:
+        >>> positions_reference(Layout.pad([2, 1], width=3))
+        array([[0, 0, 1],
+               [0, 0, 0]], dtype=int32)
+    """
+    rows = [np.arange(n, dtype=np.int32) for n in layout.row_lengths.tolist()]
+    return place_reference(rows, layout) if rows else np.zeros(layout.shape, np.int32)
+
+
+def attention_mask_reference(layout: Layout) -> NDArray[np.uint8]:
+    """`Layout.attention_mask`, one element at a time.
+
+    Example:
+        >>> attention_mask_reference(Layout.pad([2, 1], width=3))
+        array([[0, 1, 1],
+               [0, 0, 1]], dtype=uint8)
+    """
+    rows = [np.ones(n, np.uint8) for n in layout.row_lengths.tolist()]
+    return place_reference(rows, layout) if rows else np.zeros(layout.shape, np.uint8)
+
+
+def segment_ids_reference(layout: Layout) -> NDArray[np.int32]:
+    """`Layout.segment_ids`, one line after another, empty rows counted where they start.
+
+    Example:
+        >>> segment_ids_reference(Layout.pack([3, 2, 1], capacity=4))
+        array([[1, 1, 1, 2],
+               [1, 1, 0, 0]], dtype=int32)
+    """
+    out = np.zeros(layout.size, np.int32)
+    rows = list(zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True))
+    for begin in range(0, layout.size, layout.width or 1):
+        number = 0
+        # Of two rows with one start the empty one comes first.
+        for start, length in sorted(rows):
+            if begin <= start < begin + layout.width:
+                number += 1
+                for position in range(length):
+                    out[start + position] = number
+    return out.reshape(layout.shape)
+
+
+def pad_reference(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    pad_id: int = 0,
+    side: str = "left",
+    width: int | None = None,
+    fills: Mapping[str, Any] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `rollkit.pad`, cell by cell; `rows` are dicts of lists, one per rollout.
+
+    Example:
+        >>> row = {"prompt_token_ids": [5], "response_ids": [6, 7], "rewards": 1.0}
+        >>> arrays = pad_reference([row], width=4)
+        >>> arrays["input_ids"], arrays["rewards"]
+        (array([[0, 5, 6, 7]], dtype=int32), array([[0., 0., 0., 1.]], dtype=float32))
+    """
+    sizes = [len(row.get("prompt_token_ids", ())) + len(row["response_ids"]) for row in rows]
+    wide = max(sizes, default=0) if width is None else width
+    starts = [(i, 0 if side == "right" or not n else wide - n) for i, n in enumerate(sizes)]
+    arrays = _batch_reference(rows, starts, (len(rows), wide), pad_id, fills or {})
+    arrays["attention_mask"] = (arrays["segment_ids"] != 0).astype(np.uint8)
+    return arrays
+
+
+def pack_reference(
+    rows: Sequence[Mapping[str, Any]],
+    capacity: int,
+    *,
+    pad_id: int = 0,
+    algorithm: str = "first_fit_decreasing",
+    align: int = 1,
+    fills: Mapping[str, Any] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """The arrays of `rollkit.pack`, cell by cell; `rows` are dicts of lists, one per rollout.
+
+    Example:
+        >>> rows = [{"response_ids": [1, 2]}, {"response_ids": [3, 4, 5]}, {"response_ids": [6]}]
+        >>> pack_reference(rows, capacity=4)["input_ids"]
+        array([[3, 4, 5, 6],
+               [1, 2, 0, 0]], dtype=int32)
+    """
+    sizes = [len(row.get("prompt_token_ids", ())) + len(row["response_ids"]) for row in rows]
+    bins = plan_bins_reference(sizes, capacity, algorithm=algorithm, align=align).tolist()
+    used = dict.fromkeys(bins, 0)
+    starts = []
+    for size, found in zip(sizes, bins, strict=True):
+        starts.append((found, used[found] if size else 0))
+        used[found] += -(-size // align) * align
+    return _batch_reference(rows, starts, (len(used), capacity), pad_id, fills or {})
+
+
+def _batch_reference(
+    rows: Sequence[Mapping[str, Any]],
+    starts: Sequence[tuple[int, int]],
+    shape: tuple[int, int],
+    pad_id: int,
+    fills: Mapping[str, Any],
+) -> dict[str, NDArray[Any]]:
+    """The cells of a batch whose rollout `i` begins at (line, column) `starts[i]`."""
+    arrays: dict[str, NDArray[Any]] = {
+        "input_ids": np.full(shape, pad_id, np.int32),
+        "segment_ids": np.zeros(shape, np.int32),
+        "positions": np.zeros(shape, np.int32),
+    }
+    taken = [sum(line == found for found, _ in starts[:i]) for i, (line, _) in enumerate(starts)]
+    # Empty rollouts start where their line does, and so are numbered before the first that is not.
+    empty = [not row.get("prompt_token_ids", ()) and not row["response_ids"] for row in rows]
+    for i, (row, (line, column)) in enumerate(zip(rows, starts, strict=True)):
+        prompt, response = list(row.get("prompt_token_ids", ())), list(row["response_ids"])
+        behind = sum(empty[j] and j > i and starts[j][0] == line for j in range(len(rows)))
+        for position, token in enumerate(prompt + response):
+            arrays["input_ids"][line, column + position] = token
+            arrays["segment_ids"][line, column + position] = 1 + taken[i] + behind
+            arrays["positions"][line, column + position] = position
+        for name, found in row.items():
+            if name in ("prompt_token_ids", "response_ids"):
+                continue
+            if name == "rewards" and not isinstance(found, list):
+                cells = {len(prompt) + len(response) - 1: found} if prompt or response else {}
+                shown = np.zeros(0, np.float32)
+            elif not isinstance(found, list):
+                continue
+            else:
+                levels = {"response": len(response), "prompt": len(prompt)}
+                level = next((level for level in levels if _is_level(rows, name, level)), "sequence")
+                first = len(prompt) if level == "response" else 0
+                cells = {first + j: entry for j, entry in enumerate(found)}
+                shown = _narrow_reference(name, [row[name] for row in rows])
+            if name not in arrays:
+                arrays[name] = np.full((*shape, *shown.shape[1:]), fills.get(name, 0), shown.dtype)
+            for position, entry in cells.items():
+                arrays[name][line, column + position] = entry
+    return arrays
+
+
+def _is_level(rows: Sequence[Mapping[str, Any]], name: str, level: str) -> bool:
+    """Whether a column has an element for each token of the response, or of the prompt, in every row."""
+    if name == "rollout_expert_indices":
+        return False
+    key = f"{level}_ids" if level == "response" else "prompt_token_ids"
+    if all(len(row[name]) == len(row.get(key, ())) for row in rows):
+        return not (level == "prompt" and all(len(row[name]) == _tokens(row) for row in rows))
+    return False
+
+
+def _tokens(row: Mapping[str, Any]) -> int:
+    return len(row.get("prompt_token_ids", ())) + len(row["response_ids"])
+
+
+def _narrow_reference(name: str, rows: Sequence[list[Any]]) -> NDArray[Any]:
+    """All entries of a column, in the dtype that it has in a batch."""
+    known = {"loss_masks": np.uint8, "rewards": np.float32, "rollout_logprobs": np.float32}
+    flat = np.array([entry for row in rows for entry in row])
+    natural: type[np.generic] = np.float32 if flat.dtype == np.float64 else flat.dtype.type
+    return flat.astype(known.get(name, natural if flat.size else np.int64))
+
+
+def lengths(max_rows: int = 8, max_length: int = 9) -> SearchStrategy[list[int]]:
+    """Row lengths, many of them 0 and many alike.
+
+    Example:
+        >>> import hypothesis
+        >>> @hypothesis.given(lengths())
+        ... def check(rows):
+        ...     assert Layout.concat(rows).size == sum(rows)
+        >>> check()
+    """
+    from hypothesis import strategies as st
+
+    length = st.integers(0, max_length) | st.sampled_from([0, 1, max_length])
+    return st.lists(length, max_size=max_rows)
+
+
+DTYPES = (
+    *(np.dtype(kind) for kind in "?bhilBHILefdFDSU"),
+    np.dtype(">i4"),
+    np.dtype(">f8"),
+    np.dtype("M8[s]"),
+    np.dtype([("a", "<i4"), ("b", "<f2")]),
+)
+"""Dtypes that `raggeds` draws from unless told otherwise: of every kind that holds no Python objects."""
+
+
+def raggeds(
+    dtypes: Sequence[DTypeLike] = DTYPES,
+    inners: Sequence[tuple[int, ...]] = ((), (3,), (2, 2), (0,)),
+    max_rows: int = 8,
+    max_length: int = 9,
+) -> SearchStrategy[Ragged]:
+    """Rows of any dtype and inner shape, some of them a slice of more rows, or over strided memory.
+
+    Example:
+        >>> import hypothesis
+        >>> @hypothesis.given(raggeds([np.int32], inners=[()]))
+        ... def check(rows):
+        ...     assert sum(map(len, rows)) == rows.lengths.sum()
+        >>> check()
+    """
+    from hypothesis import strategies as st
+
+    @st.composite
+    def draw_one(draw: Any) -> Ragged:
+        sizes = np.array(draw(lengths(max_rows, max_length)), np.int64)
+        dtype = np.dtype(draw(st.sampled_from(list(dtypes))))
+        dtype = np.dtype(f"{dtype.kind}5") if dtype.itemsize == 0 else dtype
+        inner = draw(st.sampled_from(list(inners)))
+        before, after, step = draw(
+            st.tuples(st.integers(0, 2), st.integers(0, 2), st.sampled_from([1, 1, -2]))
+        )
+        total = int(sizes.sum()) + before + after
+        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+        memory = _any_values(rng, (total * abs(step), *inner), dtype)[::step]
+        offsets = np.append(0, sizes.cumsum()) + before
+        ragged = Ragged(memory, offsets)
+        first = draw(st.integers(0, 1))
+        return ragged[first:] if draw(st.booleans()) else ragged
+
+    return draw_one()
+
+
+def _any_values(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    numbers = rng.integers(0, 100, shape)
+    if dtype.names:
+        values = np.empty(shape, dtype)
+        for name in dtype.names:
+            values[name] = numbers
+        return values
+    return numbers.astype(dtype)
+
+
+def rollouts(max_rows: int = 6, max_length: int = 6) -> SearchStrategy[Rollouts]:
+    """Rollouts with every known column and some unknown ones; prompts and responses may be empty.
+
+    Example:
+        >>> import hypothesis
+        >>> @hypothesis.given(rollouts())
+        ... def check(drawn):
+        ...     assert len(drawn["response_ids"]) == len(drawn)
+        >>> check()
+    """
+    return rollout_rows(max_rows, max_length).map(Rollouts.from_rows)
+
+
+def rollout_rows(max_rows: int = 6, max_length: int = 6) -> SearchStrategy[list[dict[str, Any]]]:
+    """What `rollouts` is made of: one dict of lists and numbers per rollout, at least one.
+
+    Example:
+        >>> import hypothesis
+        >>> @hypothesis.given(rollout_rows())
+        ... def check(rows):
+        ...     assert all(len(row["loss_masks"]) == len(row["response_ids"]) for row in rows)
+        >>> check()
+    """
+    from hypothesis import strategies as st
+
+    @st.composite
+    def draw_rows(draw: Any) -> list[dict[str, Any]]:
+        size = st.integers(0, max_length) | st.sampled_from([0, 1])
+        sizes = draw(st.lists(st.tuples(size, size), min_size=1, max_size=max_rows))
+        short = draw(st.integers(0, 3))
+        per_token = draw(st.booleans())
+        rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+
+        def floats(count: int) -> list[float]:
+            drawn: list[float] = (rng.integers(-99, 99, count) / 4).tolist()
+            return drawn
+
+        return [
+            {
+                "prompt_token_ids": rng.integers(1, 99, prompt).tolist(),
+                "response_ids": rng.integers(1, 99, response).tolist(),
+                "loss_masks": rng.integers(0, 2, response).tolist(),
+                "rollout_logprobs": floats(response),
+                "rewards": floats(response) if per_token else float(rng.integers(1, 9) * bool(response)),
+                "stop_reasons": "stop" if rng.integers(2) else "length",
+                "rollout_expert_indices": rng.integers(
+                    0, 64, (max(prompt + response - short, int(prompt + response > 1)), 2, 3)
+                ).tolist(),
+                "is_last_step": bool(rng.integers(2)),
+                "advantages": floats(response),
+                "token_types": rng.integers(0, 9, prompt + response).tolist(),
+            }
+            for prompt, response in sizes
+        ]
+
+    return draw_rows()

@@ -1,0 +1,93 @@
+"""`generate` on caches of several kinds and layers: the same tokens from all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tests.decode.decoding import (
+    CODES,
+    GUIDED,
+    LIMITS,
+    MIXED,
+    PROMPTS,
+    SLIDING,
+    gemma3,
+    lfm2,
+    one_by_one,
+    qwen3,
+    same,
+)
+
+from rollkit.decode.generate import generate
+
+MODELS: dict[str, Any] = {
+    "full": qwen3,
+    "sliding": lambda dtype, **more: qwen3(dtype, **SLIDING, **more),
+    "gemma": gemma3,
+    "states": lfm2,
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def kind(request: Any) -> Any:
+    return request.param
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def model(request: Any, kind: str) -> Any:
+    """Eager attention adds up in one order, so that more columns that are masked change no bit."""
+    return MODELS[kind](getattr(torch, request.param), attn_implementation="eager")
+
+
+@pytest.fixture(scope="module")
+def exact(kind: str) -> Any:
+    return MODELS[kind](torch.float32)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("prompts", PROMPTS)
+def test_caches_change_no_token(model: Any, prompts: str, guided: bool) -> None:
+    options: dict[str, Any] = {"max_new_tokens": LIMITS["one by one"], "allowed": CODES, "seeds": 3}
+    options |= GUIDED if guided else {}
+    wanted = generate(model, PROMPTS[prompts], compaction=False, **options)
+    same(generate(model, PROMPTS[prompts], **options), wanted)
+    same(generate(model, PROMPTS[prompts], cache="static", **options), wanted)
+    same(generate(model, PROMPTS[prompts], cache="static", compaction=False, **options), wanted)
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("prompts", ["mixed", "prefix"])
+def test_caches_equal_a_loop_without_one(exact: Any, prompts: str, guided: bool, cache: str) -> None:
+    """Padding after a shared beginning would use up a window."""
+    options: dict[str, Any] = GUIDED if guided else {}
+    found = generate(
+        exact,
+        PROMPTS[prompts][:4],
+        max_new_tokens=8,
+        allowed=CODES,
+        top_p=0.9,
+        seeds=range(50, 54),
+        cache=cache,
+        **options,
+    )
+    prompt = PROMPTS[prompts][:4]
+    wanted = [one_by_one(exact, one, options.get("uncond"), 50 + i, 8) for i, one in enumerate(prompt)]
+    assert found["response_ids"].to_list() == wanted  # type: ignore[union-attr]
+
+
+def test_a_cache_of_ones_own() -> None:
+    model = qwen3()
+    made: list[Any] = []
+
+    def make(columns: int) -> Any:
+        made.append(transformers.StaticCache(config=model.config, max_cache_len=columns))
+        return made[-1]
+
+    found = generate(model, MIXED, max_new_tokens=9, allowed=CODES, cache=make)
+    same(found, generate(model, MIXED, max_new_tokens=9, allowed=CODES))
+    assert made[0].layers[0].keys.shape[-2] == max(map(len, MIXED)) + 9
+    assert int(made[0].get_seq_length()) <= max(map(len, MIXED)) + 9

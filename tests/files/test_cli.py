@@ -1,0 +1,373 @@
+"""The command line: what it prints, what it refuses, and how it ends."""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.paths import SHARED
+
+import rollkit
+from rollkit import Layout, sample_path
+from rollkit._cli import main
+from rollkit._cli.text import bar, byte_count, count, round_edges
+from rollkit._files.shards import read_shards
+
+pytest.importorskip("safetensors")
+
+TAU = SHARED / "tau_airline.jsonl"
+SAMPLE = str(sample_path())
+needs_tau = pytest.mark.skipif(not TAU.exists(), reason="the rollouts of shared/data are not here")
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def pack_sample(out: Path, *more: object) -> int:
+    return run("pack", SAMPLE, "-o", out, "--capacity", 4096, *more)
+
+
+def cells(text: str) -> dict[str, str]:
+    """The `name  value` lines of a table."""
+    found = (line.split(None, 1) for line in text.splitlines())
+    return {pair[0]: pair[1] for pair in found if len(pair) == 2}
+
+
+def test_pack_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pack_sample(tmp_path / "out", "--bins-per-shard", 2) == 0
+    packed = cells(capsys.readouterr().out)
+    assert packed["rows"] == "32"
+    assert packed["written"].split() == ["to", str(tmp_path / "out")]
+    assert "tokens/s" in packed["seconds"]
+    assert run("inspect", tmp_path / "out", "--verify") == 0
+    told = capsys.readouterr()
+    shown = cells(told.out)
+    for name in ("rows", "tokens", "bins", "utilisation", "shards"):
+        assert shown[name] == packed[name]
+    assert shown["capacity"] == "4,096"
+    assert shown["input_ids"].split() == ["int32", "[bins,", "4096]"]
+    assert "█" in told.out
+    assert "contents verified" in told.out
+    assert told.err == ""
+    assert not any(line != line.rstrip() for line in told.out.splitlines())
+
+
+def test_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pack_sample(tmp_path / "out", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_inspect_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack_sample(tmp_path / "out", "--quiet")
+    shard = next((tmp_path / "out").glob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    assert run("inspect", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert run("inspect", tmp_path / "out", "--verify") == 1
+    assert capsys.readouterr().err == (
+        f"rollkit: {shard}: contents differ from what the index says (sha256)\n"
+    )
+    shard.unlink()
+    assert run("inspect", tmp_path / "out") == 1
+    assert capsys.readouterr().err == f"rollkit: {shard}: missing\n"
+
+
+def test_info_imports_no_optional_package() -> None:
+    code = (
+        "import sys; from rollkit._cli import main; status = main(['info']);"
+        "assert not {'torch', 'jax', 'pyarrow', 'matplotlib', 'safetensors', 'tqdm'} & sys.modules.keys();"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    shown = cells(done.stdout)
+    assert shown["rollkit"].startswith(rollkit.__version__)
+    assert shown["numpy"] == np.__version__
+    assert {"torch", "jax", "pyarrow", "matplotlib", "safetensors"} <= shown.keys()
+
+
+def test_importing_rollkit_does_not_import_the_command_line() -> None:
+    code = (
+        "import sys, rollkit;"
+        "assert not {'argparse', 'rollkit._cli.commands', 'rollkit._files.shards'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["pack", "--help"]])
+def test_module_and_program(arguments: list[str]) -> None:
+    program = Path(sys.executable).with_name("rollkit")
+    commands = [[sys.executable, "-m", "rollkit"], *([[str(program)]] if program.exists() else [])]
+    told = {
+        subprocess.run([*command, *arguments], capture_output=True, text=True, check=True).stdout
+        for command in commands
+    }
+    assert len(told) == 1
+    assert "rollkit" in told.pop()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unpack"],
+        ["pack", SAMPLE, "--capacity", "8"],
+        ["pack", SAMPLE, "-o", "out"],
+        ["pack", "-o", "out", "--capacity", "8"],
+        ["pack", SAMPLE, "-o", "out", "--capacity", "0"],
+        ["pack", SAMPLE, "-o", "out", "--capacity", "8", "--oversize", "cut"],
+        ["pack", SAMPLE, "-o", "out", "--capacity", "8", "--bins-per-shard", "-1"],
+    ],
+)
+def test_misuse(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: rollkit" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+GOOD = '{"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5]}\n'
+LONG = GOOD.replace("3", "3" + ", 3" * 90)
+WRONG_FILES: list[tuple[str, bytes, str]] = [
+    ("none.jsonl", b"", "no rollouts in none.jsonl"),
+    ("blank.jsonl", b"\n\n", "no rollouts in blank.jsonl"),
+    ("cut.jsonl", (GOOD * 3 + GOOD[:20]).encode(), "cut.jsonl:4: "),
+    ("binary.jsonl", b"\x00\xff\xfe" * 9, "binary.jsonl:1: "),
+    ("list.jsonl", (GOOD + "[1]\n").encode(), "list.jsonl:2: "),
+    (
+        "long.jsonl",
+        (GOOD + GOOD.replace("3", "3" + ", 3" * 90)).encode(),
+        "long.jsonl:2: this row has 95 tokens",
+    ),
+    ("text.txt", GOOD.encode(), "text.txt: unknown kind of file"),
+    ("cut.jsonl.gz", gzip.compress(GOOD.encode() * 2000)[:-20], "cut.jsonl.gz"),
+    ("odd.parquet", b"PAR1 and more", "odd.parquet"),
+    ("odd.arrow", b"no arrow", "odd.arrow"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "said"), WRONG_FILES, ids=[name for name, _, _ in WRONG_FILES])
+def test_wrong_files(
+    name: str,
+    data: bytes,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(data)
+    assert run("pack", name, "-o", "out", "--capacity", 64) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"rollkit: {said}")
+    assert told.err.count("\n") == 1
+    assert os.listdir() == [name]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["missing.jsonl"], "missing.jsonl: No such file or directory"),
+        (["."], "not a file"),
+        ([SAMPLE, "--algorithm", "best"], "algorithm must be one of"),
+        ([SAMPLE, "--pad-id", "99999999999"], "does not fit int32"),
+        ([SAMPLE, "--plot", "missing/bins.png"], "missing: no such folder for the picture"),
+        ([SAMPLE, "--plot", "bins.xyz"], "no picture format"),
+        ([SAMPLE, "-o", SAMPLE], "File exists"),
+        ([SAMPLE, "--capacity", "8"], "more than a capacity of 8"),
+        ([SAMPLE, "--capacity", "8", "--oversize", "drop"], "longer than a capacity of 8"),
+    ],
+)
+def test_refusals(
+    more: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["pack", "-o", "out", "--capacity", "4096", *more]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("rollkit: ")
+    assert said in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [".", "missing", SAMPLE])
+def test_inspect_of_something_else(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("inspect", folder) == 1
+    assert "index.json" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert pack_sample(tmp_path / "out") == 1
+    assert "pip install 'rollkit[cli]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (OSError(28, "No space left on device"), 1, "rollkit: No space left on device"),
+        (PermissionError(13, "Permission denied", "out"), 1, "rollkit: out: Permission denied"),
+        (MemoryError(), 1, "rollkit: out of memory; --chunk-rows"),
+        (KeyboardInterrupt(), 130, "rollkit: interrupted"),
+    ],
+)
+def test_failures_on_the_way(
+    error: BaseException,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "select", failing)
+        assert pack_sample(tmp_path / "out") == status
+    assert capsys.readouterr().err.startswith(said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_can_be_resumed_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace = os.replace
+
+    def failing(a: str, b: Path) -> None:
+        if Path(b).name == "shard-00001.safetensors":
+            raise KeyboardInterrupt
+        replace(a, b)
+
+    more = ("--bins-per-shard", 1, "--quiet")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing)
+        assert pack_sample(tmp_path / "out", *more) == 130
+    assert re.search(r"interrupted; 1 of \d+ shards are whole; --resume", capsys.readouterr().err)
+    assert run("inspect", tmp_path / "out") == 1
+    assert "unfinished; continue it with rollkit pack --resume" in capsys.readouterr().err
+    assert pack_sample(tmp_path / "out", *more, "--resume") == 0
+    assert run("inspect", tmp_path / "out", "--verify") == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_and_broken_pipe_of_a_process(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text(GOOD * 100_000)
+    # What a shell starts in the background ignores SIGINT, and so would all that these tests start.
+    program = """import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("rollkit", run_name="__main__", alter_sys=True)"""
+    command = [sys.executable, "-c", program, "pack", str(source), "-o", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [*command, "--capacity", "8", "--chunk-rows", "1"], stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out/.rollkit").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "rollkit: interrupted\n")
+    assert not (tmp_path / "out").exists()
+
+    pack_sample(tmp_path / "out", "--quiet")
+    inspect = f"{sys.executable} -m rollkit inspect {tmp_path / 'out'} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", inspect], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)
+
+
+def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm")
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "rollkit", "pack", SAMPLE, "-o", str(tmp_path / "out")]
+    command += ["--capacity", "4096"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, check=True)
+    os.set_blocking(ours, False)
+    assert b"writing shards" in os.read(ours, 100_000)
+    os.close(ours)
+    os.close(theirs)
+    assert b"writing" not in done.stdout
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_plot(tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / f"bins.{suffix}"
+    assert pack_sample(tmp_path / "out", "--plot", picture) == 0
+    assert str(picture) in capsys.readouterr().out
+    assert picture.stat().st_size > 5000
+    assert run("inspect", tmp_path / "out", "--plot", picture) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [picture.name, "out"]
+
+
+@needs_tau
+def test_tau_airline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pack", TAU, "-o", tmp_path / "out", "--capacity", 16384, "--bins-per-shard", 20) == 0
+    shown = cells(capsys.readouterr().out)
+    assert shown["rows"] == "200"
+    assert shown["tokens"] == "836,774"
+    assert shown["bins"] == "52 of 16,384 tokens"
+    wanted = [json.loads(line) for line in TAU.read_text().splitlines()]
+    seen = 0
+    for batch in read_shards(tmp_path / "out"):
+        for i, tokens in zip(batch.rows["row_numbers"], batch.unpack("input_ids"), strict=True):
+            assert tokens.tolist() == wanted[i]["prompt_token_ids"] + wanted[i]["response_ids"]
+            seen += 1
+    assert seen == 200
+
+
+@needs_tau
+def test_tau_airline_with_a_line_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = TAU.read_text().splitlines(keepends=True)
+    lines[3] = lines[3][: len(lines[3]) // 2] + "\n"
+    source = tmp_path / "tau.jsonl"
+    source.write_text("".join(lines))
+    assert run("pack", source, "-o", tmp_path / "out", "--capacity", 16384) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"rollkit: {source}:4: ")
+    assert told.out == ""
+    assert os.listdir(tmp_path) == ["tau.jsonl"]
+
+
+def test_numbers_for_people() -> None:
+    found = [byte_count(n) for n in (0, 999, 1000, 5.5e6, 2e15)]
+    assert found == ["0 B", "999 B", "1.0 kB", "5.5 MB", "2,000.0 TB"]
+    assert [count(n) for n in (12, 3_400, 2.5e6, 7e9)] == ["12", "3.4 k", "2.5 M", "7.0 G"]
+    assert [bar(share, 2) for share in (0, 0.001, 0.5, 0.75, 1)] == ["", "▏", "█", "█▌", "██"]
+
+
+@pytest.mark.parametrize(
+    ("least", "most"), [(0, 0), (5, 5), (1, 7), (1490, 12428), (0, 131072), (10**6, 10**6 + 3)]
+)
+def test_bounds_of_the_histogram(least: int, most: int) -> None:
+    edges = round_edges(least, most)
+    assert edges[0] <= least
+    assert edges[-1] > most
+    assert 2 <= len(edges) <= 14
+    assert len(set(np.diff(edges))) == 1

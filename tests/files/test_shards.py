@@ -1,0 +1,542 @@
+"""Shard folders: what goes in comes out, whatever happens on the way."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.paths import SHARED
+
+from rollkit import Layout, Ragged, Rollouts
+from rollkit._files.read import read
+from rollkit._files.shards import check_shards, read_index, read_layout, read_shards
+from rollkit._files.spool import Spool
+from rollkit._files.stream import Options, write_shards
+
+pytest.importorskip("safetensors")
+
+TAU = SHARED / "tau_airline.jsonl"
+Row = dict[str, Any]
+
+
+def make_rows(count: int = 60, seed: int = 0) -> list[Row]:
+    rng = random.Random(seed)
+    rows: list[Row] = []
+    for i in range(count):
+        prompt, response = rng.randint(0, 30), rng.randint(1, 60)
+        rows.append(
+            {
+                "trajectory_ids": f"t{i}_é",
+                "group": i // 4,
+                "rewards": rng.choice([0.0, 0.1, 1.0]),
+                "messages": [{"role": "user", "content": "x" * (i % 5)}],
+                "prompt_token_ids": [rng.randint(0, 2**31 - 1) for _ in range(prompt)],
+                "response_ids": [rng.randint(0, 1000) for _ in range(response)],
+                "loss_masks": [rng.randint(0, 1) for _ in range(response)],
+                "rollout_expert_indices": [[[i % 7, j % 5]] for j in range(prompt + response)],
+                "advantages": [float(rng.random()) for _ in range(response)],
+            }
+        )
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "rows.jsonl", make_rows())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file, hidden ones included."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def unpacked(folder: Path) -> Iterator[tuple[int, Row]]:
+    """Row numbers and rows, as a reader gets them back."""
+    for batch in read_shards(folder):
+        tokens = {name: batch.unpack(name).to_list() for name in batch}
+        for i, number in enumerate(batch.rows["row_numbers"].tolist()):
+            row: Row = {name: column[i] for name, column in tokens.items()}
+            cut = int(batch.prompt_lengths[i])
+            row["prompt_token_ids"], row["response_ids"] = row["input_ids"][:cut], row["input_ids"][cut:]
+            row["per row"] = {
+                name: column.tolist()[i] if isinstance(column, np.ndarray) else column[i]
+                for name, column in batch.rows.items()
+            }
+            yield number, row
+
+
+def assert_holds(folder: Path, rows: list[Row]) -> None:
+    found = dict(unpacked(folder))
+    assert sorted(found) == list(range(len(rows)))
+    for number, row in found.items():
+        wanted = rows[number]
+        cut = len(wanted["prompt_token_ids"])
+        assert row["prompt_token_ids"] == wanted["prompt_token_ids"]
+        assert row["response_ids"] == wanted["response_ids"]
+        assert row["loss_masks"] == [0] * cut + wanted["loss_masks"]
+        for name, value in row["per row"].items():
+            assert name == "row_numbers" or value == wanted[name]
+        for name in ("rollout_logprobs", "advantages"):
+            if name in wanted:
+                assert row[name] == np.float32([0.0] * cut + wanted[name]).tolist()
+        if "rollout_expert_indices" in wanted:
+            assert row["rollout_expert_indices"] == wanted["rollout_expert_indices"]
+        if not isinstance(wanted["rewards"], list):
+            assert row["rewards"][-1] == np.float32(wanted["rewards"])
+            assert not any(row["rewards"][:-1])
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
+@pytest.mark.parametrize("bins_per_shard", [1, 5, 1000])
+def test_round_trip(tmp_path: Path, source: Path, chunk_rows: int, bins_per_shard: int) -> None:
+    out = tmp_path / "out"
+    options = Options(capacity=128, chunk_rows=chunk_rows, bins_per_shard=bins_per_shard, pad_id=-1)
+    index = write_shards([source], out, options)
+    assert_holds(out, make_rows())
+    assert check_shards(out, verify=True) == []
+    assert index == read_index(out)
+    assert {path.name for path in out.iterdir()} == {"index.json", *(s["file"] for s in index["shards"])}
+    assert sum(shard["tokens"] for shard in index["shards"]) == index["totals"]["tokens"]
+    for batch in read_shards(out):
+        assert (batch["input_ids"][batch["segment_ids"] == 0] == -1).all()
+        assert (batch["segment_ids"] == batch.layout.segment_ids()).all()
+        assert (batch["positions"] == batch.layout.positions()).all()
+
+
+def test_the_plan_is_that_of_all_rows(tmp_path: Path, source: Path) -> None:
+    rollouts = read(source)
+    lengths = rollouts["prompt_token_ids"].lengths + rollouts["response_ids"].lengths  # type: ignore[union-attr]
+    for options in ({}, {"align": 16}, {"max_segments": 2}, {"algorithm": "first_fit"}):
+        out = tmp_path / "-".join(map(str, ["out", *options.values()]))
+        write_shards([source], out, Options(capacity=128, bins_per_shard=3, **options))
+        planned = Layout.pack(lengths, 128, **options)
+        found = read_layout(out)
+        numbers = np.concatenate([batch.rows["row_numbers"] for batch in read_shards(out)])
+        assert found.shape == planned.shape
+        assert (found.starts == planned.starts[numbers]).all()
+
+
+def test_bytes_do_not_depend_on_chunks_nor_place(tmp_path: Path) -> None:
+    rows = make_rows()
+    folders = []
+    for i, chunk_rows in enumerate((1, 13, 500)):
+        place = tmp_path / str(i)
+        place.mkdir()
+        write_shards(
+            [write_jsonl(place / "rows.jsonl", rows)],
+            place / "out",
+            Options(capacity=200, chunk_rows=chunk_rows),
+        )
+        folders.append(contents(place / "out"))
+    assert folders[0] == folders[1] == folders[2]
+    assert str(tmp_path).encode() not in b"".join(folders[0].values())
+
+
+def test_several_sources_count_through(tmp_path: Path) -> None:
+    rows = make_rows(30)
+    sources = [write_jsonl(tmp_path / f"{i}.jsonl", rows[i : i + 10]) for i in (0, 10, 20)]
+    write_shards(sources, tmp_path / "out", Options(capacity=128))
+    assert_holds(tmp_path / "out", rows)
+
+
+@pytest.mark.parametrize(
+    ("oversize", "dropped", "truncated"), [("truncate", 0, 1), ("alone", 0, 0), ("drop", 1, 0)]
+)
+def test_oversize(tmp_path: Path, oversize: str, dropped: int, truncated: int) -> None:
+    rows = [{"prompt_token_ids": [7], "response_ids": list(range(n))} for n in (3, 30, 5)]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    index = write_shards([source], tmp_path / "out", Options(capacity=16, oversize=oversize))
+    assert (index["totals"]["dropped"], index["totals"]["truncated"]) == (dropped, truncated)
+    assert index["totals"]["width"] == (31 if oversize == "alone" else 16)
+    for number, row in unpacked(tmp_path / "out"):
+        assert row["input_ids"] == ([7] + rows[number]["response_ids"])[: index["totals"]["width"]]
+    assert index["totals"]["rows"] == 3
+
+
+def test_empty_rows_at_the_end_of_a_full_bin(tmp_path: Path) -> None:
+    rows = [{"prompt_token_ids": [], "response_ids": [1] * n} for n in (4, 0, 4, 0, 0, 4, 0)]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    write_shards([source], tmp_path / "out", Options(capacity=4, bins_per_shard=1))
+    assert {number: row["input_ids"] for number, row in unpacked(tmp_path / "out")} == {
+        i: row["response_ids"] for i, row in enumerate(rows)
+    }
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 100])
+def test_entries_per_row_may_be_missing(tmp_path: Path, chunk_rows: int) -> None:
+    scores = [1, None, 2.5, None, 3]
+    rows = [{"response_ids": [1], **({} if s is None else {"score": s})} for s in scores]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    write_shards([source], tmp_path / "out", Options(capacity=8, chunk_rows=chunk_rows))
+    (batch,) = read_shards(tmp_path / "out")
+    assert batch.rows["score"] == scores
+
+
+def test_input_ids(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [{"input_ids": [1, 2]}, {"input_ids": [3]}])
+    write_shards([source], tmp_path / "out", Options(capacity=4))
+    assert [row["input_ids"] for _, row in sorted(unpacked(tmp_path / "out"), key=lambda x: x[0])] == [
+        [1, 2],
+        [3],
+    ]
+
+
+def test_skip_columns(tmp_path: Path, source: Path) -> None:
+    index = write_shards(
+        [source], tmp_path / "out", Options(capacity=128, skip_columns=("messages", "advantages"))
+    )
+    assert "messages" not in index["rows"]
+    assert "advantages" not in index["columns"]
+
+
+GOOD: Row = {"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5], "loss_masks": [1, 0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ('{"prompt_token_ids": [1, 2], "respon', r"rows\.jsonl:4: "),
+        ("", "no rollouts"),
+        ({**GOOD, "loss_masks": [1]}, r"rows\.jsonl:4: column 'loss_masks': this row has 1 elements"),
+        ({**GOOD, "loss_masks": [1, 0, 300]}, r"rows\.jsonl:4: .*300 does not fit uint8"),
+        ({**GOOD, "response_ids": [2**40, 0, 0]}, r"rows\.jsonl:4: .*does not fit int32"),
+        (
+            {**GOOD, "response_ids": [1] * 98, "loss_masks": [1] * 98},
+            r"rows\.jsonl:4: this row has 100 tokens",
+        ),
+        ({k: v for k, v in GOOD.items() if k != "loss_masks"}, r"rows\.jsonl.*loss_masks"),
+        ({**GOOD, "extra": [1]}, r"rows\.jsonl.*extra"),
+        ({**GOOD, "rewards": 1.0}, r"rows\.jsonl.*rewards"),
+        ({**GOOD, "response_ids": "abc"}, r"rows\.jsonl"),
+        ({**GOOD, "response_ids": None}, r"rows\.jsonl"),
+    ],
+    ids=["cut", "empty", "length", "mask", "id", "oversize", "missing", "extra", "reward", "string", "none"],
+)
+@pytest.mark.parametrize("chunk_rows", [1, 2, 100])
+def test_what_is_wrong_is_named_and_nothing_is_written(
+    tmp_path: Path, bad: Row | str, said: str, chunk_rows: int
+) -> None:
+    source = tmp_path / "rows.jsonl"
+    line = bad if isinstance(bad, str) else json.dumps(bad)
+    good = json.dumps(GOOD) + "\n"
+    source.write_text((good * 2 + "\n" + line + "\n" + good) if line else "\n\n")
+    with pytest.raises(ValueError, match=said):
+        write_shards([source], tmp_path / "deep/out", Options(capacity=64, chunk_rows=chunk_rows))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["segment_ids", "positions", "row_numbers", "rows.x", "layout.starts"])
+def test_names_that_are_taken(tmp_path: Path, name: str) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [{**GOOD, name: [1, 2, 3]}])
+    with pytest.raises(ValueError, match=f"column '{name}': this name has another meaning"):
+        write_shards([source], tmp_path / "out", Options(capacity=64))
+    write_shards([source], tmp_path / "out", Options(capacity=64, skip_columns=(name,)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"capacity": 0}, {"algorithm": "best"}, {"align": 0}, {"oversize": "?"}, {"pad_id": 2**40}]
+)
+def test_options_are_checked_before_reading(wrong: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, OverflowError)):
+        Options(**{"capacity": 8, **wrong})
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="choose another folder"):
+            write_shards([source], out, Options(capacity=128), resume=resume)
+    assert contents(out) == {"notes.txt": b"mine"}
+
+
+def test_an_empty_folder_is_taken_and_kept(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(ValueError, match="more than a capacity"):
+        write_shards([source], out, Options(capacity=8))
+    assert list(out.iterdir()) == []
+    write_shards([source], out, Options(capacity=128))
+
+
+def test_damage_is_found(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    write_shards([source], out, Options(capacity=128, bins_per_shard=4))
+    first, second, third = sorted(out.glob("shard-*"))[:3]
+    flipped = bytearray(first.read_bytes())
+    flipped[-1] ^= 1
+    first.write_bytes(flipped)
+    assert check_shards(out) == []
+    second.write_bytes(second.read_bytes()[:-1])
+    third.unlink()
+    wrong = check_shards(out, verify=True)
+    assert [message.split(": ")[0] for message in wrong] == [str(first), str(second), str(third)]
+    with pytest.raises(ValueError, match="the index says"):
+        next(read_shards(out))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}'])
+def test_no_index(tmp_path: Path, text: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_index(tmp_path)
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(ValueError, match="index"):
+        read_index(tmp_path)
+
+
+# Interruptions.
+
+DIE = """
+import os, sys
+from pathlib import Path
+from rollkit._files.stream import Options, write_shards
+left = int(sys.argv[3])
+def dying(call, before):
+    def wrapped(*args, **kwargs):
+        global left
+        left -= 1
+        if left == 0 and before: os._exit(9)
+        found = call(*args, **kwargs)
+        if left == 0: os._exit(9)
+        return found
+    return wrapped
+for name in ("replace", "fsync"):
+    setattr(os, name, dying(getattr(os, name), sys.argv[4] == "before"))
+write_shards([sys.argv[1]], sys.argv[2], Options(capacity=128, bins_per_shard=8, chunk_rows=10), resume=True)
+"""
+
+
+def test_a_run_that_dies_anywhere_is_completed_to_the_same_bytes(tmp_path: Path, source: Path) -> None:
+    options = Options(capacity=128, bins_per_shard=8, chunk_rows=10)
+    write_shards([source], tmp_path / "whole", options)
+    whole = contents(tmp_path / "whole")
+    deaths = 0
+    for when in ("before", "after"):
+        for left in range(1, 100, 3):
+            out = tmp_path / f"{when}-{left}"
+            command = [sys.executable, "-c", DIE, str(source), str(out), str(left), when]
+            status = subprocess.run(command, check=False, timeout=60).returncode
+            assert status in (0, 9)
+            assert_only_whole_shards(out, whole)
+            if status == 0:
+                break
+            deaths += 1
+            write_shards([source], out, options, resume=True)
+            assert contents(out) == whole
+    assert deaths > 8
+
+
+def assert_only_whole_shards(out: Path, whole: dict[str, bytes]) -> None:
+    for path in out.iterdir() if out.exists() else ():
+        if path.name != ".rollkit":
+            assert path.read_bytes() == whole[path.name]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", make_rows(1500))
+    arguments = ["pack", str(source), "--capacity", "256", "--bins-per-shard", "4", "--chunk-rows", "50"]
+    command = [sys.executable, "-m", "rollkit", *arguments, "--resume", "--quiet", "-o"]
+    begun = time.perf_counter()
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
+    seconds = time.perf_counter() - begun
+    whole = contents(tmp_path / "whole")
+    rng = random.Random(1)
+    out = tmp_path / "out"
+    for _ in range(6):  # one run, killed again and again
+        process = subprocess.Popen([*command, str(out)])
+        time.sleep(rng.uniform(0.2, 1.0) * seconds)
+        process.kill()
+        process.wait()
+        assert_only_whole_shards(out, whole)
+    subprocess.run([*command, str(out)], check=True, timeout=120)
+    assert contents(out) == whole
+
+
+@pytest.fixture
+def unfinished(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of 8 bins a shard that failed when it had two shards."""
+    replace, calls = os.replace, []
+
+    def failing(a: Any, b: Any) -> None:
+        calls.append(b)
+        if sum(Path(name).suffix == ".safetensors" for name in calls) == 3:
+            raise OSError(28, "No space left on device", str(b))
+        replace(a, b)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", failing)
+        with pytest.raises(OSError, match="No space left") as caught:
+            write_shards([source], out, Options(capacity=128, bins_per_shard=8))
+    assert "2 of" in caught.value.__notes__[0]
+    assert len(list(out.glob("shard-*"))) == 2
+    assert not list(out.glob(".rollkit/*.tmp"))
+    assert not (out / ".rollkit/spool").exists()
+    return out
+
+
+def test_an_unfinished_run_says_so(unfinished: Path, source: Path) -> None:
+    with pytest.raises(ValueError, match="unfinished"):
+        next(read_shards(unfinished))
+    with pytest.raises(ValueError, match="--resume continues it"):
+        write_shards([source], unfinished, Options(capacity=128, bins_per_shard=8))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"capacity": 256}, "--capacity was 128, is 256"),
+        ({"pad_id": 3}, "--pad-id was 0, is 3"),
+        ({"bins_per_shard": 4}, "--bins-per-shard was 8, is 4"),
+        ({"skip_columns": ("messages",)}, "--skip-columns was"),
+    ],
+)
+def test_resuming_another_run_is_refused(
+    unfinished: Path, source: Path, change: dict[str, Any], said: str
+) -> None:
+    before = contents(unfinished)
+    with pytest.raises(ValueError, match=said):
+        write_shards(
+            [source], unfinished, Options(**{"capacity": 128, "bins_per_shard": 8, **change}), resume=True
+        )
+    assert contents(unfinished) == before
+
+
+def test_resuming_with_other_sources_is_refused(unfinished: Path, source: Path) -> None:
+    options = Options(capacity=128, bins_per_shard=8)
+    with pytest.raises(ValueError, match=r"source 2 file was None, is 'rows\.jsonl'"):
+        write_shards([source, source], unfinished, options, resume=True)
+    rows = source.read_text()
+    source.write_text(rows.replace("user", "USER", 1))
+    with pytest.raises(ValueError, match="source 1 sha256 was"):
+        write_shards([source], unfinished, options, resume=True)
+    source.write_text(rows)
+    write_shards([source], unfinished, options, resume=True)
+    assert_holds(unfinished, make_rows())
+
+
+def test_a_damaged_shard_is_written_again(unfinished: Path, source: Path, tmp_path: Path) -> None:
+    first = min(unfinished.glob("shard-*"))
+    first.write_bytes(first.read_bytes()[:-8] + b"\1" * 8)
+    options = Options(capacity=128, bins_per_shard=8)
+    write_shards([source], unfinished, options, resume=True)
+    write_shards([source], tmp_path / "whole", options)
+    assert contents(unfinished) == contents(tmp_path / "whole")
+
+
+def test_resuming_what_is_complete_changes_nothing(tmp_path: Path, source: Path) -> None:
+    options = Options(capacity=128)
+    index = write_shards([source], tmp_path / "out", options)
+    before = contents(tmp_path / "out")
+    assert write_shards([source], tmp_path / "out", options, resume=True) == index
+    with pytest.raises(ValueError, match="--capacity was 128, is 64"):
+        write_shards([source], tmp_path / "out", Options(capacity=64), resume=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_one_run_at_a_time(unfinished: Path, source: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with (unfinished / ".rollkit/lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another run"):
+            write_shards([source], unfinished, Options(capacity=128, bins_per_shard=8), resume=True)
+
+
+# The spool.
+
+CHUNKS: list[tuple[list[Any], list[Any]]] = [
+    ([1, 2], [3.5]),
+    ([1, 2], [None, "a"]),
+    ([True], [2]),
+    (["a"], [1.5, 2.5]),
+    ([[1], [2, 3]], [[0.5]]),
+    ([[], []], [[0.5]]),
+    ([[[1, 2]], [[3, 4], [5, 6]]], [[[7, 8]]]),
+    ([["a"]], [[1], [2, 3]]),
+    ([[1, 2]], [[{"a": 1}]]),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), CHUNKS)
+def test_chunks_give_what_all_rows_at_once_give(tmp_path: Path, first: list[Any], second: list[Any]) -> None:
+    with Spool(tmp_path / "spool") as spool:
+        for rows in (first, second):
+            spool.append(Rollouts({"x": rows}))
+        spool.finish()
+        every = np.arange(spool.rows)
+        found = {**spool.tokens(every), **spool.scalars(every)}["x"]
+    whole = Rollouts({"x": first + second})["x"]
+    if isinstance(found, bytes):
+        assert json.loads(found) == first + second
+    elif isinstance(whole, Ragged):
+        assert whole.equals(found)
+    else:
+        assert isinstance(found, np.ndarray)
+        assert found.tolist() == first + second
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "said"),
+    [
+        ("x", [[[1, 2]]], [[[1, 2, 3]]], "inner shape"),
+        ("rewards", [1.0], [[1.0]], "of another kind in some rows"),
+        ("x", [[1], [2, 3]], [None], "needs an array in every row"),
+        ("x", [None], [[1], [2, 3]], "needs an array in every row"),
+        ("x", [2**63], [-1], "no integer dtype holds both"),
+        ("x", [object()], [], "not JSON serializable"),
+    ],
+)
+def test_chunks_that_do_not_fit(
+    tmp_path: Path, name: str, first: list[Any], second: list[Any], said: str
+) -> None:
+    def append() -> None:
+        with Spool(tmp_path / "spool") as spool:
+            for rows in (first, second):
+                spool.append(Rollouts({name: rows}))
+
+    with pytest.raises(ValueError, match=said):
+        append()
+
+
+def test_any_dtype(tmp_path: Path) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtypes: list[Any] = [np.uint8, np.float16, np.int64, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn]
+
+    def make(dtype: Any) -> Ragged:
+        return Ragged(np.arange(6).astype(dtype).reshape(3, 2), np.array([0, 1, 3]))
+
+    with Spool(tmp_path / "spool") as spool:
+        columns = {str(i): make(dtype) for i, dtype in enumerate(dtypes)}
+        spool.append(Rollouts(columns))
+        spool.append(Rollouts(columns))
+        spool.finish()
+        found = spool.tokens(np.array([3, 0]))
+    for name, column in columns.items():
+        assert column.take([1, 0]).equals(found[name])
+
+
+# Real rollouts.
+
+
+@pytest.mark.skipif(not TAU.exists(), reason="the rollouts of shared/data are not here")
+def test_tau_airline(tmp_path: Path) -> None:
+    index = write_shards([TAU], tmp_path / "out", Options(capacity=16384, bins_per_shard=16))
+    assert index["totals"]["bins"] == 52
+    assert index["totals"]["tokens"] == 836_774
+    with TAU.open() as file:
+        assert_holds(tmp_path / "out", [json.loads(line) for line in file])

@@ -1,0 +1,388 @@
+"""Token trees against lists of whole contexts, and the bundled rollouts there and back."""
+
+import base64
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import rollkit
+from rollkit import Layout, Ragged, Rollouts
+from rollkit.forest import TokenTree
+from rollkit.routing import RouteBuilder, join_routes, narrow_routes, route_mask, split_routes
+
+Array = NDArray[Any]
+ROUTES = "rollout_expert_indices"
+
+
+def routes_for(tokens: list[int]) -> Array:
+    """Routes that depend on the tokens up to each, as a model's do: `[tokens, 2, 2]` int16."""
+    found = np.zeros((len(tokens), 2, 2), np.int16)
+    state = 1
+    for i, token in enumerate(tokens):
+        state = (state * 31 + token + 1) % 32_749
+        found[i] = [[state, state // 2], [state // 3, state // 5]]
+    return found
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Turns in a vocabulary of 2: they continue one another, branch anywhere, and collide."""
+    tokens = st.lists(st.integers(0, 1), max_size=5)
+    contexts: list[list[int]] = [[]]
+    found = []
+    for _ in range(draw(st.integers(1, 8))):
+        base = draw(st.sampled_from(contexts))
+        prompt = base[: draw(st.integers(0, len(base)))] if draw(st.booleans()) else base
+        prompt = prompt + draw(tokens)
+        response = draw(st.lists(st.integers(0, 1), min_size=1, max_size=4))
+        contexts.append(prompt + response)
+        whole = draw(st.booleans())
+        short = draw(st.booleans()) and len(prompt) + len(response) > 1
+        found.append({"prompt": prompt, "response": response, "whole": whole, "short": short})
+    return found
+
+
+def common(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def commit(tree: TokenTree, turn: dict[str, Any], known: int, number: int) -> int:
+    """Commit a turn with routes of its whole context, or of what is new alone."""
+    prompt, response = turn["prompt"], turn["response"]
+    routes = routes_for(prompt + response)
+    if turn["short"]:
+        routes = routes[:-1]
+    start = 0 if turn["whole"] else known
+    payload = {
+        "data": base64.b64encode(routes[start:].tobytes()).decode(),
+        "shape": routes[start:].shape,
+        "dtype": "int16",
+        "start": start,
+    }
+    logprobs = [-float(number)] * len(response)
+    return tree.commit(prompt, response, routes=payload, rollout_logprobs=logprobs)
+
+
+@given(turns())
+def test_every_turn_is_a_path_and_no_prefix_is_stored_twice(found: list[dict[str, Any]]) -> None:
+    tree = TokenTree()
+    contexts: list[list[int]] = []
+    ends: list[int] = []
+    stored = 0
+    for number, turn in enumerate(found, 1):
+        known = max((common(turn["prompt"], context) for context in contexts), default=0)
+        end = commit(tree, turn, known, number)
+        contexts.append(turn["prompt"] + turn["response"])
+        ends.append(end)
+        stored += len(contexts[-1]) - known
+        assert int(tree.lengths.sum()) == stored
+        nodes = tree._nodes
+        path = nodes.path(end)
+        assert sum(nodes.lengths[node] for node in path) == len(contexts[-1])
+        if turn["whole"]:
+            assert all(nodes.captured[node] == nodes.lengths[node] for node in path[:-1])
+        assert not tree.sampled[path[-1]] or nodes.captured[end] == nodes.lengths[end] - turn["short"]
+
+    branches = tree.branches()
+    leaves = tree.leaves.tolist()
+    assert set(leaves) <= set(ends)
+    sampled = set()
+    for row, leaf in enumerate(leaves):
+        tokens = [*branches["prompt_token_ids"][row].tolist(), *branches["response_ids"][row].tolist()]
+        assert tokens == contexts[ends.index(leaf)]
+        path = tree._nodes.path(leaf)
+        sampled |= {node for node in path if tree.sampled[node]}
+        masks = np.concatenate([[int(tree.sampled[node])] * tree.lengths[node] for node in path])
+        prompt = len(branches["prompt_token_ids"][row])
+        assert prompt == masks.argmax()
+        np.testing.assert_array_equal(branches["loss_masks"][row], masks[prompt:])
+        logprobs = np.asarray(branches["rollout_logprobs"][row])
+        np.testing.assert_array_equal(logprobs != 0, masks[prompt:] == 1)
+        last = ends.index(leaf)
+        own = len(found[last]["response"])
+        assert (logprobs[-own:] == -float(last + 1)).all()
+        routes, filled = branches[ROUTES][row], branches["route_masks"][row].astype(bool)
+        np.testing.assert_array_equal(routes[~filled], routes_for(tokens)[~filled])
+        holes = np.flatnonzero(filled)
+        for hole in holes:
+            np.testing.assert_array_equal(routes[hole], routes[hole - 1])
+
+    once = tree.branches(once=True)["loss_masks"]
+    assert isinstance(once, Ragged)
+    assert int(once.values.sum()) == sum(int(tree.lengths[node]) for node in sampled)
+
+
+@given(turns(), st.integers(0, 7))
+def test_arrow_and_pickle_in_between(found: list[dict[str, Any]], at: int) -> None:
+    plain, arrow, pickled = TokenTree(), TokenTree(), TokenTree()
+    contexts: list[list[int]] = []
+    for number, turn in enumerate(found, 1):
+        known = max((common(turn["prompt"], context) for context in contexts), default=0)
+        contexts.append(turn["prompt"] + turn["response"])
+        ends = {commit(tree, turn, known, number) for tree in (plain, arrow, pickled)}
+        assert len(ends) == 1
+        if number - 1 == at:
+            arrow = TokenTree.from_arrow(arrow.to_arrow())
+            pickled = pickle.loads(pickle.dumps(pickled, protocol=5))
+    for tree in (arrow, pickled):
+        assert tree.branches().equals(plain.branches())
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(1, 4)), min_size=1, max_size=6), st.booleans())
+def test_turns_in_a_row_are_merged_steps(sizes: list[tuple[int, int]], short: bool) -> None:
+    rng = np.random.default_rng(len(sizes))
+    steps: dict[str, list[Any]] = {
+        name: [] for name in ("prompt_token_ids", "response_ids", "loss_masks", "rollout_logprobs", ROUTES)
+    }
+    tree = TokenTree()
+    context: list[int] = []
+    for observed, sampled in sizes:
+        prompt = context + rng.integers(0, 9, observed).tolist()
+        response = rng.integers(0, 9, sampled).tolist()
+        context = prompt + response
+        routes = routes_for(context)[: len(context) - short]
+        turn = (prompt, response, [1] * sampled, (-rng.random(sampled)).astype(np.float32), routes)
+        for name, value in zip(steps, turn, strict=True):
+            steps[name].append(value)
+        tree.commit(prompt, response, routes=routes, rollout_logprobs=turn[3])
+    last = [False] * (len(sizes) - 1) + [True]
+    merged = rollkit.merge_steps({**steps, "is_last_step": last})
+    branches = tree.branches(final=None)
+    for name, column in branches.items():
+        assert isinstance(column, Ragged)
+        assert column.equals(merged[name]), name
+
+
+def test_two_samples_from_one_prompt_stay_two() -> None:
+    tree = TokenTree()
+    first, second = tree.commit([1, 2], [3, 4]), tree.commit([1, 2], [3, 4])
+    assert first != second
+    assert tree.branches()["response_ids"].to_list() == [[3, 4], [3, 4]]  # type: ignore[union-attr]
+    third = tree.commit([1, 2, 3, 4, 5], [6])
+    assert tree._nodes.path(third)[:-2] == tree._nodes.path(second), "the newest is continued"
+
+
+def test_a_response_that_was_tokenised_again_shares_its_beginning() -> None:
+    tree = TokenTree()
+    tree.commit([1], [2, 3, 4], rollout_logprobs=[-1.0, -2.0, -3.0])
+    tree.commit([1, 2, 9], [5], rollout_logprobs=[-4.0])
+    branches = tree.branches()
+    assert branches["rollout_logprobs"].to_list() == [[-1, -2, -3], [-1, 0, -4]]  # type: ignore[union-attr]
+    assert branches["loss_masks"].to_list() == [[1, 1, 1], [1, 0, 1]]  # type: ignore[union-attr]
+    once = tree.branches(once=True)["loss_masks"]
+    assert once.to_list() == [[1, 1, 1], [0, 0, 1]]  # type: ignore[union-attr]
+
+
+def test_columns_per_token_and_masks() -> None:
+    tree = TokenTree()
+    tree.commit([1, 2], [3], input_scores=[0.5, 1.5, 2.5], loss_masks=[0])
+    tree.commit([1, 2, 3, 4], [5], input_scores=[9, 9, 9, 3.5, 4.5], loss_masks=[1])
+    branches = tree.branches()
+    assert branches["input_scores"].to_list() == [[0.5, 1.5, 2.5, 3.5, 4.5]]  # type: ignore[union-attr]
+    assert branches["loss_masks"].to_list() == [[0, 0, 1]]  # type: ignore[union-attr]
+    assert repr(tree) == "TokenTree(4 nodes, 5 tokens: input_scores, loss_masks)"
+
+
+def test_empty_responses_add_no_node() -> None:
+    tree = TokenTree()
+    assert tree.commit([1, 2], []) == 0
+    assert tree.commit([1, 2], [], routes=None) == 0
+    branches = tree.branches()
+    assert branches["prompt_token_ids"].to_list() == [[1, 2]]  # type: ignore[union-attr]
+    assert branches["response_ids"].to_list() == [[]]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("turn", "error", "message"),
+    [
+        ({"prompt_token_ids": [1.5]}, TypeError, r"^prompt_token_ids: position 0: "),
+        ({"prompt_token_ids": [2**40]}, OverflowError, r"^prompt_token_ids: position 0: 1099511627776 does"),
+        ({"response_ids": 5}, TypeError, r"^response_ids: expected an element per token, got 5$"),
+        (
+            {"rollout_logprobs": [0.0, 0.0]},
+            ValueError,
+            r"^rollout_logprobs has 2 elements, expected 1; the prompt has 4 tokens, the response 1$",
+        ),
+        ({"extra": 1.0}, ValueError, r"^the turn and those before differ in columns: 'extra' \("),
+        ({"loss_masks": 1}, TypeError, r"^loss_masks: expected an element per token, got 1$"),
+        ({"extra": [1]}, ValueError, r"^the turn and those before differ in columns: 'extra' \("),
+        ({"routes": None}, ValueError, r"differ in columns: 'rollout_expert_indices' \("),
+        (
+            {"routes": routes_for([0] * 3)},
+            ValueError,
+            r"^routes are of positions 0 to 3, the turn's new tokens at 3 to 5; only the last one's may be",
+        ),
+        (
+            {"routes": {"data": routes_for([0]), "start": 4}},
+            ValueError,
+            r"^routes are of positions 4 to 5, the turn's new tokens at 3 to 5",
+        ),
+        (
+            {"routes": np.zeros((5, 3, 2), np.int16)},
+            ValueError,
+            r"^routes have inner shape \(3, 2\), in the turns before \(2, 2\)$",
+        ),
+        (
+            {"routes": {"data": "!" * 54 + "==", "shape": [5, 2, 2], "dtype": "int16"}},
+            ValueError,
+            r"^character \d+ of the base64 data is '!'",
+        ),
+    ],
+)
+def test_a_refused_turn_leaves_the_tree_as_it_was(
+    turn: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    tree = TokenTree()
+    tree.commit([1, 2], [3], rollout_logprobs=[-1.0], routes=routes_for([1, 2, 3])[:2])
+    before = tree.branches()
+    good: dict[str, Any] = {
+        "prompt_token_ids": [1, 2, 3, 4],
+        "response_ids": [5],
+        "rollout_logprobs": [-2.0],
+        "routes": routes_for([1, 2, 3, 4, 5]),
+    }
+    with pytest.raises(error, match=message):
+        tree.commit(**{**good, **turn})
+    assert tree.branches().equals(before)
+    tree.commit(**good)
+    np.testing.assert_array_equal(tree.branches()[ROUTES][0], good["routes"])
+
+
+def test_errors_of_branches() -> None:
+    with pytest.raises(ValueError, match=r"^the tree is empty; commit a turn first$"):
+        TokenTree().branches()
+    with pytest.raises(ValueError, match=r"^the turn has no tokens$"):
+        TokenTree().commit([], [])
+    tree = TokenTree()
+    tree.commit([1], [2], routes=routes_for([1]))
+    tree.commit([1, 2, 3], [4], routes={"data": routes_for([1, 2, 3])[2:], "start": 2})
+    with pytest.raises(ValueError, match=r"^branch 0: the last token of node 1 has no routes; pass a policy"):
+        tree.branches(final=None)
+    assert tree.branches()["route_masks"].to_list() == [[0, 1, 0, 1]]  # type: ignore[union-attr]
+    lone = TokenTree()
+    lone.commit([], [1], routes=routes_for([]))
+    with pytest.raises(ValueError, match=r"^branch 0: its first token has no routes and no row before it"):
+        lone.branches()
+    assert lone.branches(final="arange")[ROUTES].to_list() == [[[[0, 1], [0, 1]]]]  # type: ignore[union-attr]
+    assert lone.branches(final="sentinel")[ROUTES].to_list() == [[[[-1, -1], [-1, -1]]]]  # type: ignore[union-attr]
+
+
+def test_tables_that_are_no_tree() -> None:
+    tree = TokenTree()
+    tree.commit([1], [2])
+    table = tree.to_arrow()
+    with pytest.raises(ValueError, match=r"^the table has no column 'parents'$"):
+        TokenTree.from_arrow(table.drop_columns(["parents"]))
+    circle = table.set_column(0, "parents", [[1, 0]])
+    with pytest.raises(ValueError, match=r"^node 0 has parent 1, from which no way leads to a root$"):
+        TokenTree.from_arrow(circle)
+    captured = table.set_column(2, "captured", [[0, 2]])
+    with pytest.raises(ValueError, match=r"^node 1 has 1 tokens and 2 routes"):
+        TokenTree.from_arrow(captured)
+    masks = table.set_column(4, "loss_masks", [[[1], [1, 1]]])
+    with pytest.raises(ValueError, match=r"^column 'loss_masks' must have an element per token"):
+        TokenTree.from_arrow(masks)
+
+
+def payload(rows: Array, start: int) -> dict[str, Any]:
+    return {
+        "data": base64.b64encode(np.ascontiguousarray(rows[start:]).tobytes()).decode(),
+        "shape": rows[start:].shape,
+        "dtype": rows.dtype.name,
+        "start": start,
+    }
+
+
+def as_turns(prompt: Array, response: Array, routes: Array, parts: int) -> list[tuple[Array, Array, Array]]:
+    """A rollout cut as if it had been sampled in several turns: context, response, routes so far."""
+    cuts = np.linspace(0, len(response), parts + 1).astype(int)
+    whole = np.concatenate([prompt, response])
+    found = []
+    for a, b in zip(cuts[:-1] + len(prompt), cuts[1:] + len(prompt), strict=True):
+        found.append((whole[:a], whole[a:b], routes[: b - 1]))
+    return found
+
+
+def test_the_choices_of_a_real_router_come_back() -> None:
+    """The bundled rollouts, cut into turns, by way of every path that routes take."""
+    rollouts = rollkit.read(rollkit.sample_path())
+    column = rollouts[ROUTES]
+    assert isinstance(column, Ragged)
+    assert narrow_routes(column).dtype == np.uint8
+    rollouts = rollouts.with_columns(**{ROUTES: column.astype(np.int16)})
+    choices = rollouts[ROUTES]
+    assert isinstance(choices, Ragged)
+    assert choices.inner == (2, 2)
+    names = ("prompt_token_ids", "response_ids", "rollout_logprobs")
+    steps: dict[str, list[Any]] = {name: [] for name in (*names, ROUTES, "is_last_step")}
+    for row in range(len(rollouts)):
+        prompt, response, logprobs = (rollouts[name][row] for name in names)
+        turns_of_row = as_turns(prompt, response, choices[row], 3)
+        tree, builder = TokenTree(), RouteBuilder()
+        nodes_of_row: list[Array | None] = []
+        known = 0
+        for i, (context, sampled, routes) in enumerate(turns_of_row):
+            first = len(context) - len(prompt)
+            own = logprobs[first : first + len(sampled)]
+            tree.commit(context, sampled, routes=payload(routes, max(known - 1, 0)), rollout_logprobs=own)
+            nodes_of_row += split_routes(
+                payload(routes, 0), [len(context) - known, len(sampled)], start=known, final="sentinel"
+            )
+            builder.append(payload(routes, max(known - 1, 0)))
+            known = len(context) + len(sampled)
+            for name, value in zip(steps, (context, sampled, own, routes, i == 2), strict=True):
+                steps[name].append(value)
+        branch = tree.branches(final=None)
+        np.testing.assert_array_equal(branch[ROUTES][0], choices[row])
+        np.testing.assert_array_equal(branch["rollout_logprobs"][0], logprobs)
+        np.testing.assert_array_equal(builder.finish(), choices[row])
+        joined = join_routes([rows for rows in nodes_of_row if rows is not None])
+        assert joined is not None
+        captured = np.asarray((joined >= 0).all(axis=(1, 2)))
+        assert (~captured).sum() == 3, "the last token of each turn"
+        np.testing.assert_array_equal(joined[:-1][captured[:-1]], choices[row][captured[:-1]])
+
+    merged = rollkit.merge_steps(steps)
+    for name in (*names, ROUTES):
+        found, wanted = merged[name], rollouts[name]
+        assert isinstance(found, Ragged)
+        assert found.equals(wanted), name
+    for source in (merged, rollouts):
+        batch = rollkit.pack(source, 2048)
+        unpacked = batch.to("torch").unpack(ROUTES)
+        hidden = Ragged(route_mask(Layout.concat(unpacked.lengths), choices), unpacked.offsets)
+        for row in range(len(rollouts)):
+            np.testing.assert_array_equal(unpacked[row][~hidden[row]], choices[row])
+            assert hidden[row].tolist() == [False] * len(choices[row]) + [True]
+
+
+def test_samples_of_one_prompt_share_it() -> None:
+    """All bundled rollouts in one tree: the same rollouts come back, each prompt stored once."""
+    rollouts = rollkit.read(rollkit.sample_path())
+    tree = TokenTree()
+    for row in range(len(rollouts)):
+        tree.commit(
+            rollouts["prompt_token_ids"][row],
+            rollouts["response_ids"][row],
+            routes=rollouts[ROUTES][row],
+            rollout_logprobs=rollouts["rollout_logprobs"][row],
+        )
+    assert isinstance(rollouts, Rollouts)
+    prompts, responses = rollouts["prompt_token_ids"], rollouts["response_ids"]
+    assert isinstance(prompts, Ragged)
+    assert isinstance(responses, Ragged)
+    total = int(prompts.lengths.sum() + responses.lengths.sum())
+    assert int(tree.lengths.sum()) < total
+    branches = TokenTree.from_arrow(tree.to_arrow()).branches(final=None)
+    for name in ("prompt_token_ids", "response_ids", "rollout_logprobs"):
+        column = branches[name]
+        assert isinstance(column, Ragged)
+        assert column.equals(rollouts[name]), name
+    for row in range(len(rollouts)):
+        routes, wanted = branches[ROUTES][row], rollouts[ROUTES][row]
+        np.testing.assert_array_equal(routes[len(prompts[row]) :], wanted[len(prompts[row]) :])

@@ -1,0 +1,156 @@
+"""Masking rows and groups, and rewards on tokens, against plain Python."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.compat import skyrl_oracles as oracle
+
+from rollkit import Ragged, Rollouts, mask_overlong, mask_zero_variance, spread_rewards
+
+
+def rollouts(masks: list[list[int]], **columns: Any) -> Rollouts:
+    return Rollouts({"response_ids": [[7] * len(mask) for mask in masks], "loss_masks": masks, **columns})
+
+
+def lists(found: Rollouts, name: str = "loss_masks") -> list[list[Any]]:
+    column = found[name]
+    assert isinstance(column, Ragged)
+    return column.to_list()
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 1), max_size=5),
+        st.sampled_from(["stop", "length", "abort"]),
+        st.sampled_from([0.0, 0.1, 1.0]),
+        st.sampled_from("abc"),
+    ),
+    min_size=1,
+    max_size=9,
+)
+
+
+@given(ROWS)
+def test_overlong(rows: list[Any]) -> None:
+    masks, reasons = [row[0] for row in rows], [row[1] for row in rows]
+    given = rollouts(masks, stop_reasons=reasons)
+    wanted = [
+        mask if reason == "stop" else [0] * len(mask) for mask, reason in zip(masks, reasons, strict=True)
+    ]
+    assert lists(mask_overlong(given)) == wanted
+    assert lists(given) == masks, "the input is as it was"
+    either = mask_overlong(given, keep=("stop", "length"))
+    assert lists(either) == [
+        [0] * len(mask) if reason == "abort" else mask for mask, reason in zip(masks, reasons, strict=True)
+    ]
+
+
+def test_overlong_keeps_the_dtype_and_shares_the_rest() -> None:
+    given = rollouts([[1, 1], [1]], stop_reasons=["length", "stop"])
+    masked = mask_overlong(given[1:])
+    assert lists(masked) == [[1]]
+    assert not np.shares_memory(masked["loss_masks"].values, given["loss_masks"].values)  # type: ignore[union-attr]
+    masked = mask_overlong(given, keep="stop")
+    assert masked["loss_masks"].dtype == np.uint8  # type: ignore[union-attr]
+    assert masked["response_ids"] is given["response_ids"]
+
+
+@given(ROWS, st.booleans())
+def test_zero_variance(rows: list[Any], as_array: bool) -> None:
+    masks, rewards, ids = ([row[i] for row in rows] for i in (0, 2, 3))
+    by = np.array([ord(group) for group in ids]) if as_array else ids
+    given = rollouts(masks, rewards=rewards, instance_ids=by)
+    for ignore in (False, True):
+        live = [any(mask) for mask in masks] if ignore else None
+        kept = oracle.varied(rewards, ids, live)
+        wanted = [mask if keep else [0] * len(mask) for mask, keep in zip(masks, kept, strict=True)]
+        assert lists(mask_zero_variance(given, ignore_masked=ignore)) == wanted
+        assert lists(mask_zero_variance(given, by, ignore_masked=ignore)) == wanted
+    assert lists(given) == masks, "the input is as it was"
+
+
+def test_the_steps_of_a_trajectory_count_once() -> None:
+    given = rollouts(
+        [[1], [1], [1], [1]], rewards=[0.0, 1.0, 1.0, 0.0], is_last_step=[False, True, True, True]
+    )
+    ids = ["a", "a", "a", "b"]
+    assert lists(mask_zero_variance(given, ids)) == [[0], [0], [0], [1]]
+    given = given.with_columns(is_last_step=[True] * 4)
+    assert lists(mask_zero_variance(given, ids)) == [[1], [1], [1], [1]]
+
+
+def test_a_trajectory_is_live_if_one_of_its_steps_is() -> None:
+    given = rollouts([[1], [0], [1], [0]], rewards=[0.0] * 4, is_last_step=[False, True, True, True])
+    assert lists(mask_zero_variance(given, list("aaaa"), ignore_masked=True)) == [[0], [0], [0], [0]]
+    given = rollouts([[0], [0], [1], [0]], rewards=[0.0] * 4, is_last_step=[False, True, True, True])
+    assert lists(mask_zero_variance(given, list("aaaa"), ignore_masked=True)) == [[0], [0], [1], [0]]
+
+
+def test_a_group_with_a_nan_is_masked() -> None:
+    given = rollouts([[1], [1]], rewards=[float("nan"), 1.0])
+    assert lists(mask_zero_variance(given, ["a", "a"])) == [[0], [0]]
+
+
+def test_dicts_are_taken_too() -> None:
+    given = {"response_ids": [[1, 2]], "loss_masks": [[1, 1]], "rewards": [0.5], "stop_reasons": ["length"]}
+    assert lists(mask_overlong(given)) == [[0, 0]]
+    assert lists(mask_zero_variance(given, ["a"])) == [[1, 1]]
+    assert lists(spread_rewards(given), "rewards") == [[0.0, 0.5]]
+
+
+def test_bfloat16_rewards_and_masks() -> None:
+    import torch
+
+    masks = Ragged(torch.ones(2, dtype=torch.bfloat16), [0, 1, 2])  # type: ignore[arg-type]
+    given: dict[str, Any] = {"prompt_token_ids": [[1], [1]], "response_ids": [[1], [2]], "loss_masks": masks}
+    given["rewards"] = torch.tensor([0.5, 0.5], dtype=torch.bfloat16)
+    Rollouts(given).validate()
+    assert lists(spread_rewards(given), "rewards") == [[0.5], [0.5]]
+    assert lists(mask_zero_variance(given, ["a", "a"], ignore_masked=True)) == [[0.0], [0.0]]
+
+
+def test_zero_variance_of_token_rewards_and_within_a_tolerance() -> None:
+    given = rollouts([[1, 1], [1], [1], [1]], rewards=[[0.5, 0.5], [1.0], [0.2], [0.3]])
+    assert lists(mask_zero_variance(given, ["a", "a", "b", "b"])) == [[0, 0], [0], [1], [1]]
+    assert lists(mask_zero_variance(given, ["a", "a", "b", "b"], tol=0.2)) == [[0, 0], [0], [0], [0]]
+
+
+@given(ROWS)
+def test_spread_rewards(rows: list[Any]) -> None:
+    lengths = [len(row[0]) for row in rows]
+    rewards = [row[2] if n else 0.0 for n, row in zip(lengths, rows, strict=True)]
+    given = Rollouts({"response_ids": [[7] * n for n in lengths], "rewards": rewards})
+    wanted = [
+        [0.0] * (n - 1) + [np.float32(r).item()] if n else [] for n, r in zip(lengths, rewards, strict=True)
+    ]
+    spread = spread_rewards(given)
+    assert lists(spread, "rewards") == wanted
+    assert spread["rewards"].dtype == np.float32  # type: ignore[union-attr]
+    assert spread_rewards(spread) is spread, "token rewards stay as they are"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (mask_overlong, KeyError, "no column 'stop_reasons'"),
+        (mask_zero_variance, KeyError, "no column 'instance_ids'"),
+        (lambda r: mask_zero_variance(r, ["a"]), ValueError, "by has 1 ids, there are 2 rows"),
+        (
+            lambda r: mask_overlong(r.with_columns(loss_masks=np.ones(2), stop_reasons=["stop"] * 2)),
+            ValueError,
+            "column 'loss_masks': expected an element per token, got one per row",
+        ),
+        (
+            lambda r: spread_rewards(r.with_columns(response_ids=[[], [1]])),
+            ValueError,
+            "column 'rewards': row 0 has reward 1.0 and an empty response",
+        ),
+    ],
+)
+def test_refuses(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        call(rollouts([[1, 1], [1]], rewards=[1.0, 0.0]))
+    assert message in str(caught.value)
