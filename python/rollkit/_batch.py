@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import ABSENT, Layout

@@ -1,15 +1,14 @@
 """Coercions that every front function needs, with errors that name the argument."""
 
 import operator
-import sys
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._frameworks import as_array
+
 Int64s = NDArray[np.int64]
-AnyArray = NDArray[Any]
-Framework = Literal["numpy", "torch", "jax"]
 
 UNSIGNED_BEYOND_INT64: Final = "uint64"
 
@@ -60,53 +59,3 @@ def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return str(value)
-
-
-def as_array(value: Any) -> Any:
-    """Return a tensor's memory as a NumPy array, without a copy; anything else as it is.
-
-    Frameworks are looked up among the modules that are already imported, so that importing rollkit
-    imports none of them.
-    """
-    if isinstance(value, np.ndarray):
-        return value
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return _from_torch(torch, value)
-    jax = sys.modules.get("jax")
-    if jax is not None and isinstance(value, jax.Array):
-        return np.asarray(value)
-    return value
-
-
-def is_array(value: Any) -> bool:
-    """Whether `value` is a NumPy array or a tensor of a framework that is imported."""
-    return framework_of(value) is not None
-
-
-def framework_of(value: Any) -> Framework | None:
-    """The framework whose array this is, traced or not; None for lists and the like."""
-    if isinstance(value, np.ndarray):
-        return "numpy"
-    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return "torch"
-    if jax is not None and isinstance(value, jax.Array):
-        return "jax"
-    return None
-
-
-def _from_torch(torch: Any, tensor: Any) -> AnyArray:
-    tensor = tensor.detach()
-    if tensor.device.type != "cpu":
-        raise TypeError(f"got a torch tensor on {tensor.device}; move it with .cpu() first")
-    named = str(tensor.dtype).removeprefix("torch.")
-    if named == "bfloat16" or named.startswith("float8"):
-        # NumPy has these dtypes only through ml_dtypes; the bits are the same.
-        import ml_dtypes
-
-        bits = torch.int16 if named == "bfloat16" else torch.uint8
-        viewed: AnyArray = tensor.view(bits).numpy().view(getattr(ml_dtypes, named))
-        return viewed
-    plain: AnyArray = tensor.numpy()
-    return plain

@@ -7,8 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollkit._check import AnyArray
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import ABSENT, Layout
 
 SHADES: Final = ("#bfe3dd", "#6fbfb8", "#2f8f9d", "#1f5f85", "#1b3358")

@@ -2,14 +2,14 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rollkit._arrays import jax_bits
-from rollkit._check import AnyArray
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray
 
 jax = extra("jax", "jax")
 jnp = jax.numpy
@@ -31,6 +31,63 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     if isinstance(device, str):
         device = jax.devices(device)[0]
     return jax.device_put(array, device, **options)
+
+
+def memory(array: Any) -> AnyArray:
+    """The array's memory as NumPy's: without a copy where it is one piece on the CPU."""
+    if is_traced(array):
+        raise TypeError(
+            "got a traced JAX array, which has no values yet; pass it outside of jit, grad or vmap"
+        )
+    return np.asarray(array)
+
+
+def is_plain(array: Any) -> bool:
+    """Whether Rust may move the array: one with values, on the CPU."""
+    return is_host(array)
+
+
+def cat(arrays: Sequence[Any]) -> Any:
+    """Join arrays along their first axis."""
+    return jnp.concatenate(arrays)
+
+
+def gather(array: Any, index: Any) -> Any:
+    """Rows of an array by number."""
+    return array.at[index].get(mode="promise_in_bounds")
+
+
+def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
+    """Rows at `index`, and `fill` elsewhere."""
+    out = jnp.broadcast_to(fill.astype(values.dtype), (count, *values.shape[1:]))
+    return out.at[index].set(values, unique_indices=True, mode="promise_in_bounds")
+
+
+def cast(array: Any, dtype: Any) -> Any:
+    """Cast, checked; of a traced array, only what cannot fail."""
+    wanted = jnp.dtype(dtype)
+    if array.dtype == wanted:
+        return array
+    if wanted.kind in "iub":
+        if array.dtype.kind not in "iub":
+            raise TypeError(f"cannot cast {array.dtype} to {wanted} without loss; round it first")
+        if not jnp.can_cast(array.dtype, wanted):
+            _check_range(array, wanted)
+    return array.astype(wanted)
+
+
+def _check_range(array: Any, wanted: Any) -> None:
+    if is_traced(array):
+        raise TypeError(f"cannot check that {array.dtype} values fit {wanted} while tracing; cast first")
+    low, high = (0, 1) if wanted.kind == "b" else (jnp.iinfo(wanted).min, jnp.iinfo(wanted).max)
+    least, most = (int(array.min()), int(array.max())) if array.size else (low, low)
+    if least < low or most > high:
+        raise OverflowError(f"{least if least < low else most} does not fit {wanted}")
+
+
+def dtype_of(array: Any) -> Any:
+    """The array's own; float32 for floats that NumPy has from elsewhere."""
+    return array.dtype if array.dtype.kind != "V" else np.dtype(np.float32)
 
 
 def is_host(array: Any) -> bool:

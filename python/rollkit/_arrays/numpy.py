@@ -1,12 +1,12 @@
 """NumPy: the host's memory as it is."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rollkit._check import AnyArray
+from rollkit._frameworks import AnyArray
 
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyArray:
@@ -14,6 +14,44 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyA
     if device not in (None, "cpu") or options:
         raise ValueError(f"NumPy arrays are on the CPU and take no options, got device={device!r}")
     return array
+
+
+def memory(array: AnyArray) -> AnyArray:
+    """Return the array itself."""
+    return array
+
+
+def is_plain(array: Any) -> bool:
+    """Yes."""
+    return True
+
+
+def cat(arrays: Sequence[AnyArray]) -> AnyArray:
+    """Join arrays along their first axis."""
+    return np.concatenate(arrays)
+
+
+def gather(array: AnyArray, index: AnyArray) -> AnyArray:
+    """Rows of an array by number."""
+    return array[index]
+
+
+def scatter(count: int, fill: AnyArray, values: AnyArray, index: AnyArray) -> AnyArray:
+    """Rows at `index`, and `fill` elsewhere."""
+    out = np.empty((count, *values.shape[1:]), values.dtype)
+    out[...] = fill
+    out[index] = values
+    return out
+
+
+def cast(array: AnyArray, dtype: Any) -> AnyArray:
+    """Cast; of NumPy's arrays Rust does it, and checks."""
+    return array.astype(dtype)
+
+
+def dtype_of(array: AnyArray) -> Any:
+    """The array's own."""
+    return array.dtype
 
 
 def is_host(array: Any) -> bool:

@@ -1,26 +1,58 @@
-"""Frameworks that batches go to. A module is imported when its framework is first asked for."""
+"""What a framework's module supplies: bytes in and out, rows moved, scans over tokens."""
 
-import importlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from rollkit._check import AnyArray, as_array, framework_of
+from rollkit._frameworks import FRAMEWORKS, AnyArray, as_array, memory_of
 
 
-class Backend(Protocol):
-    """What a backend module supplies."""
+class Ops(Protocol):
+    """Array operations that algorithms of several frameworks, eager or traced, are written in.
+
+    Results of scans are int32 unless they hold the values of an argument; their `rows` are `[R, N]`.
+    """
+
+    # Bytes in and out.
 
     def from_numpy(self, array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
         """Return the framework's array; on the CPU over the same memory where it allows that."""
         ...
 
+    def memory(self, array: Any) -> AnyArray:
+        """The array's memory as NumPy's, without a copy.
 
-class Ops(Protocol):
-    """The array operations that algorithms on device arrays, eager or traced, are written in.
+        Raises:
+            TypeError: it is not the host's, has no values yet, or a gradient goes through it.
+        """
+        ...
 
-    Results are int32 unless they hold the values of an argument. `rows` arguments are `[R, N]`.
-    """
+    def is_plain(self, array: Any) -> bool:
+        """Whether Rust may move the array: the host's memory, with no gradient or trace to lose."""
+        ...
+
+    # Rows moved.
+
+    def cat(self, arrays: Sequence[Any]) -> Any:
+        """Join arrays along their first axis."""
+        ...
+
+    def gather(self, array: Any, index: Any) -> Any:
+        """Rows of an array by number."""
+        ...
+
+    def scatter(self, count: int, fill: Any, values: Any, index: Any) -> Any:
+        """`count` rows: those of `values` at `index` (no number twice), and `fill` (one row) elsewhere."""
+        ...
+
+    def cast(self, array: Any, dtype: Any) -> Any:
+        """Cast, checked where there are values: integers fit, and floats become no integers."""
+        ...
+
+    def dtype_of(self, array: Any) -> Any:
+        """The NumPy dtype in which a number that fits the array can be checked."""
+        ...
+
+    # Where arrays are.
 
     def is_host(self, array: Any) -> bool:
         """Whether NumPy can read the array's memory now."""
@@ -127,61 +159,15 @@ class Ops(Protocol):
         ...
 
 
-BACKENDS = {
-    "numpy": "rollkit._arrays.numpy",
-    "torch": "rollkit._arrays.torch",
-    "jax": "rollkit._arrays.jax",
-}
+def ops(framework: str) -> Ops:
+    """Return the operations of a framework."""
+    return cast(Ops, memory_of(framework))
 
 
 def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Return a function from arrays of any framework to arrays of `framework` on `device`."""
-    if framework not in BACKENDS:
-        known = ", ".join(map(repr, BACKENDS))
+    if framework not in FRAMEWORKS:
+        known = ", ".join(map(repr, FRAMEWORKS))
         raise ValueError(f"framework must be one of {known}, got {framework!r}")
-    backend = cast(Backend, importlib.import_module(BACKENDS[framework]))
-    return lambda array: backend.from_numpy(as_array(array), device, options)
-
-
-def ops(framework: str) -> Ops:
-    """Return the operations of a framework."""
-    # Not through a cache, and not by `import_module`: torch.compile traces neither.
-    return cast(Ops, sys.modules.get(BACKENDS[framework]) or _imported(framework))
-
-
-def _imported(framework: str) -> Any:
-    if framework == "torch":
-        from rollkit._arrays import torch
-
-        return torch
-    if framework == "jax":
-        from rollkit._arrays import jax
-
-        return jax
-    from rollkit._arrays import numpy
-
-    return numpy
-
-
-CONVERSIONS = {"numpy": "np.asarray({})", "torch": "torch.as_tensor({})", "jax": "jnp.asarray({})"}
-
-
-def common_framework(**arrays: Any) -> str:
-    """The one framework of several arrays; None is left out, lists are of any, and only lists are NumPy's.
-
-    Raises:
-        TypeError: they are of several.
-    """
-    first, found = "", None
-    for name, array in arrays.items():
-        if array is None:
-            continue
-        kind = framework_of(array)
-        if kind is None:
-            continue
-        if not first:
-            first, found = name, kind
-        elif kind != found:
-            convert = CONVERSIONS[found or "numpy"].format(name)
-            raise TypeError(f"{first} is of {found}, {name} of {kind}; convert one: {name} = {convert}")
-    return found or "numpy"
+    make = ops(framework).from_numpy
+    return lambda array: make(as_array(array), device, options)

@@ -1,35 +1,145 @@
 """torch: tensors over NumPy's memory."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
-from rollkit._check import AnyArray, as_array
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray, dtype_name
 
 torch = extra("torch", "torch")
 
 
+_BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     """Return a tensor that shares the array's memory, or a copy of it on another device."""
-    with warnings.catch_warnings():
-        # A read-only array (from Arrow, Ray or a map) makes a tensor that must not be written to.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        tensor = _over(np.ascontiguousarray(array))
+    array = np.ascontiguousarray(array)
+    if array.dtype.kind == "V":  # bfloat16 and fp8, which NumPy has from ml_dtypes
+        named = getattr(torch, array.dtype.name, None)
+        if named is None:
+            raise TypeError(f"torch has no dtype like {array.dtype}")
+        tensor = from_bits(
+            array.view(f"i{array.dtype.itemsize}" if array.dtype.itemsize > 1 else "u1"), named
+        )
+    else:
+        tensor = _shared(array)
     return tensor.to(device=device, **options) if device is not None or options else tensor
 
 
-def _over(array: AnyArray) -> Any:
-    if array.dtype.kind != "V":
+def memory(array: Any) -> AnyArray:
+    """The tensor's memory as NumPy's, without a copy."""
+    if is_traced(array):
+        raise TypeError("got a torch tensor without values (meta device, compiler or vmap); use a real one")
+    if array.device.type != "cpu":
+        raise TypeError(f"got a torch tensor on {array.device}; move it with .cpu() first")
+    if array.layout != torch.strided:
+        raise TypeError(f"got a torch tensor of layout {array.layout}; pass a dense one, or a list of rows")
+    if array.requires_grad and torch.is_grad_enabled():
+        raise TypeError("got a torch tensor with a gradient, which would be lost; pass .detach()")
+    return _named(array)
+
+
+def _named(tensor: Any) -> AnyArray:
+    named = dtype_name(tensor)
+    if named == "bfloat16" or named.startswith("float8"):
+        import ml_dtypes  # NumPy has these dtypes only through it; the bits are the same
+
+        found: AnyArray = bits(tensor).view(getattr(ml_dtypes, named))
+        return found
+    plain: AnyArray = tensor.detach().resolve_conj().resolve_neg().numpy()
+    return plain
+
+
+def bits(tensor: Any) -> AnyArray:
+    """The memory of a CPU tensor as integers of its item size: NumPy has no bfloat16 or fp8."""
+    found = tensor.detach().resolve_conj().resolve_neg()
+    named = _BITS.get(tensor.element_size())
+    array: AnyArray = (found if named is None else found.view(named)).numpy()
+    return array
+
+
+def from_bits(array: AnyArray, dtype: Any) -> Any:
+    """Return a tensor of `dtype` over the memory of `array`: the inverse of `bits`."""
+    return _shared(array).view(dtype)
+
+
+def _shared(array: AnyArray) -> Any:
+    with warnings.catch_warnings():
+        # A read-only array (from Arrow, Ray or a map) makes a tensor that must not be written to.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array)
-    # bfloat16 and fp8 have no NumPy dtype that torch knows; the bits are the same.
-    named = getattr(torch, array.dtype.name, None)
-    if named is None:
-        raise TypeError(f"torch has no dtype like {array.dtype}")
-    bits = np.int16 if array.dtype.itemsize == 2 else np.uint8
-    return torch.from_numpy(array.view(bits)).view(named)
+
+
+def is_plain(array: Any) -> bool:
+    """Whether Rust may move the tensor: a dense one on the CPU that no gradient goes through."""
+    return (
+        is_host(array)
+        and array.layout == torch.strided
+        and not array.is_quantized
+        and not (array.requires_grad and torch.is_grad_enabled())
+    )
+
+
+def cat(arrays: Sequence[Any]) -> Any:
+    """Join tensors along their first axis."""
+    return torch.cat(list(arrays))
+
+
+def gather(array: Any, index: Any) -> Any:
+    """Rows of a tensor by number."""
+    return array.index_select(0, index)
+
+
+def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
+    """Rows at `index`, and `fill` elsewhere."""
+    out = fill.to(values.dtype).expand(count, *values.shape[1:]).contiguous()
+    return out.index_copy(0, index, values)
+
+
+def cast(array: Any, dtype: Any) -> Any:
+    """Cast, checked; of a tensor without values, only what cannot fail."""
+    wanted = dtype if isinstance(dtype, torch.dtype) else _over_numpy(dtype)
+    if array.dtype == wanted:
+        return array
+    if not wanted.is_floating_point and not wanted.is_complex:
+        _check_whole(array, wanted)
+    return array.to(wanted)
+
+
+def _check_whole(array: Any, wanted: Any) -> None:
+    if array.dtype.is_floating_point or array.dtype.is_complex:
+        raise TypeError(f"cannot cast {array.dtype} to {wanted} without loss; round it first")
+    (least, most), (low, high) = _bounds(array.dtype), _bounds(wanted)
+    if low <= least and most <= high:
+        return
+    if is_traced(array):
+        raise TypeError(f"cannot check that {array.dtype} values fit {wanted} while tracing; cast first")
+    least, most = (int(array.min()), int(array.max())) if array.numel() else (low, low)
+    if least < low or most > high:
+        raise OverflowError(f"{least if least < low else most} does not fit {wanted}")
+
+
+def _bounds(dtype: Any) -> tuple[int, int]:
+    return (0, 1) if dtype == torch.bool else (torch.iinfo(dtype).min, torch.iinfo(dtype).max)
+
+
+def _over_numpy(dtype: Any) -> Any:
+    named = getattr(torch, np.dtype(dtype).name, None)
+    if not isinstance(named, torch.dtype):
+        raise TypeError(f"torch has no dtype like {np.dtype(dtype)}")
+    return named
+
+
+def dtype_of(array: Any) -> Any:
+    """NumPy's dtype of the same name, or float32 for the floats that NumPy does not have."""
+    try:
+        return np.dtype(dtype_name(array))
+    except TypeError:
+        return np.dtype(np.float32)
 
 
 def is_host(array: Any) -> bool:
@@ -46,9 +156,8 @@ def is_traced(array: Any) -> bool:
 
 
 def to_host(array: Any) -> AnyArray:
-    """Return the tensor's memory, or a copy of it from a device."""
-    found: AnyArray = as_array(array.detach().cpu())
-    return found
+    """Return the tensor's memory, or a copy of it from a device, without its gradient."""
+    return memory(array.detach().cpu())
 
 
 def from_host(array: AnyArray, like: Any) -> Any:

@@ -18,9 +18,10 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit._batch import Batch
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
+from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
 
 FORMAT: Final = 1

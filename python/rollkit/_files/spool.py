@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, Self
 
 import numpy as np
 
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Column, Rollouts
 from rollkit._rows.ragged import Ragged

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _native
-from rollkit._check import AnyArray, Int64s, as_array
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray, as_array
 
 Float64s = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit._batch import last_tokens, one_each
-from rollkit._check import as_array
+from rollkit._frameworks import as_array
 from rollkit._rollouts.metrics import mask_column, turns_of
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts, as_rollouts

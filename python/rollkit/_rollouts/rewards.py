@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import as_array
+from rollkit._frameworks import as_array
 from rollkit._rows.ragged import Ragged
 
 _FLOAT64 = np.dtype(np.float64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit import _native
-from rollkit._check import AnyArray, as_array, is_array
+from rollkit._frameworks import AnyArray, as_array, is_array
 from rollkit._rollouts.fields import FIELDS, Field
 from rollkit._rollouts.groups import Groups
 from rollkit._rows.ragged import Ragged, row_indices, same_values

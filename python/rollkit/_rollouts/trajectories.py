@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import AnyArray, Int64s, as_array
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.ragged import Ragged
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import changes, check_end, last_steps, returning, trajectory_keys
 from rollkit._rows.ragged import Ragged

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray
 from rollkit._rows.ragged import Ragged
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rollkit._check import AnyArray
+from rollkit._frameworks import AnyArray
 
 # Memory that nothing was written to is address space alone, so that much of it can be reserved: rows are
 # then mostly written once. Beyond the limit, which is in bytes, memory doubles.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
+from rollkit._frameworks import as_array
 from rollkit._rows.binpack import plan_bins
 
 ABSENT: Final = -1
@@ -210,7 +211,7 @@ class Layout:
                    [0, 1, 0]], dtype=uint8)
         """
         wanted = _check.lengths("lengths", lengths)
-        first = _check.int64s("begins", np.atleast_1d(_check.as_array(begins)))
+        first = _check.int64s("begins", np.atleast_1d(as_array(begins)))
         for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
             if rows != len(self) and (name == "lengths" or np.ndim(begins)):
                 raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit import _native
-from rollkit._check import AnyArray, Int64s, as_array
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.layout import Layout, checked_out
 from rollkit._rows.ragged import Ragged, _trusted
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
-from rollkit._check import AnyArray, Int64s, as_array, int64s, is_array
+from rollkit._check import Int64s, int64s
+from rollkit._frameworks import AnyArray, as_array, is_array
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from rollkit._check import AnyArray
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray
 
 Tensor = Any
 """A `torch.Tensor`. torch is imported where it is used, never with rollkit."""

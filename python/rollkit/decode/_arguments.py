@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import as_array, int64s, positive
+from rollkit._check import int64s, positive
+from rollkit._frameworks import as_array
 from rollkit.decode._plan import check_order, parameter
 from rollkit.decode.allowed import AllowedSet
 

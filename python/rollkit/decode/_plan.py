@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rollkit._check import as_array, choice
+from rollkit._check import choice
+from rollkit._frameworks import as_array
 from rollkit.decode._framework import dtype_name, framework_of, kind_of, same_framework
 from rollkit.decode.allowed import AllowedSet
 

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollkit._check import as_array, int64s, positive
+from rollkit._check import int64s, positive
+from rollkit._frameworks import as_array
 
 Int64s = NDArray[np.int64]
 Bools = NDArray[np.bool_]

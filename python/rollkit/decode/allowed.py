@@ -11,7 +11,8 @@ from typing import Any, Final, SupportsIndex, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollkit._check import as_array, int64s, positive
+from rollkit._check import int64s, positive
+from rollkit._frameworks import as_array
 from rollkit.decode._framework import check_ints, framework_of
 
 Int32s = NDArray[np.int32]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import int64s, is_array, positive
+from rollkit._check import int64s, positive
 from rollkit._extras import extra
+from rollkit._frameworks import is_array
 from rollkit.decode._framework import framework_of
 from rollkit.decode.active import Plan
 

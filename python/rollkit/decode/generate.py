@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import as_array, choice, positive
+from rollkit._check import choice, positive
 from rollkit._extras import extra
+from rollkit._frameworks import as_array
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 from rollkit.decode._arguments import (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._check import as_array
+from rollkit._frameworks import as_array
 from rollkit.decode._framework import framework_of, kind_of, same_framework
 from rollkit.decode._plan import check_pair, parameter
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._check import is_array
+from rollkit._frameworks import is_array
 from rollkit.decode._framework import Framework, framework_of, kind_of, same_framework
 from rollkit.decode._peft import LoRA as LoRA
 from rollkit.decode._peft import adapters_of

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import AnyArray, as_array
+from rollkit._frameworks import AnyArray, as_array
 from rollkit.decode._framework import (
     check_ints,
     dtype_name,

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _native
-from rollkit._check import as_array, int64s
+from rollkit._check import int64s
+from rollkit._frameworks import as_array
 from rollkit.decode._framework import check_ints, framework_of
 
 BITS: Final = 23

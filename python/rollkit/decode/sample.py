@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rollkit import _native
-from rollkit._check import AnyArray, as_array
+from rollkit._frameworks import AnyArray, as_array
 from rollkit.decode import noise as keyed
 from rollkit.decode._framework import Framework, framework_of, is_traced
 from rollkit.decode._plan import Plan, make_plan

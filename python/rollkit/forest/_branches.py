@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
 from rollkit._rows.place import Parts, place_parts
 from rollkit._rows.ragged import Ragged

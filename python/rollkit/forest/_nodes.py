@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from rollkit._check import AnyArray
+from rollkit._frameworks import AnyArray
 
 ROOT: Final = -1
 

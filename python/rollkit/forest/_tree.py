@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import AnyArray, Int64s
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.growing import Growing

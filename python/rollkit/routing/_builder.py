@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rollkit._check import AnyArray, positive
+from rollkit._check import positive
+from rollkit._frameworks import AnyArray
 from rollkit._rows.growing import Growing
 from rollkit.routing._final import final_row
 from rollkit.routing._join import common_dtype

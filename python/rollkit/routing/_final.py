@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from rollkit._check import AnyArray, choice, positive
+from rollkit._check import choice, positive
+from rollkit._frameworks import AnyArray
 
 FINALS: Final = ("repeat", "zeros", "arange", "cycle", "sentinel")
 

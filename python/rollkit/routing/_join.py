@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._check import AnyArray, as_array
+from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.layout import Layout, checked_out
 from rollkit._rows.place import Parts, place_parts
 from rollkit.routing._payload import Payload

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from rollkit import _native
-from rollkit._check import AnyArray, as_array
+from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.ragged import Ragged
 
 _DTYPES: Final = ("uint8", "int16", "uint16", "int32")

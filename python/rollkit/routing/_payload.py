@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from rollkit import _native
-from rollkit._check import AnyArray, as_array, positive
+from rollkit._check import positive
+from rollkit._frameworks import AnyArray, as_array
 
 Routes = AnyArray | Mapping[str, Any]
 """An array `[rows, layers, topk]`, or a payload `{data, shape, dtype, start}`."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollkit._check import AnyArray, Int64s, lengths, positive
+from rollkit._check import Int64s, lengths, positive
+from rollkit._frameworks import AnyArray
 from rollkit.routing._final import final_row
 from rollkit.routing._payload import Payload
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from rollkit import _check
-from rollkit._arrays.ops import common_framework, ops
+from rollkit._arrays.ops import ops
+from rollkit._frameworks import same_framework
 from rollkit.segments._runs import Runs, as_runs, with_positions
 from rollkit.segments._runs import positions as positions_of
 from rollkit.segments._thd import THD
@@ -168,7 +169,7 @@ def te_seqlens_and_offsets(found: THD) -> dict[str, Any]:
     """
     if not isinstance(found, THD):
         raise TypeError(f"found must be what rollkit.segments.thd returns, got {type(found).__name__}")
-    backend = ops(common_framework(**found._asdict()))
+    backend = ops(same_framework(**found._asdict()))
     q, kv = (backend.where(n > 0, n, -1) for n in (found.q_seqlens, found.kv_seqlens))
     return {"seqlens": (q, kv), "seq_offsets": (found.q_offsets, found.kv_offsets)}
 
@@ -224,7 +225,7 @@ def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
     q = as_runs(ids_q)
     kv = q if ids_kv is None else as_runs(ids_kv)
     if kv is not q:
-        common_framework(ids_q=_kind(q), ids_kv=_kind(kv))
+        same_framework(ids_q=_kind(q), ids_kv=_kind(kv))
         _same_segments(q, kv)
     if padding == "raise":
         for name, side in (("ids_q", q), ("ids_kv", kv)):

@@ -10,7 +10,8 @@ import numpy as np
 
 from rollkit import _check, _native
 from rollkit._arrays.ops import ops
-from rollkit._check import AnyArray, Int64s, framework_of
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray, framework_of
 from rollkit.segments._runs import cu_pair, rewrapped
 from rollkit.segments._tokens import INT32_MAX, on_host
 

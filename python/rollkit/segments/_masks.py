@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check
-from rollkit._check import AnyArray, Int64s, framework_of
+from rollkit._check import Int64s
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray, framework_of
 from rollkit.segments import _device
 from rollkit.segments._runs import Runs, as_ids, as_runs
 from rollkit.segments._thd import MASKS, checked_window

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
-from rollkit._arrays.ops import common_framework, ops
+from rollkit._arrays.ops import ops
 from rollkit._batch import Batch
-from rollkit._check import AnyArray, Int64s, framework_of
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray, framework_of, same_framework
 from rollkit._rows.layout import Layout
 from rollkit.segments import _device
 from rollkit.segments._tokens import INT32_MAX, Tokens, on_host, tokens, unreadable
@@ -447,7 +448,7 @@ def _column(which: int, ids: Any, max_segments: int) -> Any:
 
 
 def _from_lengths(native: Any, device: Any, lengths: Any, starts: Any, total: int | None) -> Any:
-    framework = common_framework(lengths=lengths)
+    framework = same_framework(lengths=lengths)
     if framework != "numpy" and not ops(framework).is_host(lengths):
         if starts is not None:
             raise TypeError("starts are for arrays of the host; pass lengths of whole slots instead")

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollkit._arrays.ops import Ops, common_framework, ops
-from rollkit._check import AnyArray, framework_of
+from rollkit._arrays.ops import Ops, ops
+from rollkit._frameworks import AnyArray, framework_of, same_framework
 
 INT32_MAX = 2**31 - 1
 
@@ -50,7 +50,7 @@ def tokens(**named: Any) -> Tokens:
     name, like = next(iter(named.items()))
     if like is None:
         raise TypeError(f"{name} must be integers, [tokens] or [rows, tokens], got None")
-    framework = common_framework(**named)
+    framework = same_framework(**named)
     backend = ops(framework)
     named = _without_lists(backend, named)
     given = {name: array for name, array in named.items() if array is not None}

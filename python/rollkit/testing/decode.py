@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import as_array
+from rollkit._frameworks import as_array
 from rollkit.decode._plan import make_plan
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.kept import Kept

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rollkit._check import AnyArray
 from rollkit._extras import extra
+from rollkit._frameworks import AnyArray
 
 _NARROWEST = ((1 << 8, np.dtype(np.uint8)), (1 << 15, np.dtype(np.int16)), (1 << 31, np.dtype(np.int32)))
 
