@@ -50,6 +50,28 @@ pub enum Error {
         /// The elements there are.
         available: usize,
     },
+    /// A piece is of a row that there is not.
+    UnknownRow {
+        /// The piece.
+        piece: usize,
+        /// The row.
+        row: i64,
+        /// The rows there are.
+        rows: usize,
+    },
+    /// A piece reads outside its row.
+    OutsideRow {
+        /// The piece.
+        piece: usize,
+        /// The row.
+        row: i64,
+        /// The first element read.
+        begin: i64,
+        /// The elements read.
+        length: i64,
+        /// The elements the row has.
+        available: usize,
+    },
     /// A row would be written outside the output.
     OutsideOutput {
         /// The row.
@@ -194,6 +216,15 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
+                )
+            }
+            Self::UnknownRow { piece, row, rows } => {
+                write!(f, "piece {piece} is of row {row}, but there are {rows} rows")
+            }
+            Self::OutsideRow { piece, row, begin, length, available } => {
+                write!(
+                    f,
+                    "piece {piece} is elements {begin} to {begin} + {length} of row {row}, which has {available}"
                 )
             }
             Self::OutsideOutput { row, start, length, size } => {

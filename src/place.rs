@@ -26,12 +26,7 @@ impl<'a> Part<'a> {
     pub fn append_to(self, rows: &mut Vec<&'a [u8]>) -> Result<()> {
         rows.reserve(self.begins.len());
         for (&begin, &length) in self.begins.iter().zip(self.lengths) {
-            let range =
-                usize::try_from(begin).ok().zip(usize::try_from(length).ok()).and_then(|(begin, length)| {
-                    let end = begin.checked_add(length)?;
-                    Some(begin.checked_mul(self.item)?..end.checked_mul(self.item)?)
-                });
-            let row = range.and_then(|range| self.bytes.get(range)).ok_or_else(|| Error::OutsideSource {
+            let row = elements(self.bytes, self.item, begin, length).ok_or_else(|| Error::OutsideSource {
                 row: rows.len(),
                 begin,
                 length,
@@ -41,6 +36,43 @@ impl<'a> Part<'a> {
         }
         Ok(())
     }
+}
+
+/// Pieces of rows: piece `i` is `lengths[i]` elements of row `source_rows[i]`, from its element
+/// `begins[i]` on.
+#[derive(Debug, Clone, Copy)]
+pub struct Pieces<'a> {
+    /// The row that each piece is of.
+    pub source_rows: &'a [i64],
+    /// The first element of each piece, within its row.
+    pub begins: &'a [i64],
+    /// The elements of each piece.
+    pub lengths: &'a [i64],
+}
+
+impl Pieces<'_> {
+    /// The bytes of each piece of `rows`, whose elements have `item` bytes.
+    pub fn of<'a>(self, rows: &[&'a [u8]], item: usize) -> Result<Vec<&'a [u8]>> {
+        layout::same_count("source_rows", self.source_rows.len(), self.lengths.len())?;
+        layout::same_count("begins", self.begins.len(), self.lengths.len())?;
+        let pieces = self.source_rows.iter().zip(self.begins).zip(self.lengths).enumerate();
+        let pieces = pieces.map(|(piece, ((&row, &begin), &length))| {
+            let bytes = usize::try_from(row).ok().and_then(|row| rows.get(row));
+            let bytes = bytes.ok_or(Error::UnknownRow { piece, row, rows: rows.len() })?;
+            elements(bytes, item, begin, length).ok_or_else(|| {
+                let available = bytes.len().checked_div(item).unwrap_or(0);
+                Error::OutsideRow { piece, row, begin, length, available }
+            })
+        });
+        pieces.collect()
+    }
+}
+
+/// The bytes of `length` elements from `begin` on, where there are so many.
+fn elements(bytes: &[u8], item: usize, begin: i64, length: i64) -> Option<&[u8]> {
+    let (begin, length) = (usize::try_from(begin).ok()?, usize::try_from(length).ok()?);
+    let end = begin.checked_add(length)?;
+    bytes.get(begin.checked_mul(item)?..end.checked_mul(item)?)
 }
 
 /// How elements get from a row to the output.

@@ -101,8 +101,15 @@ def place(
     fill: NDArray[Any],
     out: NDArray[Any],
     zeroed: bool = False,
+    row_lengths: _Int64s | None = None,
+    source_rows: _Int64s | None = None,
+    begins: _Int64s | None = None,
 ) -> None:
-    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already."""
+    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already.
+
+    With the last three, pieces are written: `lengths[i]` elements of row `source_rows[i]` from
+    `begins[i]` on.
+    """
 
 def plan_bins(
     lengths: _Int64s,
