@@ -10,9 +10,9 @@
 //! A column's row is for an interval of its row's tokens, and a piece holds one: what both hold goes to
 //! the output, and the rest of the piece is a gap. Truncated rows are pieces from their first token on.
 
-use crate::layout::{self, ABSENT, Slots};
+use crate::layout::{self, Slots};
 use crate::out::Out;
-use crate::place::{AHEAD, FAR_AHEAD, Gaps, LINES, Mover, ahead};
+use crate::place::{AHEAD, FAR_AHEAD, Gaps, LINES, Mover};
 use crate::{Error, Result};
 
 /// Rows of prompt and response tokens, and where pieces of them go.
@@ -31,24 +31,50 @@ pub struct Sequences<'a> {
 }
 
 /// Some tokens of a row.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Piece {
     row: usize,
+    /// The first of them.
     begin: usize,
-    end: usize,
+    /// The tokens of the row's prompt.
+    prompt: usize,
+}
+
+/// The pieces that have a place, checked and in memory order: looked up once for all arrays of a batch.
+#[derive(Debug)]
+pub struct Plan {
+    starts: Vec<i64>,
+    lengths: Vec<i64>,
+    pieces: Vec<Piece>,
+    size: usize,
+    /// Whether memory order is another than that of rows.
+    reordered: bool,
 }
 
 impl Sequences<'_> {
-    /// Checks that pieces are within their rows, and prompts too.
-    pub fn check(&self) -> Result<()> {
+    /// Checks that pieces are disjoint, and they and prompts within their rows.
+    pub fn plan(&self) -> Result<Plan> {
         self.slots.check()?;
+        self.check_rows()?;
+        let count = self.slots.starts.len();
+        let mut plan = Plan {
+            starts: Vec::with_capacity(count),
+            lengths: Vec::with_capacity(count),
+            pieces: Vec::with_capacity(count),
+            size: self.slots.size,
+            reordered: self.slots.order.is_some() || self.source_rows.is_some(),
+        };
+        for piece in self.slots.rows() {
+            plan.starts.push(self.slots.starts[piece]);
+            plan.lengths.push(self.slots.lengths[piece]);
+            plan.pieces.push(self.piece(piece)?);
+        }
+        Ok(plan)
+    }
+
+    fn check_rows(&self) -> Result<()> {
         let (pieces, rows) = (self.slots.starts.len(), self.row_lengths.len());
         layout::same_count("prompt_lengths", self.prompt_lengths.len(), rows)?;
-        for (row, (&got, &available)) in self.prompt_lengths.iter().zip(self.row_lengths).enumerate() {
-            if got < 0 || got > available {
-                return Err(Error::PromptLength { row, got, available });
-            }
-        }
         match self.source_rows {
             Some(source_rows) => layout::same_count("source_rows", source_rows.len(), pieces)?,
             None => layout::same_count("row_lengths", rows, pieces)?,
@@ -56,35 +82,43 @@ impl Sequences<'_> {
         if let Some(begins) = self.begins {
             layout::same_count("begins", begins.len(), pieces)?;
         }
-        for (piece, &length) in self.slots.lengths.iter().enumerate() {
-            if self.slots.starts[piece] == ABSENT {
-                continue;
-            }
-            let row = self.source_rows.map_or(piece as i64, |source_rows| source_rows[piece]);
-            let begin = self.begins.map_or(0, |begins| begins[piece]);
-            let available = usize::try_from(row).ok().and_then(|row| self.row_lengths.get(row));
-            let &available = available.ok_or(Error::UnknownRow { piece, row, rows })?;
-            if begin < 0 || begin.checked_add(length).is_none_or(|end| end > available) {
-                let available = available as usize;
-                return Err(Error::OutsideRow { piece, row, begin, length, available });
+        for (row, (&got, &available)) in self.prompt_lengths.iter().zip(self.row_lengths).enumerate() {
+            if got < 0 || got > available {
+                return Err(Error::PromptLength { row, got, available });
             }
         }
         Ok(())
     }
 
-    fn piece(&self, piece: usize) -> Piece {
-        let row = self.source_rows.map_or(piece, |source_rows| source_rows[piece] as usize);
-        let begin = self.begins.map_or(0, |begins| begins[piece] as usize);
-        Piece { row, begin, end: begin + self.slots.lengths[piece] as usize }
+    fn piece(&self, piece: usize) -> Result<Piece> {
+        let row = self.source_rows.map_or(piece as i64, |source_rows| source_rows[piece]);
+        let begin = self.begins.map_or(0, |begins| begins[piece]);
+        let length = self.slots.lengths[piece];
+        let rows = self.row_lengths.len();
+        let known = usize::try_from(row).ok().filter(|&row| row < rows);
+        let known = known.ok_or(Error::UnknownRow { piece, row, rows })?;
+        let available = self.row_lengths[known];
+        if begin < 0 || begin.checked_add(length).is_none_or(|end| end > available) {
+            return Err(Error::OutsideRow { piece, row, begin, length, available: available as usize });
+        }
+        Ok(Piece { row: known, begin: begin as usize, prompt: self.prompt_lengths[known] as usize })
+    }
+}
+
+impl Plan {
+    /// Where the pieces go; they are in order.
+    #[must_use]
+    pub fn slots(&self) -> Slots<'_> {
+        Slots { starts: &self.starts, lengths: &self.lengths, order: None, size: self.size }
     }
 
-    /// Where the tokens that are placed of each row end.
-    fn ends(&self) -> Vec<usize> {
-        let mut ends = vec![0; self.row_lengths.len()];
-        for piece in self.slots.rows().map(|piece| self.piece(piece)) {
+    /// Where the tokens that are placed of each of so many rows end.
+    fn ends(&self, rows: usize) -> Vec<usize> {
+        let mut ends = vec![0; rows];
+        for (piece, &length) in self.pieces.iter().zip(&self.lengths) {
             // An empty piece holds no token, wherever it is.
-            if piece.begin < piece.end {
-                ends[piece.row] = ends[piece.row].max(piece.end);
+            if length > 0 {
+                ends[piece.row] = ends[piece.row].max(piece.begin + length as usize);
             }
         }
         ends
@@ -130,12 +164,14 @@ impl Level {
         }
     }
 
-    /// The token that the first element is for, if it is for any, of a row placed up to `end`.
-    fn begin(self, prompt: usize, end: impl FnOnce() -> usize) -> Option<usize> {
+    /// Which tokens of a row have one of `elements()`, where the row is placed up to `ends[row]`. Rows have
+    /// been checked, so that a response ends where its row, and at the latest there a piece of it.
+    fn tokens(self, piece: Piece, ends: &[usize], elements: impl FnOnce() -> usize) -> (usize, usize) {
         match self {
-            Self::Prompt | Self::Sequence => Some(0),
-            Self::Response => Some(prompt),
-            Self::Last => end().checked_sub(1).filter(|&last| last >= prompt),
+            Self::Prompt => (0, piece.prompt),
+            Self::Response => (piece.prompt, usize::MAX),
+            Self::Sequence => (0, elements()),
+            Self::Last => (ends[piece.row].saturating_sub(1).max(piece.prompt), ends[piece.row]),
         }
     }
 }
@@ -198,35 +234,29 @@ impl<O: Out<u8>> Column<'_, O> {
     fn fill(
         &mut self,
         index: usize,
-        sequences: &Sequences<'_>,
+        plan: &Plan,
         ends: &[usize],
         prefetch: impl Fn(*const i8, usize),
     ) -> Result<()> {
-        let (sources, gaps) = (&self.sources, self.gaps);
-        let slots = &sequences.slots;
-        let (mut soon, mut later) = (ahead(slots, AHEAD), ahead(slots, FAR_AHEAD));
+        let (sources, gaps) = (&self.sources[..], self.gaps);
+        let ahead = if plan.reordered { &plan.pieces[..] } else { &[] };
         layout::walk(
-            slots,
+            &plan.slots(),
             gaps.item(),
             self.out,
             |gap| gaps.write(gap),
-            |piece, slot| {
-                if let Some(later) = later.next() {
-                    let row = sequences.piece(later).row;
+            |number, slot| {
+                if let Some(later) = ahead.get(number + FAR_AHEAD) {
                     for source in sources {
-                        prefetch((&raw const source.rows[row]).cast(), 1);
+                        prefetch((&raw const source.rows[later.row]).cast(), 1);
                     }
                 }
-                if let Some(soon) = soon.next() {
-                    let row = sequences.piece(soon).row;
+                if let Some(soon) = ahead.get(number + AHEAD) {
                     for source in sources {
-                        prefetch(source.rows[row].as_ptr().cast(), LINES);
+                        prefetch(source.rows[soon.row].as_ptr().cast(), LINES);
                     }
                 }
-                let piece = sequences.piece(piece);
-                let prompt = sequences.prompt_lengths[piece.row] as usize;
-                let begin = |source: &Source<'_>| source.level.begin(prompt, || ends[piece.row]);
-                fill_piece(index, piece, sources, begin, gaps, slot)
+                fill_piece(index, plan.pieces[number], sources, ends, gaps, slot)
             },
         )
     }
@@ -237,20 +267,19 @@ fn fill_piece<O: Out<u8>>(
     index: usize,
     piece: Piece,
     sources: &[Source<'_>],
-    begin: impl Fn(&Source<'_>) -> Option<usize>,
+    ends: &[usize],
     gaps: Gaps<'_>,
     slot: &mut [O],
 ) -> Result<()> {
     let item = gaps.item();
+    let Some(length) = slot.len().checked_div(item) else { return Ok(()) }; // elements of no bytes
     let mut rest = slot;
-    let mut free = piece.begin;
+    let (mut free, end) = (piece.begin, piece.begin + length);
     for (number, source) in sources.iter().enumerate() {
         let source_item = source.mover.source_item(item);
         let bytes = source.rows[piece.row];
-        let (Some(first), Some(elements)) = (begin(source), bytes.len().checked_div(source_item)) else {
-            continue;
-        };
-        let (from, to) = (first.max(piece.begin), (first + elements).min(piece.end));
+        let (first, last) = source.level.tokens(piece, ends, || bytes.len() / source_item);
+        let (from, to) = (first.max(free), last.min(end));
         if from >= to {
             continue;
         }
@@ -269,37 +298,37 @@ fn fill_piece<O: Out<u8>>(
 
 /// Writes all columns, each element once.
 ///
-/// What is wrong with the layout or with lengths is found before anything is written; a value that does
-/// not fit is found on the way.
+/// What is wrong with lengths is found before anything is written; a value that does not fit is found on
+/// the way.
 pub fn fill<O: Out<u8>>(
     sequences: &Sequences<'_>,
+    plan: &Plan,
     columns: &mut [Column<'_, O>],
     prefetch: impl Fn(*const i8, usize),
 ) -> Result<()> {
-    sequences.check()?;
     for (index, column) in columns.iter().enumerate() {
         column.check(index, sequences)?;
     }
     let last = columns.iter().flat_map(|column| &column.sources).any(|source| source.level == Level::Last);
-    let ends = if last { sequences.ends() } else { Vec::new() };
+    let ends = if last { plan.ends(sequences.row_lengths.len()) } else { Vec::new() };
     for (index, column) in columns.iter_mut().enumerate() {
-        column.fill(index, sequences, &ends, &prefetch)?;
+        column.fill(index, plan, &ends, &prefetch)?;
     }
     Ok(())
 }
 
 /// Positions: of each token within its row, 0 in gaps.
-pub fn positions<O: Out<i32>>(sequences: &Sequences<'_>, out: &mut [O]) -> Result<()> {
-    sequences.check()?;
-    layout::same_size("positions", out.len(), sequences.slots.size, 1)?;
+pub fn positions<O: Out<i32>>(plan: &Plan, out: &mut [O]) -> Result<()> {
+    layout::same_size("positions", out.len(), plan.size, 1)?;
     let gap = |gap: &mut [O]| O::fill(gap, 0);
-    layout::walk(&sequences.slots, 1, out, gap, |piece, slot| {
-        let Piece { row, begin, end } = sequences.piece(piece);
-        let (Ok(first), Ok(_)) = (i32::try_from(begin), i32::try_from(end)) else {
+    layout::walk(&plan.slots(), 1, out, gap, |number, slot| {
+        let Piece { row, begin, .. } = plan.pieces[number];
+        let end = begin + slot.len();
+        if i32::try_from(end).is_err() {
             return Err(Error::RowTooLong { row, length: end as i64, capacity: i64::from(i32::MAX) });
-        };
-        for (value, position) in slot.iter_mut().zip(first..) {
-            value.set(position);
+        }
+        for (position, value) in slot.iter_mut().enumerate() {
+            value.set((begin + position) as i32);
         }
         Ok(())
     })

@@ -160,8 +160,8 @@ impl Gaps<'_> {
     /// Writes a gap.
     pub(crate) fn write<O: Out<u8>>(self, gap: &mut [O]) {
         match self {
-            Self::Fill(fill) => fill_with(fill, gap),
-            Self::Leave(_) => {}
+            Self::Fill(fill) if !gap.is_empty() => fill_with(fill, gap),
+            _ => {}
         }
     }
 }
@@ -238,7 +238,7 @@ pub fn place_ahead<O: Out<u8>>(
 }
 
 /// The rows that come so many rows later; none where rows are in order, which memory keeps up with.
-pub(crate) fn ahead<'a>(slots: &'a Slots<'_>, rows: usize) -> impl Iterator<Item = usize> + 'a {
+fn ahead<'a>(slots: &'a Slots<'_>, rows: usize) -> impl Iterator<Item = usize> + 'a {
     slots.rows().skip(rows).take(slots.order.map_or(0, <[i64]>::len))
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use rollkit::Error;
-use rollkit::batch::{Column, Level, Sequences, Source, fill, positions};
+use rollkit::batch::{self, Column, Level, Sequences, Source, positions};
 use rollkit::cast::{Cast, Dtype};
 use rollkit::layout::{ABSENT, Slots};
 use rollkit::place::{Gaps, Mover};
@@ -105,6 +105,10 @@ fn elements(lengths: impl Iterator<Item = usize>, salt: usize) -> Vec<Vec<u8>> {
     lengths.enumerate().map(row).collect()
 }
 
+fn fill(sequences: &Sequences<'_>, columns: &mut [Column<'_, u8>]) -> Result<(), Error> {
+    batch::fill(sequences, &sequences.plan()?, columns, |_, _| ())
+}
+
 fn source(level: Level, rows: &[Vec<u8>]) -> Source<'_> {
     Source { level, rows: rows.iter().map(|row| &row[..]).collect(), mover: Mover::Copy }
 }
@@ -141,7 +145,7 @@ proptest! {
         let mut columns: Vec<Column<'_, u8>> = sources.into_iter().zip(&mut outs)
             .map(|(sources, out)| Column { sources, gaps: Gaps::Fill(&[FILL]), out })
             .collect();
-        fill(&arrays.sequences(), &mut columns, |_, _| ()).unwrap();
+        fill(&arrays.sequences(), &mut columns).unwrap();
         for (out, oracle) in outs.iter().zip(oracles) {
             let wanted: Vec<u8> = arrays.tokens.iter()
                 .map(|at| at.and_then(|(row, token)| oracle(row, token)).unwrap_or(FILL))
@@ -149,7 +153,7 @@ proptest! {
             prop_assert_eq!(out, &wanted);
         }
         let mut out = vec![-7; arrays.tokens.len()];
-        positions(&arrays.sequences(), &mut out).unwrap();
+        positions(&arrays.sequences().plan().unwrap(), &mut out).unwrap();
         let wanted: Vec<i32> = arrays.tokens.iter().map(|at| at.map_or(0, |(_, token)| token as i32)).collect();
         prop_assert_eq!(out, wanted);
     }
@@ -166,7 +170,7 @@ proptest! {
             row_lengths: &row_lengths,
             prompt_lengths: &[prompt, 0, 0],
         };
-        let found = sequences.check();
+        let found = sequences.plan();
         let inside = (0..3).contains(&row) && begin >= 0 && begin + length <= row_lengths[row as usize];
         prop_assert_eq!(found.is_ok(), inside && (0..=4).contains(&prompt), "{:?}", found);
     }
@@ -195,7 +199,7 @@ fn truncated_rows_lose_their_ends() {
         },
         Column { sources: vec![source(Level::Last, &scalars)], gaps: Gaps::Fill(b"."), out: &mut last },
     ];
-    fill(&two_rows(&[1, 1]), &mut columns, |_, _| ()).unwrap();
+    fill(&two_rows(&[1, 1]), &mut columns).unwrap();
     // Of the first row only the prompt is placed: there is no response token to put its scalar on.
     assert_eq!((&tokens, &last), (b"...c.", b"...2."));
 }
@@ -226,7 +230,7 @@ fn rows_of_other_lengths_are_named_before_anything_is_written() {
             },
             Column { sources: vec![source(level, &rows)], gaps: Gaps::Fill(b"."), out: &mut second },
         ];
-        let refused = fill(&two_rows(&[3, 2]), &mut columns, |_, _| ()).unwrap_err();
+        let refused = fill(&two_rows(&[3, 2]), &mut columns).unwrap_err();
         assert_eq!(refused, Error::RowLength { row, got, wanted, per }.in_column(1, 0));
         assert_eq!((refused.column(), refused.row(), refused.position()), (Some(1), Some(row), None));
         assert_eq!((first, second), ([7; 5], [7; 5]));
@@ -234,7 +238,7 @@ fn rows_of_other_lengths_are_named_before_anything_is_written() {
     let mut out = [7; 5];
     let mut columns =
         [Column { sources: vec![source(Level::Last, &right[..1])], gaps: Gaps::Fill(b"."), out: &mut out }];
-    let refused = fill(&two_rows(&[3, 2]), &mut columns, |_, _| ()).unwrap_err();
+    let refused = fill(&two_rows(&[3, 2]), &mut columns).unwrap_err();
     assert_eq!(refused.to_string(), "the column has 1 rows, expected 2");
     assert_eq!(refused.column(), Some(0));
 }
@@ -256,7 +260,7 @@ fn what_does_not_fit_is_named_within_the_columns_row() {
         begins: Some(&[1]),
         ..two_rows(&[3, 2])
     };
-    let refused = fill(&sequences, &mut columns, |_, _| ()).unwrap_err();
+    let refused = fill(&sequences, &mut columns).unwrap_err();
     assert_eq!(refused.to_string(), "row 1, position 1: 500 does not fit uint8");
     assert_eq!((refused.column(), refused.source_of_column()), (Some(0), Some(1)));
     assert_eq!((refused.row(), refused.position()), (Some(1), Some(1)));

@@ -154,10 +154,11 @@ pub fn fill_batch<'py>(
     let mask = attention_mask.map(|out| array::out_slice::<u8>("attention_mask", out, [])).transpose()?;
     let bytes: usize = outs.iter().map(|(_, out)| out.len() * out.dtype().itemsize()).sum();
     let run = || {
-        kernel::fill(&sequences, &mut resolved, array::prefetch)?;
-        segment_ids.map_or(Ok(()), |out| layout::segment_ids(&sequences.slots, width, out))?;
-        positions.map_or(Ok(()), |out| kernel::positions(&sequences, out))?;
-        mask.map_or(Ok(()), |out| layout::mask(&sequences.slots, out))
+        let plan = sequences.plan()?;
+        kernel::fill(&sequences, &plan, &mut resolved, array::prefetch)?;
+        segment_ids.map_or(Ok(()), |out| layout::segment_ids(&plan.slots(), width, out))?;
+        positions.map_or(Ok(()), |out| kernel::positions(&plan, out))?;
+        mask.map_or(Ok(()), |out| layout::mask(&plan.slots(), out))
     };
     Ok(if bytes < DETACH_BYTES { run() } else { py.detach(run) }?)
 }
