@@ -50,6 +50,57 @@ pub enum Error {
         /// The elements there are.
         available: usize,
     },
+    /// A piece is of a row that there is not.
+    UnknownRow {
+        /// The piece.
+        piece: usize,
+        /// The row.
+        row: i64,
+        /// The rows there are.
+        rows: usize,
+    },
+    /// A piece reads outside its row.
+    OutsideRow {
+        /// The piece.
+        piece: usize,
+        /// The row.
+        row: i64,
+        /// The first element read.
+        begin: i64,
+        /// The elements read.
+        length: i64,
+        /// The elements the row has.
+        available: usize,
+    },
+    /// A row has other elements than its tokens.
+    RowLength {
+        /// The row.
+        row: usize,
+        /// Its elements.
+        got: usize,
+        /// The elements wanted.
+        wanted: usize,
+        /// What there is to be one for.
+        per: &'static str,
+    },
+    /// A prompt is longer than the row it begins.
+    PromptLength {
+        /// The row.
+        row: usize,
+        /// The tokens of its prompt.
+        got: i64,
+        /// Its tokens.
+        available: i64,
+    },
+    /// One of several columns is refused.
+    Column {
+        /// The column.
+        index: usize,
+        /// Which of its sources is at fault: 0, or 1 for the responses of a column of prompts and responses.
+        source: usize,
+        /// Why; rows and positions are the column's.
+        error: Box<Error>,
+    },
     /// A row would be written outside the output.
     OutsideOutput {
         /// The row.
@@ -175,6 +226,74 @@ pub enum Error {
 /// `std::result::Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+impl Error {
+    /// This, of one of several columns.
+    #[must_use]
+    pub fn in_column(self, index: usize, source: usize) -> Self {
+        Self::Column { index, source, error: Box::new(self) }
+    }
+
+    /// The error itself, without the column it is of.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Column { error, .. } => error.root(),
+            own => own,
+        }
+    }
+
+    /// The column it is of.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        match self {
+            Self::Column { index, .. } => Some(*index),
+            _ => None,
+        }
+    }
+
+    /// Which source of that column it is of.
+    #[must_use]
+    pub fn source_of_column(&self) -> Option<usize> {
+        match self {
+            Self::Column { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+
+    /// The row it is of.
+    #[must_use]
+    pub fn row(&self) -> Option<usize> {
+        match self.root() {
+            Self::NegativeLength { row, .. }
+            | Self::FallingOffsets { row, .. }
+            | Self::TooManyElements { row }
+            | Self::OutsideSource { row, .. }
+            | Self::RowLength { row, .. }
+            | Self::PromptLength { row, .. }
+            | Self::OutsideOutput { row, .. }
+            | Self::Overlap { row, .. }
+            | Self::RowBytes { row, .. }
+            | Self::ValueRange { row, .. }
+            | Self::RowTooLong { row, .. }
+            | Self::Oversize { row, .. }
+            | Self::Segment { row, .. } => Some(*row),
+            Self::UnknownRow { row, .. } | Self::OutsideRow { row, .. } => usize::try_from(*row).ok(),
+            _ => None,
+        }
+    }
+
+    /// The element of the row, or the character of the text, that it is of.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        match self.root() {
+            Self::ValueRange { position, .. }
+            | Self::Base64 { position, .. }
+            | Self::Segment { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -194,6 +313,22 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
+                )
+            }
+            Self::RowLength { row, got, wanted, per } => {
+                write!(f, "row {row} has {got} elements, expected {wanted}: {per}")
+            }
+            Self::PromptLength { row, got, available } => {
+                write!(f, "row {row} has a prompt of {got} tokens, and {available} tokens in all")
+            }
+            Self::Column { error, .. } => error.fmt(f),
+            Self::UnknownRow { piece, row, rows } => {
+                write!(f, "piece {piece} is of row {row}, but there are {rows} rows")
+            }
+            Self::OutsideRow { piece, row, begin, length, available } => {
+                write!(
+                    f,
+                    "piece {piece} is elements {begin} to {begin} + {length} of row {row}, which has {available}"
                 )
             }
             Self::OutsideOutput { row, start, length, size } => {

@@ -152,8 +152,7 @@ fn read_off<T: Copy + Default, O: Out<T>>(
 /// Checks the layout and that `out` has its elements.
 pub(crate) fn prepare(slots: &Slots<'_>, item: usize, out: usize) -> Result<()> {
     slots.check()?;
-    let wanted = slots.size.checked_mul(item).ok_or(Error::TooManyElements { row: slots.starts.len() })?;
-    if out == wanted { Ok(()) } else { Err(Error::BufferSize { name: "out", got: out, wanted }) }
+    same_size("out", out, slots.size, item)
 }
 
 pub(crate) fn same_count(name: &'static str, got: usize, wanted: usize) -> Result<()> {
@@ -193,4 +192,10 @@ pub fn pack_starts<O: Out<i64>>(
         *used = (end as u64).next_multiple_of(align as u64).min(width as u64) as i64;
     }
     Ok(())
+}
+
+/// Checks that a buffer of `got` bytes holds `size` elements of `item` bytes.
+pub(crate) fn same_size(name: &'static str, got: usize, size: usize, item: usize) -> Result<()> {
+    let wanted = size.checked_mul(item).ok_or(Error::TooManyElements { row: 0 })?;
+    if got == wanted { Ok(()) } else { Err(Error::BufferSize { name, got, wanted }) }
 }

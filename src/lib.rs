@@ -10,6 +10,7 @@
 //! `rollkit._native`, whose front is the Python package `rollkit`.
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
+pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;

@@ -10,6 +10,19 @@ __version__: Final[str]
 build_profile: Final[str]
 
 _Int64s = NDArray[np.int64]
+_Parts = Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]]
+# level, parts, row lengths, fill, out, zeroed; for "tokens", prompts and responses have parts and lengths each
+_Column = (
+    tuple[str, _Parts, _Int64s | None, NDArray[Any], NDArray[Any], bool]
+    | tuple[
+        str,
+        tuple[_Parts, _Parts],
+        tuple[_Int64s | None, _Int64s | None] | None,
+        NDArray[Any],
+        NDArray[Any],
+        bool,
+    ]
+)
 _Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
 
 @final
@@ -51,6 +64,31 @@ def concat_columns(
 
 def decode_base64(text: str | NDArray[Any], /, *, size: int, begin: int, out: NDArray[Any]) -> None:
     """Write to `out` the bytes from `begin` on of the `size` bytes that a base64 text stands for."""
+
+def fill_batch(
+    starts: _Int64s,
+    lengths: _Int64s,
+    order: _Int64s | None,
+    row_lengths: _Int64s,
+    prompt_lengths: _Int64s,
+    columns: Sequence[_Column],
+    /,
+    *,
+    size: int,
+    width: int,
+    source_rows: _Int64s | None = None,
+    begins: _Int64s | None = None,
+    segment_ids: NDArray[np.int32] | None = None,
+    positions: NDArray[np.int32] | None = None,
+    attention_mask: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write all arrays of a batch, each element once.
+
+    A column's level is "prompt", "response", "sequence" (a row's last elements may be missing), "last"
+    (an element per row, on its last response token that is placed) or "tokens" (prompts, then responses).
+    Its row lengths go with parts that say where rows begin. Without them an array is a row as long as it
+    is, and the others have offsets.
+    """
 
 def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write `values[row]` to each row's elements, 0 in gaps."""
@@ -101,8 +139,15 @@ def place(
     fill: NDArray[Any],
     out: NDArray[Any],
     zeroed: bool = False,
+    row_lengths: _Int64s | None = None,
+    source_rows: _Int64s | None = None,
+    begins: _Int64s | None = None,
 ) -> None:
-    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already."""
+    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already.
+
+    With the last three, pieces are written: `lengths[i]` elements of row `source_rows[i]` from
+    `begins[i]` on.
+    """
 
 def plan_bins(
     lengths: _Int64s,

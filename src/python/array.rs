@@ -8,6 +8,7 @@
 pub mod rows;
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::slice;
 
 use numpy::npyffi::flags::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
@@ -60,6 +61,35 @@ pub fn out_bytes<'a, 'b, 'py: 'b>(
     // SAFETY: one block of `size` bytes, as in `bytes`, writeable, and disjoint from every input slice.
     // `MaybeUninit<u8>` has no invalid bytes, and the only reference made to this memory is this one.
     Ok(unsafe { slice::from_raw_parts_mut(fields.data.cast(), size) })
+}
+
+/// Checks that outputs share memory neither with one another nor with inputs: for calls of several outputs,
+/// whose inputs are looked at once.
+pub fn check_apart<'b, 'py: 'b>(
+    outs: &[(&str, &Array<'py>)],
+    inputs: impl IntoIterator<Item = &'b Array<'py>>,
+) -> PyResult<()> {
+    let ranges = outs.iter().map(|(name, out)| Ok((*name, bytes(name, out)?.as_ptr_range())));
+    let ranges = ranges.collect::<PyResult<Vec<_>>>()?;
+    let overlap = |a: &Range<*const u8>, b: &Range<*const u8>| a.start < b.end && b.start < a.end;
+    for (i, (name, range)) in ranges.iter().enumerate() {
+        if let Some((other, _)) =
+            ranges[..i].iter().find(|(_, other)| !range.is_empty() && overlap(range, other))
+        {
+            return Err(PyValueError::new_err(format!(
+                "{name} shares memory with {other}; pass a buffer of its own for each"
+            )));
+        }
+    }
+    for input in inputs {
+        let read = bytes("input", input)?.as_ptr_range();
+        if let Some((name, _)) = ranges.iter().find(|(_, range)| !read.is_empty() && overlap(&read, range)) {
+            return Err(PyValueError::new_err(format!(
+                "{name} shares memory with an input; pass a buffer of its own"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The elements of a one-dimensional, contiguous, aligned int64 array.

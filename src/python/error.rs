@@ -8,7 +8,7 @@ use crate::Error;
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         let message = error.to_string();
-        match error {
+        match error.root() {
             Error::ValueRange { .. } | Error::TooManyElements { .. } => PyOverflowError::new_err(message),
             Error::NoMemory { .. } => PyMemoryError::new_err(message),
             _ => PyValueError::new_err(message),

@@ -2,6 +2,7 @@
 //! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
 
 mod array;
+mod batch;
 mod binpack;
 mod decompress;
 mod error;
@@ -23,6 +24,8 @@ use pyo3::prelude::*;
 /// needed to be sound.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::batch::fill_batch;
     #[pymodule_export]
     use super::binpack::plan_bins;
     #[pymodule_export]

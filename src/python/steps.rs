@@ -5,7 +5,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::array::{self, Array};
-use super::place::{PyPart, source_rows};
+use super::place::{PyPart, rows_of};
 use crate::steps;
 
 /// Whether each step's prompt begins with the prompt and response of the step before.
@@ -21,8 +21,8 @@ pub fn joined_steps<'py>(
 ) -> PyResult<Array<'py>> {
     let (prompts, responses) = (PyPart::all(prompts)?, PyPart::all(responses)?);
     let item = one_item(prompts.iter().chain(&responses))?;
-    let prompts = source_rows(&prompts, array::int64s("prompt_lengths", prompt_lengths)?, item)?;
-    let responses = source_rows(&responses, array::int64s("response_lengths", response_lengths)?, item)?;
+    let prompts = rows_of(&prompts, array::int64s("prompt_lengths", prompt_lengths)?, item)??;
+    let responses = rows_of(&responses, array::int64s("response_lengths", response_lengths)?, item)??;
     let first = array::bytes("first", first)?;
     let out = array::fresh::<bool>(py, prompts.len())?;
     let joined = array::out_bytes("joined", &out, [])?;
