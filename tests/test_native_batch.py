@@ -163,11 +163,11 @@ def test_offsets_that_lie_are_refused(where: list[int]) -> None:
 
 def test_outputs_share_no_memory_with_inputs() -> None:
     memory = np.zeros(12, np.int16)
+    rows = [memory[4:6], np.zeros(2, np.int16)]
     with pytest.raises(ValueError, match="out shares memory with an input"):
-        rows = [memory[4:6], np.zeros(2, np.int16)]
         call(("response", rows, None, np.zeros(1, np.int16), memory[:5], False))
+    memory.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
-        memory.flags.writeable = False
         call(("response", [memory[6:8], memory[8:10]], None, np.zeros(1, np.int16), memory[:5], False))
 
 

@@ -14,7 +14,8 @@ from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.place import Parts, place_parts, take
+from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.place import parts_of, take
 from rollkit._rows.ragged import Ragged, shipped
 
 MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
@@ -383,4 +384,4 @@ def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
 
 def one_each(values: AnyArray) -> Parts:
     """Rows of one element."""
-    return Parts.of(Ragged(values, np.arange(len(values) + 1)))
+    return parts_of(Ragged(values, np.arange(len(values) + 1)))

@@ -11,7 +11,7 @@ build_profile: Final[str]
 
 _Int64s = NDArray[np.int64]
 _Parts = Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]]
-# level, parts, row lengths, fill, out, zeroed; for "tokens", prompts and responses have parts and lengths each
+# Level, parts, row lengths, fill, out, zeroed; of "tokens", parts and lengths are of prompts and responses.
 _Column = (
     tuple[str, _Parts, _Int64s | None, NDArray[Any], NDArray[Any], bool]
     | tuple[

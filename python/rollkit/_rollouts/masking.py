@@ -16,7 +16,8 @@ from rollkit._rollouts.rollouts import Rollouts, as_rollouts
 from rollkit._rollouts.sources import Source
 from rollkit._rollouts.trajectories import trajectories
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.place import place, place_parts
+from rollkit._rows.parts import place_parts
+from rollkit._rows.place import place
 from rollkit._rows.ragged import Ragged
 
 _FLOAT32 = np.dtype(np.float32)

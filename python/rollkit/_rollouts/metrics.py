@@ -14,7 +14,7 @@ from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rows.ragged import Ragged, _trusted
+from rollkit._rows.ragged import Ragged, trusted
 
 Metrics = dict[str, float]
 
@@ -44,7 +44,7 @@ def turn_lengths(loss_masks: Ragged | Sequence[Any]) -> Ragged:
     """
     masks = mask_column(loss_masks)
     lengths, offsets, _ = turns_of(masks)
-    return _trusted(lengths, offsets)
+    return trusted(lengths, offsets)
 
 
 def rollout_metrics(
@@ -177,7 +177,7 @@ def _all_lists(rows: Any) -> bool:
 
 def _list_masks(rows: Any) -> Ragged:
     try:
-        return _trusted(*_native.from_lists(rows, _UINT8))
+        return trusted(*_native.from_lists(rows, _UINT8))
     except (TypeError, OverflowError):
         return Ragged.from_rows(rows)  # weights, not flags
 

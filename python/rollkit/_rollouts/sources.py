@@ -11,7 +11,8 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts, as_column, is_rows, token_columns
-from rollkit._rows.place import Parts
+from rollkit._rows.parts import Parts
+from rollkit._rows.place import parts_of
 
 Source = Rollouts | Mapping[str, Any]
 """Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors."""
@@ -150,7 +151,7 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     try:
         for i, column in enumerate(found):
             where = f"column {name!r} of rollouts[{i}]" if len(found) > 1 else f"column {name!r}"
-            parts.append(Parts.of(column, dtype))
+            parts.append(parts_of(column, dtype))
         dtypes = {part.dtype for part in parts if part.lengths.any()}
         if len(dtypes) > 1:
             wanted = narrow(name, np.result_type(*dtypes))

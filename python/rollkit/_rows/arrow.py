@@ -10,7 +10,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._rows.ragged import Ragged
 
 
-def ragged_from_arrow(array: Any) -> Ragged:
+def rows_from_arrow(array: Any) -> tuple[AnyArray, Int64s]:
     """See `Ragged.from_arrow`."""
     pa = extra("pyarrow", "arrow")
     if not isinstance(array, pa.Array | pa.ChunkedArray):
@@ -39,23 +39,23 @@ def ragged_from_arrow(array: Any) -> Ragged:
         inner.append(width)
         size *= width
     _refuse_nulls(values, offsets, size)
-    return Ragged(_numbers(pa, values).reshape(count, *inner), offsets)
+    return _numbers(pa, values).reshape(count, *inner), offsets
 
 
-def ragged_to_arrow(ragged: Ragged) -> Any:
+def rows_to_arrow(values: AnyArray, offsets: Int64s) -> Any:
     """See `Ragged.to_arrow`."""
     pa = extra("pyarrow", "arrow")
-    if 0 in ragged.inner:
+    if 0 in values.shape[1:]:
         raise ValueError(
-            f"Arrow has no lists of inner shape {ragged.inner}; inner dimensions must be 1 or more"
+            f"Arrow has no lists of inner shape {values.shape[1:]}; inner dimensions must be 1 or more"
         )
     try:
-        flat = pa.array(ragged.values.reshape(-1))
+        flat = pa.array(values.reshape(-1))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        raise TypeError(f"Arrow has no dtype like {ragged.dtype}; cast with .astype first") from None
-    for width in reversed(ragged.inner):
+        raise TypeError(f"Arrow has no dtype like {values.dtype}; cast with .astype first") from None
+    for width in reversed(values.shape[1:]):
         flat = pa.FixedSizeListArray.from_arrays(flat, width)
-    return pa.LargeListArray.from_arrays(pa.array(ragged.offsets), flat)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), flat)
 
 
 def _is_list(pa: Any, kind: Any) -> bool:
@@ -133,7 +133,9 @@ def columns_to_arrow(columns: Any) -> Any:
     pa = extra("pyarrow", "arrow")
     return pa.table(
         {
-            name: ragged_to_arrow(column) if isinstance(column, Ragged) else pa.array(column)
+            name: rows_to_arrow(column.values, column.offsets)
+            if isinstance(column, Ragged)
+            else pa.array(column)
             for name, column in columns.items()
         }
     )
@@ -147,7 +149,7 @@ def _column_from_arrow(pa: Any, name: str, column: Any) -> Any:
     number = pa.types.is_integer(leaf) or pa.types.is_floating(leaf) or pa.types.is_boolean(leaf)
     try:
         if number and _is_list(pa, kind):
-            return ragged_from_arrow(column)
+            return Ragged(*rows_from_arrow(column))
         if number and not column.null_count:
             return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(False)
     except ValueError as error:
