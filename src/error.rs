@@ -50,6 +50,17 @@ pub enum Error {
         /// The elements there are.
         available: usize,
     },
+    /// A part of a row is none.
+    OutsideRow {
+        /// The row.
+        row: usize,
+        /// The first element of the part.
+        begin: i64,
+        /// The elements of the part.
+        length: i64,
+        /// The elements of the row.
+        available: i64,
+    },
     /// A row would be written outside the output.
     OutsideOutput {
         /// The row.
@@ -194,6 +205,13 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
+                )
+            }
+            Self::OutsideRow { row, begin, length, available } => {
+                let end = i128::from(*begin) + i128::from(*length);
+                write!(
+                    f,
+                    "row {row} has {available} elements; elements {begin} to {end} are no part of it"
                 )
             }
             Self::OutsideOutput { row, start, length, size } => {

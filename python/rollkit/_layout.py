@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Final
 
@@ -12,10 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
-from rollkit._binpack import plan_bins
+from rollkit._binpack import plan_options
 from rollkit._check import Int64s
 
 ABSENT: Final = -1
+MOST_ELEMENTS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +30,8 @@ class Layout:
         starts: `[rows]` int64, the flat position of each row's first element; -1 where it was dropped.
         lengths: `[rows]` int64, the elements placed of each row.
         row_lengths: `[rows]` int64, the elements each row has; more than `lengths` where truncated.
+        order: `[rows]` int64, rows by ascending start; `None` where they already are. Of rows with one
+            start all but the last are empty.
 
     Example:
         >>> layout = Layout.pack([3, 7, 2], capacity=8)
@@ -47,6 +49,7 @@ class Layout:
     starts: Int64s
     lengths: Int64s
     row_lengths: Int64s
+    order: Int64s | None = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("starts", "lengths", "row_lengths"):
@@ -57,7 +60,8 @@ class Layout:
         for name in ("lengths", "row_lengths"):
             if len(getattr(self, name)) != len(self.starts):
                 raise ValueError(f"{name} has {len(getattr(self, name))} rows, starts has {len(self.starts)}")
-        _native.check_layout(self.starts, self.lengths, self.order, size=self.size)
+        order = _native.sorted_rows(self.starts, self.lengths, None, size=self.size)
+        object.__setattr__(self, "order", order)
         if self.lengths is not self.row_lengths and (odd := self.lengths > self.row_lengths).any():
             row = int(odd.argmax())
             raise ValueError(
@@ -69,6 +73,22 @@ class Layout:
                 f"row {row} is dropped (its start is -1), but its length is {self.lengths[row]}; "
                 "a dropped row has length 0"
             )
+
+    @classmethod
+    def _trusted(
+        cls,
+        shape: tuple[int, ...],
+        starts: Int64s,
+        lengths: Int64s,
+        row_lengths: Int64s,
+        order: Int64s | None = None,
+    ) -> Layout:
+        """Make a layout of what is known to be one, without a look at its rows."""
+        layout = object.__new__(cls)
+        vars(layout).update(
+            shape=shape, starts=starts, lengths=lengths, row_lengths=row_lengths, order=order
+        )
+        return layout
 
     @classmethod
     def concat(cls, lengths: ArrayLike, *, align: int = 1) -> Layout:
@@ -83,8 +103,8 @@ class Layout:
             array([0, 4, 8], dtype=int32)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
-        slots = _native.offsets_from_lengths(_round_up(lengths, _check.positive("align", align)))
-        return cls((int(slots[-1]),), slots[:-1], lengths, lengths)
+        slots = _native.offsets_from_lengths(lengths, _check.positive("align", align))
+        return cls._trusted((int(slots[-1]),), slots[:-1], lengths, lengths)
 
     @classmethod
     def pad(
@@ -121,11 +141,13 @@ class Layout:
                 "pass a larger width, or truncate the rows"
             )
         wide = _round_up(wide, _check.positive("multiple_of", multiple_of))
+        if len(lengths) * wide > MOST_ELEMENTS:
+            raise OverflowError(f"{len(lengths)} rows of width={wide} have more than 2**63 - 1 elements")
         starts = np.arange(len(lengths), dtype=np.int64) * wide
         if side == "left":
             # An empty row starts where its line does: where it ends, the next line starts.
             starts += np.where(lengths == 0, 0, wide - lengths)
-        return cls((len(lengths), wide), starts, lengths, lengths)
+        return cls._trusted((len(lengths), wide), starts, lengths, lengths)
 
     @classmethod
     def pack(
@@ -140,6 +162,9 @@ class Layout:
         oversize: str = "raise",
     ) -> Layout:
         """Lay rows in bins of `capacity` elements, in input order within a bin.
+
+        An empty row is where the row before it in its bin ends. Where that is the end of the bin, and so
+        the start of the next, it is where the last row that has elements starts, and comes before it.
 
         Args:
             lengths: `[rows]` ints.
@@ -157,23 +182,12 @@ class Layout:
             (4, 8)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
-        capacity = _check.positive("capacity", capacity)
-        bins = plan_bins(
+        starts, placed, order, bins, width = _native.pack_rows(
             lengths,
-            capacity,
-            algorithm=algorithm,
-            align=align,
-            max_segments=max_segments,
-            oversize=oversize,
+            bins_multiple_of=_check.positive("bins_multiple_of", bins_multiple_of),
+            **plan_options(capacity, algorithm, align, max_segments, oversize),
         )
-        placed = np.where(bins == ABSENT, 0, lengths)
-        if oversize == "truncate":
-            placed = np.minimum(placed, capacity)
-        width = max(capacity, int(placed.max(initial=0)))
-        starts = _native.pack_starts(placed, bins, width=width, align=align)
-        count = int(bins.max(initial=-1)) + 1
-        count = _round_up(count, _check.positive("bins_multiple_of", bins_multiple_of))
-        return cls((count, width), starts, placed, lengths)
+        return cls._trusted((bins, width), starts, placed, lengths, order)
 
     @classmethod
     def union(cls, layouts: Sequence[Layout]) -> Layout:
@@ -190,12 +204,13 @@ class Layout:
             raise ValueError("layouts is empty; union needs at least one layout")
         if len(shapes) != 1:
             raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
-        return cls(
-            shapes.pop(),
-            np.concatenate([layout.starts for layout in layouts]),
-            np.concatenate([layout.lengths for layout in layouts]),
-            np.concatenate([layout.row_lengths for layout in layouts]),
-        )
+        shape = shapes.pop()
+        starts = np.concatenate([layout.starts for layout in layouts])
+        lengths = np.concatenate([layout.lengths for layout in layouts])
+        row_lengths = np.concatenate([layout.row_lengths for layout in layouts])
+        near = _orders(layouts) if any(layout.order is not None for layout in layouts) else None
+        order = _native.sorted_rows(starts, lengths, near, size=prod(shape))
+        return cls._trusted(shape, starts, lengths, row_lengths, order)
 
     def spans(self, begins: ArrayLike, lengths: ArrayLike) -> Layout:
         """Lay a part of each row where that part is: the response within prompt and response, say.
@@ -214,19 +229,9 @@ class Layout:
         for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
             if rows != len(self) and (name == "lengths" or np.ndim(begins)):
                 raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")
-        first = np.broadcast_to(first, wanted.shape)
-        outside = (first < 0) | (first + wanted > self.row_lengths)
-        if outside.any():
-            row = int(outside.argmax())
-            raise ValueError(
-                f"row {row} has {self.row_lengths[row]} elements; elements {first[row]} to "
-                f"{first[row] + wanted[row]} are no part of it"
-            )
-        kept = np.clip(self.lengths - first, 0, wanted)
-        # A part that was cut off whole has no place; an empty one starts where its row does.
-        present = (self.starts != ABSENT) & ((kept > 0) | (wanted == 0))
-        starts = np.where(present, self.starts + np.where(kept > 0, first, 0), ABSENT)
-        return Layout(self.shape, starts, np.where(present, kept, 0), wanted)
+        starts, kept = _native.spans(self.starts, self.lengths, self.row_lengths, first, wanted)
+        # Parts are within their rows, so they are in the order of these.
+        return Layout._trusted(self.shape, starts, kept, wanted, self.order)
 
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
         """Lay only `rows`, all of which are on `lines` lines from `first_line` on: a shard of bins.
@@ -251,21 +256,9 @@ class Layout:
                 f"of a layout of shape {self.shape}"
             )
         starts = np.where(starts == ABSENT, ABSENT, starts - begin)
-        return Layout((lines, *self.shape[1:]), starts, lengths, self.row_lengths[chosen])
-
-    @cached_property
-    def order(self) -> Int64s | None:
-        """Rows by ascending start; `None` where they already are."""
-        starts, lengths = self.starts, self.lengths
-        if (absent := starts == ABSENT).any():
-            starts, lengths = starts[~absent], lengths[~absent]
-        # Of rows with one start, all but the last must be empty.
-        if ((starts[1:] > starts[:-1]) | ((starts[1:] == starts[:-1]) & (lengths[:-1] == 0))).all():
-            return None
-        if (self.lengths == 0).any():
-            # Empty rows come before the one that is not.
-            return np.lexsort((self.lengths, self.starts)).astype(np.int64, copy=False)
-        return np.argsort(self.starts, kind="stable")
+        shape = (lines, *self.shape[1:])
+        order = _native.sorted_rows(starts, lengths, None, size=prod(shape))  # a row may be chosen twice
+        return Layout._trusted(shape, starts, lengths, self.row_lengths[chosen], order)
 
     @property
     def size(self) -> int:
@@ -397,6 +390,17 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
                 f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
             )
     return out
+
+
+def _orders(layouts: Sequence[Layout]) -> Int64s:
+    """The rows of layouts, counted through, each layout's by ascending start."""
+    firsts = np.cumsum([0, *map(len, layouts)])
+    return np.concatenate(
+        [
+            first + (np.arange(len(layout)) if layout.order is None else layout.order)
+            for first, layout in zip(firsts[:-1], layouts, strict=True)
+        ]
+    )
 
 
 def _round_up(value: Any, multiple: int) -> Any:
