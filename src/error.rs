@@ -101,6 +101,17 @@ pub enum Error {
         /// Why; rows and positions are the column's.
         error: Box<Error>,
     },
+    /// A part of a row is none.
+    OutsidePart {
+        /// The row.
+        row: usize,
+        /// The first element of the part.
+        begin: i64,
+        /// The elements of the part.
+        length: i64,
+        /// The elements of the row.
+        available: i64,
+    },
     /// A row would be written outside the output.
     OutsideOutput {
         /// The row.
@@ -329,6 +340,13 @@ impl fmt::Display for Error {
                 write!(
                     f,
                     "piece {piece} is elements {begin} to {begin} + {length} of row {row}, which has {available}"
+                )
+            }
+            Self::OutsidePart { row, begin, length, available } => {
+                let end = i128::from(*begin) + i128::from(*length);
+                write!(
+                    f,
+                    "row {row} has {available} elements; elements {begin} to {end} are no part of it"
                 )
             }
             Self::OutsideOutput { row, start, length, size } => {

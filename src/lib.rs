@@ -18,6 +18,7 @@ pub mod jsonl;
 pub mod layout;
 pub mod offsets;
 pub mod out;
+pub mod pack;
 pub mod place;
 pub mod routing;
 pub mod sample;

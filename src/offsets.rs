@@ -22,6 +22,21 @@ pub fn total(lengths: &[i64]) -> Result<i64> {
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn from_lengths<O: Out<i64>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
+    aligned(lengths, 1, out)
+}
+
+/// As [`from_lengths`], with each length rounded up to a multiple of `align`.
+///
+/// ```
+/// let mut offsets = [0; 4];
+/// rollkit::offsets::aligned(&[3, 0, 2], 4, &mut offsets)?;
+/// assert_eq!(offsets, [0, 4, 4, 8]);
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn aligned<O: Out<i64>>(lengths: &[i64], align: i64, out: &mut [O]) -> Result<()> {
+    if align < 1 {
+        return Err(Error::NotPositive { name: "align", got: align });
+    }
     if out.len() != lengths.len() + 1 {
         return Err(Error::RowCount { name: "offsets", got: out.len(), wanted: lengths.len() + 1 });
     }
@@ -30,9 +45,26 @@ pub fn from_lengths<O: Out<i64>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
     let mut sum = 0i64;
     for (row, (&length, end)) in lengths.iter().zip(ends).enumerate() {
         sum = add(sum, row, length)?;
+        if align > 1 {
+            // Every row before starts at a multiple, so the end is rounded up as the length would be.
+            let end = (sum as u64).next_multiple_of(align as u64);
+            sum = i64::try_from(end).map_err(|_| Error::TooManyElements { row })?;
+        }
         end.set(sum);
     }
     Ok(())
+}
+
+/// The first number below zero.
+///
+/// ```
+/// assert_eq!(rollkit::offsets::first_negative(&[3, 0, -2, -5]), Some(2));
+/// ```
+#[must_use]
+pub fn first_negative(numbers: &[i64]) -> Option<usize> {
+    // The minimum has no branch per number; a search stops at one.
+    let least = numbers.iter().copied().fold(0, i64::min);
+    if least < 0 { numbers.iter().position(|&number| number < 0) } else { None }
 }
 
 /// Writes the offsets of parts end to end to `out`: where each part's rows end, counted through from 0.

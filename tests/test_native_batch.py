@@ -90,9 +90,9 @@ def test_fill_batch_equals_a_loop_over_tokens(data: st.DataObject) -> None:
 def call(*columns: Any, **options: Any) -> None:
     """Two rows of 1 + 2 and 0 + 2 tokens, end to end."""
     arrays = {"starts": [0, 3], "lengths": [3, 2], "row_lengths": [3, 2], "prompt_lengths": [1, 0]}
-    given = [int64s(options.pop(name, values)) for name, values in arrays.items()]
+    starts, lengths, rows, prompts = (int64s(options.pop(name, values)) for name, values in arrays.items())
     options = {"size": 5, "width": 5, **options}
-    _native.fill_batch(given[0], given[1], None, *given[2:], list(columns), **options)
+    _native.fill_batch(starts, lengths, None, rows, prompts, list(columns), **options)
 
 
 def column(level: str, *rows: Any, out: Any = None, **options: Any) -> Any:

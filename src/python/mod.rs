@@ -27,15 +27,15 @@ mod _native {
     #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]
-    use super::binpack::plan_bins;
+    use super::binpack::{pack_rows, plan_bins};
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]
     use super::layout::{
-        attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,
-        segment_ids,
+        attention_mask, check_offsets, first_negative, offsets_from_lengths, positions, segment_ids,
+        sorted_rows, spans,
     };
     #[pymodule_export]
     use super::list::from_lists;

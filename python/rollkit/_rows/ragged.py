@@ -37,7 +37,7 @@ class Ragged:
         [[], [3, 4]]
     """
 
-    values: AnyArray
+    values: Any
     offsets: Int64s
 
     def __post_init__(self) -> None:

@@ -71,6 +71,32 @@ def plan_bins_reference(
     return bins
 
 
+def pack_starts_reference(
+    lengths: Sequence[int] | NDArray[np.integer], capacity: int, *, align: int = 1, **options: Any
+) -> list[int]:
+    """The starts of `rollkit.Layout.pack`, bin by bin; takes what `plan_bins_reference` does.
+
+    Example:
+        >>> pack_starts_reference([3, 0, 7, 2, 0, 1], capacity=8)
+        [8, 11, 0, 11, 13, 7]
+        >>> pack_starts_reference([3, 5, 0], capacity=8)
+        [0, 3, 3]
+    """
+    bins = plan_bins_reference(lengths, capacity, align=align, **options).tolist()
+    placed = [min(n, capacity) if options.get("oversize") == "truncate" else n for n in map(int, lengths)]
+    width = max([capacity, *(n for n, found in zip(placed, bins, strict=True) if found >= 0)])
+    starts = [-1] * len(bins)
+    for number in set(bins) - {-1}:
+        used = last = 0
+        for row in (row for row, found in enumerate(bins) if found == number):
+            if placed[row]:
+                last = used
+            # Where a bin is full, the next one starts: an empty row goes back to the last row's start.
+            starts[row] = number * width + (last if used == width else used)
+            used = min(-(-(used + placed[row]) // align) * align, width)
+    return starts
+
+
 def concat_reference(parts: Sequence[Ragged]) -> list[Any]:
     """`rollkit.concat`, as nested lists.
 
@@ -204,13 +230,10 @@ def pack_reference(
                [1, 2, 0, 0]], dtype=int32)
     """
     sizes = [len(row.get("prompt_token_ids", ())) + len(row["response_ids"]) for row in rows]
-    bins = plan_bins_reference(sizes, capacity, algorithm=algorithm, align=align).tolist()
-    used = dict.fromkeys(bins, 0)
-    starts = []
-    for size, found in zip(sizes, bins, strict=True):
-        starts.append((found, used[found] if size else 0))
-        used[found] += -(-size // align) * align
-    return _batch_reference(rows, starts, (len(used), capacity), pad_id, fills or {})
+    flat = pack_starts_reference(sizes, capacity, algorithm=algorithm, align=align)
+    starts = [divmod(start, capacity) for start in flat]
+    lines = 1 + max((line for line, _ in starts), default=-1)
+    return _batch_reference(rows, starts, (lines, capacity), pad_id, fills or {})
 
 
 def _batch_reference(
