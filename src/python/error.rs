@@ -7,11 +7,22 @@ use crate::Error;
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
+        if let Error::Column { index, source, error } = error {
+            return of_column(Self::from(*error), index, source);
+        }
         let message = error.to_string();
-        match error.root() {
+        match error {
             Error::ValueRange { .. } | Error::TooManyElements { .. } => PyOverflowError::new_err(message),
             Error::NoMemory { .. } => PyMemoryError::new_err(message),
             _ => PyValueError::new_err(message),
         }
     }
+}
+
+/// Says which of several columns an exception is about, in its attribute `index`.
+fn of_column(error: PyErr, index: usize, source: usize) -> PyErr {
+    Python::attach(|py| match error.value(py).setattr("index", (index, source)) {
+        Ok(()) => error,
+        Err(other) => other,
+    })
 }

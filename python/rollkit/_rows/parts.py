@@ -155,11 +155,8 @@ def place_parts(
     _same_rows(parts.lengths, layout.row_lengths)
     if parts.own is not None:
         return _placed_by(parts.own, parts, layout, fill, dtype, out)
-    if parts.dtype.hasobject:
-        raise TypeError(f"the column has dtype {parts.dtype}, which holds Python objects; expected numbers")
     wanted = parts.dtype if dtype is None else np.dtype(dtype)
-    if wanted != parts.dtype and not _native.can_cast(parts.dtype, wanted):
-        parts = _cast_first(parts, wanted)
+    parts = castable(parts, wanted)
     shape = (*layout.shape, *parts.inner)
     element = fill_element(fill, wanted, parts.inner) if layout.size else None
     zeroed = out is None and is_new(layout.size, element)
@@ -231,8 +228,12 @@ def _joined(own: Ops, parts: Parts) -> tuple[Any, Int64s]:
     return own.cat(arrays), np.concatenate(begins)
 
 
-def _cast_first(parts: Parts, dtype: np.dtype[Any]) -> Parts:
-    """Cast what the kernel cannot (float16, bfloat16, fp8, byte-swapped, to bool), by way of a copy."""
+def castable(parts: Parts, dtype: np.dtype[Any]) -> Parts:
+    """Parts that the kernel casts to `dtype`: these, or a copy (16-bit floats, fp8, byte-swapped, bool)."""
+    if parts.dtype.hasobject:
+        raise TypeError(f"the column has dtype {parts.dtype}, which holds Python objects; expected numbers")
+    if parts.dtype is dtype or parts.dtype == dtype or _native.can_cast(parts.dtype, dtype):
+        return parts
     values, offsets = end_to_end(parts)
     native = parts.dtype.newbyteorder("=")
     if native != parts.dtype and _native.can_cast(native, dtype):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._check import Int64s, int64s
-from rollkit._frameworks import AnyArray, as_array, framework_of, is_array
+from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.layout import Layout, checked_out
 from rollkit._rows.parts import Parts, end_to_end, own_ops, place_parts
 
@@ -22,7 +22,9 @@ class Ragged:
     """Rows of different lengths: row `i` is `values[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        values: `[N, *inner]`, any dtype; every row's elements, end to end.
+        values: `[N, *inner]`, any dtype; every row's elements, end to end. NumPy's, or an array of torch or
+            JAX that is on a device, has a gradient, or is traced: then lengths, slices, `take`, `astype` and
+            `concat` stay with it, and `equals` and `to_arrow` refuse it.
         offsets: `[rows + 1]` int64, never falling. They need not start at 0 nor end at N: a slice of
             rows is a view, with the same values and fewer offsets (as in Arrow).
 
@@ -37,7 +39,7 @@ class Ragged:
         [[], [3, 4]]
     """
 
-    values: Any
+    values: AnyArray
     offsets: Int64s
 
     def __post_init__(self) -> None:
@@ -242,7 +244,8 @@ class Ragged:
 
     def to_list(self) -> list[list[Any]]:
         """Return the rows as nested Python lists."""
-        self._host("to_list")
+        if is_traced(self.values):
+            self._host("to_list")
         return [row.tolist() for row in self]
 
     def equals(self, other: object) -> bool:
@@ -263,7 +266,7 @@ class Ragged:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice of rows must not ship its parent's buffer.
-        flat = self.flat
+        flat: Any = self.flat
         sent = shipped(flat) if isinstance(flat, np.ndarray) else (flat, None)
         return _unpickled, (*sent, self.offsets - self.offsets[0])
 
@@ -273,13 +276,14 @@ class Ragged:
         )
 
     def _host(self, method: str, values: Any = None) -> AnyArray:
-        """The values, for a method that reads them on the host."""
-        if not isinstance(self.values, np.ndarray):
+        """The values, or some of them, for a method that reads them on the host."""
+        found: Any = self.values if values is None else values
+        if not isinstance(found, np.ndarray):
             raise TypeError(
-                f"Ragged.{method} reads values on the host; these are of {framework_of(self.values)}, on a "
-                "device, with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"
+                f"Ragged.{method} reads values on the host; these are of {framework_of(found)}, on a device, "
+                "with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"
             )
-        return self.values if values is None else values
+        return found
 
     def __repr__(self) -> str:
         count = int(self.offsets[-1] - self.offsets[0])
