@@ -85,9 +85,7 @@ class Layout:
     ) -> Layout:
         """Make a layout of what is known to be one, without a look at its rows."""
         layout = object.__new__(cls)
-        vars(layout).update(
-            shape=shape, starts=starts, lengths=lengths, row_lengths=row_lengths, order=order
-        )
+        vars(layout).update(shape=shape, starts=starts, lengths=lengths, row_lengths=row_lengths, order=order)
         return layout
 
     @classmethod

@@ -154,9 +154,7 @@ def seqlens_and_offsets(
 ) -> list[NDArray[np.int32]]:
     """Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`."""
 
-def sorted_rows(
-    starts: _Int64s, lengths: _Int64s, near: _Int64s | None, /, *, size: int
-) -> _Int64s | None:
+def sorted_rows(starts: _Int64s, lengths: _Int64s, near: _Int64s | None, /, *, size: int) -> _Int64s | None:
     """Check that rows lie in `size` elements and are disjoint; return rows by start, None if they are.
 
     `near` is an order to begin with: the orders of layouts that are joined, say.
