@@ -344,10 +344,7 @@ impl fmt::Display for Error {
             }
             Self::OutsidePart { row, begin, length, available } => {
                 let end = i128::from(*begin) + i128::from(*length);
-                write!(
-                    f,
-                    "row {row} has {available} elements; elements {begin} to {end} are no part of it"
-                )
+                write!(f, "row {row} has {available} elements; elements {begin} to {end} are no part of it")
             }
             Self::OutsideOutput { row, start, length, size } => {
                 write!(

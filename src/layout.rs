@@ -66,10 +66,12 @@ impl Slots<'_> {
     /// Whether rows that have a place are in order as they are.
     fn ascending(&self) -> bool {
         let mut last = (ABSENT, 0);
-        self.starts.iter().zip(self.lengths).filter(|(start, _)| **start != ABSENT).all(|(&start, &length)| {
-            let (before, taken) = std::mem::replace(&mut last, (start, length));
-            before < start || (before == start && taken == 0)
-        })
+        self.starts.iter().zip(self.lengths).filter(|(start, _)| **start != ABSENT).all(
+            |(&start, &length)| {
+                let (before, taken) = std::mem::replace(&mut last, (start, length));
+                before < start || (before == start && taken == 0)
+            },
+        )
     }
 
     fn check_order(&self) -> Result<()> {

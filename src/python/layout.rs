@@ -61,12 +61,12 @@ pub fn spans<'py>(
     wanted: &Array<'py>,
 ) -> PyResult<(Array<'py>, Array<'py>)> {
     let rows = array::int64s("row_lengths", row_lengths)?;
-    let part =
-        Spans { begins: array::int64s("begins", begins)?, lengths: array::int64s("lengths", wanted)? };
+    let part = Spans { begins: array::int64s("begins", begins)?, lengths: array::int64s("lengths", wanted)? };
     let slots = slots(starts, lengths, None, 0)?;
     let [begun, placed] = [(); 2].map(|()| array::fresh::<i64>(starts.py(), slots.starts.len()));
     let (begun, placed) = (begun?, placed?);
-    let (first, second) = (array::out_slice("starts", &begun, [])?, array::out_slice("lengths", &placed, [])?);
+    let (first, second) =
+        (array::out_slice("starts", &begun, [])?, array::out_slice("lengths", &placed, [])?);
     layout::spans::<MaybeUninit<i64>>(&slots, rows, part, first, second)?;
     Ok((begun, placed))
 }

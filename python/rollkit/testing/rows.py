@@ -249,15 +249,15 @@ def _batch_reference(
         "segment_ids": np.zeros(shape, np.int32),
         "positions": np.zeros(shape, np.int32),
     }
-    taken = [sum(line == found for found, _ in starts[:i]) for i, (line, _) in enumerate(starts)]
-    # Empty rollouts start where their line does, and so are numbered before the first that is not.
-    empty = [not row.get("prompt_token_ids", ()) and not row["response_ids"] for row in rows]
+    # Of rollouts with one start the empty ones come first.
+    filled = [bool(row.get("prompt_token_ids", ()) or row["response_ids"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (starts[i], filled[i]))
     for i, (row, (line, column)) in enumerate(zip(rows, starts, strict=True)):
         prompt, response = list(row.get("prompt_token_ids", ())), list(row["response_ids"])
-        behind = sum(empty[j] and j > i and starts[j][0] == line for j in range(len(rows)))
+        number = 1 + sum(starts[j][0] == line for j in order[: order.index(i)])
         for position, token in enumerate(prompt + response):
             arrays["input_ids"][line, column + position] = token
-            arrays["segment_ids"][line, column + position] = 1 + taken[i] + behind
+            arrays["segment_ids"][line, column + position] = number
             arrays["positions"][line, column + position] = position
         for name, found in row.items():
             if name in ("prompt_token_ids", "response_ids"):
