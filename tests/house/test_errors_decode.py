@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.decode.decoding import CODES, SLIDING, VOCAB, config, qwen3
+from tests.decode.decoding import CACHE, CODES, SLIDING, VOCAB, config, qwen3
 from tests.house.refusals import check_refusal
 
 import rollkit.decode
@@ -58,8 +58,18 @@ def static(length: int) -> Any:
 
 def used(columns: int) -> Any:
     cache = transformers.DynamicCache(config=config())
-    MODEL(IDS, past_key_values=cache)
+    MODEL(IDS, **{CACHE: cache})
     return cache
+
+
+class Quantised:
+    """A layer as those of transformers' QuantizedCache, which another version has of other kinds."""
+
+    def _quantize(self, tensor: Any) -> None: ...
+
+
+def quantised(columns: int) -> Any:
+    return SimpleNamespace(layers=[Quantised()], update=None, get_seq_length=lambda: 0)
 
 
 def sample(cond: Any = ROWS, *more: Any, **options: Any) -> Any:
@@ -158,8 +168,9 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: generate(cache=used), ValueError, "cache must return an empty cache, got one of 2 tokens; make it anew"),
     (lambda: generate(cache=static(2)), ValueError, "layer 0 of cache has room for 2 tokens, prompts and responses need 3: make as many columns as the function is given"),
     (lambda: generate(model=WINDOWS, max_new_tokens=20, cache=lambda _: transformers.StaticCache(config=WINDOWS.config, max_cache_len=9)), ValueError, "layer 1 of cache has room for 9 tokens, prompts and responses need 21: make as many columns as the function is given"),
-    (lambda: generate(cache=lambda _: transformers.QuantizedCache("fp8", config())), TypeError, "layer 0 of cache is a Fp8QuantizedLayer, whose rows cannot be moved; pass a cache that is not quantised"),
+    (lambda: generate(cache=quantised), TypeError, "layer 0 of cache is a Quantised, whose rows cannot be moved; pass a cache that is not quantised"),
     (lambda: generate(model="gpt2"), TypeError, "model must be a causal language model with a head, got str"),
+    (lambda: AllowedLogits(CODES, cfg_scale=2, model=torch.nn.Identity()), TypeError, "Identity takes no cache or past_key_values, so that guidance would lose what the unconditional branch has read; pass a model that goes on from its cache, or cfg_scale=1"),
     (lambda: generate(model=MODEL.model), TypeError, "model must be a causal language model with a head, got Qwen3Model"),
     (lambda: ActiveBatch(0), ValueError, "n must be at least 1, got 0"),
     (lambda: ActiveBatch(1.5), TypeError, "n must be an int, got float"),

@@ -110,6 +110,12 @@ def can_crop(layer: Any) -> bool:
     return type(layer).__name__ == "DynamicLayer" and layer.is_initialized
 
 
+def is_empty(cache: Any) -> bool:
+    """Whether a transformers cache has layers, and none of these a tensor: nothing was written to it."""
+    torch, layers = extra("torch", "torch"), getattr(cache, "layers", None) or ()
+    return bool(layers) and not any(True for layer in layers for _ in _tensors(layer, torch))
+
+
 def _layers(cache: Any) -> list[Any]:
     layers = getattr(cache, "layers", None)
     if layers is None:
