@@ -244,7 +244,7 @@ def test_a_union_of_rows_that_overlap_is_refused() -> None:
 
 
 def test_sizes_beyond_int64_are_refused() -> None:
-    for make in (
+    makers: list[Callable[[], Layout]] = [
         lambda: Layout.concat([2**62, 2**62]),
         lambda: Layout.concat([2**63 - 1], align=2),
         lambda: Layout.pad([1, 1], width=2**62),
