@@ -11,7 +11,7 @@ build_profile: Final[str]
 
 _Int64s = NDArray[np.int64]
 _Parts = Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]]
-# level, parts, row lengths, fill, out, zeroed; for "tokens", prompts and responses have parts and lengths each
+# level, parts, row lengths, fill, out, zeroed; for "tokens", parts and lengths of prompts and of responses
 _Column = (
     tuple[str, _Parts, _Int64s | None, NDArray[Any], NDArray[Any], bool]
     | tuple[

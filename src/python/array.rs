@@ -63,27 +63,30 @@ pub fn out_bytes<'a, 'b, 'py: 'b>(
     Ok(unsafe { slice::from_raw_parts_mut(fields.data.cast(), size) })
 }
 
+/// Where some memory is.
+pub type Memory = Range<*const u8>;
+
+/// Where a slice is.
+pub fn memory<T>(slice: &[T]) -> Memory {
+    let Range { start, end } = slice.as_ptr_range();
+    start.cast()..end.cast()
+}
+
 /// Checks that outputs share memory neither with one another nor with inputs: for calls of several outputs,
-/// whose inputs are looked at once.
-pub fn check_apart<'b, 'py: 'b>(
-    outs: &[(&str, &Array<'py>)],
-    inputs: impl IntoIterator<Item = &'b Array<'py>>,
-) -> PyResult<()> {
-    let ranges = outs.iter().map(|(name, out)| Ok((*name, bytes(name, out)?.as_ptr_range())));
-    let ranges = ranges.collect::<PyResult<Vec<_>>>()?;
-    let overlap = |a: &Range<*const u8>, b: &Range<*const u8>| a.start < b.end && b.start < a.end;
-    for (i, (name, range)) in ranges.iter().enumerate() {
-        if let Some((other, _)) =
-            ranges[..i].iter().find(|(_, other)| !range.is_empty() && overlap(range, other))
-        {
+/// or many inputs.
+pub fn check_apart(outs: &[(&str, &Array<'_>)], inputs: impl IntoIterator<Item = Memory>) -> PyResult<()> {
+    let outs = outs.iter().map(|(name, out)| Ok((*name, memory(bytes(name, out)?))));
+    let outs = outs.collect::<PyResult<Vec<_>>>()?;
+    let overlap = |a: &Memory, b: &Memory| !a.is_empty() && a.start < b.end && b.start < a.end;
+    for (i, (name, out)) in outs.iter().enumerate() {
+        if let Some((other, _)) = outs[..i].iter().find(|(_, other)| overlap(out, other)) {
             return Err(PyValueError::new_err(format!(
                 "{name} shares memory with {other}; pass a buffer of its own for each"
             )));
         }
     }
     for input in inputs {
-        let read = bytes("input", input)?.as_ptr_range();
-        if let Some((name, _)) = ranges.iter().find(|(_, range)| !read.is_empty() && overlap(&read, range)) {
+        if let Some((name, _)) = outs.iter().find(|(_, out)| overlap(&input, out)) {
             return Err(PyValueError::new_err(format!(
                 "{name} shares memory with an input; pass a buffer of its own"
             )));
@@ -237,6 +240,20 @@ pub fn prefetch(address: *const i8, lines: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (address, lines);
+}
+
+/// Asks for what will be looked at of the arrays that come after `items[at]`, for loops over many.
+#[inline]
+pub fn prefetch_arrays(items: &[Bound<'_, PyAny>], at: usize) {
+    const OBJECT: usize = 24;
+    const SHAPE: usize = 12;
+    if let Some(ahead) = items.get(at + OBJECT) {
+        prefetch(ahead.as_ptr().cast(), 2);
+    }
+    if let Some(Ok(ahead)) = items.get(at + SHAPE).map(|ahead| ahead.cast_exact::<PyUntypedArray>()) {
+        // SAFETY: the pointer is to a live array object.
+        prefetch(unsafe { (*ahead.as_array_ptr()).fields.dimensions }.cast(), 1);
+    }
 }
 
 fn checked_bytes(name: &str, array: &Array<'_>) -> PyResult<usize> {
