@@ -16,6 +16,7 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMet
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
 use crate::cast::Dtype;
 use crate::segments::Bits;
@@ -242,17 +243,35 @@ pub fn prefetch(address: *const i8, lines: usize) {
     let _ = (address, lines);
 }
 
-/// Asks for what will be looked at of the arrays that come after `items[at]`, for loops over many.
+/// Asks for what will be looked at of the arrays, or tuples of arrays, that come after `items[at]`: for
+/// loops over many, which lie all over the heap.
 #[inline]
-pub fn prefetch_arrays(items: &[Bound<'_, PyAny>], at: usize) {
-    const OBJECT: usize = 24;
-    const SHAPE: usize = 12;
-    if let Some(ahead) = items.get(at + OBJECT) {
-        prefetch(ahead.as_ptr().cast(), 2);
+pub fn prefetch_parts(items: &[Bound<'_, PyAny>], at: usize) {
+    const NEAR: usize = 6;
+    let object = |object: &Bound<'_, PyAny>| prefetch(object.as_ptr().cast(), 2);
+    if let Some(item) = items.get(at + 3 * NEAR) {
+        object(item);
     }
-    if let Some(Ok(ahead)) = items.get(at + SHAPE).map(|ahead| ahead.cast_exact::<PyUntypedArray>()) {
+    if let Some(item) = items.get(at + 2 * NEAR)
+        && let Ok(tuple) = item.cast::<PyTuple>()
+    {
+        tuple.as_slice().iter().for_each(object);
+    }
+    if let Some(item) = items.get(at + NEAR) {
+        match item.cast::<PyTuple>() {
+            Ok(tuple) => tuple.as_slice().iter().for_each(prefetch_body),
+            Err(_) => prefetch_body(item),
+        }
+    }
+}
+
+/// Asks for what an array points to.
+fn prefetch_body(array: &Bound<'_, PyAny>) {
+    if let Ok(array) = array.cast_exact::<PyUntypedArray>() {
         // SAFETY: the pointer is to a live array object.
-        prefetch(unsafe { (*ahead.as_array_ptr()).fields.dimensions }.cast(), 1);
+        let fields = unsafe { &(*array.as_array_ptr()).fields };
+        prefetch(fields.dimensions.cast(), 1);
+        prefetch(fields.data.cast(), 1);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Bindings of `place`.
 
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
@@ -33,8 +33,8 @@ impl<'a, 'py> PyParts<'a, 'py> {
         let items = held.as_slice();
         let mut found = Self { parts: Vec::with_capacity(items.len()), dtype: None };
         for (i, item) in items.iter().enumerate() {
-            array::prefetch_arrays(items, i);
-            let (values, begins) = match item.cast::<PyTuple>().map(|pair| pair.as_slice()) {
+            array::prefetch_parts(items, i);
+            let (values, begins) = match item.cast::<PyTuple>().map(PyTupleMethods::as_slice) {
                 Err(_) => (item.cast()?, None),
                 Ok([values, begins]) => (values.cast()?, Some(array::int64s("begins", begins.cast()?)?)),
                 Ok(_) => return Err(PyTypeError::new_err("a part must be an array, or (values, begins)")),
