@@ -197,7 +197,7 @@ impl Source<'_> {
             if bytes.len() == wanted.saturating_mul(item) {
                 continue;
             }
-            let got = bytes.len().checked_div(item).unwrap_or(0);
+            let got = elements(bytes, item);
             if got * item != bytes.len() {
                 return Err(Error::RowBytes { row, got: bytes.len(), wanted: wanted.saturating_mul(item) });
             }
@@ -207,6 +207,11 @@ impl Source<'_> {
         }
         Ok(())
     }
+}
+
+/// How many there are; none where they have no bytes.
+fn elements(bytes: &[u8], item: usize) -> usize {
+    bytes.len().checked_div(item).unwrap_or(0)
 }
 
 /// An array of a batch, and what is written to it.
@@ -256,7 +261,8 @@ impl<O: Out<u8>> Column<'_, O> {
                         prefetch(source.rows[soon.row].as_ptr().cast(), LINES);
                     }
                 }
-                fill_piece(index, plan.pieces[number], sources, ends, gaps, slot)
+                let (piece, length) = (plan.pieces[number], plan.lengths[number] as usize);
+                fill_piece(index, piece, length, sources, ends, gaps, slot)
             },
         )
     }
@@ -266,19 +272,19 @@ impl<O: Out<u8>> Column<'_, O> {
 fn fill_piece<O: Out<u8>>(
     index: usize,
     piece: Piece,
+    length: usize,
     sources: &[Source<'_>],
     ends: &[usize],
     gaps: Gaps<'_>,
     slot: &mut [O],
 ) -> Result<()> {
     let item = gaps.item();
-    let Some(length) = slot.len().checked_div(item) else { return Ok(()) }; // elements of no bytes
     let mut rest = slot;
     let (mut free, end) = (piece.begin, piece.begin + length);
     for (number, source) in sources.iter().enumerate() {
         let source_item = source.mover.source_item(item);
         let bytes = source.rows[piece.row];
-        let (first, last) = source.level.tokens(piece, ends, || bytes.len() / source_item);
+        let (first, last) = source.level.tokens(piece, ends, || elements(bytes, source_item));
         let (from, to) = (first.max(free), last.min(end));
         if from >= to {
             continue;

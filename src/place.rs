@@ -200,7 +200,7 @@ pub fn place<O: Out<u8>>(
 }
 
 /// [`place`], which asks for the bytes of rows before it comes to them: short rows in another order than
-/// that of their memory are a quarter faster.
+/// that of their memory are a third faster.
 pub fn place_ahead<O: Out<u8>>(
     rows: &[&[u8]],
     slots: &Slots<'_>,

@@ -14,6 +14,9 @@ type Row = (usize, usize);
 /// A gap, and what comes after it: a row, and which of its tokens.
 type Placed = (usize, usize, usize, usize);
 
+/// What a column has for a token of a row.
+type Oracle<'a> = Box<dyn Fn(usize, usize) -> Option<u8> + 'a>;
+
 #[derive(Debug, Clone)]
 struct Case {
     rows: Vec<Row>,
@@ -125,7 +128,6 @@ proptest! {
         let short = elements(rows.clone().map(|row| total(row).saturating_sub(case.missing[row])), 3);
         let scalars = elements(rows.map(|_| 1), 5);
         let last = |row| arrays.tokens.iter().flatten().filter(|at| at.0 == row).map(|at| at.1).max();
-        type Oracle<'a> = Box<dyn Fn(usize, usize) -> Option<u8> + 'a>;
         let columns: Vec<(Vec<Source<'_>>, Oracle<'_>)> = vec![
             (vec![source(Level::Prompt, &prompts)], Box::new(|row, at| prompts[row].get(at).copied())),
             (vec![source(Level::Response, &responses)], Box::new(|row, at| {

@@ -1,112 +1,98 @@
 //! Bindings of `batch`.
 
-use std::mem::MaybeUninit;
-
 use numpy::{PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 
-use super::array::{self, Array, DETACH_BYTES};
+use super::array::{self, Array, DETACH_BYTES, Memory};
 use super::layout::slots;
-use super::place::{PyPart, one_mover, rows_of, self_described, snapshot};
+use super::place::{PyParts, snapshot};
 use crate::batch::{self as kernel, Column, Level, Sequences, Source};
-use crate::place::{Gaps, Mover};
+use crate::place::Gaps;
 use crate::{Error, layout};
 
 /// A column as Python passes it: `(level, parts, row_lengths, fill, out, zeroed)`.
 struct PyColumn<'py> {
-    sources: Vec<PySource<'py>>,
+    rows: Vec<PyRows<'py>>,
     fill: Array<'py>,
     out: Array<'py>,
     zeroed: bool,
 }
 
 /// Rows of one level.
-struct PySource<'py> {
+struct PyRows<'py> {
     level: Level,
-    parts: Vec<PyPart<'py>>,
-    row_lengths: Option<Array<'py>>,
-    mover: Mover,
+    parts: Bound<'py, PyTuple>,
+    lengths: Option<Array<'py>>,
 }
 
 impl<'py> PyColumn<'py> {
     fn new(column: &Bound<'py, PyAny>) -> PyResult<Self> {
-        type Fields<'py> = (
-            Bound<'py, PyString>,
-            Bound<'py, PyAny>,
-            Option<Bound<'py, PyAny>>,
-            Array<'py>,
-            Array<'py>,
-            bool,
-        );
-        let (level, parts, row_lengths, fill, out, zeroed): Fields<'py> = column.extract()?;
+        type Any<'py> = Bound<'py, PyAny>;
+        type Fields<'py> = (Bound<'py, PyString>, Any<'py>, Option<Any<'py>>, Array<'py>, Array<'py>, bool);
+        let (level, parts, lengths, fill, out, zeroed): Fields<'py> = column.extract()?;
         let level = level.to_cow()?;
-        let sources = if level == "tokens" {
+        let rows = if level == "tokens" {
             // Prompts and responses, each with parts and lengths of their own.
-            let (prompts, responses): (Bound<'py, PyAny>, Bound<'py, PyAny>) = parts.extract()?;
-            let (prompt, response) = match row_lengths {
-                None => (None, None),
-                Some(both) => both.extract::<(Option<Array<'py>>, Option<Array<'py>>)>()?,
-            };
-            vec![
-                PySource::new(Level::Prompt, &prompts, prompt, &out)?,
-                PySource::new(Level::Response, &responses, response, &out)?,
-            ]
+            let (prompts, responses): (Any<'py>, Any<'py>) = parts.extract()?;
+            let both: Option<(Option<Array<'py>>, Option<Array<'py>>)> =
+                lengths.map(|both| both.extract()).transpose()?;
+            let (prompt, response) = both.unwrap_or_default();
+            let prompts = PyRows { level: Level::Prompt, parts: snapshot(&prompts)?, lengths: prompt };
+            let responses =
+                PyRows { level: Level::Response, parts: snapshot(&responses)?, lengths: response };
+            vec![prompts, responses]
         } else {
-            let Some(level) = Level::named(&level) else {
-                let got = level.into_owned();
-                return Err(Error::UnknownName { name: "level", got }.into());
-            };
-            let row_lengths = row_lengths.map(Bound::cast_into).transpose()?;
-            vec![PySource::new(level, &parts, row_lengths, &out)?]
+            let level = Level::named(&level)
+                .ok_or_else(|| Error::UnknownName { name: "level", got: level.into_owned() })?;
+            let lengths = lengths.map(Bound::cast_into).transpose()?;
+            vec![PyRows { level, parts: snapshot(&parts)?, lengths }]
         };
-        Ok(Self { sources, fill, out, zeroed })
+        Ok(Self { rows, fill, out, zeroed })
     }
 
-    fn inputs(&self) -> impl Iterator<Item = &Array<'py>> {
-        let sources = self.sources.iter();
-        let sources = sources
-            .flat_map(|source| source.parts.iter().flat_map(PyPart::arrays).chain(&source.row_lengths));
-        sources.chain([&self.fill])
-    }
-
-    /// The column as the kernel wants it. The output must be apart from all inputs.
-    fn resolved(&self, index: usize) -> PyResult<Column<'_, MaybeUninit<u8>>> {
+    /// The column as the kernel wants it, without its output; what it reads is added to `inputs`.
+    fn resolved(&self, index: usize, inputs: &mut Inputs<'_>) -> PyResult<(Vec<Source<'_>>, Gaps<'_>)> {
         let item = self.fill.len() * self.out.dtype().itemsize();
         let fill = array::bytes("fill", &self.fill)?;
         if fill.len() != item {
             return Err(PyValueError::new_err("fill must have the dtype of out"));
         }
-        let gaps = if self.zeroed { Gaps::Leave(item) } else { Gaps::Fill(fill) };
-        let sources = self.sources.iter().enumerate();
-        let sources = sources.map(|(number, source)| {
-            Ok(source.resolved(item)?.map_err(|error| error.in_column(index, number))?)
+        inputs(array::memory(fill));
+        let rows = self.rows.iter().enumerate();
+        let sources = rows.map(|(number, rows)| {
+            let source = rows.resolved(&self.out, item, inputs)?;
+            Ok(source.map_err(|error| error.in_column(index, number))?)
         });
-        let sources = sources.collect::<PyResult<Vec<_>>>()?;
-        Ok(Column { sources, gaps, out: array::out_bytes("out", &self.out, [])? })
+        let gaps = if self.zeroed { Gaps::Leave(item) } else { Gaps::Fill(fill) };
+        Ok((sources.collect::<PyResult<_>>()?, gaps))
     }
 }
 
-impl<'py> PySource<'py> {
-    fn new(
-        level: Level,
-        parts: &Bound<'py, PyAny>,
-        row_lengths: Option<Array<'py>>,
-        out: &Array<'py>,
-    ) -> PyResult<Self> {
-        let parts = PyPart::all(parts)?;
-        let mover = one_mover(&parts, out)?;
-        Ok(Self { level, parts, row_lengths, mover })
-    }
+/// Takes note of memory that is read.
+type Inputs<'a> = dyn FnMut(Memory) + 'a;
 
-    fn resolved(&self, item: usize) -> PyResult<crate::Result<Source<'_>>> {
-        let source_item = self.mover.source_item(item);
-        let rows = match &self.row_lengths {
-            None => self_described(&self.parts, source_item)?,
-            Some(lengths) => rows_of(&self.parts, array::int64s("row_lengths", lengths)?, source_item)?,
+impl PyRows<'_> {
+    /// The rows; the inner error is about one of them.
+    fn resolved(
+        &self,
+        out: &Array<'_>,
+        item: usize,
+        inputs: &mut Inputs<'_>,
+    ) -> PyResult<crate::Result<Source<'_>>> {
+        let parts = PyParts::of(&self.parts)?;
+        parts.memory().for_each(&mut *inputs);
+        let mover = parts.mover(out)?;
+        let rows = match &self.lengths {
+            None => parts.self_described(mover.source_item(item)),
+            Some(lengths) => {
+                let lengths = array::int64s("row_lengths", lengths)?;
+                inputs(array::memory(lengths));
+                parts.rows(lengths, mover.source_item(item))
+            }
         };
-        Ok(rows.map(|rows| Source { level: self.level, rows, mover: self.mover }))
+        Ok(rows.map(|rows| Source { level: self.level, rows, mover }))
     }
 }
 
@@ -143,12 +129,19 @@ pub fn fill_batch<'py>(
     let made = [("segment_ids", segment_ids), ("positions", positions), ("attention_mask", attention_mask)];
     let made = made.into_iter().filter_map(|(name, out)| Some((name, out?)));
     let outs: Vec<_> = columns.iter().map(|column| ("out", &column.out)).chain(made).collect();
-    let inputs = [starts, lengths, row_lengths, prompt_lengths].into_iter();
-    let inputs = inputs.chain(order).chain(source_rows).chain(begins);
-    array::check_apart(&outs, inputs.chain(columns.iter().flat_map(PyColumn::inputs)))?;
+    let slots =
+        [Some(starts), Some(lengths), order, Some(row_lengths), Some(prompt_lengths), source_rows, begins];
+    let read = slots.into_iter().flatten().map(|array| Ok(array::memory(array::bytes("input", array)?)));
+    let mut read = read.collect::<PyResult<Vec<_>>>()?;
+    let sources = columns.iter().enumerate();
+    let sources = sources.map(|(i, column)| column.resolved(i, &mut |memory| read.push(memory)));
+    let sources = sources.collect::<PyResult<Vec<_>>>()?;
+    array::check_apart(&outs, read)?;
 
-    let mut resolved =
-        columns.iter().enumerate().map(|(i, column)| column.resolved(i)).collect::<PyResult<Vec<_>>>()?;
+    let resolved = columns.iter().zip(sources).map(|(column, (sources, gaps))| {
+        Ok(Column { sources, gaps, out: array::out_bytes("out", &column.out, [])? })
+    });
+    let mut resolved = resolved.collect::<PyResult<Vec<_>>>()?;
     let segment_ids = segment_ids.map(|out| array::out_slice("segment_ids", out, [])).transpose()?;
     let positions = positions.map(|out| array::out_slice("positions", out, [])).transpose()?;
     let mask = attention_mask.map(|out| array::out_slice::<u8>("attention_mask", out, [])).transpose()?;

@@ -1,11 +1,11 @@
 //! Bindings of `place`.
 
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::array::{self, Array, DETACH_BYTES};
+use super::array::{self, Array, DETACH_BYTES, Memory};
 use super::layout::slots;
 use crate::cast::Cast;
 use crate::place::{self as kernel, Gaps, Mover, Part, Pieces};
@@ -14,28 +14,88 @@ use crate::place::{self as kernel, Gaps, Mover, Part, Pieces};
 const WHOLE: &[i64] = &[0];
 
 /// A part as Python passes it: `(values, begins)`, or an array that is one row.
-pub struct PyPart<'py> {
-    pub values: Array<'py>,
-    begins: Option<Array<'py>>, // or offsets, for `self_described`
+struct PyPart<'a> {
+    bytes: &'a [u8],
+    begins: Option<&'a [i64]>, // or offsets, for `self_described`
 }
 
-impl<'py> PyPart<'py> {
-    /// All parts of a list or tuple.
-    pub fn all(parts: &Bound<'py, PyAny>) -> PyResult<Vec<Self>> {
-        snapshot(parts)?.as_slice().iter().map(Self::new).collect()
+/// Parts of one dtype. They borrow from the tuple that holds them: many short rows are looked at once here,
+/// and not even counted as references.
+pub struct PyParts<'a, 'py> {
+    parts: Vec<PyPart<'a>>,
+    /// `None` if there are none.
+    pub dtype: Option<Bound<'py, PyArrayDescr>>,
+}
+
+impl<'a, 'py> PyParts<'a, 'py> {
+    /// All parts of a tuple, see [`snapshot`].
+    pub fn of(held: &'a Bound<'py, PyTuple>) -> PyResult<Self> {
+        let items = held.as_slice();
+        let mut found = Self { parts: Vec::with_capacity(items.len()), dtype: None };
+        for (i, item) in items.iter().enumerate() {
+            array::prefetch_parts(items, i);
+            let (values, begins) = match item.cast::<PyTuple>().map(PyTupleMethods::as_slice) {
+                Err(_) => (item.cast()?, None),
+                Ok([values, begins]) => (values.cast()?, Some(array::int64s("begins", begins.cast()?)?)),
+                Ok(_) => return Err(PyTypeError::new_err("a part must be an array, or (values, begins)")),
+            };
+            found.parts.push(PyPart { bytes: array::bytes("parts", values)?, begins });
+            found.same_dtype(values.dtype())?;
+        }
+        Ok(found)
     }
 
-    /// Its arrays.
-    pub fn arrays(&self) -> impl Iterator<Item = &Array<'py>> {
-        [&self.values].into_iter().chain(&self.begins)
+    fn same_dtype(&mut self, dtype: Bound<'py, PyArrayDescr>) -> PyResult<()> {
+        match &self.dtype {
+            None => self.dtype = Some(dtype),
+            Some(first) if dtype.is(first) || dtype.is_equiv_to(first) => {}
+            Some(first) => {
+                let message = format!("parts must all have one dtype, got {first} and {dtype}");
+                return Err(PyTypeError::new_err(message));
+            }
+        }
+        Ok(())
     }
 
-    fn new(part: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let Ok(pair) = part.cast::<PyTuple>() else {
-            return Ok(Self { values: part.cast::<PyUntypedArray>()?.clone(), begins: None });
+    /// The memory that is read.
+    pub fn memory(&self) -> impl Iterator<Item = Memory> {
+        let all = self.parts.iter();
+        all.flat_map(|part| [array::memory(part.bytes)].into_iter().chain(part.begins.map(array::memory)))
+    }
+
+    /// How elements get to an array.
+    pub fn mover(&self, out: &Array<'_>) -> PyResult<Mover> {
+        let to = out.dtype();
+        let Some(from) = self.dtype.as_ref().filter(|from| !from.is_equiv_to(&to)) else {
+            return Ok(Mover::Copy);
         };
-        let (values, begins): (Array<'py>, Array<'py>) = pair.extract()?;
-        Ok(Self { values, begins: Some(begins) })
+        cast_between(from, &to)
+            .map(Mover::Cast)
+            .ok_or_else(|| PyTypeError::new_err(format!("cannot place {from} rows in a {to} output")))
+    }
+
+    /// The rows of all parts.
+    pub fn rows(&self, mut lengths: &'a [i64], item: usize) -> crate::Result<Vec<&'a [u8]>> {
+        let mut rows = Vec::with_capacity(lengths.len());
+        for part in &self.parts {
+            let begins = part.begins.unwrap_or(WHOLE);
+            let (own, others) = lengths.split_at(begins.len().min(lengths.len()));
+            lengths = others;
+            Part { bytes: part.bytes, item, begins, lengths: own }.append_to(&mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// The rows of parts that say where each ends: `(values, offsets)`, or an array that is one row.
+    pub fn self_described(&self, item: usize) -> crate::Result<Vec<&'a [u8]>> {
+        let mut rows = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            match part.begins {
+                None => rows.push(part.bytes),
+                Some(offsets) => Part::append_ragged(part.bytes, item, offsets, &mut rows)?,
+            }
+        }
+        Ok(rows)
     }
 }
 
@@ -63,19 +123,18 @@ pub fn place<'py>(
     let item = fill.len() * out.dtype().itemsize();
     let fill_array = fill;
     let fill = array::bytes("fill", fill)?;
-    let parts = PyPart::all(parts)?;
-    let mover = one_mover(&parts, out)?;
-    let written = array::bytes("out", out)?.len();
-    let slots = slots(starts, lengths, order, written.checked_div(item).unwrap_or(0))?;
+    let parts = snapshot(parts)?;
+    let parts = PyParts::of(&parts)?;
+    let mover = parts.mover(out)?;
+    let size = array::bytes("out", out)?.len().checked_div(item).unwrap_or(0);
+    let slots = slots(starts, lengths, order, size)?;
     let source_item = mover.source_item(item);
     let rows = match pieces(row_lengths, source_rows, begins, slots.lengths)? {
-        None => rows_of(&parts, slots.lengths, source_item)??,
-        Some((row_lengths, pieces)) => {
-            pieces.of(&rows_of(&parts, row_lengths, source_item)??, source_item)?
-        }
+        None => parts.rows(slots.lengths, source_item)?,
+        Some((row_lengths, pieces)) => pieces.of(&parts.rows(row_lengths, source_item)?, source_item)?,
     };
-    let inputs = parts.iter().flat_map(PyPart::arrays);
-    let inputs = inputs.chain([starts, lengths, fill_array]).chain(order);
+    array::check_apart(&[("out", out)], parts.memory())?;
+    let inputs = [starts, lengths, fill_array].into_iter().chain(order);
     let inputs = inputs.chain(row_lengths).chain(source_rows).chain(begins);
     let written = array::out_bytes("out", out, inputs)?;
     let gaps = if zeroed { Gaps::Leave(item) } else { Gaps::Fill(fill) };
@@ -103,42 +162,6 @@ fn pieces<'a>(
     }
 }
 
-/// The rows of all parts; the inner error is about one of them.
-pub fn rows_of<'a>(
-    parts: &'a [PyPart<'_>],
-    mut lengths: &'a [i64],
-    item: usize,
-) -> PyResult<crate::Result<Vec<&'a [u8]>>> {
-    let mut rows = Vec::with_capacity(lengths.len());
-    for part in parts {
-        let begins = part.begins.as_ref().map_or(Ok(WHOLE), |begins| array::int64s("begins", begins))?;
-        let bytes = array::bytes("parts", &part.values)?;
-        let (own, others) = lengths.split_at(begins.len().min(lengths.len()));
-        lengths = others;
-        if let Err(error) = (Part { bytes, item, begins, lengths: own }).append_to(&mut rows) {
-            return Ok(Err(error));
-        }
-    }
-    Ok(Ok(rows))
-}
-
-/// The rows of parts that say where each ends: `(values, offsets)`, or an array that is one row.
-pub fn self_described<'a>(parts: &'a [PyPart<'_>], item: usize) -> PyResult<crate::Result<Vec<&'a [u8]>>> {
-    let mut rows = Vec::with_capacity(parts.len());
-    for part in parts {
-        let bytes = array::bytes("parts", &part.values)?;
-        let Some(offsets) = &part.begins else {
-            rows.push(bytes);
-            continue;
-        };
-        let offsets = array::int64s("offsets", offsets)?;
-        if let Err(error) = Part::append_ragged(bytes, item, offsets, &mut rows) {
-            return Ok(Err(error));
-        }
-    }
-    Ok(Ok(rows))
-}
-
 /// Whether `place` casts between two dtypes, checked.
 #[pyfunction]
 #[pyo3(signature = (from_, to, /))]
@@ -156,30 +179,4 @@ pub fn snapshot<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> 
         Ok(list) => Ok(list.to_tuple()),
         Err(_) => Ok(rows.cast::<PyTuple>()?.clone()),
     }
-}
-
-/// How all parts get to `out`.
-pub fn one_mover(parts: &[PyPart<'_>], out: &Array<'_>) -> PyResult<Mover> {
-    let to = out.dtype();
-    let mut mover = None;
-    let mut before: Option<Bound<'_, PyArrayDescr>> = None;
-    for part in parts {
-        let from = part.values.dtype();
-        if before.as_ref().is_some_and(|before| before.is(&from)) {
-            continue;
-        }
-        let found = if from.is_equiv_to(&to) {
-            Mover::Copy
-        } else {
-            let Some(cast) = cast_between(&from, &to) else {
-                return Err(PyTypeError::new_err(format!("cannot place {from} rows in a {to} output")));
-            };
-            Mover::Cast(cast)
-        };
-        if mover.is_some_and(|mover| mover != found) {
-            return Err(PyTypeError::new_err("parts must all have one dtype"));
-        }
-        (mover, before) = (Some(found), Some(from));
-    }
-    Ok(mover.unwrap_or(Mover::Copy))
 }

@@ -65,7 +65,12 @@ def test_fill_batch_equals_a_loop_over_tokens(data: st.DataObject) -> None:
         "attention_mask": np.full(layout.shape, 5, np.uint8),
     }
     _native.fill_batch(
-        *(layout.starts, layout.lengths, layout.order, layout.row_lengths, prompt_lengths, descriptors),
+        layout.starts,
+        layout.lengths,
+        layout.order,
+        layout.row_lengths,
+        prompt_lengths,
+        descriptors,
         size=layout.size,
         width=layout.width,
         **made,
@@ -90,9 +95,10 @@ def test_fill_batch_equals_a_loop_over_tokens(data: st.DataObject) -> None:
 def call(*columns: Any, **options: Any) -> None:
     """Two rows of 1 + 2 and 0 + 2 tokens, end to end."""
     arrays = {"starts": [0, 3], "lengths": [3, 2], "row_lengths": [3, 2], "prompt_lengths": [1, 0]}
-    starts, lengths, rows, prompts = (int64s(options.pop(name, values)) for name, values in arrays.items())
+    given = [int64s(options.pop(name, values)) for name, values in arrays.items()]
     options = {"size": 5, "width": 5, **options}
-    _native.fill_batch(starts, lengths, None, rows, prompts, list(columns), **options)
+    starts, lengths, row_lengths, prompt_lengths = given
+    _native.fill_batch(starts, lengths, None, row_lengths, prompt_lengths, list(columns), **options)
 
 
 def column(level: str, *rows: Any, out: Any = None, **options: Any) -> Any:
@@ -163,12 +169,18 @@ def test_offsets_that_lie_are_refused(where: list[int]) -> None:
 
 def test_outputs_share_no_memory_with_inputs() -> None:
     memory = np.zeros(12, np.int16)
-    rows = [memory[4:6], np.zeros(2, np.int16)]
+    fill = np.zeros(1, np.int16)
     with pytest.raises(ValueError, match="out shares memory with an input"):
-        call(("response", rows, None, np.zeros(1, np.int16), memory[:5], False))
+        call(("response", [memory[4:6], np.zeros(2, np.int16)], None, fill, memory[:5], False))
+    with pytest.raises(ValueError, match="out shares memory with an input"):
+        call(("response", [memory[6:8], memory[8:10]], None, memory[4:5], memory[:5], False))
+    lengths = np.full(2, 2)
+    masked = ("response", [(memory[:4], int64s([0, 2]))], lengths, fill, np.zeros(5, np.int16), False)
+    with pytest.raises(ValueError, match="attention_mask shares memory with an input"):
+        call(masked, attention_mask=lengths.view(np.uint8)[:5])
     memory.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):
-        call(("response", [memory[6:8], memory[8:10]], None, np.zeros(1, np.int16), memory[:5], False))
+        call(("response", [memory[6:8], memory[8:10]], None, fill, memory[:5], False))
 
 
 def test_what_does_not_fit_is_named() -> None:
