@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -243,13 +244,14 @@ def test_a_union_of_rows_that_overlap_is_refused() -> None:
 
 
 def test_sizes_beyond_int64_are_refused() -> None:
-    for make in (
+    makers: list[Callable[[], Layout]] = [
         lambda: Layout.concat([2**62, 2**62]),
         lambda: Layout.concat([2**63 - 1], align=2),
         lambda: Layout.pad([1, 1], width=2**62),
         lambda: Layout.pack([1, 2**62], 2**62),
         lambda: Layout.pack([1], 2**62, bins_multiple_of=2),
-    ):
+    ]
+    for make in makers:
         with pytest.raises(OverflowError, match="more than 2"):
             make()
 
