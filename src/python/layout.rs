@@ -95,9 +95,7 @@ pub fn positions<'py>(
     begins: Option<&Array<'py>>,
 ) -> PyResult<()> {
     let firsts = begins.map(|begins| array::int64s("begins", begins)).transpose()?;
-    if let Some(begins) = begins {
-        array::check_apart(&[("out", out)], [begins])?;
-    }
+    array::check_apart(&[("out", out)], firsts.map(array::memory))?;
     read_off(starts, lengths, order, out, |slots, out| layout::positions(slots, firsts, out))
 }
 
