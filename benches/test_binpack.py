@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-<<<<<<< HEAD
-from rollkit._rows.binpack import ALGORITHMS, plan_bins
-=======
 from rollkit import Layout
-from rollkit._binpack import ALGORITHMS, plan_bins
->>>>>>> binpack
+from rollkit._rows.binpack import ALGORITHMS, plan_bins
 from rollkit.testing import plan_bins_reference
 
 CAPACITY = 65536

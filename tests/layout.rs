@@ -162,7 +162,10 @@ fn layouts_of_nothing() {
     let mut out = [9; 3];
     positions(&slots, None, &mut out).unwrap();
     assert_eq!(out, [0; 3]);
-    assert_eq!(positions(&slots, None, &mut [0; 4]), Err(Error::BufferSize { name: "out", got: 4, wanted: 3 }));
+    assert_eq!(
+        positions(&slots, None, &mut [0; 4]),
+        Err(Error::BufferSize { name: "out", got: 4, wanted: 3 })
+    );
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn a_part_is_within_its_row() {
     };
     assert_eq!(part(&[1], &[2, 3, 4]), Ok(([3, ABSENT, 1], [2, 0, 1])));
     assert_eq!(part(&[3, 0, 2], &[0, 0, 1]), Ok(([2, ABSENT, ABSENT], [0, 0, 0])));
-    let outside = |row, begin, length, available| Err(Error::OutsideRow { row, begin, length, available });
+    let outside = |row, begin, length, available| Err(Error::OutsidePart { row, begin, length, available });
     assert_eq!(part(&[1], &[3, 3, 4]), outside(0, 1, 3, 3));
     assert_eq!(part(&[0, 0, -1], &[3, 3, 4]), outside(2, -1, 4, 6));
     assert_eq!(part(&[0, i64::MAX, 0], &[3, 3, 4]), outside(1, i64::MAX, 3, 4));
