@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit._check import Int64s
+from rollkit._errors import at
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
+from rollkit._rollouts.rewards import last_tokens, one_each
 from rollkit._rollouts.sources import Source, Sources
-from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.layout import Layout
 from rollkit._rows.place import Parts, place_parts, take
 from rollkit._rows.ragged import Ragged, shipped
 
@@ -309,10 +311,8 @@ class _Arrays:
         """Make an array of a column."""
         dtype = self.dtype(name, parts.dtype)
         out = self.array(name, (*where.shape, *parts.inner), dtype)
-        try:
+        with at(column=name):
             place_parts(parts, where, fill, dtype=dtype, out=out)
-        except (OverflowError, ValueError, TypeError) as error:
-            raise type(error)(f"column {name!r}: {error}") from None
 
 
 def _place_tokens(arrays: _Arrays, sources: Sources, prompts: Layout, responses: Layout, pad_id: int) -> None:
@@ -359,28 +359,5 @@ def _check_plan(sources: Sources, layout: Layout) -> None:
 
 
 def _cast(name: str, parts: Parts, dtype: np.dtype[Any]) -> Parts:
-    try:
+    with at(column=name):
         return parts.astype(dtype)
-    except (OverflowError, TypeError) as error:
-        raise type(error)(f"column {name!r}: {error}") from None
-
-
-def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
-    """One element per row, on the last token of its response that is placed, if any is."""
-    if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
-        raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
-    lost = (responses.row_lengths == 0) & (rewards != 0)
-    if lost.any():
-        row = int(lost.argmax())
-        raise ValueError(
-            f"column 'rewards': row {row} has reward {rewards[row]} and an empty response, so no token "
-            "to put it on; drop the rollout or set the reward to 0"
-        )
-    present = responses.lengths > 0
-    starts = np.where(present, responses.starts + responses.lengths - 1, ABSENT)
-    return Layout(responses.shape, starts, present.astype(np.int64), np.ones_like(starts))
-
-
-def one_each(values: AnyArray) -> Parts:
-    """Rows of one element."""
-    return Parts.of(Ragged(values, np.arange(len(values) + 1)))

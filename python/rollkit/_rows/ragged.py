@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._check import Int64s, int64s
+from rollkit._errors import at
 from rollkit._frameworks import AnyArray, as_array, is_array
 
 
@@ -116,9 +117,9 @@ class Ragged:
             >>> Ragged.from_arrow(pa.array([[1, 2], [3]])).to_list()
             [[1, 2], [3]]
         """
-        from rollkit._rows.arrow import ragged_from_arrow
+        from rollkit._rows.arrow import rows_from_arrow
 
-        return ragged_from_arrow(array)
+        return cls(*rows_from_arrow(array))
 
     def to_arrow(self) -> Any:
         """Return a `pyarrow` `large_list` array over the same memory; inner dims become fixed-size lists.
@@ -127,9 +128,9 @@ class Ragged:
             >>> Ragged.from_rows([[1, 2], [3]], np.int32).to_arrow().type
             LargeListType(large_list<item: int32>)
         """
-        from rollkit._rows.arrow import ragged_to_arrow
+        from rollkit._rows.arrow import rows_to_arrow
 
-        return ragged_to_arrow(self)
+        return rows_to_arrow(self.values, self.offsets)
 
     @property
     def lengths(self) -> Int64s:
@@ -337,19 +338,13 @@ def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
 
 def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
     one = _trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
-    try:
+    with at(row=row):
         return one.astype(dtype).values
-    except OverflowError as error:
-        raise OverflowError(str(error).replace("row 0", f"row {row}", 1)) from None
-    except TypeError as error:
-        raise TypeError(f"row {row}: {error}") from None
 
 
 def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
-    try:
+    with at(row=row):
         found = _from_lists([values], dtype)[0]
-    except (OverflowError, TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
     if len(found) == 0:
         found = np.empty((0, *inner), dtype)
     if found.shape[1:] != inner:

@@ -189,7 +189,7 @@ class TokenTree:
         Its columns are `parents`, `sampled`, `captured` (how many tokens have routes), `token_ids`, and
         those of the turns.
         """
-        from rollkit._rows.arrow import columns_to_arrow
+        from rollkit._rollouts.arrow import columns_to_arrow
 
         layout = Layout.concat(self.lengths)
         begins = np.array(self._nodes.begins, np.int64)
@@ -218,7 +218,7 @@ class TokenTree:
             >>> TokenTree.from_arrow(tree.to_arrow()).branches().equals(tree.branches())
             True
         """
-        from rollkit._rows.arrow import columns_from_arrow
+        from rollkit._rollouts.arrow import columns_from_arrow
 
         columns = columns_from_arrow(table)
         for name in ("parents", "sampled", "captured", TOKENS):
