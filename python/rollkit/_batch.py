@@ -150,6 +150,7 @@ def pack(
     oversize: str = "raise",
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
+    levels: Mapping[str, str] | None = None,
     out: Batch | None = None,
 ) -> Batch:
     """Pack rollouts into bins of `capacity` tokens: `[bins, capacity]`.
@@ -168,6 +169,8 @@ def pack(
             one whose response is cut off whole is left out with it.
         fills: what padding holds, by column; 0 unless given.
         dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
+        levels: what columns have an element for, where their names do not say it: `"prompt"`,
+            `"response"` or `"sequence"` tokens, or `"row"`.
         out: a batch whose memory is filled again, where it is large enough.
 
     Returns:
@@ -198,7 +201,7 @@ def pack(
         >>> batch["segment_ids"]
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
-    sources = Sources.of(rollouts)
+    sources = Sources.of(rollouts, levels)
     if layout is not None and capacity is not None:
         raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
     if layout is None:
@@ -225,6 +228,7 @@ def pad(
     multiple_of: int = 1,
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
+    levels: Mapping[str, str] | None = None,
     out: Batch | None = None,
 ) -> Batch:
     """Pad rollouts to a rectangle, one per line: `[rows, width]`.
@@ -246,7 +250,7 @@ def pad(
         array([[1, 1, 1],
                [0, 1, 1]], dtype=uint8)
     """
-    sources = Sources.of(rollouts)
+    sources = Sources.of(rollouts, levels)
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, attention_mask=True)
 

@@ -71,6 +71,11 @@ def level_of(
     raise _no_level(name, lengths, prompt, response, level, said)
 
 
+def check_level(name: str, level: str) -> None:
+    """Refuse what `levels` may not say of a column."""
+    _check.choice(f"levels[{name!r}]", level, LEVELS)
+
+
 def _named_level(name: str) -> str | None:
     if name in FIELDS:
         return FIELDS[name].per.replace("token or row", "response")
@@ -127,9 +132,7 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: there are no token ids, or a column has another number of rows than they have.
     """
-    columns = {
-        name: rows for name, found in output.items() if (rows := _rows_of(name, found)) is not None
-    }
+    columns = {name: rows for name, found in output.items() if (rows := _rows_of(name, found)) is not None}
     main = next((name for name in ("response_ids", "input_ids") if name in columns), None)
     if main is None:
         raise ValueError(

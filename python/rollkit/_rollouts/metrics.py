@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit._check import Int64s
-from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.columns import mask_column, row_lengths, turns_of, uneven
 from rollkit._rollouts.rewards import row_rewards

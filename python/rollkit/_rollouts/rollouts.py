@@ -47,7 +47,9 @@ class Rollouts:
         first = next(iter(counts), None)
         for name, count in counts.items():
             if first is not None and count != counts[first]:
-                text = f"columns must have equal row counts: {name!r} has {count}, {first!r} has {counts[first]}"
+                text = (
+                    f"columns must have equal row counts: {name!r} has {count}, {first!r} has {counts[first]}"
+                )
                 raise refusal(ValueError, text, column=name, label="")
         object.__setattr__(self, "columns", columns)
 

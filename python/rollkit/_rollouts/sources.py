@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import at
 from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
-from rollkit._rollouts.columns import LEVELS, Level, as_column, is_rows, level_of, token_columns, uneven
+from rollkit._rollouts.columns import Level, as_column, check_level, is_rows, level_of, token_columns, uneven
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.place import Parts
@@ -35,9 +34,7 @@ class Sources:
     levels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, rollouts: Source | Sequence[Source], levels: Mapping[str, str] | None = None
-    ) -> Sources:
+    def of(cls, rollouts: Source | Sequence[Source], levels: Mapping[str, str] | None = None) -> Sources:
         """Name the buffers of rollouts.
 
         Args:
@@ -135,8 +132,10 @@ def _columns(index: int, source: Any) -> dict[str, Any]:
 def _checked(levels: Mapping[str, str], columns: Mapping[str, Any]) -> Mapping[str, str]:
     for name, level in levels.items():
         if name not in columns:
-            raise ValueError(f"levels has {name!r}, which is no column; there are {', '.join(map(repr, columns))}")
-        _check.choice(f"levels[{name!r}]", level, LEVELS)
+            raise ValueError(
+                f"levels has {name!r}, which is no column; there are {', '.join(map(repr, columns))}"
+            )
+        check_level(name, level)
     return levels
 
 

@@ -18,9 +18,7 @@ from rollkit._rows.place import Parts, place_parts
 from rollkit._rows.ragged import Ragged
 
 
-def merge_steps(
-    rollouts: Source | Sequence[Source], *, levels: Mapping[str, str] | None = None
-) -> Rollouts:
+def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str] | None = None) -> Rollouts:
     """Merge the turns of each trajectory into one row where each continues the one before.
 
     A turn joins the row before it if its prompt begins with that row's prompt and response. What its
