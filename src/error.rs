@@ -281,6 +281,7 @@ impl Error {
             | Self::OutsideSource { row, .. }
             | Self::RowLength { row, .. }
             | Self::PromptLength { row, .. }
+            | Self::OutsidePart { row, .. }
             | Self::OutsideOutput { row, .. }
             | Self::Overlap { row, .. }
             | Self::RowBytes { row, .. }
@@ -392,4 +393,38 @@ impl fmt::Display for Error {
     }
 }
 
+impl Error {
+    /// What the message says before and after the row (and position) it is of, if it is of one.
+    ///
+    /// Callers that know the row by another number, or as a line of a file, say that instead.
+    #[must_use]
+    pub fn around_place(&self) -> Option<(String, String)> {
+        let row = self.row()?;
+        let place = match self.position() {
+            Some(position) => format!("row {row}, position {position}"),
+            None => format!("row {row}"),
+        };
+        let message = self.to_string();
+        // The place comes before all that is not ours: values, and names of columns.
+        message.split_once(&place).map(|(before, after)| (before.to_owned(), after.to_owned()))
+    }
+}
+
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_split_where_they_name_the_row() {
+        let value = "<row 3, position 1>".to_owned();
+        let error = Error::ValueRange { row: 3, position: 1, value, dtype: "int8" };
+        let parts = (String::new(), ": <row 3, position 1> does not fit int8".to_owned());
+        assert_eq!(error.around_place(), Some(parts));
+        let parts = ("the lengths up to ", " add up to more than 2**63 - 1 elements");
+        let found = Error::TooManyElements { row: 12 }.around_place();
+        assert_eq!(found, Some((parts.0.to_owned(), parts.1.to_owned())));
+        assert_eq!(Error::ItemSize { name: "x", got: 3 }.around_place(), None);
+    }
+}

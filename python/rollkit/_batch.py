@@ -15,8 +15,9 @@ from rollkit._check import Int64s
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
+from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.sources import Source, Sources
-from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, castable, fill_element, is_new, place_parts
 from rollkit._rows.place import take
 from rollkit._rows.ragged import Ragged, shipped
@@ -152,6 +153,7 @@ def pack(
     oversize: str = "raise",
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
+    levels: Mapping[str, str] | None = None,
     out: Batch | None = None,
 ) -> Batch:
     """Pack rollouts into bins of `capacity` tokens: `[bins, capacity]`.
@@ -170,6 +172,8 @@ def pack(
             one whose response is cut off whole is left out with it.
         fills: what padding holds, by column; 0 unless given.
         dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
+        levels: what columns have an element for, where their names do not say it: `"prompt"`,
+            `"response"` or `"sequence"` tokens, or `"row"`.
         out: a batch whose memory is filled again, where it is large enough.
 
     Returns:
@@ -200,7 +204,7 @@ def pack(
         >>> batch["segment_ids"]
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
-    sources = Sources.of(rollouts)
+    sources = Sources.of(rollouts, levels)
     if layout is not None and capacity is not None:
         raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
     if layout is None:
@@ -227,6 +231,7 @@ def pad(
     multiple_of: int = 1,
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
+    levels: Mapping[str, str] | None = None,
     out: Batch | None = None,
 ) -> Batch:
     """Pad rollouts to a rectangle, one per line: `[rows, width]`.
@@ -248,7 +253,7 @@ def pad(
         array([[1, 1, 1],
                [0, 1, 1]], dtype=uint8)
     """
-    sources = Sources.of(rollouts)
+    sources = Sources.of(rollouts, levels)
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, attention_mask=True)
 
@@ -417,29 +422,3 @@ def _check_plan(sources: Sources, layout: Layout) -> None:
         raise ValueError(
             f"row {row} has {got[row]} tokens (prompt and response), the layout has {wanted[row]} for it"
         )
-
-
-def check_scalars(rewards: AnyArray, responses: Int64s) -> None:
-    """Check rewards of which each goes on the last token of a response, of these lengths."""
-    if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
-        raise ValueError("column 'rewards': expected a number per rollout, or one per response token")
-    lost = (responses == 0) & (rewards != 0)
-    if lost.any():
-        row = int(lost.argmax())
-        raise ValueError(
-            f"column 'rewards': row {row} has reward {rewards[row]} and an empty response, so no token "
-            "to put it on; drop the rollout or set the reward to 0"
-        )
-
-
-def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
-    """One element per row, on the last token of its response that is placed, if any is."""
-    check_scalars(rewards, responses.row_lengths)
-    present = responses.lengths > 0
-    starts = np.where(present, responses.starts + responses.lengths - 1, ABSENT)
-    return Layout(responses.shape, starts, present.astype(np.int64), np.ones_like(starts))
-
-
-def one_each(values: AnyArray) -> Parts:
-    """Rows of one element."""
-    return Parts.one_each(values)

@@ -1,9 +1,9 @@
 """Errors that know where they are: what an exception is about is in attributes, its message is made of them.
 
 `column`, `row`, `position` (the element of the row), `path` and `line` are attributes of the plain
-`ValueError`, `TypeError` or `OverflowError` that is raised, each None where it does not apply. Who makes one,
-here or in a kernel, says what it knows (`refusal`); who passes it on adds what it knows beyond (`at`), and the
-message is made again of all parts. No message is ever read for what it says.
+`ValueError`, `TypeError` or `OverflowError` that is raised, each None where it does not apply. Who makes
+one, here or in a kernel, says what it knows (`refusal`); who passes it on adds what it knows beyond (`at`),
+and the message is made again of all parts. No message is ever read for what it says.
 
 An exception survives `pickle` with its attributes, so that it says the same from a worker process.
 """
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 E = TypeVar("E", bound=Exception)
 
 TELLING: Final = (ValueError, TypeError, OverflowError)
-"""The kinds of exceptions that are told where they are; of others, and of their subclasses, nothing changes."""
+"""The kinds of exceptions that are told where they are."""
 
 
 class Words(NamedTuple):

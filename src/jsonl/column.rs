@@ -3,7 +3,7 @@
 use super::array::{MAX_DEPTH, Reader};
 use super::scan::{self, Stop, Why, skip};
 use super::values::Values;
-use super::{Data, Hint, Kind, Problem};
+use super::{Data, Hint, Kind, Place, Problem};
 use crate::cast::Dtype;
 
 /// The JSON of a value that is not there.
@@ -275,8 +275,7 @@ impl<'a> Column<'a> {
     /// Says where in the column reading stopped.
     #[cold]
     fn problem(&self, text: &[u8], stop: &Stop, path: &[usize], dtype: Dtype) -> Problem {
-        let place = path.iter().rev().fold(self.name.to_string(), |place, index| format!("{place}[{index}]"));
-        let place = place.into_boxed_str();
+        let place = Place { key: self.name.clone(), indices: path.iter().rev().copied().collect() };
         match stop.why {
             Why::Fraction { end } | Why::Range { end } => {
                 let value = String::from_utf8_lossy(&text[stop.at..end]).into();

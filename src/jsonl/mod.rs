@@ -36,7 +36,7 @@ use crate::{Error, Result};
 use column::Column;
 use scan::skip;
 
-pub use problem::{Kind, Problem};
+pub use problem::{Kind, Place, Problem};
 pub use values::Values;
 
 /// How to read.

@@ -54,8 +54,8 @@ pub enum Problem {
     },
     /// A number that the column's dtype does not hold.
     Range {
-        /// The key, with indices.
-        place: Box<str>,
+        /// Where in the row.
+        place: Place,
         /// The number as it is written.
         value: Box<str>,
         /// The dtype.
@@ -63,8 +63,8 @@ pub enum Problem {
     },
     /// An element of another kind than its column's.
     Element {
-        /// The key, with indices.
-        place: Box<str>,
+        /// Where in the row.
+        place: Place,
         /// The column's kind of element.
         wanted: &'static str,
         /// The kind here.
@@ -72,13 +72,29 @@ pub enum Problem {
     },
     /// A nested array of another length than the others.
     Shape {
-        /// The key, with indices.
-        place: Box<str>,
+        /// Where in the row.
+        place: Place,
         /// The length of the others.
         wanted: usize,
         /// Its length.
         got: usize,
     },
+}
+
+/// An element of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The key.
+    pub key: Box<str>,
+    /// Its indices, outermost first; none of a single value.
+    pub indices: Box<[usize]>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.key)?;
+        self.indices.iter().try_for_each(|index| write!(f, "[{index}]"))
+    }
 }
 
 /// A kind of JSON value.
@@ -126,6 +142,21 @@ impl fmt::Display for Kind {
 }
 
 impl Problem {
+    /// The key it is of, if it is of one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Duplicate { key, .. }
+            | Self::Mismatch { key, .. }
+            | Self::NotNumeric { key, .. }
+            | Self::Absent { key } => Some(key),
+            Self::Range { place, .. } | Self::Element { place, .. } | Self::Shape { place, .. } => {
+                Some(&place.key)
+            }
+            Self::Syntax { .. } | Self::Json { .. } => None,
+        }
+    }
+
     pub(super) fn syntax(text: &[u8], at: usize, wanted: &'static str) -> Self {
         Self::Syntax { column: at + 1, wanted, found: text.get(at).copied() }
     }

@@ -5,6 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use flate2::bufread::MultiGzDecoder;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+
+use super::error::{Place, refusal};
 use pyo3::types::PyBytes;
 
 use super::array::{self, Array};
@@ -81,6 +83,7 @@ impl Decompressor {
         if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<PyErr>) {
             return error.into();
         }
-        PyValueError::new_err(format!("{}: not a whole {} stream: {error}", self.name, self.kind))
+        let place = Place { path: Some(&self.name), ..Place::default() };
+        refusal::<PyValueError>(&format!("not a whole {} stream: {error}", self.kind), place)
     }
 }

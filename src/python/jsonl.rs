@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::array::{self, Array, DETACH_BYTES};
+use super::error::{Place, refusal};
 use crate::Error;
 use crate::jsonl::{Data, Hint, Options, Values, parse};
 
@@ -29,7 +30,11 @@ pub fn parse_jsonl<'py>(
     let run = || parse(bytes, &options);
     let read = if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) };
     let table = read.map_err(|error| match error {
-        Error::Line { line, problem } => PyValueError::new_err(format!("{name}:{line}: {problem}")),
+        Error::Line { line, problem } => {
+            let place =
+                Place { column: problem.key(), path: Some(name), line: Some(line), ..Place::default() };
+            refusal::<PyValueError>(&problem.to_string(), place)
+        }
         error => error.into(),
     })?;
     let columns = PyDict::new(py);

@@ -11,6 +11,7 @@ mod number;
 use std::mem::MaybeUninit;
 
 use numpy::PyArrayDescr;
+use pyo3::PyTypeInfo;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -18,6 +19,7 @@ use pyo3::types::{PyBool, PyFloat, PyList, PyTuple, PyType};
 
 use self::number::{Number, Scalar, read, read_list};
 use super::array::{self, Array};
+use super::error::{Place, refusal};
 use crate::cast::Dtype;
 use crate::{Error, offsets};
 
@@ -74,10 +76,10 @@ pub fn from_lists<'py>(
 fn lengths(rows: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
     let length = |(row, object)| match length(object) {
         Some(length) => Ok(length as i64),
-        None => Err(PyTypeError::new_err(format!(
-            "row {row} is {}, expected a list, tuple or array",
-            type_name(object)
-        ))),
+        None => {
+            let text = format!(" is {}, expected a list, tuple or array", type_name(object));
+            Err(refusal::<PyTypeError>(&text, Place { row: Some(row), ..Place::default() }))
+        }
     };
     rows.as_slice().iter().enumerate().map(length).collect()
 }
@@ -97,9 +99,9 @@ impl<'py> First<'py> {
         let mut number = rows.as_slice().get(row).and_then(first_item);
         while let Some(list) = number.take_if(|found| length(found).is_some()) {
             if inner.len() + 1 >= MAX_DIMS {
-                return Err(PyValueError::new_err(format!(
-                    "row {row}, position 0: nested deeper than {MAX_DIMS} dimensions"
-                )));
+                let at = At { row, position: None, inner: &inner };
+                let text = format!("nested deeper than {MAX_DIMS} dimensions");
+                return Err(at.refusal::<PyValueError>(0, &text));
             }
             inner.extend(length(&list));
             number = first_item(&list);
@@ -212,14 +214,18 @@ struct At<'a> {
 }
 
 impl At<'_> {
-    fn text(self, index: usize) -> String {
-        format!("row {}, position {}", self.row, self.position.unwrap_or(index))
+    fn refusal<T: PyTypeInfo>(self, index: usize, text: &str) -> PyErr {
+        let position = Some(self.position.unwrap_or(index));
+        refusal::<T>(&format!(": {text}"), Place { row: Some(self.row), position, ..Place::default() })
     }
 
     fn wrong_length(self, list: &Bound<'_, PyAny>) -> PyErr {
         match self.position {
             Some(index) => self.ragged(list, index),
-            None => PyValueError::new_err(format!("row {} changed while it was read", self.row)),
+            None => {
+                let place = Place { row: Some(self.row), ..Place::default() };
+                refusal::<PyValueError>(" changed while it was read", place)
+            }
         }
     }
 
@@ -233,19 +239,22 @@ impl At<'_> {
             Some(length) => format!("a {} of {length}", type_name(found)),
             None => shown(found),
         };
-        PyValueError::new_err(format!("{}: {wanted} expected, got {found}", self.text(index)))
+        self.refusal::<PyValueError>(index, &format!("{wanted} expected, got {found}"))
     }
 
     fn not_a_number(self, found: &Bound<'_, PyAny>, index: usize) -> PyErr {
-        PyTypeError::new_err(format!("{}: {} is not a number", self.text(index), shown(found)))
+        self.refusal::<PyTypeError>(index, &format!("{} is not a number", shown(found)))
     }
 
     fn unwanted_float(self, found: &Bound<'_, PyAny>, index: usize, dtype: Dtype) -> PyErr {
-        let (at, found, dtype) = (self.text(index), shown(found), dtype.name());
+        let (found, dtype) = (shown(found), dtype.name());
         let article = if dtype.starts_with('i') { "an" } else { "a" };
-        PyTypeError::new_err(format!(
-            "{at}: float {found} in {article} {dtype} column; pass dtype=np.float32 (or another float dtype) or round it first"
-        ))
+        self.refusal::<PyTypeError>(
+            index,
+            &format!(
+                "float {found} in {article} {dtype} column; pass dtype=np.float32 (or another float dtype) or round it first"
+            ),
+        )
     }
 
     fn out_of_range(self, found: &Bound<'_, PyAny>, index: usize, dtype: Dtype) -> PyErr {

@@ -479,7 +479,7 @@ def test_chunks_give_what_all_rows_at_once_give(tmp_path: Path, first: list[Any]
             spool.append(Rollouts({"x": rows}))
         spool.finish()
         every = np.arange(spool.rows)
-        found = {**spool.tokens(every), **spool.scalars(every)}["x"]
+        found = {**spool.tokens(every, {}), **spool.scalars(every, {})}["x"]
     whole = Rollouts({"x": first + second})["x"]
     if isinstance(found, bytes):
         assert json.loads(found) == first + second
@@ -525,7 +525,7 @@ def test_any_dtype(tmp_path: Path) -> None:
         spool.append(Rollouts(columns))
         spool.append(Rollouts(columns))
         spool.finish()
-        found = spool.tokens(np.array([3, 0]))
+        found = spool.tokens(np.array([3, 0]), {})
     for name, column in columns.items():
         assert column.take([1, 0]).equals(found[name])
 

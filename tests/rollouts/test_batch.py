@@ -184,7 +184,7 @@ def test_unknown_columns_at_every_level() -> None:
             "response_ids": [[4], [5, 6, 7]],
             "of the response": [[1.5], [1, 2, 3]],
             "of both": [[1, 2, 3], [4, 5, 6, 7]],
-            "of the prompt": [[True, True], [True]],
+            "prompt_flags": [[True, True], [True]],
             "of the row": [0.5, 1],
             "tags": [["a"], ["b", "c"]],
         }
@@ -192,7 +192,7 @@ def test_unknown_columns_at_every_level() -> None:
     assert batch["of the response"].tolist() == [[0, 0, 0, 1.5], [0, 1, 2, 3]]
     assert batch["of the response"].dtype == np.float32
     assert batch["of both"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert batch["of the prompt"].tolist() == [[False, True, True, False], [True, False, False, False]]
+    assert batch["prompt_flags"].tolist() == [[False, True, True, False], [True, False, False, False]]
     assert list(batch.rows["of the row"]) == [0.5, 1]
     assert batch.rows["tags"] == [["a"], ["b", "c"]]
     assert "tags" not in batch

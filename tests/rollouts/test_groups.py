@@ -169,7 +169,7 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
         (
             lambda: advantages([[1]]),  # type: ignore[arg-type]
             TypeError,
-            "rollouts must be Rollouts or a GeneratorOutput-shaped dict, got list",
+            "rollouts must be Rollouts or GeneratorOutput-shaped dicts; part 0 is list",
         ),
         (
             lambda: Groups.by("ab").mean([1.0]),

@@ -184,7 +184,7 @@ def test_rollout_metrics_refuses() -> None:
         rollout_metrics({"response_ids": [], "rewards": []})
     with pytest.raises(KeyError, match="rewards"):
         rollout_metrics({"response_ids": [[1]]})
-    with pytest.raises(ValueError, match="env_metrics has 1 rows, env_classes has 0"):
+    with pytest.raises(ValueError, match="column 'env_classes' has 0 rows, 'response_ids' has 1"):
         rollout_metrics({"response_ids": [[1]], "rewards": [1], "env_metrics": [{}], "env_classes": []})
 
 

@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from rollkit._cli import text
+from rollkit._rollouts.columns import LEVELS
+from rollkit._rows.binpack import DEFAULTS, OVERSIZE, Packing
 
 OPTIONAL: Final = (
     ("torch", "torch"),
@@ -28,6 +30,19 @@ OPTIONAL: Final = (
     ("ml_dtypes", "torch"),
 )
 """Optional packages, and the extra of rollkit that brings each."""
+
+_PACKING: Final = {
+    "algorithm": ("A", "how bins are filled (%(default)s; see rollkit.plan_bins)"),
+    "align": ("M", "rows start at multiples of M in a bin"),
+    "max_segments": ("S", "at most S rows in a bin"),
+    "oversize": (
+        None,
+        "what becomes of a row longer than N: an error (raise, the default), its first N tokens, "
+        "a bin of its own, or nothing",
+    ),
+    "bins_multiple_of": ("B", "add empty bins up to a multiple of B"),
+}
+"""For each option of `Packing`, what stands for its value in the help, and what it does."""
 
 _FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 
@@ -102,23 +117,26 @@ def _add_pack(commands: Any) -> None:
     add("sources", nargs="+", metavar="SRC", help="JSONL (.gz, .zst), Parquet or Arrow files")
     add("-o", "--out", required=True, metavar="DIR", help="folder for the shards; made if missing")
     add("--capacity", type=_positive, required=True, metavar="N", help="tokens of a bin")
-    add("--align", type=_positive, default=1, metavar="M", help="rows start at multiples of M in a bin")
-    add("--max-segments", type=_positive, metavar="S", help="at most S rows in a bin")
-    add(
-        "--algorithm",
-        default="first_fit_decreasing",
-        metavar="A",
-        help="how bins are filled (%(default)s; see rollkit.plan_bins)",
-    )
-    add(
-        "--oversize",
-        default="raise",
-        choices=("raise", "truncate", "alone", "drop"),
-        help="what becomes of a row longer than N: an error (raise, the default), its first N tokens, "
-        "a bin of its own, or nothing",
-    )
+    for name, default in DEFAULTS.items():
+        metavar, told = _PACKING[name]
+        add(
+            f"--{name.replace('_', '-')}",
+            type=str if isinstance(default, str) else _positive,
+            default=default,
+            choices=OVERSIZE if name == "oversize" else None,
+            metavar=metavar,
+            help=told,
+        )
     add("--pad-id", type=int, default=0, metavar="I", help="token id of padding (0)")
     add("--skip-column", action="append", default=[], metavar="NAME", help="leave a column out; repeatable")
+    add(
+        "--level",
+        action="append",
+        default=[],
+        type=_level,
+        metavar="NAME=LEVEL",
+        help="what a column has an element for: prompt, response, sequence or row; repeatable",
+    )
     add("--bins-per-shard", type=_positive, default=64, metavar="K", help="bins in a file (64)")
     add("--chunk-rows", type=_positive, default=256, metavar="R", help="rows read at a time (256)")
     add("--plot", metavar="PNG", help="draw how full the bins are")
@@ -156,6 +174,14 @@ def _positive(text: str) -> int:
     return number
 
 
+def _level(text: str) -> tuple[str, str]:
+    name, equals, level = text.rpartition("=")
+    if not (name and equals and level in LEVELS):
+        known = ", ".join(LEVELS)
+        raise argparse.ArgumentTypeError(f"expected NAME=LEVEL, with a level of {known}, got {text!r}")
+    return name, level
+
+
 # Commands.
 
 
@@ -166,14 +192,12 @@ def _pack(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     wanted = stream.Options(
         capacity=options.capacity,
-        align=options.align,
-        max_segments=options.max_segments,
-        algorithm=options.algorithm,
-        oversize=options.oversize,
         pad_id=options.pad_id,
         bins_per_shard=options.bins_per_shard,
-        skip_columns=tuple(options.skip_column),
+        skip_columns=options.skip_column,
+        levels=dict(options.level),
         chunk_rows=options.chunk_rows,
+        **cast(Packing, {name: getattr(options, name) for name in DEFAULTS}),
     )
     watch = text.Progress() if sys.stderr.isatty() and not options.quiet else stream.unwatched
     index = stream.write_shards(options.sources, options.out, wanted, resume=options.resume, watch=watch)

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rollkit._rows.binpack import DEFAULTS
+
 Row = tuple[str, ...]
 
 
@@ -35,14 +37,10 @@ def counts(index: dict[str, Any]) -> Iterator[Row]:
 def arguments(arguments: dict[str, Any]) -> Iterator[Row]:
     yield "capacity", f"{arguments['capacity']:,}"
     yield "algorithm", str(arguments["algorithm"]).replace("_", " ")
-    plain: dict[str, Any] = {
-        "align": 1,
-        "max_segments": None,
-        "oversize": "raise",
-        "pad_id": 0,
-        "skip_columns": [],
-    }
-    told = [f"{name} {arguments[name]}" for name in plain if arguments[name] != plain[name]]
+    plain: dict[str, Any] = {**DEFAULTS, "pad_id": 0, "skip_columns": [], "levels": {}}
+    del plain["algorithm"]
+    # An option that an older rollkit did not have is what it is by default.
+    told = [f"{name} {arguments[name]}" for name in plain if arguments.get(name, plain[name]) != plain[name]]
     if told:
         yield "options", ", ".join(told).replace("_", " ")
 

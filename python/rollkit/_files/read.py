@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check, _native
+from rollkit._errors import TELLING, path_of, refusal, retold, row_of
 from rollkit._extras import extra
+from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.place import concat
@@ -102,22 +105,60 @@ def _chunks(path: Path, rows: int | None, on_error: str) -> Iterator[Rollouts]:
     compression = COMPRESSED.get(kind)
     if compression is not None:
         kind = Path(path.stem).suffix.lower()
+    done = 0
+    try:
+        for columns in _columns(path, kind, compression, rows, on_error):
+            chunk = Rollouts(columns)
+            yield chunk
+            done += len(chunk)
+    except TELLING as error:
+        raise in_file(error, path, done, lines=on_error == "raise") from None
+
+
+def _columns(
+    path: Path, kind: str, compression: str | None, rows: int | None, on_error: str
+) -> Iterator[dict[str, Any]]:
     if kind in JSONL:
         yield from _jsonl(path, compression, rows, on_error)
     elif kind in PARQUET and compression is None:
         file = extra("pyarrow.parquet", "arrow").ParquetFile(path)
         tables = [file.read()] if rows is None else file.iter_batches(batch_size=rows)
-        yield from map(Rollouts.from_arrow, tables)
+        yield from map(columns_from_arrow, tables)
     elif kind in ARROW and compression is None:
-        yield from _arrow(path, rows)
+        yield from map(columns_from_arrow, _arrow(path, rows))
     else:
         known = ", ".join((*JSONL, *PARQUET, *ARROW))
-        raise ValueError(
-            f"{path}: unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
-        )
+        text = f"unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
+        raise refusal(ValueError, text, path=path)
 
 
-def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str) -> Iterator[Rollouts]:
+def in_file(error: Exception, path: Path, first_row: int, *, lines: bool = True) -> Exception:
+    """Say where in a file an error is, as a `ValueError`.
+
+    Args:
+        error: what it knows of the file already stays; its row counts from `first_row`.
+        path: the file.
+        first_row: rows of the file before those that the error counts.
+        lines: whether a row's line can be told: no line was left out.
+    """
+    if path_of(error) is not None:
+        return retold(error, kind=ValueError)
+    row = row_of(error)
+    line = _line(path, first_row + row) if lines and row is not None else None
+    return retold(error, path=path, line=line, first_row=first_row, kind=ValueError)
+
+
+def _line(path: Path, row: int) -> int | None:
+    """The line of a JSONL file that holds this row, counted from 1; blank lines hold none."""
+    suffixes = path.suffixes[-2:]
+    if not set(JSONL) & set(suffixes) or suffixes[-1] == ".zst":
+        return None
+    with gzip.open(path) if suffixes[-1] == ".gz" else path.open("rb") as file:
+        filled = (number for number, line in enumerate(file, 1) if line.strip())
+        return next((number for i, number in enumerate(filled) if i == row), None)
+
+
+def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str) -> Iterator[dict[str, Any]]:
     hints = {
         name: field.dtype
         for name, field in FIELDS.items()
@@ -130,12 +171,7 @@ def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str)
         )
         line += lines
         skipped += bad
-        found = {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in columns.items()}
-        try:
-            rollouts = Rollouts(found)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{path}: {error}") from None
-        yield rollouts
+        yield {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in columns.items()}
     if skipped:
         warnings.warn(f"{path}: skipped {skipped} bad lines", stacklevel=2)
 
@@ -183,7 +219,7 @@ def _blocks(file: Any, compression: str | None, path: Path) -> Iterator[Bytes]:
         yield block[:count]
 
 
-def _arrow(path: Path, rows: int | None) -> Iterator[Rollouts]:
+def _arrow(path: Path, rows: int | None) -> list[Any]:
     pa = extra("pyarrow", "arrow")
     extra("pyarrow.ipc", "arrow")
     source = pa.memory_map(str(path))
@@ -194,6 +230,5 @@ def _arrow(path: Path, rows: int | None) -> Iterator[Rollouts]:
         try:
             table = pa.ipc.open_stream(source).read_all()
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: no Arrow IPC file or stream: {error}") from None
-    batches = [table] if rows is None else table.to_batches(max_chunksize=rows)
-    yield from map(Rollouts.from_arrow, batches)
+            raise refusal(ValueError, f"no Arrow IPC file or stream: {error}", path=path) from None
+    return [table] if rows is None else table.to_batches(max_chunksize=rows)

@@ -19,6 +19,7 @@ import numpy as np
 
 from rollkit._batch import Batch
 from rollkit._check import Int64s
+from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
 from rollkit._frameworks import AnyArray
@@ -42,9 +43,10 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
             ) from None
         raise
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: not an index that rollkit wrote") from None
+        raise refusal(ValueError, "not an index that rollkit wrote", path=path) from None
     if not known:
-        raise ValueError(f"{path}: format {index['format']!r}; this rollkit reads {FORMAT}")
+        text = f"format {index['format']!r}; this rollkit reads {FORMAT}"
+        raise refusal(ValueError, text, path=path)
     return dict(index)
 
 
@@ -137,7 +139,7 @@ def _save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None
     try:
         extra("safetensors.numpy", "cli").save_file(tensors, path, metadata=metadata)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise refusal(ValueError, str(error), path=path) from None
     path.chmod(mode)  # safetensors lets nobody else read its files
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -151,7 +153,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file, json.loads((file.metadata() or {})["rollkit"])
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a shard that rollkit wrote: {error}") from None
+        text = f"not a shard that rollkit wrote: {error}"
+        raise refusal(ValueError, text, path=path) from None
 
 
 def _load(path: Path) -> Batch:

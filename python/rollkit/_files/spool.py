@@ -10,9 +10,11 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 
 from rollkit._check import Int64s
+from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray
+from rollkit._rollouts.columns import Column, Level, level_of
 from rollkit._rollouts.fields import FIELDS
-from rollkit._rollouts.rollouts import Column, Rollouts
+from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 
 Kind = Literal["tokens", "numbers", "objects"]
@@ -62,15 +64,35 @@ class Spool:
             return np.zeros(self.rows, np.int64)
         return np.diff(self._columns[name].offsets)
 
-    def tokens(self, rows: Int64s) -> dict[str, Column]:
+    def levels(self, said: Mapping[str, str]) -> dict[str, Level]:
+        """What columns of arrays have an element for whose names do not say it, by the lengths of all rows.
+
+        All columns are checked.
+
+        Raises:
+            ValueError: `said` has a column that there is not, or rows are not of those lengths.
+        """
+        for name in said.keys() - self._columns.keys():
+            known = ", ".join(map(repr, self._columns))
+            raise ValueError(f"levels has {name!r}, which is no column; there are {known}")
+        ids = "response_ids" if "response_ids" in self._columns else "input_ids"
+        prompts, responses = self.lengths("prompt_token_ids"), self.lengths(ids)
+        found: dict[str, Level] = {}
+        for name, column in self._columns.items():
+            lengths = self.lengths(name) if column.kind == "tokens" else None
+            if name not in ("prompt_token_ids", ids) and (lengths is not None or name in said):
+                found[name] = level_of(name, lengths, prompts, responses, said)
+        return {name: level for name, level in found.items() if name in said or name not in FIELDS}
+
+    def tokens(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, Column]:
         """What `pack` takes of these rows: columns per token, and rewards."""
         return {
             name: column.take(rows).values if column.kind == "numbers" else column.take(rows)
             for name, column in self._columns.items()
-            if column.kind == "tokens" or (column.kind == "numbers" and name == "rewards")
+            if _is_packed(name, column.kind, levels)
         }
 
-    def scalars(self, rows: Int64s) -> dict[str, AnyArray | bytes]:
+    def scalars(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, AnyArray | bytes]:
         """The entries of these rows in columns per row: numbers as an array, objects as a JSON array."""
         found: dict[str, AnyArray | bytes] = {}
         for name, column in self._columns.items():
@@ -78,6 +100,9 @@ class Spool:
                 found[name] = column.take(rows).values
             elif column.kind == "objects":
                 found[name] = b"[" + b",".join(row.tobytes() for row in column.take(rows)) + b"]"
+            elif levels.get(name) == "row":
+                entries = _json_rows(name, _entries(column.take(rows)))
+                found[name] = b"[" + b",".join(row.tobytes() for row in entries) + b"]"
         return found
 
     def __enter__(self) -> Self:
@@ -88,13 +113,13 @@ class Spool:
             column.close()
 
 
-def per_token(columns: Mapping[str, Column]) -> dict[str, Column]:
+def per_token(columns: Mapping[str, Column], levels: Mapping[str, str]) -> dict[str, Column]:
     """The columns of a chunk that `Spool.tokens` would give of its rows."""
-    return {
-        name: column
-        for name, column in columns.items()
-        if _kind(column) == "tokens" or (name == "rewards" and _kind(column) == "numbers")
-    }
+    return {name: column for name, column in columns.items() if _is_packed(name, _kind(column), levels)}
+
+
+def _is_packed(name: str, kind: Kind | None, levels: Mapping[str, str]) -> bool:
+    return (kind == "tokens" and levels.get(name) != "row") or (kind == "numbers" and name == "rewards")
 
 
 class _Column:
@@ -117,10 +142,8 @@ class _Column:
             self.kind = kind
         elif kind != self.kind:
             if "tokens" in (kind, self.kind) and (none or self._only_none):
-                raise ValueError(
-                    f"column {self.name!r} is missing or null in some rows; "
-                    "a column of arrays needs an array in every row"
-                )
+                text = "is missing or null in some rows; a column of arrays needs an array in every row"
+                raise _refusal(self.name, text)
             self._become_objects()
             kind = "objects"
         self._only_none &= none
@@ -133,8 +156,6 @@ class _Column:
         if isinstance(column, Ragged):
             return column
         values = np.asarray(column)
-        if values.ndim > 1:
-            return Ragged.from_rows(values)
         return Ragged(values, np.arange(len(values) + 1))
 
     def _extend(self, rows: Ragged) -> None:
@@ -148,9 +169,8 @@ class _Column:
         if self._dtype is None:
             self._dtype, self._inner = flat.dtype, flat.shape[1:]
         if flat.shape[1:] != self._inner:
-            raise ValueError(
-                f"column {self.name!r} has inner shape {flat.shape[1:]}, {self._inner} in the rows before"
-            )
+            text = f"has inner shape {flat.shape[1:]}, {self._inner} in the rows before"
+            raise _refusal(self.name, text)
         if flat.dtype != self._dtype:
             wanted = _common(self.name, self._dtype, flat.dtype)
             self._convert(wanted)
@@ -167,10 +187,8 @@ class _Column:
 
     def _become_objects(self) -> None:
         if self.name in FIELDS:
-            raise ValueError(
-                f"column {self.name!r} is missing, null, or of another kind in some rows; "
-                "give it in all rows alike"
-            )
+            text = "is missing, null, or of another kind in some rows; give it in all rows alike"
+            raise _refusal(self.name, text)
         if self.kind == "objects":
             return
         numbers, self.kind = self.kind == "numbers", "objects"
@@ -211,9 +229,13 @@ class _Column:
 
 
 def _kind(column: Column) -> Kind:
-    if isinstance(column, list):
-        return "objects"
-    return "numbers" if isinstance(column, np.ndarray) and column.ndim == 1 else "tokens"
+    if isinstance(column, Ragged):
+        return "tokens"
+    return "numbers" if isinstance(column, np.ndarray) and column.ndim == 1 else "objects"
+
+
+def _refusal(name: str, text: str) -> ValueError:
+    return refusal(ValueError, f"column {name!r} {text}", column=name, label="")
 
 
 def _only_none(column: Column) -> bool:
@@ -224,7 +246,7 @@ def _common(name: str, a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype that holds the values of both, as in NumPy."""
     wanted = np.result_type(a, b)
     if wanted.kind == "f" and a.kind in "iu" and b.kind in "iu":
-        raise ValueError(f"column {name!r} has integers of {a} and of {b}; no integer dtype holds both")
+        raise _refusal(name, f"has integers of {a} and of {b}; no integer dtype holds both")
     return wanted
 
 
@@ -238,9 +260,7 @@ def _entries(column: Ragged | AnyArray) -> Iterator[Any]:
 
 
 def _json_rows(name: str, entries: Any) -> Ragged:
-    try:
+    with at(column=name, kind=ValueError):
         texts = [json.dumps(entry, separators=(",", ":")).encode() for entry in entries]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"column {name!r}: {error}") from None
     offsets = np.append(0, np.cumsum([len(text) for text in texts], dtype=np.int64))
     return Ragged(np.frombuffer(b"".join(texts), np.uint8), offsets)

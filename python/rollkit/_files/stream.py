@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
-import re
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, Unpack
 
 import numpy as np
 
 from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
+from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, PLAN, agree, claimed, digest, replace, write_json
-from rollkit._files.read import JSONL, iter_chunks
+from rollkit._files.read import in_file, iter_chunks
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
 from rollkit._files.spool import Spool, per_token
 from rollkit._native import __version__
+from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.binpack import DEFAULTS, Packing
 from rollkit._rows.layout import ABSENT, Layout
 
 T = TypeVar("T")
@@ -41,47 +42,54 @@ def unwatched(items: Iterable[T], label: str, total: int | None) -> Iterable[T]:
     return items
 
 
-@dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to pack; see `rollkit.pack`.
+    """How to make shards.
 
     Attributes:
+        capacity: tokens of a bin.
+        pad_id: the token id of padding.
         bins_per_shard: bins in a file; two shards' worth of tokens are in memory at a time.
-        chunk_rows: rows read at a time.
         skip_columns: columns to leave out.
+        levels: what columns have an element for; see `rollkit.pack`.
+        chunk_rows: rows read at a time.
+        packing: the other options of `Layout.pack`.
     """
 
-    capacity: int
-    align: int = 1
-    max_segments: int | None = None
-    algorithm: str = "first_fit_decreasing"
-    oversize: str = "raise"
-    pad_id: int = 0
-    bins_per_shard: int = 64
-    skip_columns: tuple[str, ...] = ()
-    chunk_rows: int = 256
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        pad_id: int = 0,
+        bins_per_shard: int = 64,
+        skip_columns: Sequence[str] = (),
+        levels: Mapping[str, str] | None = None,
+        chunk_rows: int = 256,
+        **packing: Unpack[Packing],
+    ) -> None:
+        self.capacity, self.pad_id, self.packing = capacity, pad_id, packing
+        self.bins_per_shard, self.chunk_rows = bins_per_shard, chunk_rows
+        self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
         # What is wrong with an option is wrong with it for any row: say so before reading.
         layout = self.plan(np.ones(1, np.int64))
-        pack({"response_ids": [[0]]}, layout=layout, pad_id=self.pad_id)
+        pack({"response_ids": [[0]]}, layout=layout, pad_id=pad_id)
+        for name, level in self.levels.items():
+            check_level(name, level)
 
     def plan(self, lengths: Int64s) -> Layout:
         """Lay rows of these lengths in bins."""
-        return Layout.pack(
-            lengths,
-            self.capacity,
-            algorithm=self.algorithm,
-            align=self.align,
-            max_segments=self.max_segments,
-            oversize=self.oversize,
-        )
+        return Layout.pack(lengths, self.capacity, **self.packing)
 
     def recorded(self) -> dict[str, Any]:
         """What decides the bytes of the output."""
-        found = asdict(self)
-        del found["chunk_rows"]
-        return {**found, "skip_columns": list(self.skip_columns)}
+        return {
+            "capacity": self.capacity,
+            **DEFAULTS,
+            **self.packing,
+            "pad_id": self.pad_id,
+            "bins_per_shard": self.bins_per_shard,
+            "skip_columns": list(self.skip_columns),
+            "levels": self.levels,
+        }
 
 
 def write_shards(
@@ -160,27 +168,41 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
     counts, scratch = [], None
     for path in paths:
         before = spool.rows
+        chunks = watch(iter_chunks(path, rows=options.chunk_rows), f"reading {path.name}", None)
         try:
-            for chunk in watch(iter_chunks(path, rows=options.chunk_rows), f"reading {path.name}", None):
+            for chunk in chunks:
                 wanted = _wanted(chunk, options)
                 # What `pack` would refuse later it refuses now, when nothing is written yet.
                 layout = Layout.concat(_lengths(wanted))
-                scratch = pack(per_token(wanted.columns), layout=layout, pad_id=options.pad_id, out=scratch)
+                columns = per_token(wanted.columns, options.levels)
+                scratch = pack(
+                    columns,
+                    layout=layout,
+                    pad_id=options.pad_id,
+                    levels=_among(options.levels, columns),
+                    out=scratch,
+                )
                 spool.append(wanted)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ValueError(_located(str(error), path, spool.rows - before)) from None
+        except TELLING as error:
+            raise in_file(error, path, spool.rows - before) from None
         counts.append(spool.rows - before)
     spool.finish()
     return counts
+
+
+def _among(levels: Mapping[str, str], columns: Mapping[str, Any]) -> dict[str, str]:
+    return {name: level for name, level in levels.items() if name in columns}
 
 
 def _wanted(chunk: Rollouts, options: Options) -> Rollouts:
     columns = {name: column for name, column in chunk.items() if name not in options.skip_columns}
     for name in columns:
         if name in TAKEN or name.startswith(("layout.", "rows.")):
-            raise ValueError(
-                f"column {name!r}: this name has another meaning in a shard; "
-                f"rename the column, or leave it out (--skip-column {name})"
+            raise refusal(
+                ValueError,
+                "this name has another meaning in a shard; rename the column, or leave it out "
+                f"(--skip-column {name})",
+                column=name,
             )
     return Rollouts(columns)
 
@@ -196,30 +218,6 @@ def _lengths(chunk: Rollouts) -> Int64s:
 _TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
 
-def _located(message: str, path: Path, before: int) -> str:
-    """Say where in the source the row is that a message about a chunk speaks of, if it does not itself."""
-    if message.startswith(str(path)):
-        return message
-    found = re.search(r"\brow (\d+)", message)
-    if found is None:
-        return f"{path}: {message}"
-    row = before + int(found[1])
-    line = _line(path, row)
-    if line is None:
-        return f"{path}: {message[: found.start()]}row {row}{message[found.end() :]}"
-    return f"{path}:{line}: {message[: found.start()]}this row{message[found.end() :]}"
-
-
-def _line(path: Path, row: int) -> int | None:
-    """The line of a JSONL file that holds this row, counted from 1; blank lines hold none."""
-    suffixes = path.suffixes[-2:]
-    if not set(JSONL) & set(suffixes) or suffixes[-1] == ".zst":
-        return None
-    with gzip.open(path) if suffixes[-1] == ".gz" else path.open("rb") as file:
-        filled = (number for number, line in enumerate(file, 1) if line.strip())
-        return next((number for i, number in enumerate(filled) if i == row), None)
-
-
 # Planning and writing.
 
 
@@ -228,12 +226,15 @@ class _Plan:
     layout: Layout
     prompt_lengths: Int64s
     bins_per_shard: int
+    levels: Mapping[str, str]
     # Rows that have a place, by bin; and where among them each shard's begin.
     rows: Int64s
     bounds: Int64s
 
     @classmethod
-    def of(cls, layout: Layout, prompt_lengths: Int64s, bins_per_shard: int) -> _Plan:
+    def of(
+        cls, layout: Layout, prompt_lengths: Int64s, bins_per_shard: int, levels: Mapping[str, str]
+    ) -> _Plan:
         bins = layout.shape[0]
         shards = -(-bins // bins_per_shard)
         placed = np.flatnonzero(layout.starts != ABSENT)
@@ -241,7 +242,7 @@ class _Plan:
         lines = np.minimum(layout.starts[placed] // layout.width, bins - 1)
         order = np.argsort(lines // bins_per_shard, kind="stable")
         bounds = np.searchsorted(lines[order] // bins_per_shard, np.arange(shards + 1))
-        return cls(layout, prompt_lengths, bins_per_shard, placed[order], bounds)
+        return cls(layout, prompt_lengths, bins_per_shard, levels, placed[order], bounds)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -265,20 +266,37 @@ def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequ
         raise ValueError(f"no rollouts in {', '.join(map(str, paths))}")
     prompt_lengths = spool.lengths("prompt_token_ids")
     lengths = sum((spool.lengths(name) for name in _TOKEN_IDS[1:]), prompt_lengths)
-    longest = int(lengths.argmax())
-    if options.oversize == "raise" and lengths[longest] > options.capacity:
-        first = int((lengths > options.capacity).argmax())
-        ends = np.cumsum(counts)
-        number = int(np.searchsorted(ends, first, side="right"))
-        message = (
-            f"row 0 has {lengths[first]:,} tokens, more than a capacity of {options.capacity:,}; the longest "
-            f"row has {lengths[longest]:,}; --oversize truncate, alone or drop says what becomes of them"
-        )
-        raise ValueError(_located(message, paths[number], first - int(ends[number] - counts[number])))
+    try:
+        levels = spool.levels(options.levels)
+        _check_capacity(lengths, options)
+    except TELLING as error:
+        raise _in_files(error, paths, counts) from None
     layout = options.plan(lengths)
     if not layout.shape[0]:
         raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
-    return _Plan.of(layout, prompt_lengths, options.bins_per_shard)
+    return _Plan.of(layout, prompt_lengths, options.bins_per_shard, levels)
+
+
+def _check_capacity(lengths: Int64s, options: Options) -> None:
+    longest = int(lengths.argmax())
+    if options.packing.get("oversize", "raise") == "raise" and lengths[longest] > options.capacity:
+        first = int((lengths > options.capacity).argmax())
+        raise refusal(
+            ValueError,
+            f" has {lengths[first]:,} tokens, more than a capacity of {options.capacity:,}; the longest "
+            f"row has {lengths[longest]:,}; --oversize truncate, alone or drop says what becomes of them",
+            row=first,
+        )
+
+
+def _in_files(error: Exception, paths: Sequence[Path], counts: Sequence[int]) -> Exception:
+    """Say where in the sources an error is that is about a row of all."""
+    row = row_of(error)
+    if row is None:
+        return error
+    ends = np.cumsum(counts)
+    source = int(np.searchsorted(ends, row, side="right"))
+    return in_file(error, paths[source], int(counts[source] - ends[source]))
 
 
 def _packed(
@@ -297,8 +315,12 @@ def _packed(
             record = _whole(work, number)
             if record is None:
                 rows, layout = plan.shard(number)
-                batch = pack(spool.tokens(rows), layout=layout, pad_id=options.pad_id, out=batch)
-                record = _write(work, number, batch, rows, spool.scalars(rows), planned["plan_sha256"])
+                columns = spool.tokens(rows, plan.levels)
+                levels = _among(plan.levels, columns)
+                batch = pack(columns, layout=layout, pad_id=options.pad_id, levels=levels, out=batch)
+                record = _write(
+                    work, number, batch, rows, spool.scalars(rows, plan.levels), planned["plan_sha256"]
+                )
             records.append(record)
     except BaseException as error:
         if records:

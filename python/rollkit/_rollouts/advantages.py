@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
+from rollkit._errors import refusal
+from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.rewards import row_rewards
-from rollkit._rollouts.rollouts import Rollouts, as_rollouts
-from rollkit._rollouts.sources import Source
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.trajectories import trajectories
 from rollkit._rows.ragged import Ragged
 
@@ -18,9 +21,9 @@ ESTIMATORS: Final = ("grpo", "mean", "rloo")
 
 
 def advantages(
-    rollouts: Source,
+    rollouts: Source | Sequence[Source],
     *,
-    by: str = "instance_ids",
+    by: str | ArrayLike | Sequence[Any] = "instance_ids",
     estimator: str = "grpo",
     ddof: int = 1,
     eps: float = 1e-6,
@@ -40,9 +43,10 @@ def advantages(
     `is_last_step`, or else a change of `trajectory_ids`; without either, each row is one.
 
     Args:
-        rollouts: `Rollouts` or a dict with columns `rewards` (one per row, or per token: then their sum
-            counts), `response_ids`, and, if only sampled tokens are to count, `loss_masks`.
-        by: the column that rollouts of a group share.
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `rewards` (one per row, or per
+            token: then their sum counts), `response_ids`, and, if only sampled tokens are to count,
+            `loss_masks`.
+        by: what rollouts of a group share: a column's name, or one id per row.
         estimator: one of the three above.
         ddof: of the standard deviation: 1 divides by n - 1 (as torch and most trainers), 0 by n.
         eps: added to the standard deviation.
@@ -71,7 +75,7 @@ def advantages(
         raise ValueError(f"eps must be 0 or more, got {eps}")
     rollouts = as_rollouts(rollouts)
     lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
-    groups = Rollouts({by: rollouts[by]}).take(lasts).group_by(by)
+    groups = Groups.by(rollouts.group_by(by).ids[lasts])
     rewards = row_rewards(rollouts["rewards"])[lasts]
     sizes = groups.sizes[groups.ids]
     found = rewards - groups.mean(rewards)[groups.ids]
@@ -88,11 +92,12 @@ def advantages(
 def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:
     responses = rollouts["response_ids"]
     if not isinstance(responses, Ragged):
-        raise TypeError("column 'response_ids' must hold token ids")
+        raise refusal(TypeError, "column 'response_ids' must hold token ids", column="response_ids", label="")
     values = np.repeat(per_row, responses.lengths)
     if "loss_masks" in rollouts:
         masks = rollouts["loss_masks"]
         if not isinstance(masks, Ragged) or not np.array_equal(masks.lengths, responses.lengths):
-            raise ValueError("column 'loss_masks' must have one mask per response token")
+            text = "column 'loss_masks' must have one mask per response token"
+            raise refusal(ValueError, text, column="loss_masks", label="")
         values = np.where(masks.flat != 0, values, np.float32(0))
     return Ragged(values, responses.offsets - responses.offsets[0])

@@ -8,29 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollkit._batch import last_tokens, one_each
-from rollkit._frameworks import as_array
-from rollkit._rollouts.metrics import mask_column, turns_of
-from rollkit._rollouts.rewards import row_rewards
-from rollkit._rollouts.rollouts import Rollouts, as_rollouts
-from rollkit._rollouts.sources import Source
+from rollkit._errors import refusal
+from rollkit._rollouts.columns import mask_column, turns_of
+from rollkit._rollouts.rewards import last_tokens, row_rewards
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.trajectories import trajectories
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.parts import place_parts
+from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import place
 from rollkit._rows.ragged import Ragged
 
 _FLOAT32 = np.dtype(np.float32)
 
 
-def mask_overlong(rollouts: Source, *, keep: Sequence[str] = ("stop",)) -> Rollouts:
+def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Sequence[str] = ("stop",)) -> Rollouts:
     """Mask rows whole that the engine cut off: their stop reason is none of `keep`.
 
     DAPO's overlong filtering (Yu et al. 2025, arXiv:2503.14476, section 3.4), by stop reason, so that it
     depends on no tokenizer.
 
     Args:
-        rollouts: with columns `loss_masks` and `stop_reasons`.
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `stop_reasons`.
         keep: the stop reasons of finished rollouts.
 
     Returns:
@@ -56,7 +55,7 @@ def mask_overlong(rollouts: Source, *, keep: Sequence[str] = ("stop",)) -> Rollo
 
 
 def mask_zero_variance(
-    rollouts: Source,
+    rollouts: Source | Sequence[Source],
     by: str | ArrayLike | Sequence[Any] = "instance_ids",
     *,
     tol: float = 0.0,
@@ -72,7 +71,8 @@ def mask_zero_variance(
     Rows that are steps of one trajectory count as one, by the reward of their last row; see `advantages`.
 
     Args:
-        rollouts: with columns `loss_masks` and `rewards` (rewards per token are summed).
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `rewards` (rewards
+            per token are summed).
         by: what groups share: a column's name, or one id per row.
         tol: rewards this far apart count as equal.
         ignore_masked: leave trajectories that are masked whole already out of their group's comparison, so
@@ -98,11 +98,8 @@ def mask_zero_variance(
     """
     rollouts = as_rollouts(rollouts)
     masks = _masks(rollouts)
-    name, ids = (by, rollouts[by]) if isinstance(by, str) else ("by", as_array(by))
-    if len(ids) != len(rollouts):
-        raise ValueError(f"by has {len(ids)} ids, there are {len(rollouts)} rows")
     lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
-    groups = Rollouts({name: ids}).take(lasts).group_by(name).ids
+    groups = rollouts.group_by(by).ids[lasts]
     rewards = row_rewards(rollouts["rewards"])[lasts]
     live = np.ones(len(lasts), bool)
     if ignore_masked:
@@ -117,13 +114,13 @@ def mask_zero_variance(
     return rollouts.with_columns(loss_masks=keep_rows(masks, ~flat[groups[trajectory]]))
 
 
-def spread_rewards(rollouts: Source) -> Rollouts:
+def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
     """Turn a reward per row into one per response token: zeros, with the reward on the last token.
 
     Rewards that are per token already stay as they are.
 
     Args:
-        rollouts: with columns `response_ids` and `rewards`.
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `response_ids` and `rewards`.
 
     Returns:
         Rollouts whose `rewards` are a float32 `Ragged`; the other columns are shared.
@@ -143,14 +140,15 @@ def spread_rewards(rollouts: Source) -> Rollouts:
         return rollouts
     scalars = np.asarray(rewards)
     rows = Layout.concat(responses.lengths)
-    values = place_parts(one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
+    values = place_parts(Parts.one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
     return rollouts.with_columns(rewards=Ragged(values, np.append(rows.starts, rows.size)))
 
 
 def _masks(rollouts: Rollouts) -> Ragged:
     masks = rollouts["loss_masks"]
     if not isinstance(masks, Ragged):
-        raise ValueError("column 'loss_masks': expected an element per token, got one per row")
+        text = "expected an element per token, got one per row"
+        raise refusal(ValueError, text, column="loss_masks")
     return masks
 
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, as_array
+from rollkit._rollouts.columns import mask_column, row_lengths, turns_of, uneven
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.sources import Source, as_rollouts, columns_of
 from rollkit._rows.ragged import Ragged, trusted
 
 Metrics = dict[str, float]
 
-_UINT8 = np.dtype(np.uint8)
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -48,7 +48,7 @@ def turn_lengths(loss_masks: Ragged | Sequence[Any]) -> Ragged:
 
 
 def rollout_metrics(
-    rollouts: Rollouts | Mapping[str, Any],
+    rollouts: Source | Sequence[Source],
     *,
     time_splits: Mapping[str, ArrayLike] | None = None,
     generator_metrics: Iterable[Mapping[str, Any] | None] = (),
@@ -58,9 +58,10 @@ def rollout_metrics(
     The keys and formulas are those of SkyRL's `get_rollout_metrics` (NovaSky-AI/SkyRL, August 2026).
 
     Args:
-        rollouts: `Rollouts`, or a `GeneratorOutput`-shaped dict. `response_ids` and `rewards` (per row or
-            per token) are needed; used where present: `loss_masks`, `trajectory_generation_times`
-            (seconds per row), `env_metrics` (a dict per row) with `env_classes`.
+        rollouts: `Rollouts`, a `GeneratorOutput`-shaped dict, or a sequence of them whose rows count
+            through. `response_ids` and `rewards` (per row or per token) are needed; used where present:
+            `loss_masks`, `trajectory_generation_times` (seconds per row), `env_metrics` (a dict per row) with
+            `env_classes`.
         time_splits: parts of the generation times by name (`"llm"`, `"env"`), `[rows]` seconds each;
             what they leave is reported as `"other"`. By default a dict's `trajectory_time_splits`.
         generator_metrics: what generators measured themselves, a dict each. By the name of a key, its
@@ -79,7 +80,7 @@ def rollout_metrics(
     Raises:
         ValueError: there are no rows, columns differ in row count, or `env_metrics` and `env_classes` do.
         TypeError: rewards are no numbers; the row is named.
-        KeyError: `response_ids` or `rewards` is missing.
+        KeyError: a column is missing.
 
     Example:
         >>> metrics = rollout_metrics({
@@ -90,18 +91,29 @@ def rollout_metrics(
         >>> metrics["generate/avg_num_tokens"], metrics["generate/tokens_per_turn_max"]
         (2.0, 1)
     """
-    columns: Mapping[str, Any] = rollouts.columns if isinstance(rollouts, Rollouts) else rollouts
+    parts = columns_of(rollouts)
+    columns: Mapping[str, Any] = parts[0] if len(parts) == 1 else as_rollouts(rollouts).columns
     masks = columns.get("loss_masks")
     metrics = measure(
         row_lengths(columns["response_ids"]),
         row_rewards(columns["rewards"]),
         masks=None if masks is None else mask_column(masks),
         times=columns.get("trajectory_generation_times"),
-        time_splits=time_splits or columns.get("trajectory_time_splits"),
+        time_splits=time_splits or _time_splits(rollouts),
         env_metrics=columns.get("env_metrics"),
         env_classes=columns.get("env_classes"),
     )
     return merge_extra(metrics, generator_metrics)
+
+
+def _time_splits(rollouts: Source | Sequence[Source]) -> dict[str, list[float]]:
+    """What the dicts among the sources have under `trajectory_time_splits`, their rows counted through."""
+    splits: dict[str, list[float]] = {}
+    for source in [rollouts] if isinstance(rollouts, Mapping | Rollouts) else rollouts:
+        if isinstance(source, Mapping):
+            for name, seconds in (source.get("trajectory_time_splits") or {}).items():
+                splits.setdefault(name, []).extend(seconds)
+    return splits
 
 
 def measure(
@@ -117,7 +129,7 @@ def measure(
     """`rollout_metrics` of what it needs: response lengths and rewards per row, and the mask."""
     for name, rows in (("rewards", rewards), ("loss_masks", masks)):
         if rows is not None and len(rows) != len(lengths):
-            raise ValueError(f"column {name!r} has {len(rows)} rows, 'response_ids' has {len(lengths)}")
+            raise uneven(name, len(rows), "response_ids", len(lengths))
     metrics = _tokens(lengths, rewards)
     if masks is not None:
         metrics |= _assistant(masks)
@@ -146,53 +158,6 @@ def merge_extra(metrics: Metrics, parts: Iterable[Mapping[str, Any] | None]) -> 
             if key not in metrics and isinstance(value, int | float):
                 extra.setdefault(key, []).append(value)
     return metrics | {key: _aggregate(key, values) for key, values in extra.items()}
-
-
-def mask_column(loss_masks: Any) -> Ragged:
-    """Masks as a column: bytes where they fit, which is a quarter of the memory of the next best."""
-    if isinstance(loss_masks, Ragged):
-        masks = loss_masks
-    else:
-        rows = as_array(loss_masks)
-        rows = rows if isinstance(rows, np.ndarray | list | tuple) else list(rows)
-        try:
-            masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"loss_masks: {error}") from None
-    if masks.inner:
-        raise TypeError(f"loss_masks must have one element per token, got elements of shape {masks.inner}")
-    if masks.dtype.kind == "V":  # bfloat16
-        return masks.astype(np.float32)
-    return masks
-
-
-def turns_of(masks: Ragged) -> tuple[Int64s, Int64s, Int64s]:
-    """Lengths of turns, their offsets by row, and the non-zero elements of each row."""
-    return _native.turns(np.ascontiguousarray(masks.values), masks.offsets)
-
-
-def _all_lists(rows: Any) -> bool:
-    return isinstance(rows, list | tuple) and all(type(row) is list for row in rows)
-
-
-def _list_masks(rows: Any) -> Ragged:
-    try:
-        return trusted(*_native.from_lists(rows, _UINT8))
-    except (TypeError, OverflowError):
-        return Ragged.from_rows(rows)  # weights, not flags
-
-
-def row_lengths(rows: Any, name: str = "response_ids") -> Int64s:
-    """The lengths of rows, without a look into them."""
-    if isinstance(rows, Ragged):
-        return rows.lengths
-    try:
-        return np.fromiter(map(len, rows), np.int64, len(rows))
-    except TypeError:
-        row = next((i for i, found in enumerate(rows) if not hasattr(found, "__len__")), None)
-        if row is None:
-            raise
-        raise TypeError(f"column {name!r}: row {row} is {rows[row]!r}, expected a row of elements") from None
 
 
 def _tokens(lengths: Int64s, rewards: AnyArray) -> Metrics:

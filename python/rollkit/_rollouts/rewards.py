@@ -1,4 +1,4 @@
-"""What a rollout's reward is."""
+"""What a rollout's reward is, and on which token it lands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._frameworks import as_array
+from rollkit._check import Int64s
+from rollkit._errors import at, refusal
+from rollkit._frameworks import AnyArray, as_array
+from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.ragged import Ragged
 
 _FLOAT64 = np.dtype(np.float64)
@@ -29,10 +32,8 @@ def row_rewards(rewards: Any) -> NDArray[np.float64]:
     if numbers is not None:
         return numbers
     if isinstance(found, list | tuple) and all(type(row) is list for row in found):
-        try:
+        with at(column="rewards"):
             return _row_sums(Ragged.from_rows(found, _FLOAT64))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise type(error)(f"column 'rewards': {error}") from None
     return np.array([_total(i, row) for i, row in enumerate(found)], _FLOAT64)
 
 
@@ -60,13 +61,38 @@ def _total(index: int, row: Any) -> float:
             return float(row)
     except (TypeError, ValueError):
         pass
-    raise TypeError(f"column 'rewards': row {index} is {row!r}; expected a number, or one per response token")
+    text = f" is {row!r}; expected a number, or one per response token"
+    raise refusal(TypeError, text, column="rewards", row=index)
 
 
 def _row_sums(rows: Ragged) -> NDArray[np.float64]:
     """One sum per row rather than one scan over all: it rounds as NumPy does, which decides what is 0."""
     if rows.inner:
-        raise ValueError(
-            f"column 'rewards' must have one number per token, got elements of shape {rows.inner}"
-        )
+        text = f"column 'rewards' must have one number per token, got elements of shape {rows.inner}"
+        raise refusal(ValueError, text, column="rewards", label="")
     return np.array([np.add.reduce(row, dtype=_FLOAT64) for row in rows], _FLOAT64)
+
+
+def check_scalars(rewards: AnyArray, responses: Int64s) -> None:
+    """Check rewards of which each goes on the last token of a response, of these lengths."""
+    if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
+        text = "expected a number per rollout, or one per response token"
+        raise refusal(ValueError, text, column="rewards")
+    lost = (responses == 0) & (rewards != 0)
+    if lost.any():
+        row = int(lost.argmax())
+        raise refusal(
+            ValueError,
+            f" has reward {rewards[row]} and an empty response, so no token to put it on; drop the rollout "
+            "or set the reward to 0",
+            column="rewards",
+            row=row,
+        )
+
+
+def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
+    """One element per row, on the last token of its response that is placed, if any is."""
+    check_scalars(rewards, responses.row_lengths)
+    present = responses.lengths > 0
+    starts = np.where(present, responses.starts + responses.lengths - 1, ABSENT)
+    return Layout(responses.shape, starts, present.astype(np.int64), np.ones_like(starts))

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit import _native
-from rollkit._frameworks import AnyArray, as_array, is_array
-from rollkit._rollouts.fields import FIELDS, Field
+from rollkit._errors import at, refusal
+from rollkit._frameworks import AnyArray
+from rollkit._rollouts.arrow import columns_from_arrow, columns_to_arrow
+from rollkit._rollouts.columns import Column, as_column, token_columns
 from rollkit._rollouts.groups import Groups
+from rollkit._rollouts.validate import validate
 from rollkit._rows.ragged import Ragged, row_indices, same_values
-
-Column = Ragged | AnyArray | list[Any]
-"""A column: `Ragged` per token, an array `[rows, …]` per row, or a list of objects."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,9 +47,10 @@ class Rollouts:
         first = next(iter(counts), None)
         for name, count in counts.items():
             if first is not None and count != counts[first]:
-                raise ValueError(
+                text = (
                     f"columns must have equal row counts: {name!r} has {count}, {first!r} has {counts[first]}"
                 )
+                raise refusal(ValueError, text, column=name, label="")
         object.__setattr__(self, "columns", columns)
 
     @classmethod
@@ -71,7 +72,11 @@ class Rollouts:
     def from_generator_output(cls, output: Mapping[str, Any]) -> Rollouts:
         """Take the columns of a `GeneratorOutput`-shaped dict; `None` and per-batch values stay out.
 
-        Per-batch values are those that are no sequence of one entry per rollout (`rollout_metrics`).
+        Per-batch values are texts, numbers and mappings (`rollout_metrics`). Anything else that can be
+        iterated over is a column.
+
+        Raises:
+            ValueError: a column has another number of rows than the token ids.
         """
         return cls(token_columns(output))
 
@@ -84,21 +89,19 @@ class Rollouts:
 
     @classmethod
     def from_arrow(cls, table: Any) -> Rollouts:
-        """View a `pyarrow` table or record batch; list columns become `Ragged` without a copy.
+        """View what speaks Arrow (a table, record batch, stream or data frame) through `pyarrow`.
+
+        List columns become `Ragged` without a copy.
 
         Example:
             >>> import pyarrow as pa
             >>> Rollouts.from_arrow(pa.table({"response_ids": [[1, 2], [3]], "rewards": [1.0, 0.0]}))
             Rollouts(2 rows: response_ids int64, rewards float64)
         """
-        from rollkit._rows.arrow import columns_from_arrow
-
         return cls(columns_from_arrow(table))
 
     def to_arrow(self) -> Any:
         """Return a `pyarrow` table; token columns share memory with it."""
-        from rollkit._rows.arrow import columns_to_arrow
-
         return columns_to_arrow(self.columns)
 
     @classmethod
@@ -121,15 +124,22 @@ class Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
 
-    def group_by(self, name: str) -> Groups:
+    def group_by(self, by: str | ArrayLike | Sequence[Any]) -> Groups:
         """Group rollouts whose entries of a per-row column are equal (`"instance_ids"`).
+
+        Args:
+            by: a column's name, or one id per row.
 
         Example:
             >>> rollouts = Rollouts({"response_ids": [[1], [2], [3]], "instance_ids": ["a", "b", "a"]})
             >>> rollouts.group_by("instance_ids").sizes
             array([2, 1])
+            >>> rollouts.group_by([7, 7, 8]).sizes
+            array([2, 1])
         """
-        column = self[name]
+        name, column = (by, self[by]) if isinstance(by, str) else ("by", as_column("by", by))
+        if len(column) != len(self):
+            raise ValueError(f"by has {len(column)} ids, there are {len(self)} rows")
         if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
             raise TypeError(f"column {name!r} has no single entry per rollout to group by")
         return Groups.by(column)
@@ -157,9 +167,7 @@ class Rollouts:
             Traceback (most recent call last):
             ValueError: column 'loss_masks': row 0 has 1 elements, its response has 2 tokens
         """
-        from rollkit._rollouts.validate import validate
-
-        validate(self, step_wise=step_wise)
+        validate(self.columns, step_wise=step_wise)
 
     def equals(self, other: object) -> bool:
         """Whether `other` has the same columns with the same rows and dtypes."""
@@ -225,119 +233,6 @@ class Rollouts:
         return f"Rollouts({len(self):,} rows: {', '.join(kinds)})".replace(": )", ")")
 
 
-def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of a `GeneratorOutput`-shaped dict that have one entry per rollout, as they are."""
-    wanted = next((name for name in ("response_ids", "input_ids") if output.get(name) is not None), None)
-    if wanted is None:
-        raise ValueError(
-            f"no 'response_ids' (nor 'input_ids') among {', '.join(map(repr, output)) or 'no keys'}"
-        )
-    count = len(output[wanted])
-    return {
-        name: found
-        for name, found in output.items()
-        if isinstance(found, Ragged | list | tuple | np.ndarray) or is_array(found)
-        if name in FIELDS or (getattr(found, "ndim", None) != 0 and len(found) == count)
-    }
-
-
-def as_rollouts(rollouts: Any) -> Rollouts:
-    """The argument of functions that take `Rollouts` or a `GeneratorOutput`-shaped dict."""
-    if isinstance(rollouts, Rollouts):
-        return rollouts
-    if isinstance(rollouts, Mapping):
-        return Rollouts.from_generator_output(rollouts)
-    raise TypeError(
-        f"rollouts must be Rollouts or a GeneratorOutput-shaped dict, got {type(rollouts).__name__}"
-    )
-
-
-def as_column(name: str, found: Any) -> Column:
-    """Turn what a user has for a column into a column; known names get their dtype.
-
-    Raises:
-        TypeError, OverflowError, ValueError: with the column's name in front.
-    """
-    field = FIELDS.get(name)
-    found = as_array(found)
-    try:
-        if isinstance(found, Ragged):
-            return found
-        if isinstance(found, np.ndarray):
-            return _from_array(found, field)
-        if not isinstance(found, list | tuple):
-            raise TypeError(f"expected a Ragged, an array or a list, got {type(found).__name__}")
-        return _from_list(found, field)
-    except (TypeError, OverflowError, ValueError) as error:
-        raise type(error)(f"column {name!r}: {error}") from None
-
-
-def is_rows(column: Any) -> bool:
-    """Whether a column, raw or not, has an element per token (and not an entry per row).
-
-    An array `[rows, …]` has an entry per row, unless its name says otherwise (`Field`).
-    """
-    if isinstance(column, Ragged):
-        return True
-    if isinstance(column, np.ndarray):
-        return column.dtype == object and is_rows(column.tolist())
-    first = next((row for row in column if row is not None), None)
-    if is_array(first):
-        return bool(as_array(first).ndim)
-    return isinstance(first, list | tuple)
-
-
-def _from_array(found: AnyArray, field: Field | None) -> Column:
-    if found.dtype == object:
-        return _from_list(found.tolist(), field)
-    if found.ndim == 0:
-        raise TypeError("expected a row per rollout, got a 0-D array")
-    if found.ndim > 1 and field is not None and field.per != "row":
-        return Ragged.from_rows(found, field.dtype)
-    if found.ndim == 1 and field is not None and found.dtype.kind == "V":
-        return found.astype(np.float32)  # bfloat16, which NumPy does not count with
-    return found
-
-
-def _from_list(found: Sequence[Any], field: Field | None) -> Column:
-    dtype = None if field is None else field.dtype
-    if field is not None and field.per in ("prompt", "response", "sequence"):
-        _refuse_none(found)
-        return Ragged.from_rows(found, dtype)
-    if is_rows(found):
-        if field is not None:
-            _refuse_none(found)
-            return Ragged.from_rows(found, dtype)
-        try:
-            return Ragged.from_rows(found)
-        except (TypeError, ValueError):
-            return list(found)  # lists of strings, of dicts, ragged nests: objects
-    return _scalars(found, field)
-
-
-def _scalars(found: Sequence[Any], field: Field | None) -> Column:
-    """One entry per row: an array if they are numbers. Kept wide, there are few of them."""
-    array = np.array(found) if all(isinstance(x, int | float | np.generic) for x in found) else None
-    if found and array is not None and array.dtype.kind in "biuf":
-        return array
-    if field is not None and found:
-        row = next((i for i, x in enumerate(found) if np.array(x).dtype.kind not in "biuf"), 0)
-        if isinstance(found[row], int):
-            raise OverflowError(f"row {row}: {found[row]} does not fit 64 bits")
-        raise TypeError(f"row {row}: {found[row]!r} is no number")
-    return list(found)
-
-
-def _refuse_none(found: Sequence[Any]) -> None:
-    missing = [i for i, row in enumerate(found) if row is None]
-    if missing:
-        raise ValueError(
-            f"row {missing[0]} is None, others are not; give all rows or leave the column out"
-            if len(missing) < len(found)
-            else "all rows are None; leave the column out"
-        )
-
-
 def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
     """Join a column of many rollouts."""
     found: list[Any] = [part.columns[name] for part in parts]
@@ -350,10 +245,8 @@ def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
     if isinstance(found[0], list):
         return list(chain.from_iterable(found))
     if isinstance(found[0], Ragged):
-        try:
+        with at(column=name):
             return Ragged.joined(found, out)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"column {name!r}: {error}") from None
     joined = _native.concat_arrays(found)  # None unless C-contiguous and of one dtype
     return np.concatenate(found) if joined is None else joined[0]
 

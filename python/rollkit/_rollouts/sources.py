@@ -1,21 +1,27 @@
-"""What batches are made of: the token columns of one or several sources, their rows counted through."""
+"""What public functions take as rollouts: one source or several, their rows counted through."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rollkit._check import Int64s
+from rollkit._errors import at
+from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
+from rollkit._rollouts.columns import Level, as_column, check_level, is_rows, level_of, token_columns, uneven
 from rollkit._rollouts.fields import FIELDS, narrow
-from rollkit._rollouts.rollouts import Rollouts, as_column, is_rows, token_columns
+from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.parts import Parts
 from rollkit._rows.place import parts_of
 
 Source = Rollouts | Mapping[str, Any]
-"""Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors."""
+"""Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors.
+
+What speaks Arrow (tables, record batches, data frames) is taken too, where `pyarrow` is installed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +32,28 @@ class Sources:
     responses: Parts
     tokens: dict[str, Parts]
     rows: dict[str, Any]
+    levels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rollouts: Source | Sequence[Source]) -> Sources:
-        if not hasattr(rollouts, "__iter__"):
-            raise TypeError(
-                "rollouts must be Rollouts, a GeneratorOutput-shaped dict or a sequence of them, got "
-                f"{type(rollouts).__name__}"
-            )
-        sources = [rollouts] if isinstance(rollouts, Rollouts | Mapping) else list(rollouts)
-        if not sources:
-            raise ValueError("rollouts is empty; give at least one part")
-        columns = [_columns(i, source) for i, source in enumerate(sources)]
+    def of(cls, rollouts: Source | Sequence[Source], levels: Mapping[str, str] | None = None) -> Sources:
+        """Name the buffers of rollouts.
+
+        Args:
+            rollouts: one source, or a sequence of them.
+            levels: what columns have an element for, where their names do not say it; see `level_of`.
+        """
+        columns = columns_of(rollouts)
+        levels = _checked(levels or {}, columns[0])
         tokens: dict[str, Parts] = {}
         rows: dict[str, Any] = {}
-        for i, part in enumerate(columns):
-            if part.keys() != columns[0].keys():
-                odd = ", ".join(map(repr, sorted(part.keys() ^ columns[0].keys())))
-                raise ValueError(f"rollouts[{i}] and rollouts[0] differ in columns: {odd}")
         for name in columns[0]:
             found = [part[name] for part in columns]
-            if _per_token(name, found):
+            if levels.get(name) != "row" and _are_rows(name, found):
                 try:
                     tokens[name] = _named_parts(name, found)
                     continue
                 except (TypeError, ValueError):
-                    if name in FIELDS:
+                    if name in FIELDS or name in levels:
                         raise  # others may be lists of texts or of objects, one per row
             rows[name] = _joined_rows(name, found)
         prompts = tokens.pop("prompt_token_ids", None)
@@ -61,16 +63,16 @@ class Sources:
         if main == "input_ids" and prompts is not None:
             raise ValueError("'input_ids' holds whole sequences; 'prompt_token_ids' goes with 'response_ids'")
         responses = tokens.pop(main)
-        if prompts is not None and len(prompts.lengths) != len(responses.lengths):
-            raise ValueError(
-                f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {len(responses.lengths)}"
-            )
+        count = len(responses.lengths)
+        if prompts is not None and len(prompts.lengths) != count:
+            raise ValueError(f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {count}")
+        sources = cls(prompts, responses, tokens, rows, levels)
         for name, entries in rows.items():
-            if len(entries) != len(responses.lengths):
-                raise ValueError(
-                    f"column {name!r} has {len(entries)} rows, {main!r} has {len(responses.lengths)}"
-                )
-        return cls(prompts, responses, tokens, rows)
+            if len(entries) != count:
+                raise uneven(name, len(entries), main, count)
+            if name in levels:
+                level_of(name, None, sources.prompt_lengths, responses.lengths, levels)
+        return sources
 
     @property
     def prompt_lengths(self) -> Int64s:
@@ -83,55 +85,69 @@ class Sources:
         """Tokens of each rollout: prompt and response."""
         return self.prompt_lengths + self.responses.lengths
 
-    def level(self, name: str) -> str:
-        """What a token column has an element for: `"response"`, `"sequence"` or `"prompt"` tokens."""
-        found = self.tokens[name].lengths
-        known = FIELDS.get(name)
-        if known is not None and known.short:
-            odd = (found > self.lengths) | ((found == 0) & (self.lengths > 1))
-            if not odd.any():
-                return "sequence"
-            row = int(odd.argmax())
-            raise ValueError(
-                f"column {name!r}: row {row} has {found[row]} elements for {self.lengths[row]} tokens; "
-                "expected one per token of prompt and response, the last ones may be missing"
-            )
-        levels = {
-            "response": self.responses.lengths,
-            "sequence": self.lengths,
-            "prompt": self.prompt_lengths,
-        }
-        own = None if known is None else known.per.replace("token or row", "response")
-        for level, lengths in levels.items():
-            if own in (None, level) and np.array_equal(found, lengths):
-                return level
-        if len(found) != len(self.lengths):
-            raise ValueError(f"column {name!r} has {len(found)} rows, there are {len(self.lengths)}")
-        row = int((found != self.responses.lengths).argmax())
-        raise ValueError(
-            f"column {name!r}: row {row} has {found[row]} elements; its prompt has "
-            f"{self.prompt_lengths[row]} tokens, its response {self.responses.lengths[row]}"
-            + ("" if name in FIELDS else "; to carry rows that are no tokens along, wrap each in a dict")
+    def level(self, name: str) -> Level:
+        """What a column of `tokens` has an element for: `"response"`, `"sequence"` or `"prompt"` tokens."""
+        lengths = self.tokens[name].lengths
+        return level_of(name, lengths, self.prompt_lengths, self.responses.lengths, self.levels)
+
+
+def columns_of(rollouts: Source | Sequence[Source]) -> list[dict[str, Any]]:
+    """The columns of each source, as they are, all of the same names: where every function begins."""
+    if not (hasattr(rollouts, "__iter__") or is_arrow(rollouts)):
+        raise TypeError(
+            "rollouts must be Rollouts, a GeneratorOutput-shaped dict or a sequence of them, got "
+            f"{type(rollouts).__name__}"
         )
+    one = isinstance(rollouts, Rollouts | Mapping) or is_arrow(rollouts)
+    sources: list[Any] = [rollouts] if one else list(rollouts)
+    if not sources:
+        raise ValueError("rollouts is empty; give at least one part")
+    columns = [_columns(i, source) for i, source in enumerate(sources)]
+    for i, part in enumerate(columns):
+        if part.keys() != columns[0].keys():
+            odd = ", ".join(map(repr, sorted(part.keys() ^ columns[0].keys())))
+            raise ValueError(f"rollouts[{i}] and rollouts[0] differ in columns: {odd}")
+    return columns
 
 
-def _columns(index: int, source: Source) -> dict[str, Any]:
+def as_rollouts(rollouts: Source | Sequence[Source]) -> Rollouts:
+    """One or several sources as `Rollouts`, for functions that return them."""
+    if isinstance(rollouts, Rollouts):
+        return rollouts
+    parts = [Rollouts(columns) for columns in columns_of(rollouts)]
+    return Rollouts.joined(parts) if len(parts) > 1 else parts[0]
+
+
+def _columns(index: int, source: Any) -> dict[str, Any]:
     if isinstance(source, Rollouts):
         return dict(source.columns)
-    if not isinstance(source, Mapping):
-        raise TypeError(
-            f"rollouts must be Rollouts or GeneratorOutput-shaped dicts; part {index} is "
-            f"{type(source).__name__}"
-        )
-    return token_columns(source)
+    if isinstance(source, Mapping):
+        return token_columns(source)
+    if is_arrow(source):
+        return columns_from_arrow(source)
+    raise TypeError(
+        f"rollouts must be Rollouts or GeneratorOutput-shaped dicts; part {index} is {type(source).__name__}"
+    )
 
 
-def _per_token(name: str, found: Sequence[Any]) -> bool:
-    """Whether a column has an element per token in all parts. One without rows does not tell."""
+def _checked(levels: Mapping[str, str], columns: Mapping[str, Any]) -> Mapping[str, str]:
+    for name, level in levels.items():
+        if name not in columns:
+            raise ValueError(
+                f"levels has {name!r}, which is no column; there are {', '.join(map(repr, columns))}"
+            )
+        check_level(name, level)
+    return levels
+
+
+def _are_rows(name: str, found: Sequence[Any]) -> bool:
+    """Whether a column has rows of elements in all parts. One without rows does not tell."""
     known = FIELDS.get(name)
     if known is not None and known.per in ("prompt", "response", "sequence"):
         return True
-    rectangle = known is not None and known.per == "token or row"
+    if known is not None and known.per == "row":
+        return False
+    rectangle = known is not None
     kinds = {
         is_rows(column) or (rectangle and isinstance(column, np.ndarray) and column.ndim > 1)
         for column in found
@@ -146,22 +162,23 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
     known = FIELDS.get(name)
     dtype = None if known is None else known.dtype
+    several = len(found) > 1
     parts: list[Parts] = []
-    where = f"column {name!r}"
-    try:
-        for i, column in enumerate(found):
-            where = f"column {name!r} of rollouts[{i}]" if len(found) > 1 else f"column {name!r}"
+    for i, column in enumerate(found):
+        with at(column=name, label=_of_part(name, i) if several else None):
             parts.append(parts_of(column, dtype))
-        dtypes = {part.dtype for part in parts if part.lengths.any()}
-        if len(dtypes) > 1:
-            wanted = narrow(name, np.result_type(*dtypes))
-            for i, part in enumerate(parts):
-                where = f"column {name!r} of rollouts[{i}]"
+    dtypes = {part.dtype for part in parts if part.lengths.any()}
+    if len(dtypes) > 1:
+        wanted = narrow(name, np.result_type(*dtypes))
+        for i, part in enumerate(parts):
+            with at(column=name, label=_of_part(name, i)):
                 parts[i] = part.astype(wanted)
-        where = f"column {name!r}"
+    with at(column=name):
         return Parts.join(parts)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise type(error)(f"{where}: {error}") from None
+
+
+def _of_part(name: str, index: int) -> str:
+    return f"column {name!r} of rollouts[{index}]"
 
 
 def _joined_rows(name: str, found: Sequence[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.ragged import Ragged
 
 
-def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
+def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str] | None = None) -> Rollouts:
     """Merge the turns of each trajectory into one row where each continues the one before.
 
     A turn joins the row before it if its prompt begins with that row's prompt and response. What its
@@ -29,6 +29,8 @@ def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
     Args:
         rollouts: one row per turn, the turns of a trajectory in order and next to each other. Where a
             trajectory ends says `is_last_step`, or else a change of `trajectory_ids`.
+        levels: what columns have an element for, where their names do not say it: `"prompt"`,
+            `"response"` or `"sequence"` tokens, or `"row"`.
 
     Returns:
         Rollouts with the prompt of a row's first turn; every column per response token, 0 where an
@@ -55,7 +57,7 @@ def merge_steps(rollouts: Source | Sequence[Source]) -> Rollouts:
         >>> merged["loss_masks"].to_list()
         [[1, 0, 1, 1]]
     """
-    sources = Sources.of(rollouts)
+    sources = Sources.of(rollouts, levels)
     if sources.prompts is None:
         raise ValueError("merging needs the columns 'prompt_token_ids' and 'response_ids'")
     dtype = np.result_type(sources.prompts.dtype, sources.responses.dtype)

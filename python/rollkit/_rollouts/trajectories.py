@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import Int64s
+from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.ragged import Ragged
 
@@ -36,21 +37,20 @@ def returning(keys: Sequence[Any], begins: Sequence[int]) -> int | None:
 
 def last_steps(column: Any, count: int) -> NDArray[np.bool_]:
     """The column `is_last_step`, `[count]` bool."""
-    wanted = f"column 'is_last_step': expected one bool per row, {count}"
+    wanted = f"expected one bool per row, {count}"
     if isinstance(column, Ragged):
-        raise ValueError(f"{wanted}, got rows of elements")
+        raise refusal(ValueError, f"{wanted}, got rows of elements", column="is_last_step")
     last = np.asarray(as_array(column), bool)
     if last.shape != (count,):
-        raise ValueError(f"{wanted}, got shape {last.shape}")
+        raise refusal(ValueError, f"{wanted}, got shape {last.shape}", column="is_last_step")
     return last
 
 
 def check_end(last: NDArray[np.bool_]) -> None:
     """Refuse rows whose last trajectory does not end."""
     if len(last) and not last[-1]:
-        raise ValueError(
-            f"column 'is_last_step': row {len(last) - 1}, the last, is False; it must end its trajectory"
-        )
+        text = ", the last, is False; it must end its trajectory"
+        raise refusal(ValueError, text, column="is_last_step", row=len(last) - 1)
 
 
 def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_] | None:
@@ -73,10 +73,8 @@ def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_]
     last = last_steps(found, count)
     if not last[befores].all():
         row = int(befores[last[befores].argmin()])
-        raise ValueError(
-            f"column 'is_last_step': row {row} is False, but row {row + 1} belongs to another trajectory, "
-            f"{keys[row + 1]!r}"
-        )
+        text = f" is False, but row {row + 1} belongs to another trajectory, {keys[row + 1]!r}"
+        raise refusal(ValueError, text, column="is_last_step", row=row)
     return last
 
 

@@ -13,6 +13,26 @@ ALGORITHMS: Final = ("first_fit_decreasing", "best_fit_decreasing", "first_fit",
 OVERSIZE: Final = ("raise", "truncate", "alone", "drop")
 
 
+class Packing(TypedDict, total=False):
+    """How rows are packed: what `plan_bins`, `Layout.pack`, `rollkit.pack` and shards have in common.
+
+    Functions that users read name these options one by one; a test holds them to this. Others pass them on as
+    `**packing`. The command line makes its flags of them.
+    """
+
+    algorithm: str
+    align: int
+    max_segments: int | None
+    oversize: str
+    bins_multiple_of: int
+
+
+DEFAULTS: Final = Packing(
+    algorithm="first_fit_decreasing", align=1, max_segments=None, oversize="raise", bins_multiple_of=1
+)
+"""What holds where nothing is said. Of bins, `plan_bins` makes only those that it needs."""
+
+
 def plan_bins(
     lengths: ArrayLike,
     capacity: int,

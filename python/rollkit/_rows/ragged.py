@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._check import Int64s, int64s
+from rollkit._errors import at
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.layout import Layout, checked_out
 from rollkit._rows.parts import Parts, end_to_end, own_ops, place_parts
@@ -382,19 +383,13 @@ def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
 
 def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
     one = trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
-    try:
+    with at(row=row):
         return one.astype(dtype).values
-    except OverflowError as error:
-        raise OverflowError(str(error).replace("row 0", f"row {row}", 1)) from None
-    except TypeError as error:
-        raise TypeError(f"row {row}: {error}") from None
 
 
 def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
-    try:
+    with at(row=row):
         found = _from_lists([values], dtype)[0]
-    except (OverflowError, TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("row 0", f"row {row}", 1)) from None
     if len(found) == 0:
         found = np.empty((0, *inner), dtype)
     if found.shape[1:] != inner:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import Int64s
+from rollkit._errors import at
 from rollkit._frameworks import AnyArray
+from rollkit._rollouts.columns import level_of
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.growing import Growing
@@ -36,6 +38,11 @@ class TokenTree:
     Nodes are numbered; `parents`, `lengths` and `sampled` have one entry per node. A node that is split
     keeps its number, its beginning becomes a new one.
 
+    Args:
+        levels: `"response"` or `"sequence"`, by column: whether a turn gives an element for its response's
+            tokens alone or for its prompt's too. Known names say it; of others it is decided by the lengths
+            in the first turn.
+
     Example:
         >>> tree = TokenTree()
         >>> tree.commit([1, 2], [3], rollout_logprobs=[-0.5])
@@ -51,8 +58,9 @@ class TokenTree:
         ([[1, 0, 1], [1]], [[-0.5, 0.0, -0.25], [-2.0]])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, levels: Mapping[str, str] | None = None) -> None:
         self._nodes = Nodes()
+        self._levels = dict(levels or {})
         # Every column has an element per stored token, so that a node is one span of all of them.
         self._columns: dict[str, Growing] = {TOKENS: Growing(np.dtype(np.int32), ())}
         self._whole: set[str] = set()  # columns that have an element for prompt tokens too
@@ -189,7 +197,7 @@ class TokenTree:
         Its columns are `parents`, `sampled`, `captured` (how many tokens have routes), `token_ids`, and
         those of the turns.
         """
-        from rollkit._rows.arrow import columns_to_arrow
+        from rollkit._rollouts.arrow import columns_to_arrow
 
         layout = Layout.concat(self.lengths)
         begins = np.array(self._nodes.begins, np.int64)
@@ -218,7 +226,7 @@ class TokenTree:
             >>> TokenTree.from_arrow(tree.to_arrow()).branches().equals(tree.branches())
             True
         """
-        from rollkit._rows.arrow import columns_from_arrow
+        from rollkit._rollouts.arrow import columns_from_arrow
 
         columns = columns_from_arrow(table)
         for name in ("parents", "sampled", "captured", TOKENS):
@@ -256,10 +264,12 @@ class TokenTree:
         """Whether a column has an element for every token of the context, not of the response alone."""
         if name in self._columns:
             return name in self._whole
-        field = FIELDS.get(name)
-        if field is not None:
-            return field.per == "sequence"
-        return len(row) != len(response) and len(row) == len(prompt) + len(response)
+        own, prompts, responses = (np.array([len(part)]) for part in (row, prompt, response))
+        with at(column=name, label=name, alone=True):
+            level = level_of(name, own, prompts, responses, self._levels)
+            if level not in ("response", "sequence"):
+                raise ValueError(f"a tree has columns per response or sequence token, not per {level}")
+        return level == "sequence"
 
     def _repairs(self, payload: Payload, last: int, within: int) -> Iterator[tuple[int, AnyArray]]:
         """Nodes of the prefix that lack a row, and that row of the payload."""
@@ -284,12 +294,10 @@ class TokenTree:
 def _row(name: str, value: Any) -> AnyArray:
     """One row of a column, as an array of the column's dtype."""
     field = FIELDS.get(name)
-    try:
+    with at(column=name, label=name, alone=True):
         if np.ndim(value) == 0 and not hasattr(value, "__len__"):
             raise TypeError(f"expected an element per token, got {value!r}")
         return Ragged.from_rows([value], None if field is None else field.dtype).flat
-    except (TypeError, ValueError, OverflowError) as error:
-        raise type(error)(f"{name}: {str(error).removeprefix('row 0, ')}") from None
 
 
 def _new_elements(

@@ -268,9 +268,7 @@ def _batch_reference(
             elif not isinstance(found, list):
                 continue
             else:
-                levels = {"response": len(response), "prompt": len(prompt)}
-                level = next((level for level in levels if _is_level(rows, name, level)), "sequence")
-                first = len(prompt) if level == "response" else 0
+                first = len(prompt) if _is_of_responses(rows, name) else 0
                 cells = {first + j: entry for j, entry in enumerate(found)}
                 shown = _narrow_reference(name, [row[name] for row in rows])
             if name not in arrays:
@@ -280,18 +278,11 @@ def _batch_reference(
     return arrays
 
 
-def _is_level(rows: Sequence[Mapping[str, Any]], name: str, level: str) -> bool:
-    """Whether a column has an element for each token of the response, or of the prompt, in every row."""
-    if name == "rollout_expert_indices":
+def _is_of_responses(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    """Whether a column has an element for each token of the response, and none for the prompt's."""
+    if name == "rollout_expert_indices" or name.startswith("prompt_"):
         return False
-    key = f"{level}_ids" if level == "response" else "prompt_token_ids"
-    if all(len(row[name]) == len(row.get(key, ())) for row in rows):
-        return not (level == "prompt" and all(len(row[name]) == _tokens(row) for row in rows))
-    return False
-
-
-def _tokens(row: Mapping[str, Any]) -> int:
-    return len(row.get("prompt_token_ids", ())) + len(row["response_ids"])
+    return all(len(row[name]) == len(row["response_ids"]) for row in rows)
 
 
 def _narrow_reference(name: str, rows: Sequence[list[Any]]) -> NDArray[Any]:

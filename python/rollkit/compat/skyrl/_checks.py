@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import Int64s
-from rollkit._rollouts.metrics import mask_column, row_lengths
+from rollkit._rollouts.columns import mask_column, row_lengths
 from rollkit._rollouts.rewards import is_row
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import changes, returning, trajectory_keys

@@ -12,7 +12,7 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, is_array
-from rollkit._rollouts.metrics import mask_column
+from rollkit._rollouts.columns import mask_column
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import parts_of

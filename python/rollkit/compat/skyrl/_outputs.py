@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._rollouts.metrics import mask_column, measure, merge_extra, row_lengths
+from rollkit._rollouts.columns import mask_column, row_lengths
+from rollkit._rollouts.metrics import measure, merge_extra
 from rollkit._rollouts.rewards import is_row, row_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.steps import merge_steps

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from rollkit._frameworks import is_array
+from rollkit._rollouts.columns import mask_column, row_lengths
 from rollkit._rollouts.masking import keep_rows
-from rollkit._rollouts.metrics import mask_column, measure, row_lengths, turn_lengths
+from rollkit._rollouts.metrics import measure, turn_lengths
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rows.ragged import Ragged
 

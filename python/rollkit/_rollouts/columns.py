@@ -1,0 +1,294 @@
+"""What a column is: how what users have becomes one, and what it has an element for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+
+from rollkit import _check, _native
+from rollkit._check import Int64s
+from rollkit._errors import at, refusal
+from rollkit._frameworks import AnyArray, as_array, is_array
+from rollkit._rollouts.arrow import column_from_arrow, is_arrow
+from rollkit._rollouts.fields import FIELDS, Field
+from rollkit._rows.ragged import Ragged, trusted
+
+Column = Ragged | AnyArray | list[Any]
+"""A column: `Ragged` per token, an array `[rows, …]` per row, or a list of objects."""
+
+Level = Literal["prompt", "response", "sequence", "row"]
+"""What a column has an element for: each token of the prompt, of the response or of both, or the row."""
+
+LEVELS: Final = get_args(Level)
+_OF_PROMPTS: Final = "prompt_"
+_UINT8 = np.dtype(np.uint8)
+
+
+def level_of(
+    name: str,
+    lengths: Int64s | None,
+    prompt: Int64s,
+    response: Int64s,
+    levels: Mapping[str, str] | None = None,
+) -> Level:
+    """What a column has an element for, by its name, or else by the lengths of all rows.
+
+    `levels` says, or else a known name, or else the name's beginning: `prompt_…` is per prompt token. Of
+    other names, rows as long as the responses are per response token, and rows as long as prompt and
+    response per sequence token. A column per prompt token needs one of the names, since in some rows
+    prompts and responses are of one length: the same column would be one thing here and another there.
+
+    Args:
+        name: of the column.
+        lengths: `[rows]`, the elements of each row; None if there is one entry per row.
+        prompt: `[rows]`, the tokens of each prompt.
+        response: `[rows]`, the tokens of each response.
+        levels: what the user says, by column.
+
+    Raises:
+        ValueError: the rows are not of those lengths; column and row are named.
+    """
+    said = None if levels is None else levels.get(name)
+    if said == "row":
+        return "row"
+    level = said or _named_level(name)
+    if lengths is None or level == "row":
+        return _row_level(name, lengths, said)
+    if len(lengths) != len(response):
+        text = f"column {name!r} has {len(lengths)} rows, there are {len(response)}"
+        raise refusal(ValueError, text, column=name, label="")
+    if said is None and name in FIELDS and FIELDS[name].short:
+        _check_short(name, lengths, prompt + response)
+        return "sequence"
+    if level in (None, "response") and np.array_equal(lengths, response):
+        return "response"
+    if level in (None, "sequence") and np.array_equal(lengths, prompt + response):
+        return "sequence"
+    if level == "prompt" and np.array_equal(lengths, prompt):
+        return "prompt"
+    raise _no_level(name, lengths, prompt, response, level, said)
+
+
+def check_level(name: str, level: str) -> None:
+    """Refuse what `levels` may not say of a column."""
+    _check.choice(f"levels[{name!r}]", level, LEVELS)
+
+
+def _named_level(name: str) -> str | None:
+    if name in FIELDS:
+        return FIELDS[name].per.replace("token or row", "response")
+    return "prompt" if name.startswith(_OF_PROMPTS) else None
+
+
+def _row_level(name: str, lengths: Int64s | None, said: str | None) -> Level:
+    """`level_of` where there is an entry per row, or should be."""
+    if lengths is not None:
+        raise refusal(ValueError, "expected one entry per row, got rows of elements", column=name)
+    if said is not None:
+        text = f"levels has it per {said} token, got one entry per row"
+        raise refusal(ValueError, text, column=name)
+    if name in FIELDS and "row" not in FIELDS[name].per:
+        raise refusal(ValueError, "expected an element per token, got one per row", column=name)
+    return "row"
+
+
+def _check_short(name: str, lengths: Int64s, tokens: Int64s) -> None:
+    """Refuse rows that are no beginning of their tokens."""
+    odd = (lengths > tokens) | ((lengths == 0) & (tokens > 1))
+    if odd.any():
+        row = int(odd.argmax())
+        raise refusal(
+            ValueError,
+            f" has {lengths[row]} elements for {tokens[row]} tokens; expected one per token of prompt and "
+            "response, the last ones may be missing",
+            column=name,
+            row=row,
+        )
+
+
+def _no_level(
+    name: str, lengths: Int64s, prompt: Int64s, response: Int64s, level: str | None, said: str | None
+) -> ValueError:
+    if level is None and np.array_equal(lengths, prompt):
+        text = f'its rows are as long as the prompts; if that is meant, pass levels={{{name!r}: "prompt"}}'
+        return refusal(ValueError, text, column=name)
+    wanted = {"prompt": prompt, "sequence": prompt + response}.get(level or "", response)
+    row = int((lengths != wanted).argmax())
+    text = f" has {lengths[row]} elements; its prompt has {prompt[row]} tokens, its response {response[row]}"
+    if said is not None:
+        text += f"; levels has it per {said} token"
+    elif level is not None and name not in FIELDS:
+        text += f'; by its name it is per {level} token; levels={{{name!r}: "response"}} says otherwise'
+    elif name not in FIELDS:
+        text += "; to carry rows that are no tokens along, wrap each in a dict"
+    return refusal(ValueError, text, column=name, row=row)
+
+
+def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a `GeneratorOutput`-shaped dict, as they are; None and what is per batch stay out.
+
+    Raises:
+        ValueError: there are no token ids, or a column has another number of rows than they have.
+    """
+    columns = {name: rows for name, found in output.items() if (rows := _rows_of(name, found)) is not None}
+    main = next((name for name in ("response_ids", "input_ids") if name in columns), None)
+    if main is None:
+        raise ValueError(
+            f"no 'response_ids' (nor 'input_ids') among {', '.join(map(repr, output)) or 'no keys'}"
+        )
+    for name, rows in columns.items():
+        if name not in FIELDS and len(rows) != len(columns[main]):
+            raise uneven(name, len(rows), main, len(columns[main]))
+    return columns
+
+
+def uneven(name: str, count: int, main: str, wanted: int) -> ValueError:
+    """The error of a column that has another number of rows than the token ids have."""
+    return refusal(
+        ValueError, f"column {name!r} has {count} rows, {main!r} has {wanted}", column=name, label=""
+    )
+
+
+def _rows_of(name: str, found: Any) -> Any:
+    """What has one entry per rollout, as it is; None for what is one value of the whole batch."""
+    if isinstance(found, Ragged | list | tuple):
+        return found
+    if is_array(found):
+        return found if name in FIELDS or found.ndim else None
+    if is_arrow(found):
+        return column_from_arrow(name, found)
+    if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
+        return None
+    return list(found)
+
+
+def as_column(name: str, found: Any) -> Column:
+    """Turn what a user has for a column into a column; known names get their dtype.
+
+    Raises:
+        TypeError, OverflowError, ValueError: with the column's name in front.
+    """
+    field = FIELDS.get(name)
+    found = as_array(found)
+    with at(column=name):
+        if isinstance(found, Ragged):
+            return found
+        if isinstance(found, np.ndarray):
+            return _from_array(found, field)
+        if not isinstance(found, list | tuple):
+            raise TypeError(f"expected a Ragged, an array or a list, got {type(found).__name__}")
+        return _from_list(found, field)
+
+
+def is_rows(column: Any) -> bool:
+    """Whether a column, raw or not, has an element per token (and not an entry per row).
+
+    An array `[rows, …]` has an entry per row, unless its name says otherwise (`Field`).
+    """
+    if isinstance(column, Ragged):
+        return True
+    if isinstance(column, np.ndarray):
+        return column.dtype == object and is_rows(column.tolist())
+    first = next((row for row in column if row is not None), None)
+    if is_array(first):
+        return bool(as_array(first).ndim)
+    return isinstance(first, list | tuple)
+
+
+def _from_array(found: AnyArray, field: Field | None) -> Column:
+    if found.dtype == object:
+        return _from_list(found.tolist(), field)
+    if found.ndim == 0:
+        raise TypeError("expected a row per rollout, got a 0-D array")
+    if found.ndim > 1 and field is not None and field.per != "row":
+        return Ragged.from_rows(found, field.dtype)
+    if found.ndim == 1 and field is not None and found.dtype.kind == "V":
+        return found.astype(np.float32)  # bfloat16, which NumPy does not count with
+    return found
+
+
+def _from_list(found: Sequence[Any], field: Field | None) -> Column:
+    dtype = None if field is None else field.dtype
+    if field is not None and field.per in ("prompt", "response", "sequence"):
+        _refuse_none(found)
+        return Ragged.from_rows(found, dtype)
+    if is_rows(found):
+        if field is not None:
+            _refuse_none(found)
+            return Ragged.from_rows(found, dtype)
+        try:
+            return Ragged.from_rows(found)
+        except (TypeError, ValueError):
+            return list(found)  # lists of strings, of dicts, ragged nests: objects
+    return _scalars(found, field)
+
+
+def _scalars(found: Sequence[Any], field: Field | None) -> Column:
+    """One entry per row: an array if they are numbers. Kept wide, there are few of them."""
+    array = np.array(found) if all(isinstance(x, int | float | np.generic) for x in found) else None
+    if found and array is not None and array.dtype.kind in "biuf":
+        return array
+    if field is not None and found:
+        row = next((i for i, x in enumerate(found) if np.array(x).dtype.kind not in "biuf"), 0)
+        if isinstance(found[row], int):
+            raise refusal(OverflowError, f": {found[row]} does not fit 64 bits", row=row)
+        raise refusal(TypeError, f": {found[row]!r} is no number", row=row)
+    return list(found)
+
+
+def _refuse_none(found: Sequence[Any]) -> None:
+    missing = [i for i, row in enumerate(found) if row is None]
+    if not missing:
+        return
+    if len(missing) == len(found):
+        raise ValueError("all rows are None; leave the column out")
+    text = " is None, others are not; give all rows or leave the column out"
+    raise refusal(ValueError, text, row=missing[0])
+
+
+def mask_column(loss_masks: Any) -> Ragged:
+    """Masks as a column: bytes where they fit, which is a quarter of the memory of the next best."""
+    if isinstance(loss_masks, Ragged):
+        masks = loss_masks
+    else:
+        rows = as_array(loss_masks)
+        rows = rows if isinstance(rows, np.ndarray | list | tuple) else list(rows)
+        with at(column="loss_masks", label="loss_masks"):
+            masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
+    if masks.inner:
+        raise TypeError(f"loss_masks must have one element per token, got elements of shape {masks.inner}")
+    if masks.dtype.kind == "V":  # bfloat16
+        return masks.astype(np.float32)
+    return masks
+
+
+def turns_of(masks: Ragged) -> tuple[Int64s, Int64s, Int64s]:
+    """Lengths of turns, their offsets by row, and the non-zero elements of each row."""
+    return _native.turns(np.ascontiguousarray(masks.values), masks.offsets)
+
+
+def _all_lists(rows: Any) -> bool:
+    return isinstance(rows, list | tuple) and all(type(row) is list for row in rows)
+
+
+def _list_masks(rows: Any) -> Ragged:
+    try:
+        return trusted(*_native.from_lists(rows, _UINT8))
+    except (TypeError, OverflowError):
+        return Ragged.from_rows(rows)  # weights, not flags
+
+
+def row_lengths(rows: Any, name: str = "response_ids") -> Int64s:
+    """The lengths of rows, without a look into them."""
+    if isinstance(rows, Ragged):
+        return rows.lengths
+    try:
+        return np.fromiter(map(len, rows), np.int64, len(rows))
+    except TypeError:
+        row = next((i for i, found in enumerate(rows) if not hasattr(found, "__len__")), None)
+        if row is None:
+            raise
+        text = f" is {rows[row]!r}, expected a row of elements"
+        raise refusal(TypeError, text, column=name, row=row) from None
