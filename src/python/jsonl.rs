@@ -31,12 +31,8 @@ pub fn parse_jsonl<'py>(
     let read = if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) };
     let table = read.map_err(|error| match error {
         Error::Line { line, problem } => {
-            let place = Place {
-                column: problem.key(),
-                path: Some(name),
-                line: Some(line),
-                ..Place::default()
-            };
+            let place =
+                Place { column: problem.key(), path: Some(name), line: Some(line), ..Place::default() };
             refusal::<PyValueError>(&problem.to_string(), place)
         }
         error => error.into(),

@@ -43,8 +43,9 @@ def advantages(
     `is_last_step`, or else a change of `trajectory_ids`; without either, each row is one.
 
     Args:
-        rollouts: `Rollouts`, a dict or a sequence of them, with columns `rewards` (one per row, or per token: then their sum
-            counts), `response_ids`, and, if only sampled tokens are to count, `loss_masks`.
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `rewards` (one per row, or per
+            token: then their sum counts), `response_ids`, and, if only sampled tokens are to count,
+            `loss_masks`.
         by: what rollouts of a group share: a column's name, or one id per row.
         estimator: one of the three above.
         ddof: of the standard deviation: 1 divides by n - 1 (as torch and most trainers), 0 by n.

@@ -70,7 +70,8 @@ def mask_zero_variance(
     Rows that are steps of one trajectory count as one, by the reward of their last row; see `advantages`.
 
     Args:
-        rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `rewards` (rewards per token are summed).
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `rewards` (rewards
+            per token are summed).
         by: what groups share: a column's name, or one id per row.
         tol: rewards this far apart count as equal.
         ignore_masked: leave trajectories that are masked whole already out of their group's comparison, so

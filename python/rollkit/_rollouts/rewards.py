@@ -83,8 +83,8 @@ def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
         row = int(lost.argmax())
         raise refusal(
             ValueError,
-            f" has reward {rewards[row]} and an empty response, so no token to put it on; drop the rollout or "
-            "set the reward to 0",
+            f" has reward {rewards[row]} and an empty response, so no token to put it on; drop the rollout "
+            "or set the reward to 0",
             column="rewards",
             row=row,
         )

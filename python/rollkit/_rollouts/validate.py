@@ -87,8 +87,8 @@ def _routes(column: Any, tokens: Int64s) -> None:
         row = int(outside.argmax())
         raise refusal(
             ValueError,
-            f" has routes for {lengths[row]} of its {tokens[row]} tokens; expected a prefix of them that is not "
-            "empty",
+            f" has routes for {lengths[row]} of its {tokens[row]} tokens; expected a prefix of them that is "
+            "not empty",
             column="rollout_expert_indices",
             row=row,
         )

@@ -40,8 +40,8 @@ class TokenTree:
 
     Args:
         levels: `"response"` or `"sequence"`, by column: whether a turn gives an element for its response's
-            tokens alone or for its prompt's too. Known names say it; of others it is decided by the lengths in
-            the first turn.
+            tokens alone or for its prompt's too. Known names say it; of others it is decided by the lengths
+            in the first turn.
 
     Example:
         >>> tree = TokenTree()
@@ -264,9 +264,9 @@ class TokenTree:
         """Whether a column has an element for every token of the context, not of the response alone."""
         if name in self._columns:
             return name in self._whole
-        lengths = (np.array([len(part)]) for part in (row, prompt, response))
+        elements, before, after = (np.array([len(part)]) for part in (row, prompt, response))
         with at(column=name, label=name, alone=True):
-            level = level_of(name, *lengths, self._levels)
+            level = level_of(name, elements, before, after, self._levels)
             if level not in ("response", "sequence"):
                 raise ValueError(f"a tree has columns per response or sequence token, not per {level}")
         return level == "sequence"
