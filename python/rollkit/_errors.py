@@ -164,7 +164,7 @@ def _retold(
     kind: type[Exception] | None,
 ) -> Exception:
     wanted = kind or next(known for known in TELLING if isinstance(error, known))
-    told = error if type(error) is wanted else wanted()
+    told = error if error.__class__ is wanted else wanted()
     known = told.__dict__
     if "_words" in error.__dict__:
         known |= error.__dict__

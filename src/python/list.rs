@@ -74,12 +74,11 @@ pub fn from_lists<'py>(
 
 /// The lengths of all rows.
 fn lengths(rows: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
-    let length = |(row, object)| match length(object) {
-        Some(length) => Ok(length as i64),
-        None => {
+    let length = |(row, object)| {
+        length(object).map(|length| length as i64).ok_or_else(|| {
             let text = format!(" is {}, expected a list, tuple or array", type_name(object));
-            Err(refusal::<PyTypeError>(&text, Place { row: Some(row), ..Place::default() }))
-        }
+            refusal::<PyTypeError>(&text, Place { row: Some(row), ..Place::default() })
+        })
     };
     rows.as_slice().iter().enumerate().map(length).collect()
 }
@@ -220,13 +219,13 @@ impl At<'_> {
     }
 
     fn wrong_length(self, list: &Bound<'_, PyAny>) -> PyErr {
-        match self.position {
-            Some(index) => self.ragged(list, index),
-            None => {
-                let place = Place { row: Some(self.row), ..Place::default() };
-                refusal::<PyValueError>(" changed while it was read", place)
-            }
+        if let Some(index) = self.position {
+            return self.ragged(list, index);
         }
+        refusal::<PyValueError>(
+            " changed while it was read",
+            Place { row: Some(self.row), ..Place::default() },
+        )
     }
 
     fn ragged(self, found: &Bound<'_, PyAny>, index: usize) -> PyErr {

@@ -19,6 +19,7 @@ from rollkit import Layout, sample_path
 from rollkit._cli import main
 from rollkit._cli.text import bar, byte_count, count, round_edges
 from rollkit._files.shards import read_shards
+from rollkit._rows.binpack import Packing
 
 pytest.importorskip("safetensors")
 
@@ -63,6 +64,27 @@ def test_pack_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert pack_sample(tmp_path / "out", "--quiet") == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_flags_are_those_of_packing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--bins-multiple-of", 8, "--level", "loss_masks=response", "--max-segments", 3]
+    assert pack_sample(tmp_path / "out", *more) == 0
+    assert int(cells(capsys.readouterr().out)["bins"].split()[0]) % 8 == 0
+    assert run("inspect", tmp_path / "out") == 0
+    options = cells(capsys.readouterr().out)["options"]
+    assert options == "max segments 3, bins multiple of 8, levels {'loss masks': 'response'}"
+    with pytest.raises(SystemExit):
+        run("pack", "--help")
+    told = capsys.readouterr().out
+    for name in Packing.__annotations__:
+        assert f"--{name.replace('_', '-')}" in told
+
+
+@pytest.mark.parametrize("level", ["x", "x=", "=row", "x=token"])
+def test_a_level_that_is_none(level: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("pack", SAMPLE, "-o", "out", "--capacity", 8, "--level", level)
+    assert "expected NAME=LEVEL, with a level of prompt, response, sequence, row" in capsys.readouterr().err
 
 
 def test_inspect_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

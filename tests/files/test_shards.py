@@ -202,6 +202,85 @@ def test_skip_columns(tmp_path: Path, source: Path) -> None:
     assert "advantages" not in index["columns"]
 
 
+# Levels.
+
+
+def levelled_rows(count: int = 40) -> list[Row]:
+    """Prompts and responses are of one length in the first rows, and only there; some prompts are empty."""
+    rng = random.Random(5)
+    rows: list[Row] = []
+    for i in range(count):
+        prompt = 3 if i < 8 else rng.randint(0, 4)
+        response = 3 if i < 8 else rng.randint(1, 6)
+        rows.append(
+            {
+                "prompt_token_ids": list(range(prompt)),
+                "response_ids": list(range(response)),
+                "loss_masks": [1] * response,
+                "prompt_mask": [1] * prompt,
+                "mine": [2] * prompt,
+                "of_response": [3] * response,
+                "of_both": [4] * (prompt + response),
+                "image_size": [10, 20],
+            }
+        )
+    return rows
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 8, 100])
+def test_a_column_lands_at_one_level_in_every_shard(tmp_path: Path, chunk_rows: int) -> None:
+    rows = levelled_rows()
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    levels = {"mine": "prompt", "image_size": "row"}
+    options = Options(capacity=10, bins_per_shard=1, chunk_rows=chunk_rows, levels=levels)
+    index = write_shards([source], tmp_path / "out", options)
+    assert index["arguments"]["levels"] == levels
+    assert index["rows"]["image_size"] == "json"
+    found = dict(unpacked(tmp_path / "out"))
+    assert len(found) == len(rows)
+    for number, row in found.items():
+        prompt, response = len(rows[number]["prompt_token_ids"]), len(rows[number]["response_ids"])
+        assert row["prompt_mask"] == [1] * prompt + [0] * response
+        assert row["mine"] == [2] * prompt + [0] * response
+        assert row["of_response"] == [0] * prompt + [3] * response
+        assert row["of_both"] == [4] * (prompt + response)
+        assert row["per row"]["image_size"] == [10, 20]
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 8, 100])
+def test_a_level_that_its_name_does_not_say_is_refused_by_all_rows(tmp_path: Path, chunk_rows: int) -> None:
+    rows = [{name: row[name] for name in row if name != "image_size"} for row in levelled_rows()]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match="column 'mine': ") as caught:
+        write_shards([source], tmp_path / "out", Options(capacity=10, chunk_rows=chunk_rows))
+    assert caught.value.column == "mine"  # type: ignore[attr-defined]
+    # Each chunk is fine by itself, all rows are not: half are as long as responses, half as sequences.
+    odd = [{**row, "mine": row["of_response" if i < 16 else "of_both"]} for i, row in enumerate(rows)]
+    source = write_jsonl(tmp_path / "odd.jsonl", odd)
+    with pytest.raises(ValueError, match=r"odd\.jsonl:\d+: column 'mine': this row has \d+ elements"):
+        write_shards([source], tmp_path / "out", Options(capacity=10, chunk_rows=chunk_rows))
+    assert not (tmp_path / "out").exists()
+
+
+def test_levels_of_no_column_are_refused(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(
+        ValueError, match="levels has 'nothing', which is no column; there are 'trajectory_ids'"
+    ):
+        write_shards([source], tmp_path / "out", Options(capacity=128, levels={"nothing": "row"}))
+    with pytest.raises(ValueError, match="column 'group': levels has it per prompt token"):
+        write_shards([source], tmp_path / "out", Options(capacity=128, levels={"group": "prompt"}))
+    with pytest.raises(ValueError, match=r"levels\['x'\] must be one of"):
+        Options(capacity=128, levels={"x": "token"})
+
+
+def test_bins_that_are_added(tmp_path: Path, source: Path) -> None:
+    plain = write_shards([source], tmp_path / "plain", Options(capacity=128))["totals"]["bins"]
+    options = Options(capacity=128, bins_multiple_of=16, bins_per_shard=4)
+    index = write_shards([source], tmp_path / "out", options)
+    assert index["totals"]["bins"] == -(-plain // 16) * 16 > plain
+    assert_holds(tmp_path / "out", make_rows())
+
+
 GOOD: Row = {"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5], "loss_masks": [1, 0, 1]}
 
 

@@ -253,6 +253,18 @@ def test_a_refused_turn_leaves_the_tree_as_it_was(
     np.testing.assert_array_equal(tree.branches()[ROUTES][0], good["routes"])
 
 
+def test_levels_say_what_a_turn_has_elements_for() -> None:
+    tree = TokenTree(levels={"x": "sequence", "prompt_x": "response"})
+    tree.commit([], [1, 2], x=[5, 6], prompt_x=[7, 8])
+    tree.commit([1, 2], [3], x=[5, 6, 9], prompt_x=[1])
+    branches = tree.branches()
+    assert branches.ragged("x").to_list() == [[5, 6, 9]]
+    assert branches.ragged("prompt_x").to_list() == [[7, 8, 1]]
+    for levels in ({}, {"prompt_x": "prompt"}):
+        with pytest.raises(ValueError, match="^prompt_x: a tree has columns per response or sequence token"):
+            TokenTree(levels).commit([1, 2], [3], prompt_x=[1, 2])
+
+
 def test_errors_of_branches() -> None:
     with pytest.raises(ValueError, match=r"^the tree is empty; commit a turn first$"):
         TokenTree().branches()

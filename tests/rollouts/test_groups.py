@@ -167,7 +167,7 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
             "eps must be 0 or more, got -1",
         ),
         (
-            lambda: advantages([[1]]),  # type: ignore[arg-type]
+            lambda: advantages([[1]]),  # type: ignore[list-item]
             TypeError,
             "rollouts must be Rollouts or GeneratorOutput-shaped dicts; part 0 is list",
         ),

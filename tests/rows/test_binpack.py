@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.paths import SHARED
 
-from rollkit import Layout, _native
-from rollkit._rows.binpack import ALGORITHMS, OVERSIZE, plan_bins
+from rollkit import Layout, _native, pack
+from rollkit._rows.binpack import ALGORITHMS, DEFAULTS, OVERSIZE, Packing, plan_bins
 from rollkit.testing import plan_bins_reference
 
 AIRLINE = SHARED / "tau_airline.jsonl"
@@ -189,3 +190,17 @@ def test_native_checks_what_it_is_given() -> None:
         _native.plan_bins(-lengths, **good)
     with pytest.raises(TypeError, match="lengths must be an aligned 1-D int64 array"):
         _native.plan_bins(lengths.astype(np.int32), **good)
+
+
+@pytest.mark.parametrize("function", [plan_bins, Layout.pack, pack])
+def test_options_of_packing_are_declared_once(function: Any) -> None:
+    """Functions spell them out for those who read them; names and defaults are those of `Packing`."""
+    assert DEFAULTS.keys() == Packing.__annotations__.keys()
+    wanted: dict[str, Any] = {**DEFAULTS}
+    if function is plan_bins:
+        del wanted["bins_multiple_of"]
+    given = inspect.signature(function).parameters
+    assert {name: given[name].default for name in wanted} == wanted
+    assert all(given[name].kind is inspect.Parameter.KEYWORD_ONLY for name in wanted)
+    own = {"capacity", "lengths", "rollouts", "pad_id", "layout", "fills", "dtypes", "levels", "out"}
+    assert given.keys() - own == wanted.keys()

@@ -156,7 +156,7 @@ def _rows_of(name: str, found: Any) -> Any:
     if isinstance(found, Ragged | list | tuple):
         return found
     if is_array(found):
-        return found if name in FIELDS or found.ndim else None
+        return found if name in FIELDS or getattr(found, "ndim", 1) != 0 else None
     if is_arrow(found):
         return column_from_arrow(name, found)
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):

@@ -13,8 +13,7 @@ from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.columns import mask_column, row_lengths, turns_of, uneven
 from rollkit._rollouts.rewards import row_rewards
-from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rollouts.sources import Source, as_rollouts, columns_of
+from rollkit._rollouts.sources import Source, as_rollouts, columns_of, sources_of
 from rollkit._rows.ragged import Ragged, trusted
 
 Metrics = dict[str, float]
@@ -91,25 +90,25 @@ def rollout_metrics(
         >>> metrics["generate/avg_num_tokens"], metrics["generate/tokens_per_turn_max"]
         (2.0, 1)
     """
-    parts = columns_of(rollouts)
-    columns: Mapping[str, Any] = parts[0] if len(parts) == 1 else as_rollouts(rollouts).columns
+    sources = sources_of(rollouts)
+    columns = columns_of(sources)[0] if len(sources) == 1 else as_rollouts(sources).columns
     masks = columns.get("loss_masks")
     metrics = measure(
         row_lengths(columns["response_ids"]),
         row_rewards(columns["rewards"]),
         masks=None if masks is None else mask_column(masks),
         times=columns.get("trajectory_generation_times"),
-        time_splits=time_splits or _time_splits(rollouts),
+        time_splits=time_splits or _time_splits(sources),
         env_metrics=columns.get("env_metrics"),
         env_classes=columns.get("env_classes"),
     )
     return merge_extra(metrics, generator_metrics)
 
 
-def _time_splits(rollouts: Source | Sequence[Source]) -> dict[str, list[float]]:
+def _time_splits(sources: Sequence[Any]) -> dict[str, list[float]]:
     """What the dicts among the sources have under `trajectory_time_splits`, their rows counted through."""
     splits: dict[str, list[float]] = {}
-    for source in [rollouts] if isinstance(rollouts, Mapping | Rollouts) else rollouts:
+    for source in sources:
         if isinstance(source, Mapping):
             for name, seconds in (source.get("trajectory_time_splits") or {}).items():
                 splits.setdefault(name, []).extend(seconds)

@@ -91,18 +91,24 @@ class Sources:
         return level_of(name, lengths, self.prompt_lengths, self.responses.lengths, self.levels)
 
 
-def columns_of(rollouts: Source | Sequence[Source]) -> list[dict[str, Any]]:
-    """The columns of each source, as they are, all of the same names: where every function begins."""
-    if not (hasattr(rollouts, "__iter__") or is_arrow(rollouts)):
+def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
+    """The sources, one or several, as they are."""
+    if isinstance(rollouts, Rollouts | Mapping) or is_arrow(rollouts):
+        return [rollouts]
+    if not hasattr(rollouts, "__iter__"):
         raise TypeError(
             "rollouts must be Rollouts, a GeneratorOutput-shaped dict or a sequence of them, got "
             f"{type(rollouts).__name__}"
         )
-    one = isinstance(rollouts, Rollouts | Mapping) or is_arrow(rollouts)
-    sources: list[Any] = [rollouts] if one else list(rollouts)
+    sources = list(rollouts)
     if not sources:
         raise ValueError("rollouts is empty; give at least one part")
-    columns = [_columns(i, source) for i, source in enumerate(sources)]
+    return sources
+
+
+def columns_of(rollouts: Source | Sequence[Source]) -> list[dict[str, Any]]:
+    """The columns of each source, as they are, all of the same names: where every function begins."""
+    columns = [_columns(i, source) for i, source in enumerate(sources_of(rollouts))]
     for i, part in enumerate(columns):
         if part.keys() != columns[0].keys():
             odd = ", ".join(map(repr, sorted(part.keys() ^ columns[0].keys())))

@@ -85,8 +85,14 @@ def _rectangular(pa: Any, array: Any, rows: Int64s, size: int) -> tuple[int, Any
     width = int(lengths[0]) if len(lengths) else 0
     if (lengths != width).any():
         at = int(np.flatnonzero(lengths != width)[0])
-        text = f" has an inner list of {lengths[at]}, the first has {width}"
-        raise refusal(ValueError, f"{text}; inner dimensions must be rectangular", **_place(rows, at // size))
+        row, position = _place(rows, at // size)
+        raise refusal(
+            ValueError,
+            f" has an inner list of {lengths[at]}, the first has {width}; inner dimensions must be "
+            "rectangular",
+            row=row,
+            position=position,
+        )
     return width, values
 
 
@@ -104,7 +110,8 @@ def _numbers(pa: Any, values: Any) -> AnyArray:
 def _refuse_nulls(array: Any, rows: Int64s, size: int) -> None:
     """Refuse a null at any level below the rows; an element has `size` entries at this level."""
     if (at := _first_null(array)) is not None:
-        raise refusal(ValueError, " is null; fill or drop nulls first", **_place(rows, at // size))
+        row, position = _place(rows, at // size)
+        raise refusal(ValueError, " is null; fill or drop nulls first", row=row, position=position)
 
 
 def _first_null(array: Any) -> int | None:
@@ -113,6 +120,6 @@ def _first_null(array: Any) -> int | None:
     return int(array.is_null().to_numpy(zero_copy_only=False).argmax())
 
 
-def _place(rows: Int64s, element: int) -> dict[str, int]:
+def _place(rows: Int64s, element: int) -> tuple[int, int]:
     row = int(np.searchsorted(rows, element, side="right")) - 1
-    return {"row": row, "position": int(element - rows[row])}
+    return row, int(element - rows[row])

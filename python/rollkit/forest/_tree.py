@@ -264,9 +264,9 @@ class TokenTree:
         """Whether a column has an element for every token of the context, not of the response alone."""
         if name in self._columns:
             return name in self._whole
-        own, prompts, responses = (np.array([len(part)]) for part in (row, prompt, response))
+        elements, before, after = (np.array([len(part)]) for part in (row, prompt, response))
         with at(column=name, label=name, alone=True):
-            level = level_of(name, own, prompts, responses, self._levels)
+            level = level_of(name, elements, before, after, self._levels)
             if level not in ("response", "sequence"):
                 raise ValueError(f"a tree has columns per response or sequence token, not per {level}")
         return level == "sequence"
