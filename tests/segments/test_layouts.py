@@ -167,8 +167,8 @@ def test_a_batch_on_a_device_is_not_read() -> None:
     assert segments.max_seqlen(there) == segments.max_seqlen(batch)
     assert segments.block_mask(there).kv_num_blocks.device.type == "meta"
     same_runs(runs(there), runs(batch["segment_ids"]))
-    found = segments.cp_partition(there, 2, 0, "striped")
-    assert found.indices.device.type == "meta"
+    shard = segments.cp_partition(there, 2, 0, "striped")
+    assert shard.indices.device.type == "meta"
     validated = segments.thd(there, there, max_segments=S, validate=True)
     assert validated.q_seqlens.device.type == "meta"
 
