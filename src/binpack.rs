@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use crate::layout::ABSENT;
+use crate::offsets::extremes;
 use crate::out::Out;
 use crate::{Error, Result};
 
@@ -28,6 +29,13 @@ pub enum Algorithm {
     FirstFit,
     /// The last opened bin, rows in input order.
     NextFit,
+}
+
+impl Algorithm {
+    /// Whether it takes the longest rows first.
+    fn sorts(self) -> bool {
+        matches!(self, Self::FirstFitDecreasing | Self::BestFitDecreasing)
+    }
 }
 
 impl FromStr for Algorithm {
@@ -166,7 +174,8 @@ pub fn plan_bins<O: Out<i64>>(lengths: &[i64], options: &Options, out: &mut [O])
     if out.len() != lengths.len() {
         return Err(Error::RowCount { name: "bins", got: out.len(), wanted: lengths.len() });
     }
-    plan(lengths, options, &mut vec![0; lengths.len()], out)?;
+    let sorted = if options.algorithm.sorts() { lengths.len() } else { 0 }; // zeroing takes its time
+    plan(lengths, options, &mut vec![0; sorted], out)?;
     Ok(())
 }
 
@@ -178,7 +187,8 @@ pub(crate) struct Found {
     pub longest: i64,
 }
 
-/// Does what [`plan_bins`] does, with `order` to sort rows in. Both slices must have an element per row.
+/// Does what [`plan_bins`] does, with `order` to sort rows in. Both slices must have an element per row, but
+/// for `order` where the algorithm does not sort.
 pub(crate) fn plan<O: Out<i64>>(
     lengths: &[i64],
     options: &Options,
@@ -220,11 +230,8 @@ struct Range {
 
 impl Range {
     fn of(lengths: &[i64]) -> Self {
-        let none = Self { least: i64::MAX, longest: 0 };
-        lengths.iter().fold(none, |found, &length| Self {
-            least: found.least.min(length),
-            longest: found.longest.max(length),
-        })
+        let (least, longest) = extremes(lengths);
+        Self { least, longest: longest.max(0) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Lengths to offsets and back, checked: the vocabulary that all other modules share.
 
+use multiversion::multiversion;
+
 use crate::out::Out;
 use crate::{Error, Result};
 
@@ -55,6 +57,15 @@ pub fn aligned<O: Out<i64>>(lengths: &[i64], align: i64, out: &mut [O]) -> Resul
     Ok(())
 }
 
+/// The least and the greatest number, without a branch per number; of none, the greatest and least there are.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(crate) fn extremes(numbers: &[i64]) -> (i64, i64) {
+    // Two passes: one over pairs is not vectorised, and takes ten times as long.
+    let least = numbers.iter().copied().fold(i64::MAX, i64::min);
+    let most = numbers.iter().copied().fold(i64::MIN, i64::max);
+    (least, most)
+}
+
 /// The first number below zero.
 ///
 /// ```
@@ -62,9 +73,9 @@ pub fn aligned<O: Out<i64>>(lengths: &[i64], align: i64, out: &mut [O]) -> Resul
 /// ```
 #[must_use]
 pub fn first_negative(numbers: &[i64]) -> Option<usize> {
-    // The minimum has no branch per number; a search stops at one.
-    let least = numbers.iter().copied().fold(0, i64::min);
-    if least < 0 { numbers.iter().position(|&number| number < 0) } else { None }
+    // All bits or-ed have the sign of any, without a branch per number.
+    let bits = numbers.iter().fold(0, |bits, number| bits | number);
+    if bits < 0 { numbers.iter().position(|&number| number < 0) } else { None }
 }
 
 /// Writes the offsets of parts end to end to `out`: where each part's rows end, counted through from 0.
