@@ -298,6 +298,7 @@ def test_plain_operations_draw_what_is_not_common() -> None:
     assert not common(z, z.clone().requires_grad_())
     with torch.no_grad():
         assert common(z.clone().requires_grad_())
+    assert not common(z, **plain, temperature=torch.ones(2, requires_grad=True))
     assert not common(torch.nn.Parameter(z)), "a subclass"
     assert not _cuda.has_kernel(torch.device("cpu"))
 
@@ -310,7 +311,6 @@ def test_the_kernel_draws_what_is_common(monkeypatch: pytest.MonkeyPatch) -> Non
         return operations.draw(request)
 
     monkeypatch.setattr(Request, "is_plain", lambda request: False)
-    monkeypatch.setattr(Request, "together", lambda request: request)
     monkeypatch.setattr(_cuda, "has_kernel", lambda device: True)
     monkeypatch.setattr(kernels, "draw", record)
     z = torch.from_numpy(logits(3, 9))

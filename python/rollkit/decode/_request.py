@@ -78,7 +78,7 @@ class Request:
 
     def together(self) -> Request:
         """Move logits that are plain to the framework of what is not: a traced parameter, say."""
-        other = next(value for value in self.arrays() if not _is_plain(value))
+        other = next((value for value in self.arrays() if not _is_plain(value)), self.cond)
         if framework_of(other) == framework_of(self.cond) or not _is_plain(self.cond):
             return self
         kernel = ops_of(other)

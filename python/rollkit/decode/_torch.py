@@ -111,7 +111,7 @@ def _logits(request: Request) -> Any:
 def _clean(z: Any) -> tuple[Any, Any, Any]:
     """Return logits, their maximum in float64 and statuses; rows without a token are all zero."""
     nan = z.isnan().any(-1)
-    most = z.amax(-1, keepdim=True)
+    most = z.detach().amax(-1, keepdim=True)  # all that is scored is relative to it
     z = torch.where(most == torch.inf, torch.where(z == torch.inf, 0.0, -torch.inf), z)
     most = torch.where(most == torch.inf, 0.0, most)
     masked = most[:, 0] == -torch.inf

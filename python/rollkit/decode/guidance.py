@@ -17,8 +17,8 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
 
     The difference is taken in float32; the product and the sum in float64, where the product is
     exact, and rounded once to float32. So a compiler that fuses the two (XLA does) changes nothing.
-    A row with scale 1 is `cond` as it is, with no gradient to the scale. A token that either branch masks with −∞ stays masked,
-    which plain arithmetic makes NaN, or +∞ where only `uncond` is masked.
+    A row with scale 1 is `cond` as it is, with no gradient to the scale. A token that either branch
+    masks with −∞ stays masked, which plain arithmetic makes NaN, or +∞ where only `uncond` is masked.
 
     Logits need not be normalised first: subtracting each branch's log-sum-exp, as transformers does,
     shifts a row by a constant.
