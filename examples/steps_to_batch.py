@@ -139,7 +139,7 @@ def main(path: str | None = None) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     per_token = packed_losses(model, batch)
     unpacked = rollkit.take(per_token, batch.responses)
-    apart = np.abs(unpacked.flat - row_losses(model, merged).flat).max()
+    apart = float(abs(unpacked.flat - row_losses(model, merged).flat).max())
     assert apart < 1e-9, apart
     print(f"Loss per token, packed and row by row: {apart:.0e} apart at most. No segment sees another.")
 

@@ -41,7 +41,7 @@ def place(error: Any) -> dict[str, Any]:
         (lambda: Ragged.from_rows([np.zeros(1, np.int32), ["a"]]), {"row": 1, "position": 0}),
         (lambda: Ragged.from_rows([np.zeros(1, np.int32), np.zeros(1)]), {"row": 1}),
         (lambda: Ragged.from_rows([[1], [600]]).astype(np.int8), {"row": 1, "position": 0}),
-        (lambda: Ragged(np.zeros(3), [0, 2, 1]), {"row": 1}),
+        (lambda: Ragged(np.zeros(3), np.array([0, 2, 1])), {"row": 1}),
         (lambda: Layout.concat([2**62, 2**62]), {"row": 1}),
         (lambda: Layout.pack([1, 9], 8), {"row": 1}),
         (lambda: Rollouts({"rewards": [1.0, "a"]}), {"column": "rewards", "row": 1}),
