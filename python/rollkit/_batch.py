@@ -205,11 +205,13 @@ def pack(
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
     sources = Sources.of(rollouts, levels)
-    if layout is not None and capacity is not None:
-        raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
-    if layout is None:
-        if capacity is None:
-            raise TypeError("pack needs a capacity, or a layout")
+    if layout is not None:
+        if capacity is not None:
+            raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
+        _check_plan(sources, layout)
+    elif capacity is None:
+        raise TypeError("pack needs a capacity, or a layout")
+    else:
         layout = Layout.pack(
             sources.lengths,
             capacity,
@@ -267,7 +269,6 @@ def _fill(
     out: Batch | None,
     attention_mask: bool = False,
 ) -> Batch:
-    _check_plan(sources, layout)
     _check_names(sources, fills, dtypes)
     arrays = _Arrays(sources, layout, dtypes, out)
     arrays.add_tokens(pad_id)

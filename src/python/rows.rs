@@ -1,14 +1,16 @@
 //! Rows that are arrays: their lengths, and their concatenation.
 
-use numpy::{PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::array::{self, Array, DETACH_BYTES, RowType};
+use super::layout::offsets_from_lengths;
 use super::place::snapshot;
+use crate::layout::same_count;
 use crate::offsets as row_offsets;
-use crate::place as kernel;
+use crate::place::{self as kernel, Part};
 
 /// Rows of this many bytes on average are copied without the GIL: then copying, not looking at objects,
 /// is what takes the time.
@@ -90,6 +92,39 @@ pub fn concat_columns<'py>(
     let mut run = || kernel::join(&columns, written);
     if bytes < DETACH_BYTES { run() } else { py.detach(run) }?;
     Ok(Some((out, ends)))
+}
+
+/// Copies rows of one C-contiguous array end to end: `(values, offsets)`. Where they are that already, from
+/// its beginning on, the values are the array itself. Rows of no elements begin anywhere.
+#[pyfunction]
+#[pyo3(signature = (values, begins, lengths, /))]
+pub fn gather_rows<'py>(
+    py: Python<'py>,
+    values: &Array<'py>,
+    begins: &Array<'py>,
+    lengths: &Array<'py>,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let ends = offsets_from_lengths(py, lengths, 1)?;
+    let (starts, counts) = (array::int64s("begins", begins)?, array::int64s("lengths", lengths)?);
+    same_count("begins", starts.len(), counts.len())?;
+    let offsets = array::int64s("offsets", &ends)?;
+    let total = offsets[offsets.len() - 1];
+    let rows = values.shape().first().map_or(0, |&length| length);
+    let in_place = || starts.iter().zip(offsets).zip(counts).all(|((a, b), &n)| a == b || n == 0);
+    if total as usize <= rows && in_place() {
+        return Ok((values.clone(), ends));
+    }
+    let inner = values.shape().get(1..).unwrap_or_default();
+    let shape = PyTuple::new(py, [&[total as usize], inner].concat())?;
+    let out = array::empty(py, shape, &values.dtype())?;
+    let bytes = array::bytes("values", values)?;
+    let item = inner.iter().product::<usize>() * values.dtype().itemsize();
+    let mut sources = Vec::with_capacity(starts.len());
+    Part { bytes, item, begins: starts, lengths: counts }.append_to(&mut sources)?;
+    let written = array::out_bytes("out", &out, [values, begins, lengths])?;
+    let mut run = || kernel::join(&sources, written);
+    if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) }?;
+    Ok((out, ends))
 }
 
 /// What rows share, and where each ends; `None` unless they are alike, and there are some.

@@ -78,6 +78,8 @@ def check_scalars(rewards: AnyArray, responses: Int64s) -> None:
     if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         text = "expected a number per rollout, or one per response token"
         raise refusal(ValueError, text, column="rewards")
+    if responses.all():
+        return
     lost = (responses == 0) & (rewards != 0)
     if lost.any():
         row = int(lost.argmax())

@@ -169,6 +169,9 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     known = FIELDS.get(name)
     dtype = None if known is None else known.dtype
     several = len(found) > 1
+    if not several:
+        with at(column=name):
+            return parts_of(found[0], dtype)
     parts: list[Parts] = []
     for i, column in enumerate(found):
         with at(column=name, label=_of_part(name, i) if several else None):

