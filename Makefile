@@ -9,7 +9,7 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(if $(wildcard $(PIP_FIND_LINKS)),--find-links $(PIP_FIND_LINKS))
 RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
-.PHONY: demo test lint bench format clean
+.PHONY: demo test test-oldest lint bench format clean
 
 demo: $(VENV)/.built $(VENV)/.cli
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,18 @@ demo: $(VENV)/.built $(VENV)/.cli
 test: $(VENV)/.built $(VENV)/.test
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
+
+# Decoding with the oldest transformers that pyproject.toml allows, which lies in front of the installed one.
+OLDEST := $(VENV)/oldest
+test-oldest: $(OLDEST)/.installed
+	PYTHONPATH=$(OLDEST) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/decode/test_cached.py \
+		tests/decode/test_generate*.py tests/decode/test_cache.py tests/decode/test_active.py \
+		tests/compat/test_transformers.py tests/house/test_errors_decode.py
+
+$(OLDEST)/.installed: $(VENV)/.built $(VENV)/.test pyproject.toml
+	rm -rf $(OLDEST)
+	$(INSTALL) --target $(OLDEST) "$$(sed -n 's/^  "\(transformers\)>=\(.*\)",$$/\1==\2/p' pyproject.toml)"
+	touch $@
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check

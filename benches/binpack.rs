@@ -1,9 +1,10 @@
-//! Planning bins: 1e5 and 1e6 rows of log-normal lengths, 64 Ki elements per bin.
+//! Planning bins and laying rows in them: 1e5 and 1e6 rows of log-normal lengths, 64 Ki elements per bin.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rollkit::binpack::{Algorithm, Options, Oversize, plan_bins};
+use rollkit::pack::pack_rows;
 
 /// Log-normal lengths (σ = 0.9, mean 3 800) up to 32 Ki, from a fixed seed.
 fn lengths(rows: usize) -> Vec<i64> {
@@ -41,6 +42,10 @@ fn bench(c: &mut Criterion) {
             };
             group.bench_function(BenchmarkId::from_parameter(format!("{algorithm:?}")), |b| {
                 b.iter(|| plan_bins(black_box(&lengths), &options, &mut bins));
+            });
+            let mut order = vec![0i64; rows];
+            group.bench_function(BenchmarkId::new("pack_rows", format!("{algorithm:?}")), |b| {
+                b.iter(|| pack_rows(black_box(&lengths), &options, 1, &mut bins, &mut order));
             });
         }
         group.finish();

@@ -17,6 +17,7 @@ import transformers
 from record import Case, report
 from record_segments import settled
 from rollkit.decode import AllowedSet
+from rollkit.decode._cached import cache_name
 from rollkit.decode.generate import generate
 from test_active import GUIDED, UNCOND, generates, jax_buckets, qwen3, row_moves
 from test_sample import HEAT, SCALE, TOP_P, VOCAB, with_sort
@@ -71,7 +72,7 @@ def static_loop(model: Any) -> torch.Tensor:
     seen = torch.ones_like(tokens)
     seen[n:, : width - len(UNCOND)] = 0
     positions = (seen.cumsum(1) - 1).clamp(min=0)
-    cache = transformers.DynamicCache(config=model.config)
+    cache, name = transformers.DynamicCache(config=model.config), str(cache_name(model))
     masked = torch.ones(VOCAB, dtype=torch.bool)
     masked[torch.tensor(CODES.ids.tolist())] = False
     drawn = []
@@ -80,7 +81,7 @@ def static_loop(model: Any) -> torch.Tensor:
             input_ids=tokens,
             attention_mask=seen,
             position_ids=positions,
-            past_key_values=cache,
+            **{name: cache},
             logits_to_keep=1,
         ).logits[:, -1]
         cond, uncond = logits.float().split(n)

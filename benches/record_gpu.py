@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from record import Case, Run, measure, report
-from rollkit.decode import AllowedSet, sample
+from rollkit.decode import AllowedSet, _cuda, sample
 from rollkit.decode import _torch as operations
-from rollkit.decode._plan import make_plan
+from rollkit.decode._request import make_request
 
 CALLS = 20
 SHAPES = ((16, 2049), (256, 2049), (16, 65_536), (256, 65_536), (64, 151_936))
@@ -59,11 +59,11 @@ def by_flashinfer(logits: Any, options: dict[str, Any]) -> Callable[[], object] 
 
 def contenders(logits: Any, options: dict[str, Any], filters: dict[str, Any]) -> dict[str, Run]:
     """Return ours, and what it is beside."""
-    plan = make_plan(logits, **options, **filters)
+    request = make_request(logits, **options, **filters)
     target = torch.empty_like(logits)
     runs = {
         "rollkit": on_device(lambda: sample(logits, **options, **filters)),
-        "torch operations": on_device(lambda: operations.sample(plan)),
+        "torch operations": on_device(lambda: operations.draw(request)),
         "copy": on_device(lambda: target.copy_(logits)),
     }
     peer = by_flashinfer(logits, filters)
@@ -78,7 +78,7 @@ def gpu() -> Iterator[Case]:
         print("no GPU: nothing measured")
         return
     device = torch.device("cuda", torch.cuda.current_device())
-    if not operations.has_kernel(device):
+    if not _cuda.has_kernel(device):
         print(f"no kernel for {torch.cuda.get_device_name()}: nothing measured")
         return
     for rows, columns in SHAPES:

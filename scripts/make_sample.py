@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from transformers import DynamicCache, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
+from rollkit.decode._cached import cache_name
+
 DEFAULT_OUT = Path(__file__).resolve().parents[1] / "python/rollkit/data/rollouts.jsonl"
 
 # With this seed every expert picked leads the next one by at least 1e-5 in probability, where the
@@ -109,8 +111,8 @@ class Model:
         self._picked.clear()
         output = self.net(
             input_ids=torch.tensor([tokens]),
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{str(cache_name(self.net)): cache},
         )
         routes: list[list[list[int]]] = torch.stack(self._picked, dim=1).tolist()
         return torch.log_softmax(output.logits[0].float(), dim=-1), routes

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use crate::layout::ABSENT;
+use crate::offsets::extremes;
 use crate::out::Out;
 use crate::{Error, Result};
 
@@ -28,6 +29,13 @@ pub enum Algorithm {
     FirstFit,
     /// The last opened bin, rows in input order.
     NextFit,
+}
+
+impl Algorithm {
+    /// Whether it takes the longest rows first.
+    fn sorts(self) -> bool {
+        matches!(self, Self::FirstFitDecreasing | Self::BestFitDecreasing)
+    }
 }
 
 impl FromStr for Algorithm {
@@ -91,7 +99,7 @@ pub struct Options {
 }
 
 impl Options {
-    fn check(&self, lengths: &[i64]) -> Result<()> {
+    fn check(&self, lengths: &[i64], range: &Range) -> Result<()> {
         let segments = self.max_segments.map_or(1, |most| i64::try_from(most).unwrap_or(i64::MAX));
         for (name, got) in [("capacity", self.capacity), ("align", self.align), ("max_segments", segments)] {
             if got < 1 {
@@ -99,6 +107,9 @@ impl Options {
             }
         }
         let most = if self.oversize == Oversize::Raise { self.capacity } else { i64::MAX };
+        if range.least >= 0 && range.longest <= most {
+            return Ok(()); // without a branch per row
+        }
         let Some(row) = lengths.iter().position(|length| !(0..=most).contains(length)) else { return Ok(()) };
         let length = lengths[row];
         Err(if length < 0 {
@@ -115,6 +126,22 @@ impl Options {
     /// The length that a row counts as.
     fn counted(&self, length: i64) -> i64 {
         if self.oversize == Oversize::Truncate { length.min(self.capacity) } else { length }
+    }
+
+    /// The elements that are placed of a row.
+    pub(crate) fn placed(&self, length: i64) -> i64 {
+        match self.oversize {
+            Oversize::Drop if length > self.capacity => 0,
+            _ => self.counted(length),
+        }
+    }
+
+    /// Where a row may start after one that ends at `end`: at most at `width`, though that be unaligned.
+    pub(crate) fn next_start(&self, end: i64, width: i64) -> i64 {
+        match self.align {
+            1 => end,
+            align => (end as u64).next_multiple_of(align as u64).min(width as u64) as i64,
+        }
     }
 
     /// The slots that a row within the capacity touches, which may be one more than there are.
@@ -147,30 +174,65 @@ pub fn plan_bins<O: Out<i64>>(lengths: &[i64], options: &Options, out: &mut [O])
     if out.len() != lengths.len() {
         return Err(Error::RowCount { name: "bins", got: out.len(), wanted: lengths.len() });
     }
-    options.check(lengths)?;
+    let sorted = if options.algorithm.sorts() { lengths.len() } else { 0 }; // zeroing takes its time
+    plan(lengths, options, &mut vec![0; sorted], out)?;
+    Ok(())
+}
+
+/// What [`plan`] found.
+pub(crate) struct Found {
+    /// How many bins there are.
+    pub bins: usize,
+    /// The longest row, before any cut.
+    pub longest: i64,
+}
+
+/// Does what [`plan_bins`] does, with `order` to sort rows in. Both slices must have an element per row, but
+/// for `order` where the algorithm does not sort.
+pub(crate) fn plan<O: Out<i64>>(
+    lengths: &[i64],
+    options: &Options,
+    order: &mut [i64],
+    out: &mut [O],
+) -> Result<Found> {
+    let range = Range::of(lengths);
+    options.check(lengths, &range)?;
     O::fill(out, ABSENT);
     let slots = options.slots();
     let segments = Segments { most: options.max_segments.unwrap_or(usize::MAX), used: Vec::new() };
-    match options.algorithm {
+    let bins = match options.algorithm {
         Algorithm::FirstFitDecreasing => {
             let packer = FirstFit::new(lengths.len(), slots, segments);
-            decreasing(lengths, Plan { options, slots, packer, out });
+            decreasing(lengths, &range, order, Plan { options, slots, packer, out })
         }
         Algorithm::BestFitDecreasing => {
-            let smallest = options.touched(lengths.iter().copied().min().unwrap_or(0));
+            let smallest = options.touched(range.least);
             let packer = BestFit { bins: BTreeSet::new(), opened: 0, slots, smallest, segments };
-            decreasing(lengths, Plan { options, slots, packer, out });
+            decreasing(lengths, &range, order, Plan { options, slots, packer, out })
         }
         Algorithm::FirstFit => {
             let packer = FirstFit::new(lengths.len(), slots, segments);
-            in_order(lengths, Plan { options, slots, packer, out });
+            in_order(lengths, Plan { options, slots, packer, out })
         }
         Algorithm::NextFit => {
             let packer = NextFit { room: CLOSED, opened: 0, slots, segments };
-            in_order(lengths, Plan { options, slots, packer, out });
+            in_order(lengths, Plan { options, slots, packer, out })
         }
+    };
+    Ok(Found { bins, longest: range.longest })
+}
+
+/// The least and the longest of some lengths; of none, nothing is longer than 0.
+struct Range {
+    least: i64,
+    longest: i64,
+}
+
+impl Range {
+    fn of(lengths: &[i64]) -> Self {
+        let (least, longest) = extremes(lengths);
+        Self { least, longest: longest.max(0) }
     }
-    Ok(())
 }
 
 /// A plan being made.
@@ -199,64 +261,74 @@ impl<P: Packer, O: Out<i64>> Plan<'_, P, O> {
     }
 }
 
-fn in_order<P: Packer, O: Out<i64>>(lengths: &[i64], mut plan: Plan<'_, P, O>) {
+/// Gives the number of bins.
+fn in_order<P: Packer, O: Out<i64>>(lengths: &[i64], mut plan: Plan<'_, P, O>) -> usize {
     let mut end = 0;
     for run in lengths.chunk_by(i64::eq) {
         let begin = end;
         end += run.len();
         plan.assign(run[0], begin..end);
     }
+    plan.packer.opened()
 }
 
-/// Longest rows first, ties in input order.
-fn decreasing<P: Packer, O: Out<i64>>(lengths: &[i64], mut plan: Plan<'_, P, O>) {
+/// Longest rows first, ties in input order; gives the number of bins.
+fn decreasing<P: Packer, O: Out<i64>>(
+    lengths: &[i64],
+    range: &Range,
+    order: &mut [i64],
+    mut plan: Plan<'_, P, O>,
+) -> usize {
     let options = plan.options;
-    let counted = |row: usize| options.counted(lengths[row]);
-    let longest = lengths.iter().map(|&length| options.counted(length)).max().unwrap_or(0);
-    let span = (longest - lengths.iter().copied().min().unwrap_or(0).min(longest)) as usize;
+    let counted = |row: i64| options.counted(lengths[row as usize]);
+    let longest = options.counted(range.longest);
+    let span = (longest - range.least.min(longest)) as usize;
+    let mut assign = |length, rows: &[i64]| plan.assign(length, rows.iter().map(|&row| row as usize));
     // Counting takes a counter per possible length, comparing a factor log N.
     if span / 8 <= lengths.len() {
-        count_down(lengths.len(), longest, span, counted, |length, rows| {
-            plan.assign(length, rows.iter().copied());
-        });
-        return;
+        let ends = count_down(lengths, longest, span, order, options);
+        let mut begin = 0;
+        for (below, &end) in ends.iter().enumerate() {
+            if begin < end {
+                assign(longest - below as i64, &order[begin..end]);
+            }
+            begin = end;
+        }
+    } else {
+        for (row, slot) in order.iter_mut().enumerate() {
+            *slot = row as i64;
+        }
+        order.sort_by_cached_key(|&row| Reverse(counted(row)));
+        for run in order.chunk_by(|&a, &b| counted(a) == counted(b)) {
+            assign(counted(run[0]), run);
+        }
     }
-    let mut order = (0..lengths.len()).collect::<Vec<_>>();
-    order.sort_by_cached_key(|&row| Reverse(counted(row)));
-    for run in order.chunk_by(|&a, &b| counted(a) == counted(b)) {
-        plan.assign(counted(run[0]), run.iter().copied());
-    }
+    plan.packer.opened()
 }
 
-/// A counting sort: visits lengths from `longest` to `longest - span`, each with its rows.
+/// A counting sort of rows by length, from `longest` to `longest - span`; gives where each length ends.
 fn count_down(
-    rows: usize,
+    lengths: &[i64],
     longest: i64,
     span: usize,
-    length: impl Fn(usize) -> i64,
-    mut visit: impl FnMut(i64, &[usize]),
-) {
-    let below = |row: usize| (longest - length(row)) as usize;
+    order: &mut [i64],
+    options: &Options,
+) -> Vec<usize> {
+    let below = |length: i64| (longest - options.counted(length)) as usize;
     let mut ends = vec![0usize; span + 2];
-    for row in 0..rows {
-        ends[below(row) + 1] += 1;
+    for &length in lengths {
+        ends[below(length) + 1] += 1;
     }
     for i in 1..ends.len() {
         ends[i] += ends[i - 1];
     }
-    let mut order = vec![0usize; rows];
-    for row in 0..rows {
-        let end = &mut ends[below(row)];
-        order[*end] = row;
+    for (row, &length) in lengths.iter().enumerate() {
+        let end = &mut ends[below(length)];
+        order[*end] = row as i64;
         *end += 1;
     }
-    let mut begin = 0;
-    for (below, &end) in ends[..=span].iter().enumerate() {
-        if begin < end {
-            visit(longest - below as i64, &order[begin..end]);
-        }
-        begin = end;
-    }
+    ends.pop();
+    ends
 }
 
 /// Less room than any row needs.
@@ -269,6 +341,9 @@ trait Packer {
 
     /// Opens a bin that `put` does not find.
     fn open(&mut self) -> usize;
+
+    /// How many bins are open.
+    fn opened(&self) -> usize;
 }
 
 /// Rows per bin, counted where they are limited.
@@ -358,6 +433,10 @@ impl Packer for FirstFit {
         self.set(self.opened - 1, CLOSED);
         self.opened - 1
     }
+
+    fn opened(&self) -> usize {
+        self.opened
+    }
 }
 
 /// Open bins by room. Only for needs that do not grow: a bin with less room than `smallest` is done.
@@ -390,6 +469,10 @@ impl Packer for BestFit {
         self.opened += 1;
         self.opened - 1
     }
+
+    fn opened(&self) -> usize {
+        self.opened
+    }
 }
 
 /// The last opened bin.
@@ -416,5 +499,9 @@ impl Packer for NextFit {
         self.opened += 1;
         self.room = CLOSED;
         self.opened - 1
+    }
+
+    fn opened(&self) -> usize {
+        self.opened
     }
 }

@@ -50,6 +50,68 @@ pub enum Error {
         /// The elements there are.
         available: usize,
     },
+    /// A piece is of a row that there is not.
+    UnknownRow {
+        /// The piece.
+        piece: usize,
+        /// The row.
+        row: i64,
+        /// The rows there are.
+        rows: usize,
+    },
+    /// A piece reads outside its row.
+    OutsideRow {
+        /// The piece.
+        piece: usize,
+        /// The row.
+        row: i64,
+        /// The first element read.
+        begin: i64,
+        /// The elements read.
+        length: i64,
+        /// The elements the row has.
+        available: usize,
+    },
+    /// A row has other elements than its tokens.
+    RowLength {
+        /// The row.
+        row: usize,
+        /// Its elements.
+        got: usize,
+        /// The elements wanted.
+        wanted: usize,
+        /// What there is to be one for.
+        per: &'static str,
+    },
+    /// A prompt is longer than the row it begins.
+    PromptLength {
+        /// The row.
+        row: usize,
+        /// The tokens of its prompt.
+        got: i64,
+        /// Its tokens.
+        available: i64,
+    },
+    /// One of several columns is refused.
+    Column {
+        /// The column.
+        index: usize,
+        /// Which of its sources is at fault: 0, or 1 for the responses of a column of prompts and responses.
+        source: usize,
+        /// Why; rows and positions are the column's.
+        error: Box<Error>,
+    },
+    /// A part of a row is none.
+    OutsidePart {
+        /// The row.
+        row: usize,
+        /// The first element of the part.
+        begin: i64,
+        /// The elements of the part.
+        length: i64,
+        /// The elements of the row.
+        available: i64,
+    },
     /// A row would be written outside the output.
     OutsideOutput {
         /// The row.
@@ -176,14 +238,50 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// This, of one of several columns.
+    #[must_use]
+    pub fn in_column(self, index: usize, source: usize) -> Self {
+        Self::Column { index, source, error: Box::new(self) }
+    }
+
+    /// The error itself, without the column it is of.
+    #[must_use]
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Column { error, .. } => error.root(),
+            own => own,
+        }
+    }
+
+    /// The column it is of.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        match self {
+            Self::Column { index, .. } => Some(*index),
+            _ => None,
+        }
+    }
+
+    /// Which source of that column it is of.
+    #[must_use]
+    pub fn source_of_column(&self) -> Option<usize> {
+        match self {
+            Self::Column { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+
     /// The row it is of.
     #[must_use]
     pub fn row(&self) -> Option<usize> {
-        match self {
+        match self.root() {
             Self::NegativeLength { row, .. }
             | Self::FallingOffsets { row, .. }
             | Self::TooManyElements { row }
             | Self::OutsideSource { row, .. }
+            | Self::RowLength { row, .. }
+            | Self::PromptLength { row, .. }
+            | Self::OutsidePart { row, .. }
             | Self::OutsideOutput { row, .. }
             | Self::Overlap { row, .. }
             | Self::RowBytes { row, .. }
@@ -191,6 +289,7 @@ impl Error {
             | Self::RowTooLong { row, .. }
             | Self::Oversize { row, .. }
             | Self::Segment { row, .. } => Some(*row),
+            Self::UnknownRow { row, .. } | Self::OutsideRow { row, .. } => usize::try_from(*row).ok(),
             _ => None,
         }
     }
@@ -198,7 +297,7 @@ impl Error {
     /// The element of the row, or the character of the text, that it is of.
     #[must_use]
     pub fn position(&self) -> Option<usize> {
-        match self {
+        match self.root() {
             Self::ValueRange { position, .. }
             | Self::Base64 { position, .. }
             | Self::Segment { position, .. } => Some(*position),
@@ -227,6 +326,26 @@ impl fmt::Display for Error {
                     f,
                     "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
                 )
+            }
+            Self::RowLength { row, got, wanted, per } => {
+                write!(f, "row {row} has {got} elements, expected {wanted}: {per}")
+            }
+            Self::PromptLength { row, got, available } => {
+                write!(f, "row {row} has a prompt of {got} tokens, and {available} tokens in all")
+            }
+            Self::Column { error, .. } => error.fmt(f),
+            Self::UnknownRow { piece, row, rows } => {
+                write!(f, "piece {piece} is of row {row}, but there are {rows} rows")
+            }
+            Self::OutsideRow { piece, row, begin, length, available } => {
+                write!(
+                    f,
+                    "piece {piece} is elements {begin} to {begin} + {length} of row {row}, which has {available}"
+                )
+            }
+            Self::OutsidePart { row, begin, length, available } => {
+                let end = i128::from(*begin) + i128::from(*length);
+                write!(f, "row {row} has {available} elements; elements {begin} to {end} are no part of it")
             }
             Self::OutsideOutput { row, start, length, size } => {
                 write!(

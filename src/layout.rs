@@ -37,17 +37,58 @@ impl Slots<'_> {
             .filter(|&row| self.starts[row] != ABSENT)
     }
 
+    /// The order that `starts` and `lengths` ask for, sorted from `self.order`; `None` where rows already
+    /// are in it. Of rows with one start, the empty ones come first. Then checks all as [`Slots::check`].
+    ///
+    /// An order that is the orders of several layouts, one after the other, is merged in linear time.
+    pub fn sorted(&self) -> Result<Option<Vec<i64>>> {
+        same_count("lengths", self.lengths.len(), self.starts.len())?;
+        self.check_order()?;
+        let order = (!self.ascending()).then(|| match self.order {
+            Some(order) => self.sort(order.iter().copied()),
+            None => self.sort(0..self.starts.len() as i64),
+        });
+        Slots { order: order.as_deref(), ..*self }.check()?;
+        Ok(order)
+    }
+
+    fn sort(&self, rows: impl Iterator<Item = i64>) -> Vec<i64> {
+        // Keys beside their rows: sorting looks up none. A key past `u64` is of a start that is refused.
+        let key = |row: i64| {
+            let (start, length) = (self.starts[row as usize], self.lengths[row as usize]);
+            (start.wrapping_add(1) as u64) << 1 | u64::from(length != 0)
+        };
+        let mut keyed: Vec<(u64, i64)> = rows.map(|row| (key(row), row)).collect();
+        keyed.sort_by_key(|pair| pair.0); // stable: merges what is sorted already
+        keyed.into_iter().map(|pair| pair.1).collect()
+    }
+
+    /// Whether rows that have a place are in order as they are.
+    fn ascending(&self) -> bool {
+        let mut last = (ABSENT, 0);
+        self.starts.iter().zip(self.lengths).filter(|(start, _)| **start != ABSENT).all(
+            |(&start, &length)| {
+                let (before, taken) = std::mem::replace(&mut last, (start, length));
+                before < start || (before == start && taken == 0)
+            },
+        )
+    }
+
+    fn check_order(&self) -> Result<()> {
+        let count = self.starts.len();
+        let Some(order) = self.order else { return Ok(()) };
+        same_count("order", order.len(), count)?;
+        match order.iter().position(|&row| usize::try_from(row).map_or(true, |row| row >= count)) {
+            Some(i) => Err(Error::OutsideSource { row: i, begin: order[i], length: 1, available: count }),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that rows lie within the output, do not overlap, and are visited once each.
     pub fn check(&self) -> Result<()> {
         let count = self.starts.len();
         same_count("lengths", self.lengths.len(), count)?;
-        if let Some(order) = self.order {
-            same_count("order", order.len(), count)?;
-            let valid = |row: &&i64| usize::try_from(**row).is_ok_and(|row| row < count);
-            if let Some(i) = order.iter().position(|row| !valid(&row)) {
-                return Err(Error::OutsideSource { row: i, begin: order[i], length: 1, available: count });
-            }
-        }
+        self.check_order()?;
         let mut free = 0usize;
         let mut placed = 0usize;
         for row in self.rows() {
@@ -117,14 +158,22 @@ pub fn segment_ids<O: Out<i32>>(slots: &Slots<'_>, width: usize, out: &mut [O]) 
     })
 }
 
-/// Positions: 0, 1, 2, … within each row, gaps are 0.
-pub fn positions<O: Out<i32>>(slots: &Slots<'_>, out: &mut [O]) -> Result<()> {
-    let longest = i64::from(i32::MAX);
-    if let Some(row) = slots.lengths.iter().position(|&length| length > longest) {
-        return Err(Error::RowTooLong { row, length: slots.lengths[row], capacity: longest });
+/// Positions: from `begins` (0) on within each row, gaps are 0.
+pub fn positions<O: Out<i32>>(slots: &Slots<'_>, begins: Option<&[i64]>, out: &mut [O]) -> Result<()> {
+    if let Some(begins) = begins {
+        same_count("begins", begins.len(), slots.lengths.len())?;
     }
-    read_off(slots, out, |_, slot| {
-        for (position, value) in slot.iter_mut().enumerate() {
+    let begin = |row: usize| begins.map_or(0, |begins| begins[row]);
+    let longest = i64::from(i32::MAX);
+    let fits = |row: usize, length: i64| {
+        begin(row) >= 0 && begin(row).checked_add(length).is_some_and(|end| end <= longest)
+    };
+    if let Some(row) = (0..slots.lengths.len()).find(|&row| !fits(row, slots.lengths[row])) {
+        let length = begin(row).saturating_add(slots.lengths[row]);
+        return Err(Error::RowTooLong { row, length, capacity: longest });
+    }
+    read_off(slots, out, |row, slot| {
+        for (position, value) in (begin(row)..).zip(slot.iter_mut()) {
             value.set(position as i32);
         }
     })
@@ -152,45 +201,66 @@ fn read_off<T: Copy + Default, O: Out<T>>(
 /// Checks the layout and that `out` has its elements.
 pub(crate) fn prepare(slots: &Slots<'_>, item: usize, out: usize) -> Result<()> {
     slots.check()?;
-    let wanted = slots.size.checked_mul(item).ok_or(Error::TooManyElements { row: slots.starts.len() })?;
-    if out == wanted { Ok(()) } else { Err(Error::BufferSize { name: "out", got: out, wanted }) }
+    same_size("out", out, slots.size, item)
 }
 
 pub(crate) fn same_count(name: &'static str, got: usize, wanted: usize) -> Result<()> {
     if got == wanted { Ok(()) } else { Err(Error::RowCount { name, got, wanted }) }
 }
 
-/// Starts of rows that fill bins of `width` elements in input order, each at a multiple of `align`
-/// within its bin; a row with bin [`ABSENT`] has no place. An empty row starts where its bin does: a full
-/// bin ends where the next one starts.
-pub fn pack_starts<O: Out<i64>>(
-    lengths: &[i64],
-    bins: &[i64],
-    width: i64,
-    align: i64,
-    out: &mut [O],
+/// Which part of each row to lay: `lengths` elements from `begins` on (one begin per row, or one for all).
+#[derive(Debug, Clone, Copy)]
+pub struct Spans<'a> {
+    /// First element of the part within its row.
+    pub begins: &'a [i64],
+    /// Elements of the part.
+    pub lengths: &'a [i64],
+}
+
+/// Writes where a part of each row is: its start, and how many of its elements have been placed.
+///
+/// `rows` has the elements of each row, of which `slots` may place fewer. A part that was cut off whole
+/// has no place; an empty one starts where its row does. So the order of `slots` is that of the parts.
+pub fn spans<O: Out<i64>>(
+    slots: &Slots<'_>,
+    rows: &[i64],
+    part: Spans<'_>,
+    starts: &mut [O],
+    lengths: &mut [O],
 ) -> Result<()> {
-    same_count("bins", bins.len(), lengths.len())?;
-    same_count("starts", out.len(), lengths.len())?;
-    if align < 1 {
-        return Err(Error::NotPositive { name: "align", got: align });
+    let count = slots.starts.len();
+    let one = part.begins.len() == 1;
+    let begins = if one { count } else { part.begins.len() };
+    for (name, got) in [
+        ("lengths", part.lengths.len()),
+        ("begins", begins),
+        ("placed lengths", slots.lengths.len()),
+        ("row_lengths", rows.len()),
+        ("out", starts.len()),
+        ("out", lengths.len()),
+    ] {
+        same_count(name, got, count)?;
     }
-    let mut used = vec![0i64; lengths.len()]; // there are no more bins than rows
-    for (row, ((&length, &bin), start)) in lengths.iter().zip(bins).zip(out).enumerate() {
-        if bin == ABSENT {
-            start.set(ABSENT);
-            continue;
+    for (row, (start, length)) in starts.iter_mut().zip(lengths).enumerate() {
+        let (begin, wanted) = (part.begins[if one { 0 } else { row }], part.lengths[row]);
+        let end = begin.checked_add(wanted).filter(|&end| begin >= 0 && wanted >= 0 && end <= rows[row]);
+        if end.is_none() {
+            return Err(Error::OutsidePart { row, begin, length: wanted, available: rows[row] });
         }
-        let Some(used) = usize::try_from(bin).ok().and_then(|bin| used.get_mut(bin)) else {
-            return Err(Error::OutsideOutput { row, start: bin, length, size: lengths.len() });
-        };
-        let end = used.checked_add(length).filter(|&end| length >= 0 && end <= width);
-        let Some(end) = end else { return Err(Error::RowTooLong { row, length, capacity: width - *used }) };
-        let within = if length == 0 { 0 } else { *used };
-        let at = bin.checked_mul(width).and_then(|base| base.checked_add(within));
-        start.set(at.ok_or(Error::TooManyElements { row })?);
-        // The last row of a bin may end unaligned, where the bin's width does.
-        *used = (end as u64).next_multiple_of(align as u64).min(width as u64) as i64;
+        let kept = slots.lengths[row].saturating_sub(begin).clamp(0, wanted);
+        let present = slots.starts[row] != ABSENT && (kept > 0 || wanted == 0);
+        start.set(match (present, kept) {
+            (false, _) => ABSENT,
+            (true, 0) => slots.starts[row],
+            (true, _) => slots.starts[row].saturating_add(begin),
+        });
+        length.set(if present { kept } else { 0 });
     }
     Ok(())
+}
+
+/// Checks that a buffer of `got` bytes holds `size` elements of `item` bytes.
+pub(crate) fn same_size(name: &'static str, got: usize, size: usize, item: usize) -> Result<()> {
+    let wanted = size.checked_mul(item).ok_or(Error::TooManyElements { row: 0 })?;
+    if got == wanted { Ok(()) } else { Err(Error::BufferSize { name, got, wanted }) }
 }

@@ -10,6 +10,7 @@
 //! `rollkit._native`, whose front is the Python package `rollkit`.
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
+pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod jsonl;
 pub mod layout;
 pub mod offsets;
 pub mod out;
+pub mod pack;
 pub mod place;
 pub mod routing;
 pub mod sample;

@@ -1,5 +1,7 @@
 //! Lengths to offsets and back, checked: the vocabulary that all other modules share.
 
+use multiversion::multiversion;
+
 use crate::out::Out;
 use crate::{Error, Result};
 
@@ -22,6 +24,21 @@ pub fn total(lengths: &[i64]) -> Result<i64> {
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn from_lengths<O: Out<i64>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
+    aligned(lengths, 1, out)
+}
+
+/// As [`from_lengths`], with each length rounded up to a multiple of `align`.
+///
+/// ```
+/// let mut offsets = [0; 4];
+/// rollkit::offsets::aligned(&[3, 0, 2], 4, &mut offsets)?;
+/// assert_eq!(offsets, [0, 4, 4, 8]);
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn aligned<O: Out<i64>>(lengths: &[i64], align: i64, out: &mut [O]) -> Result<()> {
+    if align < 1 {
+        return Err(Error::NotPositive { name: "align", got: align });
+    }
     if out.len() != lengths.len() + 1 {
         return Err(Error::RowCount { name: "offsets", got: out.len(), wanted: lengths.len() + 1 });
     }
@@ -30,9 +47,35 @@ pub fn from_lengths<O: Out<i64>>(lengths: &[i64], out: &mut [O]) -> Result<()> {
     let mut sum = 0i64;
     for (row, (&length, end)) in lengths.iter().zip(ends).enumerate() {
         sum = add(sum, row, length)?;
+        if align > 1 {
+            // Every row before starts at a multiple, so the end is rounded up as the length would be.
+            let end = (sum as u64).next_multiple_of(align as u64);
+            sum = i64::try_from(end).map_err(|_| Error::TooManyElements { row })?;
+        }
         end.set(sum);
     }
     Ok(())
+}
+
+/// The least and the greatest number, without a branch per number; of none, the greatest and least there are.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(crate) fn extremes(numbers: &[i64]) -> (i64, i64) {
+    // Two passes: one over pairs is not vectorised, and takes ten times as long.
+    let least = numbers.iter().copied().fold(i64::MAX, i64::min);
+    let most = numbers.iter().copied().fold(i64::MIN, i64::max);
+    (least, most)
+}
+
+/// The first number below zero.
+///
+/// ```
+/// assert_eq!(rollkit::offsets::first_negative(&[3, 0, -2, -5]), Some(2));
+/// ```
+#[must_use]
+pub fn first_negative(numbers: &[i64]) -> Option<usize> {
+    // All bits or-ed have the sign of any, without a branch per number.
+    let bits = numbers.iter().fold(0, |bits, number| bits | number);
+    if bits < 0 { numbers.iter().position(|&number| number < 0) } else { None }
 }
 
 /// Writes the offsets of parts end to end to `out`: where each part's rows end, counted through from 0.

@@ -3,7 +3,7 @@
 //! Concatenating is placing rows end to end; padding and packing place them with gaps; taking rows
 //! back out of a batch is placing again, end to end, with the batch as the source.
 
-use crate::cast::Cast;
+use crate::cast::{BadValue, Cast};
 use crate::layout::{self, Slots};
 use crate::out::Out;
 use crate::{Error, Result};
@@ -26,12 +26,7 @@ impl<'a> Part<'a> {
     pub fn append_to(self, rows: &mut Vec<&'a [u8]>) -> Result<()> {
         rows.reserve(self.begins.len());
         for (&begin, &length) in self.begins.iter().zip(self.lengths) {
-            let range =
-                usize::try_from(begin).ok().zip(usize::try_from(length).ok()).and_then(|(begin, length)| {
-                    let end = begin.checked_add(length)?;
-                    Some(begin.checked_mul(self.item)?..end.checked_mul(self.item)?)
-                });
-            let row = range.and_then(|range| self.bytes.get(range)).ok_or_else(|| Error::OutsideSource {
+            let row = elements(self.bytes, self.item, begin, length).ok_or_else(|| Error::OutsideSource {
                 row: rows.len(),
                 begin,
                 length,
@@ -41,6 +36,64 @@ impl<'a> Part<'a> {
         }
         Ok(())
     }
+
+    /// [`Part::append_to`] of rows that lie end to end: row `i` ends at `offsets[i + 1]`.
+    pub fn append_ragged(
+        bytes: &'a [u8],
+        item: usize,
+        offsets: &[i64],
+        rows: &mut Vec<&'a [u8]>,
+    ) -> Result<()> {
+        rows.reserve(offsets.len());
+        for pair in offsets.windows(2) {
+            let (begin, length) = (pair[0], pair[1].saturating_sub(pair[0]));
+            let row = elements(bytes, item, begin, length).ok_or_else(|| Error::OutsideSource {
+                row: rows.len(),
+                begin,
+                length,
+                available: bytes.len().checked_div(item).unwrap_or(0),
+            })?;
+            rows.push(row);
+        }
+        Ok(())
+    }
+}
+
+/// Pieces of rows: piece `i` is `lengths[i]` elements of row `source_rows[i]`, from its element
+/// `begins[i]` on.
+#[derive(Debug, Clone, Copy)]
+pub struct Pieces<'a> {
+    /// The row that each piece is of.
+    pub source_rows: &'a [i64],
+    /// The first element of each piece, within its row.
+    pub begins: &'a [i64],
+    /// The elements of each piece.
+    pub lengths: &'a [i64],
+}
+
+impl Pieces<'_> {
+    /// The bytes of each piece of `rows`, whose elements have `item` bytes.
+    pub fn of<'a>(self, rows: &[&'a [u8]], item: usize) -> Result<Vec<&'a [u8]>> {
+        layout::same_count("source_rows", self.source_rows.len(), self.lengths.len())?;
+        layout::same_count("begins", self.begins.len(), self.lengths.len())?;
+        let pieces = self.source_rows.iter().zip(self.begins).zip(self.lengths).enumerate();
+        let pieces = pieces.map(|(piece, ((&row, &begin), &length))| {
+            let bytes = usize::try_from(row).ok().and_then(|row| rows.get(row));
+            let bytes = bytes.ok_or(Error::UnknownRow { piece, row, rows: rows.len() })?;
+            elements(bytes, item, begin, length).ok_or_else(|| {
+                let available = bytes.len().checked_div(item).unwrap_or(0);
+                Error::OutsideRow { piece, row, begin, length, available }
+            })
+        });
+        pieces.collect()
+    }
+}
+
+/// The bytes of `length` elements from `begin` on, where there are so many.
+fn elements(bytes: &[u8], item: usize, begin: i64, length: i64) -> Option<&[u8]> {
+    let (begin, length) = (usize::try_from(begin).ok()?, usize::try_from(length).ok()?);
+    let end = begin.checked_add(length)?;
+    bytes.get(begin.checked_mul(item)?..end.checked_mul(item)?)
 }
 
 /// How elements get from a row to the output.
@@ -61,6 +114,28 @@ impl Mover {
             Self::Cast(cast) => item / cast.to_size() * cast.from_size(),
         }
     }
+
+    /// Writes all of `source` to `slot`.
+    pub(crate) fn run<O: Out<u8>>(self, source: &[u8], slot: &mut [O]) -> Result<(), BadValue> {
+        match self {
+            Self::Copy => {
+                O::copy(slot, source);
+                Ok(())
+            }
+            Self::Cast(cast) => cast.run(source, slot),
+        }
+    }
+
+    /// The error for a value among those from element `begin` of a row on.
+    pub(crate) fn refused(self, bad: &BadValue, row: usize, begin: usize, source_item: usize) -> Error {
+        let (number, dtype) = match self {
+            Self::Copy => (1, ""),
+            Self::Cast(cast) => (cast.from_size(), cast.to.name()),
+        };
+        // Elements have inner dimensions; positions count elements.
+        let position = begin + bad.position * number / source_item.max(1);
+        Error::ValueRange { row, position, value: bad.value.clone(), dtype }
+    }
 }
 
 /// What is to be where no row goes.
@@ -74,13 +149,31 @@ pub enum Gaps<'a> {
 }
 
 impl Gaps<'_> {
-    fn item(&self) -> usize {
+    /// The bytes of an element.
+    pub(crate) fn item(self) -> usize {
         match self {
             Self::Fill(fill) => fill.len(),
-            Self::Leave(item) => *item,
+            Self::Leave(item) => item,
+        }
+    }
+
+    /// Writes a gap.
+    pub(crate) fn write<O: Out<u8>>(self, gap: &mut [O]) {
+        match self {
+            Self::Fill(fill) if !gap.is_empty() => fill_with(fill, gap),
+            _ => {}
         }
     }
 }
+
+/// Asks for so many cache lines of memory that is read soon. Safe Rust has no way to, so callers bring it.
+pub type Prefetch = fn(*const i8, usize);
+
+/// How many rows ahead their bytes are asked for, and how many lines of them.
+pub(crate) const AHEAD: usize = 16;
+pub(crate) const LINES: usize = 4;
+/// How many rows ahead it is looked up where those bytes are.
+pub(crate) const FAR_AHEAD: usize = 2 * AHEAD;
 
 /// Writes `rows` to `out` where `slots` says, and what `gaps` says everywhere else.
 ///
@@ -103,38 +196,50 @@ pub fn place<O: Out<u8>>(
     mover: Mover,
     out: &mut [O],
 ) -> Result<()> {
+    place_ahead(rows, slots, gaps, mover, |_, _| (), out)
+}
+
+/// [`place`], which asks for the bytes of rows before it comes to them: short rows in another order than
+/// that of their memory are a third faster.
+pub fn place_ahead<O: Out<u8>>(
+    rows: &[&[u8]],
+    slots: &Slots<'_>,
+    gaps: Gaps<'_>,
+    mover: Mover,
+    prefetch: impl Fn(*const i8, usize),
+    out: &mut [O],
+) -> Result<()> {
     let item = gaps.item();
     let source_item = mover.source_item(item);
     layout::prepare(slots, item, out.len())?;
     layout::same_count("rows", rows.len(), slots.starts.len())?;
-    for row in slots.rows() {
-        let wanted = slots.lengths[row] as usize * source_item;
-        if rows[row].len() != wanted {
-            return Err(Error::RowBytes { row, got: rows[row].len(), wanted });
+    for (row, (bytes, &length)) in rows.iter().zip(slots.lengths).enumerate() {
+        let wanted = length as usize * source_item;
+        if bytes.len() != wanted && slots.starts[row] != layout::ABSENT {
+            return Err(Error::RowBytes { row, got: bytes.len(), wanted });
         }
     }
+    let (mut soon, mut later) = (ahead(slots, AHEAD), ahead(slots, FAR_AHEAD));
     layout::walk(
         slots,
         item,
         out,
-        |gap| match gaps {
-            Gaps::Fill(fill) => fill_with(fill, gap),
-            Gaps::Leave(_) => {}
-        },
-        |row, slot| match mover {
-            Mover::Copy => {
-                O::copy(slot, rows[row]);
-                Ok(())
+        |gap| gaps.write(gap),
+        |row, slot| {
+            if let Some(later) = later.next() {
+                prefetch((&raw const rows[later]).cast(), 1);
             }
-            Mover::Cast(cast) => cast.run(rows[row], slot).map_err(|bad| Error::ValueRange {
-                row,
-                // Elements have inner dimensions; positions count elements.
-                position: bad.position * cast.from_size() / source_item.max(1),
-                value: bad.value,
-                dtype: cast.to.name(),
-            }),
+            if let Some(soon) = soon.next() {
+                prefetch(rows[soon].as_ptr().cast(), LINES);
+            }
+            mover.run(rows[row], slot).map_err(|bad| mover.refused(&bad, row, 0, source_item))
         },
     )
+}
+
+/// The rows that come so many rows later; none where rows are in order, which memory keeps up with.
+fn ahead<'a>(slots: &'a Slots<'_>, rows: usize) -> impl Iterator<Item = usize> + 'a {
+    slots.rows().skip(rows).take(slots.order.map_or(0, <[i64]>::len))
 }
 
 /// Writes rows end to end: [`place`] without a layout, for which a hundred thousand short rows, where

@@ -1,7 +1,7 @@
 //! `layout` and `offsets` beside naive loops, through the public interface and plain vectors.
 
 use proptest::prelude::*;
-use rollkit::layout::{ABSENT, Slots, mask, pack_starts, positions, segment_ids};
+use rollkit::layout::{ABSENT, Slots, Spans, mask, positions, segment_ids, spans};
 use rollkit::{Error, offsets};
 
 /// Rows in bins of `width`, some dropped, in an order of no meaning.
@@ -56,7 +56,7 @@ proptest! {
         prop_assert_eq!(slots.check(), Ok(()));
         let cells = cells(&plan);
         let mut out = vec![77i32; plan.size];
-        positions(&slots, &mut out).unwrap();
+        positions(&slots, None, &mut out).unwrap();
         let wanted: Vec<_> = cells.iter().map(|cell| cell.map_or(0, |(_, at)| at as i32)).collect();
         prop_assert_eq!(&out, &wanted);
 
@@ -133,24 +133,15 @@ proptest! {
     }
 
     #[test]
-    fn bins_are_filled_in_input_order(
-        rows in prop::collection::vec((0i64..5, -1i64..4), 4..12),
-        align in 1i64..4,
-    ) {
-        let lengths: Vec<_> = rows.iter().map(|row| row.0).collect();
-        let bins: Vec<_> = rows.iter().map(|row| row.1).collect();
-        let width = 100;
-        let mut starts = vec![7; rows.len()];
-        pack_starts(&lengths, &bins, width, align, &mut starts).unwrap();
-        let mut used = [0i64; 4];
-        for (row, &(length, bin)) in rows.iter().enumerate() {
-            if bin == ABSENT {
-                prop_assert_eq!(starts[row], ABSENT);
-                continue;
-            }
-            let used = &mut used[bin as usize];
-            prop_assert_eq!(starts[row], bin * width + if length == 0 { 0 } else { *used });
-            *used = (*used + length + align - 1) / align * align;
+    fn sorting_finds_the_order_whatever_it_begins_with(plan in plans(), keys in prop::collection::vec(any::<u32>(), 12)) {
+        let mut near = plan.order.clone();
+        near.sort_by_key(|&row| keys[row as usize]);
+        let unsorted = Slots { order: Some(&near), ..plan.slots() };
+        let key = |row: &i64| (plan.starts[*row as usize], plan.lengths[*row as usize] > 0);
+        for slots in [plan.slots(), unsorted, Slots { order: None, ..unsorted }] {
+            let order = slots.sorted().unwrap().unwrap_or_else(|| (0..near.len() as i64).collect());
+            let placed = |rows: &[i64]| rows.iter().map(key).filter(|key| key.0 != ABSENT).collect::<Vec<_>>();
+            prop_assert_eq!(placed(&order), placed(&plan.order));
         }
     }
 }
@@ -169,20 +160,36 @@ fn a_row_that_is_never_visited_is_missed_whatever_its_length() {
 fn layouts_of_nothing() {
     let slots = Slots { starts: &[], lengths: &[], order: None, size: 3 };
     let mut out = [9; 3];
-    positions(&slots, &mut out).unwrap();
+    positions(&slots, None, &mut out).unwrap();
     assert_eq!(out, [0; 3]);
-    assert_eq!(positions(&slots, &mut [0; 4]), Err(Error::BufferSize { name: "out", got: 4, wanted: 3 }));
+    assert_eq!(
+        positions(&slots, None, &mut [0; 4]),
+        Err(Error::BufferSize { name: "out", got: 4, wanted: 3 })
+    );
 }
 
 #[test]
-fn a_full_bin_says_which_row_is_too_much() {
-    let mut starts = [0; 2];
-    assert_eq!(
-        pack_starts(&[3, 2], &[0, 0], 4, 1, &mut starts),
-        Err(Error::RowTooLong { row: 1, length: 2, capacity: 1 })
-    );
-    assert_eq!(
-        pack_starts(&[3, 2], &[0, 1], 4, 0, &mut starts),
-        Err(Error::NotPositive { name: "align", got: 0 })
-    );
+fn sorting_refuses_what_a_check_does() {
+    let slots = Slots { starts: &[3, 0, 2], lengths: &[1, 3, 1], order: None, size: 4 };
+    assert_eq!(slots.sorted(), Err(Error::Overlap { row: 2, start: 2, free: 3 }));
+    let outside = Error::OutsideSource { row: 1, begin: 3, length: 1, available: 3 };
+    assert_eq!(Slots { order: Some(&[0, 3, 1]), ..slots }.sorted(), Err(outside));
+}
+
+#[test]
+fn a_part_is_within_its_row() {
+    let slots = Slots { starts: &[2, ABSENT, 0], lengths: &[3, 0, 2], order: Some(&[1, 2, 0]), size: 5 };
+    let rows = [3, 4, 6]; // the last one has been cut to 2
+    let part = |begins, lengths| {
+        let mut out = ([7; 3], [7; 3]);
+        spans(&slots, &rows, Spans { begins, lengths }, &mut out.0, &mut out.1).map(|()| out)
+    };
+    assert_eq!(part(&[1], &[2, 3, 4]), Ok(([3, ABSENT, 1], [2, 0, 1])));
+    assert_eq!(part(&[3, 0, 2], &[0, 0, 1]), Ok(([2, ABSENT, ABSENT], [0, 0, 0])));
+    let outside = |row, begin, length, available| Err(Error::OutsidePart { row, begin, length, available });
+    assert_eq!(part(&[1], &[3, 3, 4]), outside(0, 1, 3, 3));
+    assert_eq!(part(&[0, 0, -1], &[3, 3, 4]), outside(2, -1, 4, 6));
+    assert_eq!(part(&[0, i64::MAX, 0], &[3, 3, 4]), outside(1, i64::MAX, 3, 4));
+    let few = Error::RowCount { name: "begins", got: 2, wanted: 3 };
+    assert_eq!(part(&[0, 0], &[3, 3, 4]), Err(few));
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::cast::{Cast, Dtype};
 use rollkit::layout::Slots;
-use rollkit::place::{Gaps, Mover, Part, place};
+use rollkit::place::{Gaps, Mover, Part, Pieces, place};
 
 /// Rows of bytes with the gap before each, an item size, and a fill.
 type Case = (usize, Vec<(usize, Vec<u8>)>, usize, Vec<u8>);
@@ -72,6 +72,19 @@ proptest! {
     }
 
     #[test]
+    fn a_piece_reads_within_its_row(row in -2i64..5, begin in -3i64..12, length in -3i64..12, item in 1usize..4) {
+        let bytes: Vec<u8> = (0..20).collect();
+        let rows: Vec<&[u8]> = [0..7, 7..7, 7..16].map(|at| &bytes[at.start..at.end]).map(|row| &row[..row.len() / item * item]).into();
+        let found = Pieces { source_rows: &[row], begins: &[begin], lengths: &[length] }.of(&rows, item);
+        let wanted = usize::try_from(row).ok().and_then(|row| rows.get(row)).and_then(|row| {
+            let elements: Vec<&[u8]> = row.chunks(item).collect();
+            let fits = begin >= 0 && length >= 0 && begin + length <= elements.len() as i64;
+            fits.then(|| elements[begin as usize..(begin + length) as usize].concat())
+        });
+        prop_assert_eq!(found.ok().map(|pieces| pieces[0].to_vec()), wanted);
+    }
+
+    #[test]
     fn integers_are_cast_or_named(values in prop::collection::vec(-300i64..300, 0..200)) {
         let source: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
         let mut out = vec![0u8; values.len()];
@@ -111,6 +124,21 @@ fn a_bad_layout_writes_nothing() {
     let refused = place(&[b"ab"], &slots, Gaps::Fill(b"."), Mover::Copy, &mut out);
     assert_eq!(refused, Err(Error::RowCount { name: "rows", got: 1, wanted: 2 }));
     assert_eq!(out, [9; 4]);
+}
+
+#[test]
+fn pieces_outside_their_row_are_named() {
+    fn pieces(source_rows: &[i64], begins: &[i64], lengths: &[i64]) -> Result<Vec<&'static [u8]>, Error> {
+        Pieces { source_rows, begins, lengths }.of(&[b"abcd"], 2)
+    }
+    let unknown = Error::UnknownRow { piece: 1, row: -1, rows: 1 };
+    assert_eq!(pieces(&[0, -1], &[0, 0], &[1, 0]), Err(unknown));
+    for (begin, length) in [(1, 2), (i64::MAX, i64::MAX), (i64::MIN, 1), (0, -1), (i64::MAX / 2, 2)] {
+        let outside = Error::OutsideRow { piece: 0, row: 0, begin, length, available: 2 };
+        assert_eq!(pieces(&[0], &[begin], &[length]), Err(outside));
+    }
+    assert_eq!(pieces(&[0], &[0, 1], &[0]), Err(Error::RowCount { name: "begins", got: 2, wanted: 1 }));
+    assert_eq!(pieces(&[], &[0], &[0]), Err(Error::RowCount { name: "source_rows", got: 0, wanted: 1 }));
 }
 
 #[test]

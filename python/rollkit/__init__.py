@@ -7,8 +7,8 @@ Importing rollkit imports NumPy and nothing else; `rollkit.segments` and the oth
 are first used.
 """
 
-import importlib
-from types import ModuleType
+import importlib as _importlib
+from typing import Any as _Any
 
 from rollkit._batch import Batch as Batch
 from rollkit._batch import pack as pack
@@ -61,9 +61,9 @@ __all__ = [
 _SUBPACKAGES = ("compat", "decode", "forest", "plot", "routing", "segments", "testing")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> _Any:
     if name in _SUBPACKAGES:
-        return importlib.import_module(f"rollkit.{name}")
+        return _importlib.import_module(f"rollkit.{name}")
     raise AttributeError(f"module 'rollkit' has no attribute {name!r}")
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from rollkit import _native
 from rollkit._check import Int64s
-from rollkit._errors import at
+from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
-from rollkit._rollouts.rewards import last_tokens, one_each
+from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts, take
+from rollkit._rows.parts import Parts, castable, fill_element, is_new, place_parts
+from rollkit._rows.place import take
 from rollkit._rows.ragged import Ragged, shipped
 
-MADE: Final = frozenset({"segment_ids", "positions", "attention_mask"})
+MADE: Final = {"segment_ids": np.int32, "positions": np.int32, "attention_mask": np.uint8}
 """The arrays that are read off the layout."""
 
 
@@ -266,80 +269,139 @@ def _fill(
 ) -> Batch:
     _check_plan(sources, layout)
     _check_names(sources, fills, dtypes)
-    arrays = _Arrays(dtypes, out)
-    prompts = layout.spans(0, sources.prompt_lengths)
-    responses = layout.spans(sources.prompt_lengths, sources.responses.lengths)
-    _place_tokens(arrays, sources, prompts, responses, pad_id)
-    layout.segment_ids(arrays.array("segment_ids", layout.shape, np.int32))
-    layout.positions(arrays.array("positions", layout.shape, np.int32))
-    if attention_mask:
-        layout.attention_mask(arrays.array("attention_mask", layout.shape, np.uint8))
+    arrays = _Arrays(sources, layout, dtypes, out)
+    arrays.add_tokens(pad_id)
+    for name, dtype in MADE.items():
+        if attention_mask or name != "attention_mask":
+            arrays.make(name, dtype)
     for name, parts in sources.tokens.items():
-        where = {"prompt": prompts, "response": responses}.get(sources.level(name))
-        if where is None:
-            where = layout.spans(0, parts.lengths)
-        arrays.place(name, parts, where, fills.get(name, 0))
+        arrays.add(name, sources.level(name), parts, fills.get(name, 0))
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
-        arrays.place("rewards", one_each(scalars), last_tokens(scalars, responses), fills.get("rewards", 0))
+        check_scalars(scalars, sources.responses.lengths)
+        arrays.add("rewards", "last", Parts.one_each(scalars), fills.get("rewards", 0))
+    arrays.fill()
     return Batch(arrays.made, layout, sources.prompt_lengths, rows, arrays.memory)
 
 
 class _Arrays:
-    """The arrays of a batch, in the memory of an earlier one where that is large enough."""
+    """The arrays of a batch, in the memory of an earlier one where that is large enough.
 
-    def __init__(self, dtypes: Mapping[str, DTypeLike], out: Batch | None) -> None:
+    They are all written in one call, which finds each row's place once.
+    """
+
+    def __init__(
+        self, sources: Sources, layout: Layout, dtypes: Mapping[str, DTypeLike], out: Batch | None
+    ) -> None:
         if out is not None and not isinstance(out, Batch):
             raise TypeError(f"out must be a Batch, got {type(out).__name__}")
-        self._dtypes = dtypes
+        self._sources, self._layout, self._dtypes = sources, layout, dtypes
         self._spare = {} if out is None else dict(out._memory)
+        self._columns: list[Any] = []
+        self._names: list[tuple[str, ...]] = []  # of the sources of each column
         self.memory: dict[str, AnyArray] = {}
-        self.made: dict[str, AnyArray] = {}
+        self.made: dict[str, Any] = {}
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> AnyArray:
+    def make(
+        self, name: str, dtype: DTypeLike, inner: tuple[int, ...] = (), *, zeros: bool = False
+    ) -> AnyArray:
         """An array to fill."""
-        size = int(np.prod(shape))
+        shape = (*self._layout.shape, *inner)
+        size = prod(shape)
         spare = self._spare.get(name)
         if spare is None or spare.size < size or spare.dtype != dtype:
-            spare = np.empty(size, dtype)
+            spare = (np.zeros if zeros else np.empty)(size, dtype)
         self.memory[name] = spare
-        self.made[name] = spare[:size].reshape(shape)
-        return self.made[name]
+        array = spare if spare.size == size else spare[:size]
+        self.made[name] = array = array.reshape(shape)
+        return array
 
-    def dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
-        """The dtype that was asked for, or else the narrow one."""
-        return np.dtype(self._dtypes.get(name, narrow(name, found)))
-
-    def place(self, name: str, parts: Parts, where: Layout, fill: Any) -> None:
-        """Make an array of a column."""
-        dtype = self.dtype(name, parts.dtype)
-        out = self.array(name, (*where.shape, *parts.inner), dtype)
+    def add(self, name: str, level: str, parts: Parts, fill: Any) -> None:
+        """An array of a column."""
+        if parts.own is not None:
+            where = self._where(level, parts)
+            with at(column=name):
+                self.made[name] = place_parts(parts, where, fill, dtype=self._dtypes.get(name))
+            return
         with at(column=name):
-            place_parts(parts, where, fill, dtype=dtype, out=out)
+            dtype = self._dtype(name, parts.dtype)
+            parts = castable(parts, dtype)
+            self._append(name, (name,), level, (parts.buffers, parts.lengths), parts, fill, dtype)
 
+    def add_tokens(self, pad_id: int) -> None:
+        """`input_ids`, of prompts and responses."""
+        prompts, responses = self._sources.prompts, self._sources.responses
+        if prompts is None:
+            with at(column="input_ids"):
+                self.add("input_ids", "response", responses, pad_id)
+            return
+        if prompts.own is not None or responses.own is not None:
+            where = [self._where(level, responses) for level in ("prompt", "response")]
+            placed = place_parts(Parts.join([prompts, responses]), Layout.union(where), pad_id)
+            self.made["input_ids"] = placed
+            return
+        dtype = self._dtype("input_ids", prompts.dtype)
+        names = ("prompt_token_ids", "response_ids")
+        found = []
+        for name, parts in zip(names, (prompts, responses), strict=True):
+            with at(column=name):
+                if parts.inner:
+                    raise ValueError(f"expected token ids, got elements of shape {parts.inner}")
+                found.append(castable(parts, dtype))
+        first, second = found
+        rows = (first.buffers, second.buffers), (first.lengths, second.lengths)
+        self._append("input_ids", names, "tokens", rows, first, pad_id, dtype)
 
-def _place_tokens(arrays: _Arrays, sources: Sources, prompts: Layout, responses: Layout, pad_id: int) -> None:
-    """Make `input_ids` in one call, whose rows are all prompts, and then all responses."""
-    if sources.prompts is None:
-        arrays.place("input_ids", sources.responses, responses, pad_id)
-        return
-    both = {"prompt_token_ids": sources.prompts, "response_ids": sources.responses}
-    dtype = arrays.dtype("input_ids", sources.prompts.dtype)
-    if sources.prompts.dtype != sources.responses.dtype:
-        both = {name: _cast(name, parts, dtype) for name, parts in both.items()}
-    try:
-        tokens = Parts.join(list(both.values()))
-        arrays.place("input_ids", tokens, Layout.union([prompts, responses]), pad_id)
-    except (OverflowError, TypeError):
-        for name, parts in both.items():
-            _cast(name, parts, dtype)  # names the column and the row within it
-        raise
+    def _append(
+        self, name: str, names: tuple[str, ...], level: str, rows: Any, parts: Parts, fill: Any, dtype: Any
+    ) -> None:
+        element = fill_element(fill, dtype, parts.inner)
+        zeroed = name not in self._spare and is_new(self._layout.size, element)
+        out = self.make(name, dtype, parts.inner, zeros=zeroed)
+        if out.size:
+            self._columns.append((level, *rows, element, out, zeroed))
+            self._names.append(names)
+
+    def fill(self) -> None:
+        """Write all arrays."""
+        layout = self._layout
+        made = {name: self.made[name] for name in MADE if name in self.made}
+        try:
+            _native.fill_batch(
+                *layout.slots,
+                layout.row_lengths,
+                self._sources.prompt_lengths,
+                self._columns,
+                size=layout.size,
+                width=max(layout.width, 1),
+                source_rows=layout.source_rows,
+                begins=layout.begins,
+                **made,
+            )
+        except (OverflowError, ValueError, TypeError) as error:
+            index = getattr(error, "index", None)
+            if index is None:
+                raise
+            column, source = index
+            raise retold(error, column=self._names[column][source]) from None
+
+    def _dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype that was asked for, or else the narrow one."""
+        wanted = self._dtypes.get(name)
+        return narrow(name, found) if wanted is None else np.dtype(wanted)
+
+    def _where(self, level: str, parts: Parts) -> Layout:
+        """Where a column goes whose framework places it."""
+        prompts, responses = self._sources.prompt_lengths, self._sources.responses.lengths
+        if level == "response":
+            return self._layout.spans(prompts, responses)
+        return self._layout.spans(0, prompts if level == "prompt" else parts.lengths)
 
 
 def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str, Any]) -> None:
     """Check that options are for columns that there are, and that no column is one that a batch makes."""
-    for name in MADE & sources.tokens.keys():
+    for name in MADE.keys() & sources.tokens.keys():
         raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
     if "input_ids" in fills:
         raise ValueError("fills has 'input_ids', whose padding is pad_id")
@@ -360,8 +422,3 @@ def _check_plan(sources: Sources, layout: Layout) -> None:
         raise ValueError(
             f"row {row} has {got[row]} tokens (prompt and response), the layout has {wanted[row]} for it"
         )
-
-
-def _cast(name: str, parts: Parts, dtype: np.dtype[Any]) -> Parts:
-    with at(column=name):
-        return parts.astype(dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -25,19 +26,42 @@ class Registered:
         package: the module that its users import.
         array: the name of its array's class there.
         memory: our module that knows its memory (`rollkit._arrays.ops.Ops`).
+        load: imports that module.
         conversion: how a user makes its array of another.
     """
 
     package: str
     array: str
     memory: str
+    load: Callable[[], Any]
     conversion: str
 
 
+# Written out: torch.compile, which may be the first to call, traces no other imports.
+
+
+def _numpy() -> Any:
+    from rollkit._arrays import numpy
+
+    return numpy
+
+
+def _torch() -> Any:
+    from rollkit._arrays import torch
+
+    return torch
+
+
+def _jax() -> Any:
+    from rollkit._arrays import jax
+
+    return jax
+
+
 FRAMEWORKS: Final[dict[str, Registered]] = {
-    "numpy": Registered("numpy", "ndarray", "rollkit._arrays.numpy", "np.asarray({})"),
-    "torch": Registered("torch", "Tensor", "rollkit._arrays.torch", "torch.as_tensor({})"),
-    "jax": Registered("jax", "Array", "rollkit._arrays.jax", "jnp.asarray({})"),
+    "numpy": Registered("numpy", "ndarray", "rollkit._arrays.numpy", _numpy, "np.asarray({})"),
+    "torch": Registered("torch", "Tensor", "rollkit._arrays.torch", _torch, "torch.as_tensor({})"),
+    "jax": Registered("jax", "Array", "rollkit._arrays.jax", _jax, "jnp.asarray({})"),
 }
 
 
@@ -58,7 +82,8 @@ def is_array(value: Any) -> bool:
 
 def memory_of(framework: str) -> Any:
     """The module that knows a framework's memory; typed, it is `rollkit._arrays.ops.ops`."""
-    return implementation(FRAMEWORKS[framework].memory)
+    row = FRAMEWORKS[framework]
+    return sys.modules.get(row.memory) or row.load()
 
 
 def implementation(module: str) -> Any:

@@ -10,6 +10,19 @@ __version__: Final[str]
 build_profile: Final[str]
 
 _Int64s = NDArray[np.int64]
+_Parts = Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]]
+# Level, parts, row lengths, fill, out, zeroed; of "tokens", parts and lengths are of prompts and responses.
+_Column = (
+    tuple[str, _Parts, _Int64s | None, NDArray[Any], NDArray[Any], bool]
+    | tuple[
+        str,
+        tuple[_Parts, _Parts],
+        tuple[_Int64s | None, _Int64s | None] | None,
+        NDArray[Any],
+        NDArray[Any],
+        bool,
+    ]
+)
 _Rows = list[NDArray[Any]] | tuple[NDArray[Any], ...]
 
 @final
@@ -35,9 +48,6 @@ def attention_mask(
 def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
     """Whether `place` casts between two dtypes, checked."""
 
-def check_layout(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, size: int) -> None:
-    """Check that rows lie in an output of `size` elements, are disjoint, and sorted by `order`."""
-
 def check_offsets(offsets: _Int64s, available: int, /) -> None:
     """Check that offsets start at 0 or above, never fall, and stay within `available` elements."""
 
@@ -52,8 +62,36 @@ def concat_columns(
 def decode_base64(text: str | NDArray[Any], /, *, size: int, begin: int, out: NDArray[Any]) -> None:
     """Write to `out` the bytes from `begin` on of the `size` bytes that a base64 text stands for."""
 
+def fill_batch(
+    starts: _Int64s,
+    lengths: _Int64s,
+    order: _Int64s | None,
+    row_lengths: _Int64s,
+    prompt_lengths: _Int64s,
+    columns: Sequence[_Column],
+    /,
+    *,
+    size: int,
+    width: int,
+    source_rows: _Int64s | None = None,
+    begins: _Int64s | None = None,
+    segment_ids: NDArray[np.int32] | None = None,
+    positions: NDArray[np.int32] | None = None,
+    attention_mask: NDArray[np.uint8] | None = None,
+) -> None:
+    """Write all arrays of a batch, each element once.
+
+    A column's level is "prompt", "response", "sequence" (a row's last elements may be missing), "last"
+    (an element per row, on its last response token that is placed) or "tokens" (prompts, then responses).
+    Its row lengths go with parts that say where rows begin. Without them an array is a row as long as it
+    is, and the others have offsets.
+    """
+
 def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write `values[row]` to each row's elements, 0 in gaps."""
+
+def first_negative(numbers: _Int64s, /) -> int | None:
+    """Where the first number below zero is."""
 
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
@@ -71,8 +109,8 @@ def joined_steps(
 ) -> NDArray[np.bool_]:
     """Whether each step's prompt begins with the prompt and response before, `first` ones never."""
 
-def offsets_from_lengths(lengths: _Int64s, /) -> _Int64s:
-    """Offsets [0, l0, l0 + l1, …]."""
+def offsets_from_lengths(lengths: _Int64s, /, align: int = 1) -> _Int64s:
+    """Offsets [0, l0, l0 + l1, …], each length rounded up to a multiple of `align`."""
 
 def parse_jsonl(
     data: NDArray[np.uint8],
@@ -88,8 +126,21 @@ def parse_jsonl(
     A column is (values, offsets), an array of one number per row, or a list.
     """
 
-def pack_starts(lengths: _Int64s, bins: _Int64s, /, *, width: int, align: int) -> _Int64s:
-    """Starts of rows that fill bins of `width` elements in input order, each aligned."""
+def pack_rows(
+    lengths: _Int64s,
+    /,
+    *,
+    capacity: int,
+    algorithm: str,
+    align: int,
+    max_segments: int | None,
+    bins_multiple_of: int,
+    oversize: str,
+) -> tuple[_Int64s, _Int64s, _Int64s | None, int, int]:
+    """Lay rows in bins: (starts, lengths placed, rows by start or None if they are, bins, width).
+
+    The lengths placed are `lengths` itself where no row is cut or dropped.
+    """
 
 def place(
     parts: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
@@ -101,8 +152,15 @@ def place(
     fill: NDArray[Any],
     out: NDArray[Any],
     zeroed: bool = False,
+    row_lengths: _Int64s | None = None,
+    source_rows: _Int64s | None = None,
+    begins: _Int64s | None = None,
 ) -> None:
-    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already."""
+    """Write rows to `out` at `starts`, and one element's `fill` elsewhere; `zeroed`: it is there already.
+
+    With the last three, pieces are written: `lengths[i]` elements of row `source_rows[i]` from
+    `begins[i]` on.
+    """
 
 def plan_bins(
     lengths: _Int64s,
@@ -119,8 +177,16 @@ def plan_bins(
 def positions_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write positions in segments that lie end to end, 0 after the last."""
 
-def positions(starts: _Int64s, lengths: _Int64s, order: _Int64s | None, /, *, out: NDArray[np.int32]) -> None:
-    """Write 0, 1, 2, … within each row, 0 in gaps."""
+def positions(
+    starts: _Int64s,
+    lengths: _Int64s,
+    order: _Int64s | None,
+    /,
+    *,
+    out: NDArray[np.int32],
+    begins: _Int64s | None = None,
+) -> None:
+    """Write positions within each row, from `begins` (0) on; 0 in gaps."""
 
 def runs(ids: NDArray[Any], /) -> list[_Int64s]:
     """Every run of `[rows, width]` ids: ids, flat starts, lengths."""
@@ -140,6 +206,17 @@ def seqlens_and_offsets(
     ids: NDArray[Any], /, *, name: str, max_segments: int, pair: bool
 ) -> list[NDArray[np.int32]]:
     """Lengths by id `[rows, max_segments]` and offsets by appearance `[rows, max_segments + 1]`."""
+
+def sorted_rows(starts: _Int64s, lengths: _Int64s, near: _Int64s | None, /, *, size: int) -> _Int64s | None:
+    """Check that rows lie in `size` elements and are disjoint; return rows by start, None if they are.
+
+    `near` is an order to begin with: the orders of layouts that are joined, say.
+    """
+
+def spans(
+    starts: _Int64s, lengths: _Int64s, row_lengths: _Int64s, begins: _Int64s, wanted: _Int64s, /
+) -> tuple[_Int64s, _Int64s]:
+    """Where `wanted` elements of each row from `begins` (one, or one per row) on are: (starts, lengths)."""
 
 def thd(
     ids_q: NDArray[Any],

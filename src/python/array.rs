@@ -8,6 +8,7 @@
 pub mod rows;
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::slice;
 
 use numpy::npyffi::flags::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
@@ -15,6 +16,7 @@ use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMet
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
 
 use crate::cast::Dtype;
 use crate::segments::Bits;
@@ -60,6 +62,38 @@ pub fn out_bytes<'a, 'b, 'py: 'b>(
     // SAFETY: one block of `size` bytes, as in `bytes`, writeable, and disjoint from every input slice.
     // `MaybeUninit<u8>` has no invalid bytes, and the only reference made to this memory is this one.
     Ok(unsafe { slice::from_raw_parts_mut(fields.data.cast(), size) })
+}
+
+/// Where some memory is.
+pub type Memory = Range<*const u8>;
+
+/// Where a slice is.
+pub fn memory<T>(slice: &[T]) -> Memory {
+    let Range { start, end } = slice.as_ptr_range();
+    start.cast()..end.cast()
+}
+
+/// Checks that outputs share memory neither with one another nor with inputs: for calls of several outputs,
+/// or many inputs.
+pub fn check_apart(outs: &[(&str, &Array<'_>)], inputs: impl IntoIterator<Item = Memory>) -> PyResult<()> {
+    let outs = outs.iter().map(|(name, out)| Ok((*name, memory(bytes(name, out)?))));
+    let outs = outs.collect::<PyResult<Vec<_>>>()?;
+    let overlap = |a: &Memory, b: &Memory| !a.is_empty() && a.start < b.end && b.start < a.end;
+    for (i, (name, out)) in outs.iter().enumerate() {
+        if let Some((other, _)) = outs[..i].iter().find(|(_, other)| overlap(out, other)) {
+            return Err(PyValueError::new_err(format!(
+                "{name} shares memory with {other}; pass a buffer of its own for each"
+            )));
+        }
+    }
+    for input in inputs {
+        if let Some((name, _)) = outs.iter().find(|(_, out)| overlap(&input, out)) {
+            return Err(PyValueError::new_err(format!(
+                "{name} shares memory with an input; pass a buffer of its own"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The elements of a one-dimensional, contiguous, aligned int64 array.
@@ -207,6 +241,38 @@ pub fn prefetch(address: *const i8, lines: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (address, lines);
+}
+
+/// Asks for what will be looked at of the arrays, or tuples of arrays, that come after `items[at]`: for
+/// loops over many, which lie all over the heap.
+#[inline]
+pub fn prefetch_parts(items: &[Bound<'_, PyAny>], at: usize) {
+    const NEAR: usize = 6;
+    let object = |object: &Bound<'_, PyAny>| prefetch(object.as_ptr().cast(), 2);
+    if let Some(item) = items.get(at + 3 * NEAR) {
+        object(item);
+    }
+    if let Some(item) = items.get(at + 2 * NEAR)
+        && let Ok(tuple) = item.cast::<PyTuple>()
+    {
+        tuple.as_slice().iter().for_each(object);
+    }
+    if let Some(item) = items.get(at + NEAR) {
+        match item.cast::<PyTuple>() {
+            Ok(tuple) => tuple.as_slice().iter().for_each(prefetch_body),
+            Err(_) => prefetch_body(item),
+        }
+    }
+}
+
+/// Asks for what an array points to.
+fn prefetch_body(array: &Bound<'_, PyAny>) {
+    if let Ok(array) = array.cast_exact::<PyUntypedArray>() {
+        // SAFETY: the pointer is to a live array object.
+        let fields = unsafe { &(*array.as_array_ptr()).fields };
+        prefetch(fields.dimensions.cast(), 1);
+        prefetch(fields.data.cast(), 1);
+    }
 }
 
 fn checked_bytes(name: &str, array: &Array<'_>) -> PyResult<usize> {

@@ -1,9 +1,10 @@
-//! Binding of `binpack`.
+//! Bindings of `binpack`, `pack`.
 
 use pyo3::prelude::*;
 
 use super::array::{self, Array};
 use crate::binpack::{self as kernel, Options};
+use crate::pack;
 
 /// The bin of each row; -1 for a dropped one.
 #[pyfunction]
@@ -24,4 +25,43 @@ pub fn plan_bins<'py>(
     let bins = array::out_slice("bins", &out, [])?;
     py.detach(|| kernel::plan_bins(lengths, &options, bins))?;
     Ok(out)
+}
+
+/// Starts of rows in bins, elements placed of each (`lengths` itself, if all), rows by ascending start
+/// (`None` where they already are), and how many bins of what width there are.
+type Packed<'py> = (Array<'py>, Array<'py>, Option<Array<'py>>, usize, i64);
+
+/// Lays rows in bins: all of a packed layout.
+#[pyfunction]
+#[pyo3(signature = (lengths, /, *, capacity, algorithm, align, max_segments, bins_multiple_of, oversize))]
+#[allow(clippy::too_many_arguments)] // keywords of one Python call
+pub fn pack_rows<'py>(
+    py: Python<'py>,
+    lengths: &Array<'py>,
+    capacity: i64,
+    algorithm: &str,
+    align: i64,
+    max_segments: Option<usize>,
+    bins_multiple_of: usize,
+    oversize: &str,
+) -> PyResult<Packed<'py>> {
+    let rows = array::int64s("lengths", lengths)?;
+    let options =
+        Options { capacity, align, max_segments, algorithm: algorithm.parse()?, oversize: oversize.parse()? };
+    let [starts, order] = [array::fresh::<i64>(py, rows.len())?, array::fresh::<i64>(py, rows.len())?];
+    let begins = array::out_slice("starts", &starts, [])?;
+    let sorted = array::out_slice("order", &order, [])?;
+    let bins = py.detach(|| {
+        // Planning needs memory with anything in it, and NumPy's comes in huge pages, a vector's does not.
+        let [starts, order] = [begins, sorted].map(|fresh| fresh.write_copy_of_slice(rows));
+        pack::pack_rows(rows, &options, bins_multiple_of, starts, order)
+    })?;
+    let placed = if bins.cut {
+        let placed = array::fresh::<i64>(py, rows.len())?;
+        pack::placed(rows, &options, array::out_slice("placed", &placed, [])?);
+        placed
+    } else {
+        lengths.clone()
+    };
+    Ok((starts, placed, (!bins.in_order).then_some(order), bins.count, bins.width))
 }

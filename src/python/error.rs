@@ -27,6 +27,9 @@ pub struct Place<'a> {
 
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
+        if let Error::Column { index, source, error } = error {
+            return of_column(Self::from(*error), index, source);
+        }
         let (before, after) = error.around_place().unwrap_or_else(|| (String::new(), error.to_string()));
         let placed = error.row().is_some();
         let position = if placed { error.position() } else { None };
@@ -40,6 +43,14 @@ impl From<Error> for PyErr {
             _ => PyValueError::new_err(after),
         }
     }
+}
+
+/// Says which of several columns an exception is about, in its attribute `index`: Python knows its name.
+fn of_column(error: PyErr, index: usize, source: usize) -> PyErr {
+    Python::attach(|py| match error.value(py).setattr("index", (index, source)) {
+        Ok(()) => error,
+        Err(other) => other,
+    })
 }
 
 /// An exception that knows where it is: `rollkit._errors.refusal` makes its message.

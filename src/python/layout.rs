@@ -7,17 +7,24 @@ use pyo3::prelude::*;
 
 use super::array::{self, Array};
 use crate::Result;
-use crate::layout::{self, Slots};
+use crate::layout::{self, Slots, Spans};
 use crate::offsets;
 
-/// Lengths to offsets `[0, l0, l0 + l1, …]`.
+/// Lengths to offsets `[0, l0, l0 + l1, …]`, each length rounded up to a multiple of `align`.
 #[pyfunction]
-#[pyo3(signature = (lengths, /))]
-pub fn offsets_from_lengths<'py>(py: Python<'py>, lengths: &Array<'py>) -> PyResult<Array<'py>> {
+#[pyo3(signature = (lengths, /, align = 1))]
+pub fn offsets_from_lengths<'py>(py: Python<'py>, lengths: &Array<'py>, align: i64) -> PyResult<Array<'py>> {
     let lengths = array::int64s("lengths", lengths)?;
     let out = array::fresh::<i64>(py, lengths.len() + 1)?;
-    offsets::from_lengths(lengths, array::out_slice("offsets", &out, [])?)?;
+    offsets::aligned(lengths, align, array::out_slice("offsets", &out, [])?)?;
     Ok(out)
+}
+
+/// The first number below zero.
+#[pyfunction]
+#[pyo3(signature = (numbers, /))]
+pub fn first_negative(numbers: &Array<'_>) -> PyResult<Option<usize>> {
+    Ok(offsets::first_negative(array::int64s("numbers", numbers)?))
 }
 
 /// Checks that offsets start at zero or above, never fall, and stay within `available` elements.
@@ -27,33 +34,41 @@ pub fn check_offsets(offsets: &Array<'_>, available: usize) -> PyResult<()> {
     Ok(offsets::check(array::int64s("offsets", offsets)?, available)?)
 }
 
-/// Starts of rows that fill their bins in input order, each aligned.
+/// Checks that rows lie in an output of `size` elements and do not overlap; gives rows by ascending start,
+/// `None` where they already are. `near` is an order to begin with, best one that is nearly right.
 #[pyfunction]
-#[pyo3(signature = (lengths, bins, /, *, width, align))]
-pub fn pack_starts<'py>(
-    py: Python<'py>,
+#[pyo3(signature = (starts, lengths, near, /, *, size))]
+pub fn sorted_rows<'py>(
+    starts: &Array<'py>,
     lengths: &Array<'py>,
-    bins: &Array<'py>,
-    width: i64,
-    align: i64,
-) -> PyResult<Array<'py>> {
-    let lengths = array::int64s("lengths", lengths)?;
-    let bins = array::int64s("bins", bins)?;
-    let out = array::fresh::<i64>(py, lengths.len())?;
-    layout::pack_starts(lengths, bins, width, align, array::out_slice("starts", &out, [])?)?;
-    Ok(out)
+    near: Option<&Array<'py>>,
+    size: usize,
+) -> PyResult<Option<Array<'py>>> {
+    let Some(order) = slots(starts, lengths, near, size)?.sorted()? else { return Ok(None) };
+    let out = array::fresh::<i64>(starts.py(), order.len())?;
+    array::out_slice("order", &out, [])?.write_copy_of_slice(&order);
+    Ok(Some(out))
 }
 
-/// Checks that rows lie in an output of `size` elements, do not overlap, and that `order` sorts them.
+/// Where a part of each row is, and how much of it is placed: (starts, lengths).
 #[pyfunction]
-#[pyo3(signature = (starts, lengths, order, /, *, size))]
-pub fn check_layout(
-    starts: &Array<'_>,
-    lengths: &Array<'_>,
-    order: Option<&Array<'_>>,
-    size: usize,
-) -> PyResult<()> {
-    Ok(slots(starts, lengths, order, size)?.check()?)
+#[pyo3(signature = (starts, lengths, row_lengths, begins, wanted, /))]
+pub fn spans<'py>(
+    starts: &Array<'py>,
+    lengths: &Array<'py>,
+    row_lengths: &Array<'py>,
+    begins: &Array<'py>,
+    wanted: &Array<'py>,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let rows = array::int64s("row_lengths", row_lengths)?;
+    let part = Spans { begins: array::int64s("begins", begins)?, lengths: array::int64s("lengths", wanted)? };
+    let slots = slots(starts, lengths, None, 0)?;
+    let [begun, placed] = [(); 2].map(|()| array::fresh::<i64>(starts.py(), slots.starts.len()));
+    let (begun, placed) = (begun?, placed?);
+    let (first, second) =
+        (array::out_slice("starts", &begun, [])?, array::out_slice("lengths", &placed, [])?);
+    layout::spans::<MaybeUninit<i64>>(&slots, rows, part, first, second)?;
+    Ok((begun, placed))
 }
 
 /// Writes row numbers within each run of `width` elements, from 1; 0 in gaps.
@@ -69,16 +84,19 @@ pub fn segment_ids<'py>(
     read_off(starts, lengths, order, out, |slots, out| layout::segment_ids(slots, width, out))
 }
 
-/// Writes positions within each row; 0 in gaps.
+/// Writes positions within each row, which has its first `begins` elements elsewhere; 0 in gaps.
 #[pyfunction]
-#[pyo3(signature = (starts, lengths, order, /, *, out))]
+#[pyo3(signature = (starts, lengths, order, /, *, out, begins = None))]
 pub fn positions<'py>(
     starts: &Array<'py>,
     lengths: &Array<'py>,
     order: Option<&Array<'py>>,
     out: &Array<'py>,
+    begins: Option<&Array<'py>>,
 ) -> PyResult<()> {
-    read_off(starts, lengths, order, out, layout::positions)
+    let firsts = begins.map(|begins| array::int64s("begins", begins)).transpose()?;
+    array::check_apart(&[("out", out)], firsts.map(array::memory))?;
+    read_off(starts, lengths, order, out, |slots, out| layout::positions(slots, firsts, out))
 }
 
 /// Writes 1 where a row is; 0 in gaps.

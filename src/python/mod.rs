@@ -2,6 +2,7 @@
 //! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
 
 mod array;
+mod batch;
 mod binpack;
 mod decompress;
 mod error;
@@ -24,15 +25,17 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::binpack::plan_bins;
+    use super::batch::fill_batch;
+    #[pymodule_export]
+    use super::binpack::{pack_rows, plan_bins};
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]
     use super::layout::{
-        attention_mask, check_layout, check_offsets, offsets_from_lengths, pack_starts, positions,
-        segment_ids,
+        attention_mask, check_offsets, first_negative, offsets_from_lengths, positions, segment_ids,
+        sorted_rows, spans,
     };
     #[pymodule_export]
     use super::list::from_lists;

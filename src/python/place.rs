@@ -1,43 +1,111 @@
 //! Bindings of `place`.
 
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::array::{self, Array, DETACH_BYTES};
+use super::array::{self, Array, DETACH_BYTES, Memory};
 use super::layout::slots;
 use crate::cast::Cast;
-use crate::place::{self as kernel, Gaps, Mover, Part};
+use crate::place::{self as kernel, Gaps, Mover, Part, Pieces};
 
 /// The one row of an array that is a row itself.
 const WHOLE: &[i64] = &[0];
 
 /// A part as Python passes it: `(values, begins)`, or an array that is one row.
-pub struct PyPart<'py> {
-    pub values: Array<'py>,
-    begins: Option<Array<'py>>,
+struct PyPart<'a> {
+    bytes: &'a [u8],
+    begins: Option<&'a [i64]>, // or offsets, for `self_described`
 }
 
-impl<'py> PyPart<'py> {
-    /// All parts of a list or tuple.
-    pub fn all(parts: &Bound<'py, PyAny>) -> PyResult<Vec<Self>> {
-        snapshot(parts)?.as_slice().iter().map(Self::new).collect()
+/// Parts of one dtype. They borrow from the tuple that holds them: many short rows are looked at once here,
+/// and not even counted as references.
+pub struct PyParts<'a, 'py> {
+    parts: Vec<PyPart<'a>>,
+    /// `None` if there are none.
+    pub dtype: Option<Bound<'py, PyArrayDescr>>,
+}
+
+impl<'a, 'py> PyParts<'a, 'py> {
+    /// All parts of a tuple, see [`snapshot`].
+    pub fn of(held: &'a Bound<'py, PyTuple>) -> PyResult<Self> {
+        let items = held.as_slice();
+        let mut found = Self { parts: Vec::with_capacity(items.len()), dtype: None };
+        for (i, item) in items.iter().enumerate() {
+            array::prefetch_parts(items, i);
+            let (values, begins) = match item.cast::<PyTuple>().map(PyTupleMethods::as_slice) {
+                Err(_) => (item.cast()?, None),
+                Ok([values, begins]) => (values.cast()?, Some(array::int64s("begins", begins.cast()?)?)),
+                Ok(_) => return Err(PyTypeError::new_err("a part must be an array, or (values, begins)")),
+            };
+            found.parts.push(PyPart { bytes: array::bytes("parts", values)?, begins });
+            found.same_dtype(values.dtype())?;
+        }
+        Ok(found)
     }
 
-    fn new(part: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let Ok(pair) = part.cast::<PyTuple>() else {
-            return Ok(Self { values: part.cast::<PyUntypedArray>()?.clone(), begins: None });
+    fn same_dtype(&mut self, dtype: Bound<'py, PyArrayDescr>) -> PyResult<()> {
+        match &self.dtype {
+            None => self.dtype = Some(dtype),
+            Some(first) if dtype.is(first) || dtype.is_equiv_to(first) => {}
+            Some(first) => {
+                let message = format!("parts must all have one dtype, got {first} and {dtype}");
+                return Err(PyTypeError::new_err(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The memory that is read.
+    pub fn memory(&self) -> impl Iterator<Item = Memory> {
+        let all = self.parts.iter();
+        all.flat_map(|part| [array::memory(part.bytes)].into_iter().chain(part.begins.map(array::memory)))
+    }
+
+    /// How elements get to an array.
+    pub fn mover(&self, out: &Array<'_>) -> PyResult<Mover> {
+        let to = out.dtype();
+        let Some(from) = self.dtype.as_ref().filter(|from| !from.is_equiv_to(&to)) else {
+            return Ok(Mover::Copy);
         };
-        let (values, begins): (Array<'py>, Array<'py>) = pair.extract()?;
-        Ok(Self { values, begins: Some(begins) })
+        cast_between(from, &to)
+            .map(Mover::Cast)
+            .ok_or_else(|| PyTypeError::new_err(format!("cannot place {from} rows in a {to} output")))
+    }
+
+    /// The rows of all parts.
+    pub fn rows(&self, mut lengths: &'a [i64], item: usize) -> crate::Result<Vec<&'a [u8]>> {
+        let mut rows = Vec::with_capacity(lengths.len());
+        for part in &self.parts {
+            let begins = part.begins.unwrap_or(WHOLE);
+            let (own, others) = lengths.split_at(begins.len().min(lengths.len()));
+            lengths = others;
+            Part { bytes: part.bytes, item, begins, lengths: own }.append_to(&mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    /// The rows of parts that say where each ends: `(values, offsets)`, or an array that is one row.
+    pub fn self_described(&self, item: usize) -> crate::Result<Vec<&'a [u8]>> {
+        let mut rows = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            match part.begins {
+                None => rows.push(part.bytes),
+                Some(offsets) => Part::append_ragged(part.bytes, item, offsets, &mut rows)?,
+            }
+        }
+        Ok(rows)
     }
 }
 
 /// Writes the rows of `parts` to `out` where `starts` says, and `fill` everywhere else, unless `out` is
 /// zeros already and that is what it is to be.
+///
+/// With `source_rows` and `begins`, what goes to `starts` are pieces of the rows.
 #[pyfunction]
-#[pyo3(signature = (parts, starts, lengths, order, /, *, fill, out, zeroed = false))]
+#[pyo3(signature = (parts, starts, lengths, order, /, *, fill, out, zeroed = false,
+    row_lengths = None, source_rows = None, begins = None))]
 #[allow(clippy::too_many_arguments)] // as Python passes them
 pub fn place<'py>(
     py: Python<'py>,
@@ -48,39 +116,50 @@ pub fn place<'py>(
     fill: &Array<'py>,
     out: &Array<'py>,
     zeroed: bool,
+    row_lengths: Option<&Array<'py>>,
+    source_rows: Option<&Array<'py>>,
+    begins: Option<&Array<'py>>,
 ) -> PyResult<()> {
     let item = fill.len() * out.dtype().itemsize();
     let fill_array = fill;
     let fill = array::bytes("fill", fill)?;
-    let parts = PyPart::all(parts)?;
-    let mover = one_mover(&parts, out)?;
-    let written = array::bytes("out", out)?.len();
-    let slots = slots(starts, lengths, order, written.checked_div(item).unwrap_or(0))?;
-    let rows = source_rows(&parts, slots.lengths, mover.source_item(item))?;
-    let inputs = parts.iter().flat_map(|part| [&part.values].into_iter().chain(&part.begins));
-    let inputs = inputs.chain([starts, lengths, fill_array]).chain(order);
+    let parts = snapshot(parts)?;
+    let parts = PyParts::of(&parts)?;
+    let mover = parts.mover(out)?;
+    let size = array::bytes("out", out)?.len().checked_div(item).unwrap_or(0);
+    let slots = slots(starts, lengths, order, size)?;
+    let source_item = mover.source_item(item);
+    let rows = match pieces(row_lengths, source_rows, begins, slots.lengths)? {
+        None => parts.rows(slots.lengths, source_item)?,
+        Some((row_lengths, pieces)) => pieces.of(&parts.rows(row_lengths, source_item)?, source_item)?,
+    };
+    array::check_apart(&[("out", out)], parts.memory())?;
+    let inputs = [starts, lengths, fill_array].into_iter().chain(order);
+    let inputs = inputs.chain(row_lengths).chain(source_rows).chain(begins);
     let written = array::out_bytes("out", out, inputs)?;
     let gaps = if zeroed { Gaps::Leave(item) } else { Gaps::Fill(fill) };
     let bytes = written.len();
-    let mut run = || kernel::place(&rows, &slots, gaps, mover, written);
+    let mut run = || kernel::place_ahead(&rows, &slots, gaps, mover, array::prefetch, written);
     Ok(if bytes < DETACH_BYTES { run() } else { py.detach(run) }?)
 }
 
-/// The rows of all parts.
-pub fn source_rows<'a>(
-    parts: &'a [PyPart<'_>],
-    mut lengths: &'a [i64],
-    item: usize,
-) -> PyResult<Vec<&'a [u8]>> {
-    let mut rows = Vec::with_capacity(lengths.len());
-    for part in parts {
-        let begins = part.begins.as_ref().map_or(Ok(WHOLE), |begins| array::int64s("begins", begins))?;
-        let bytes = array::bytes("parts", &part.values)?;
-        let (own, others) = lengths.split_at(begins.len().min(lengths.len()));
-        lengths = others;
-        Part { bytes, item, begins, lengths: own }.append_to(&mut rows)?;
+/// The lengths of rows, and pieces of them, where there are pieces.
+fn pieces<'a>(
+    row_lengths: Option<&'a Array<'_>>,
+    source_rows: Option<&'a Array<'_>>,
+    begins: Option<&'a Array<'_>>,
+    lengths: &'a [i64],
+) -> PyResult<Option<(&'a [i64], Pieces<'a>)>> {
+    match (row_lengths, source_rows, begins) {
+        (None, None, None) => Ok(None),
+        (Some(row_lengths), Some(source_rows), Some(begins)) => {
+            let source_rows = array::int64s("source_rows", source_rows)?;
+            let begins = array::int64s("begins", begins)?;
+            let pieces = Pieces { source_rows, begins, lengths };
+            Ok(Some((array::int64s("row_lengths", row_lengths)?, pieces)))
+        }
+        _ => Err(PyTypeError::new_err("pieces need row_lengths, source_rows and begins, all three")),
     }
-    Ok(rows)
 }
 
 /// Whether `place` casts between two dtypes, checked.
@@ -100,26 +179,4 @@ pub fn snapshot<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> 
         Ok(list) => Ok(list.to_tuple()),
         Err(_) => Ok(rows.cast::<PyTuple>()?.clone()),
     }
-}
-
-/// How all parts get to `out`.
-fn one_mover(parts: &[PyPart<'_>], out: &Array<'_>) -> PyResult<Mover> {
-    let to = out.dtype();
-    let mut mover = None;
-    for part in parts {
-        let from = part.values.dtype();
-        let found = if from.is_equiv_to(&to) {
-            Mover::Copy
-        } else {
-            let Some(cast) = cast_between(&from, &to) else {
-                return Err(PyTypeError::new_err(format!("cannot place {from} rows in a {to} output")));
-            };
-            Mover::Cast(cast)
-        };
-        if mover.is_some_and(|mover| mover != found) {
-            return Err(PyTypeError::new_err("parts must all have one dtype"));
-        }
-        mover = Some(found);
-    }
-    Ok(mover.unwrap_or(Mover::Copy))
 }

@@ -1,11 +1,11 @@
 //! Bindings of `steps`.
 
-use numpy::{PyArrayDescrMethods, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::array::{self, Array};
-use super::place::{PyPart, source_rows};
+use super::place::{PyParts, snapshot};
 use crate::steps;
 
 /// Whether each step's prompt begins with the prompt and response of the step before.
@@ -19,10 +19,11 @@ pub fn joined_steps<'py>(
     response_lengths: &Array<'py>,
     first: &Array<'py>,
 ) -> PyResult<Array<'py>> {
-    let (prompts, responses) = (PyPart::all(prompts)?, PyPart::all(responses)?);
-    let item = one_item(prompts.iter().chain(&responses))?;
-    let prompts = source_rows(&prompts, array::int64s("prompt_lengths", prompt_lengths)?, item)?;
-    let responses = source_rows(&responses, array::int64s("response_lengths", response_lengths)?, item)?;
+    let (prompts, responses) = (snapshot(prompts)?, snapshot(responses)?);
+    let (prompts, responses) = (PyParts::of(&prompts)?, PyParts::of(&responses)?);
+    let item = one_item(prompts.dtype.iter().chain(&responses.dtype))?;
+    let prompts = prompts.rows(array::int64s("prompt_lengths", prompt_lengths)?, item)?;
+    let responses = responses.rows(array::int64s("response_lengths", response_lengths)?, item)?;
     let first = array::bytes("first", first)?;
     let out = array::fresh::<bool>(py, prompts.len())?;
     let joined = array::out_bytes("joined", &out, [])?;
@@ -31,11 +32,10 @@ pub fn joined_steps<'py>(
 }
 
 /// The bytes of a token, which must be one dtype throughout, or equal bytes would not be equal tokens.
-fn one_item<'a, 'py: 'a>(parts: impl Iterator<Item = &'a PyPart<'py>>) -> PyResult<usize> {
+fn one_item<'a, 'py: 'a>(dtypes: impl Iterator<Item = &'a Bound<'py, PyArrayDescr>>) -> PyResult<usize> {
     let mut found = None;
-    for part in parts {
-        let dtype = part.values.dtype();
-        match &found {
+    for dtype in dtypes {
+        match found {
             None => found = Some(dtype),
             Some(first) if dtype.is_equiv_to(first) => {}
             Some(first) => {
@@ -45,5 +45,5 @@ fn one_item<'a, 'py: 'a>(parts: impl Iterator<Item = &'a PyPart<'py>>) -> PyResu
             }
         }
     }
-    Ok(found.map_or(1, |dtype| dtype.itemsize()))
+    Ok(found.map_or(1, PyArrayDescrMethods::itemsize))
 }

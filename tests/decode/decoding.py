@@ -10,6 +10,7 @@ import transformers
 
 from rollkit import Rollouts
 from rollkit.decode import AllowedSet, sample
+from rollkit.decode._cached import cache_name
 
 torch.set_num_threads(1)  # on a busy machine, two for matrices this small wait for each other
 
@@ -32,6 +33,9 @@ LIMITS = {
     "end": [24, 24, 24, 24, 24, 24, 4, 1],
     "one by one": [3, 21, 5, 17, 9, 13, 7, 24],
 }
+CACHE = str(cache_name(transformers.Qwen3Model.forward))
+"""What models of the installed transformers call their cache."""
+
 GUIDED: dict[str, Any] = {"uncond": [3, 4], "cfg_scale": 1.5}
 
 SHAPE: dict[str, Any] = {
@@ -78,6 +82,17 @@ def lfm2(dtype: torch.dtype = torch.float32, **more: Any) -> Any:
     del options["head_dim"]
     model: Any = transformers.Lfm2ForCausalLM(transformers.Lfm2Config(**options))
     return model.to(dtype).eval()
+
+
+def mamba() -> Any:
+    """One without attention, whose layers all keep a state."""
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}
+    model: Any = transformers.MambaForCausalLM(transformers.MambaConfig(**shape))
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
 
 
 def same(found: Rollouts, wanted: Rollouts) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from tests.decode.decoding import (
+    CACHE,
     CODES,
     EOS,
     GUIDED,
@@ -18,6 +19,7 @@ from tests.decode.decoding import (
     SHAPE,
     VOCAB,
     config,
+    mamba,
     one_by_one,
     qwen3,
     same,
@@ -26,6 +28,7 @@ from tests.decode.decoding import (
 from rollkit.decode import AllowedSet, _hf
 from rollkit.decode import cache as cache_module
 from rollkit.decode._arguments import _mix, own_seeds
+from rollkit.decode._cached import cache_name
 from rollkit.decode.active import Plan
 from rollkit.decode.generate import Phase, Progress, generate
 
@@ -260,10 +263,10 @@ SMALL: dict[str, Any] = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_lay
 
 @pytest.mark.parametrize("factor", [0.25, 3.0])
 def test_factors_of_logits_are_the_models_own(factor: float) -> None:
-    for kind, options in [
-        (transformers.HyperCLOVAXForCausalLM, transformers.HyperCLOVAXConfig),
-        (transformers.GraniteForCausalLM, transformers.GraniteConfig),
-    ]:
+    for name in ("HyperCLOVAX", "Granite"):
+        if not hasattr(transformers, f"{name}Config"):
+            continue  # HyperCLOVA X is not in the oldest transformers
+        kind, options = (getattr(transformers, name + end) for end in ("ForCausalLM", "Config"))
         shape = {name: value for name, value in SHAPE.items() if name != "head_dim"}
         model = _small(kind, options(**shape, logits_scaling=factor))
         found = generate(model, MIXED[:2], max_new_tokens=6, allowed=CODES, top_p=0.9, seeds=[5, 6])
@@ -283,25 +286,57 @@ class Louder(transformers.Qwen3ForCausalLM):  # type: ignore[no-untyped-call]
 class Forgetful(transformers.Qwen3Model):  # type: ignore[no-untyped-call]
     """A decoder that returns the cache it was given, unused."""
 
-    def forward(self, *args: Any, past_key_values: Any = None, **options: Any) -> Any:
+    def forward(self, *args: Any, **options: Any) -> Any:
+        cache = options.pop(CACHE, None)
         out = super().forward(*args, **{**options, "use_cache": False})
-        out.past_key_values = past_key_values
+        setattr(out, CACHE, cache)
         return out
 
 
-def forgetful() -> Any:
+class Restarting(transformers.Qwen3Model):  # type: ignore[no-untyped-call]
+    """One that returns a new cache each time."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return super().forward(*args, **{**options, CACHE: None})
+
+
+class Failing(transformers.Qwen3Model):  # type: ignore[no-untyped-call]
+    """One that asks too much of the cache it is given."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        raise ValueError("no such layer")
+
+
+class Blind(transformers.Qwen3Model):  # type: ignore[no-untyped-call]
+    """One that takes padding for tokens."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return super().forward(*args, **{**options, "attention_mask": None})
+
+
+def decoding_with(kind: Any) -> Any:
     model = qwen3()
-    model.model.__class__ = Forgetful
+    model.model.__class__ = kind
     return model
 
 
-OTHERS: dict[str, tuple[Any, type[Exception], str]] = {
+OTHERS: dict[str, tuple[Any, Any, str]] = {
     "a factor": (lambda: _small(Louder, config()), ValueError, "Louder makes its logits otherwise than"),
-    "a cache unused": (forgetful, ValueError, "gives other logits where it goes on from its cache"),
+    "a cache unused": (lambda: decoding_with(Forgetful), TypeError, "Forgetful returns an empty cache, so"),
     "another cache": (
-        lambda: _small(transformers.MambaForCausalLM, transformers.MambaConfig(**SMALL, state_size=4)),
+        lambda: decoding_with(Restarting),
         TypeError,
-        "MambaModel does not go on from the past_key_values it is given, so that rows cannot leave",
+        f"Restarting does not go on from the {CACHE} it is given, so that rows cannot leave",
+    ),
+    "an error": (
+        lambda: decoding_with(Failing),
+        TypeError,
+        r"Qwen3ForCausalLM cannot be read with padding and a cache \(no such layer\)",
+    ),
+    "padding seen": (
+        lambda: decoding_with(Blind),
+        ValueError,
+        "gives other logits where it goes on from its cache, with padding",
     ),
     "a transform": (
         lambda: _small(
@@ -310,8 +345,8 @@ OTHERS: dict[str, tuple[Any, type[Exception], str]] = {
                 **SMALL, intermediate_size=64, num_attention_heads=4, is_decoder=True, initializer_range=0.3
             ),
         ),
-        ValueError,
-        "BertLMHeadModel makes its logits otherwise than by its head",
+        (TypeError, ValueError),  # before transformers 5 it is its own decoder, without hidden states
+        "BertLMHeadModel (makes its logits otherwise than by its head|cannot be read with padding)",
     ),
 }
 
@@ -327,14 +362,57 @@ def test_a_model_that_works_otherwise_is_refused(name: str, dtype: torch.dtype) 
         assert "rollkit.compat.transformers" in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore")  # that checkpointing switches the cache off
-def test_a_model_that_is_checkpointed_has_no_cache() -> None:
-    model = qwen3()
-    generate(model, [[1, 2]], max_new_tokens=2, allowed=CODES)
-    model.gradient_checkpointing_enable()
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("prompts", ["mixed", "prefix"])
+def test_states_alone_work_or_are_refused(prompts: str, guided: bool) -> None:
+    model = mamba()
+    options: dict[str, Any] = {
+        "allowed": CODES,
+        "top_p": 0.9,
+        "seeds": range(50, 54),
+        **(GUIDED if guided else {}),
+    }
+    if cache_name(model) is None:  # before transformers 5.24
+        with pytest.raises(
+            TypeError, match="MambaForCausalLM takes no cache or past_key_values, so that rows"
+        ):
+            generate(model, PROMPTS[prompts][:4], max_new_tokens=8, **options)
+        return
+    found = generate(model, PROMPTS[prompts][:4], max_new_tokens=8, **options)
+    uncond = options.get("uncond")
+    wanted = [one_by_one(model, prompt, uncond, 50 + i, 8) for i, prompt in enumerate(PROMPTS[prompts][:4])]
+    assert found["response_ids"].to_list() == wanted  # type: ignore[union-attr]
+
+
+class Recomputing(transformers.Qwen3Model):  # type: ignore[no-untyped-call]
+    """One whose cache is off while it trains, as all were before transformers 5.24."""
+
+    is_activation_checkpointing = True
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        off = {CACHE: None, "use_cache": False} if self.training else {}
+        return super().forward(*args, **{**options, **off})
+
+
+def test_a_model_whose_cache_is_off_says_how_to_switch_it_on() -> None:
+    model = decoding_with(Recomputing)
     generate(model, [[1, 2]], max_new_tokens=2, allowed=CODES)
     with pytest.raises(TypeError, match=r"call model.eval\(\), or switch gradient checkpointing off"):
         generate(model.train(), [[1, 2]], max_new_tokens=2, allowed=CODES)
+
+
+@pytest.mark.filterwarnings("ignore")  # that checkpointing switches the cache off
+def test_a_model_that_is_checkpointed_draws_the_same_or_is_refused() -> None:
+    model = qwen3()
+    wanted = generate(model, MIXED, max_new_tokens=4, allowed=CODES)
+    model.gradient_checkpointing_enable()
+    same(generate(model, MIXED, max_new_tokens=4, allowed=CODES), wanted)
+    try:
+        found = generate(model.train(), MIXED, max_new_tokens=4, allowed=CODES)
+    except TypeError as error:
+        assert "call model.eval(), or switch gradient checkpointing off" in str(error)  # noqa: PT017
+    else:
+        same(found, wanted)
 
 
 def test_a_model_is_checked_once_and_left_as_it_was() -> None:

@@ -322,7 +322,7 @@ def test_bfloat16() -> None:
         (
             lambda: PartialHead(np.zeros((64, 4)), SETS["range"], torch.zeros(64)),
             TypeError,
-            "bias is of torch but weight of numpy; convert bias to numpy",
+            "weight is of numpy, bias of torch; convert one: bias = np.asarray(bias)",
         ),
         (
             lambda: PartialHead(np.zeros((64, 4)), AllowedSet([], 64)),

@@ -161,7 +161,7 @@ def test_masks_to_rows() -> None:
         (
             (LOGITS[:1], torch.tensor([1]), Kept(_ids([7]), np.array([0, 1]))),
             TypeError,
-            "token_ids is of torch but logits of numpy; convert token_ids to numpy",
+            "logits is of numpy, token_ids of torch; convert one: token_ids = np.asarray(token_ids)",
         ),
     ],
 )

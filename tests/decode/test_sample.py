@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tests.decode.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
 
 from rollkit.decode import AllowedSet, Sampled, Status, cfg, sample, uniforms
-from rollkit.decode._plan import make_plan
+from rollkit.decode._request import make_request
 from rollkit.testing.decode import sample_on, sample_row_reference
 
 BACKENDS = ("rust", "torch", "jax")
@@ -364,7 +364,7 @@ def test_runs_untraced_where_arrays_are_on_a_device(monkeypatch: pytest.MonkeyPa
     z = logits(5, 30)
     options: dict[str, Any] = {"allowed": None, "seeds": 3, "positions": 1, "top_p": 0.9, "return_kept": True}
     wanted = sample(z, **options)
-    monkeypatch.setattr(type(make_plan(z, **options)), "is_on_host", lambda plan: False)
+    monkeypatch.setattr(type(make_request(z, **options)), "is_plain", lambda _: False)
     assert_equal(sample(jnp.asarray(z), **options), wanted)
     drawn = sample(torch.from_numpy(z), **options)
     assert drawn.token_ids.tolist() == wanted.token_ids.tolist()
@@ -374,7 +374,7 @@ def test_runs_untraced_where_arrays_are_on_a_device(monkeypatch: pytest.MonkeyPa
 def test_untraced_calls_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     z = jnp.asarray(logits(5, 31))
     monkeypatch.setattr(
-        type(make_plan(logits(1, 1), **GOOD | {"allowed": None})), "is_on_host", lambda _: False
+        type(make_request(logits(1, 1), **GOOD | {"allowed": None})), "is_plain", lambda _: False
     )
     compiled: list[str] = []
 
@@ -554,7 +554,7 @@ GOOD: dict[str, Any] = {"allowed": ALLOWED, "seeds": 0, "positions": 0}
             (2, 3),
             {"uncond": torch.zeros(2, 3)},
             TypeError,
-            "uncond is of torch but cond of numpy; convert uncond to numpy",
+            "cond is of numpy, uncond of torch; convert one: uncond = np.asarray(uncond)",
         ),
     ],
 )

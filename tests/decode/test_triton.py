@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from tests.decode.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
 
-from rollkit.decode import AllowedSet, Sampled, sample, uniforms
+from rollkit.decode import AllowedSet, Sampled, _cuda, sample, uniforms
 from rollkit.decode import _torch as operations
-from rollkit.decode._plan import Plan, make_plan
+from rollkit.decode._request import SAME, Request, make_request
 from rollkit.testing.decode import sample_on
 
 triton = pytest.importorskip("triton")
@@ -238,7 +238,7 @@ def test_compiles_for_cuda(
     assert "div.rn.f64" in ptx
     assert "fma.rn.f64" in ptx, "exp and log are polynomials"
     assert "3FF71547652B82FE" in ptx, "exp in float64 starts with log2(e)"
-    assert f"{np.float64(operations.SAME).view(np.uint64):016X}" in ptx
+    assert f"{np.float64(SAME).view(np.uint64):016X}" in ptx
     # What is less than exact is within exp and log of float64, as CUDA's own library has them: a first
     # guess of a reciprocal, and the upper half of a float64 looked at as if it were a float32.
     loose = {word for word in ptx.split() if ".approx" in word or ".ftz" in word}
@@ -287,7 +287,7 @@ def test_plain_operations_draw_what_is_not_common() -> None:
     plain: dict[str, Any] = {"allowed": None, "seeds": 0, "positions": 0}
 
     def common(cond: Any, uncond: Any = None, **options: Any) -> bool:
-        return operations.is_common(make_plan(cond, uncond, **(options or plain)))
+        return _cuda.is_common(make_request(cond, uncond, **(options or plain)))
 
     assert common(z)
     assert common(z.half(), z.half())
@@ -298,20 +298,21 @@ def test_plain_operations_draw_what_is_not_common() -> None:
     assert not common(z, z.clone().requires_grad_())
     with torch.no_grad():
         assert common(z.clone().requires_grad_())
+    assert not common(z, **plain, temperature=torch.ones(2, requires_grad=True))
     assert not common(torch.nn.Parameter(z)), "a subclass"
-    assert not operations.has_kernel(torch.device("cpu"))
+    assert not _cuda.has_kernel(torch.device("cpu"))
 
 
 def test_the_kernel_draws_what_is_common(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Plan] = []
+    calls: list[Request] = []
 
-    def record(plan: Plan) -> Any:
-        calls.append(plan)
-        return operations.sample(plan)
+    def record(request: Request) -> Any:
+        calls.append(request)
+        return operations.draw(request)
 
-    monkeypatch.setattr(Plan, "is_on_host", lambda plan: False)
-    monkeypatch.setattr(operations, "has_kernel", lambda device: True)
-    monkeypatch.setattr(kernels, "sample", record)
+    monkeypatch.setattr(Request, "is_plain", lambda request: False)
+    monkeypatch.setattr(_cuda, "has_kernel", lambda device: True)
+    monkeypatch.setattr(kernels, "draw", record)
     z = torch.from_numpy(logits(3, 9))
     options: dict[str, Any] = {"allowed": None, "seeds": 0, "positions": 0}
     assert sample(z, **options).token_ids.shape == (3,)

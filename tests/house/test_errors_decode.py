@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.decode.decoding import CODES, SLIDING, VOCAB, config, qwen3
+from tests.decode.decoding import CACHE, CODES, SLIDING, VOCAB, config, qwen3
 from tests.house.refusals import check_refusal
 
 import rollkit.decode
@@ -58,8 +58,18 @@ def static(length: int) -> Any:
 
 def used(columns: int) -> Any:
     cache = transformers.DynamicCache(config=config())
-    MODEL(IDS, past_key_values=cache)
+    MODEL(IDS, **{CACHE: cache})
     return cache
+
+
+class Quantised:
+    """A layer as those of transformers' QuantizedCache, which another version has of other kinds."""
+
+    def _quantize(self, tensor: Any) -> None: ...
+
+
+def quantised(columns: int) -> Any:
+    return SimpleNamespace(layers=[Quantised()], update=None, get_seq_length=lambda: 0)
 
 
 def sample(cond: Any = ROWS, *more: Any, **options: Any) -> Any:
@@ -158,8 +168,9 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: generate(cache=used), ValueError, "cache must return an empty cache, got one of 2 tokens; make it anew"),
     (lambda: generate(cache=static(2)), ValueError, "layer 0 of cache has room for 2 tokens, prompts and responses need 3: make as many columns as the function is given"),
     (lambda: generate(model=WINDOWS, max_new_tokens=20, cache=lambda _: transformers.StaticCache(config=WINDOWS.config, max_cache_len=9)), ValueError, "layer 1 of cache has room for 9 tokens, prompts and responses need 21: make as many columns as the function is given"),
-    (lambda: generate(cache=lambda _: transformers.QuantizedCache("fp8", config())), TypeError, "layer 0 of cache is a Fp8QuantizedLayer, whose rows cannot be moved; pass a cache that is not quantised"),
+    (lambda: generate(cache=quantised), TypeError, "layer 0 of cache is a Quantised, whose rows cannot be moved; pass a cache that is not quantised"),
     (lambda: generate(model="gpt2"), TypeError, "model must be a causal language model with a head, got str"),
+    (lambda: AllowedLogits(CODES, cfg_scale=2, model=torch.nn.Identity()), TypeError, "Identity takes no cache or past_key_values, so that guidance would lose what the unconditional branch has read; pass a model that goes on from its cache, or cfg_scale=1"),
     (lambda: generate(model=MODEL.model), TypeError, "model must be a causal language model with a head, got Qwen3Model"),
     (lambda: ActiveBatch(0), ValueError, "n must be at least 1, got 0"),
     (lambda: ActiveBatch(1.5), TypeError, "n must be an int, got float"),
@@ -202,10 +213,10 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: PartialHead(torch.ones(6, 2, dtype=torch.int8), SET), TypeError, "weight is torch.int8 without scale; pass scale=…, or floating-point numbers"),
     (lambda: PartialHead(WEIGHT, SET)(np.ones((1, 3))), ValueError, "hidden must be an array [..., 2], as wide as the weight, got shape (1, 3)"),
     (lambda: PartialHead(WEIGHT, SET)([[1.0, 2.0]]), ValueError, "hidden must be an array [..., 2], as wide as the weight, got shape (1, 2)"),
-    (lambda: PartialHead(torch.ones(6, 2), SET)(np.ones((1, 2))), TypeError, "hidden is of numpy but weight of torch; convert hidden to torch"),
-    (lambda: PartialHead(WEIGHT, SET)(torch.ones(1, 2)), TypeError, "hidden is of torch but weight of numpy; convert hidden to numpy"),
+    (lambda: PartialHead(torch.ones(6, 2), SET)(np.ones((1, 2))), TypeError, "weight is of torch, hidden of numpy; convert one: hidden = torch.as_tensor(hidden)"),
+    (lambda: PartialHead(WEIGHT, SET)(torch.ones(1, 2)), TypeError, "weight is of numpy, hidden of torch; convert one: hidden = np.asarray(hidden)"),
     (lambda: PartialHead(WEIGHT, SET, lora=LoRA(WEIGHT[:3], WEIGHT)), ValueError, "lora[0].a must be [rank, hidden] = (2, 2), got shape (3, 2)"),
-    (lambda: PartialHead(WEIGHT, SET, lora=[LoRA(torch.ones(2, 2), WEIGHT)]), TypeError, "lora[0].a is of torch but weight of numpy; convert lora[0].a to numpy"),
+    (lambda: PartialHead(WEIGHT, SET, lora=[LoRA(torch.ones(2, 2), WEIGHT)]), TypeError, "weight is of numpy, lora[0].a of torch; convert one: lora[0].a = np.asarray(lora[0].a)"),
     (lambda: AllowedSet(2, 3), TypeError, "allowed must be ids, a range, or a sequence of both, got int"),
     (lambda: sample(temperature=np.inf), ValueError, "temperature is inf; it must be finite"),
     (lambda: PartialHead.from_module(adapted(use_dora={"x": True}), SET), ValueError, "adapter 'x' of the head is DoRA, which rescales the weight; merge it first (merge_adapter())"),
@@ -231,7 +242,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: cfg(ROWS, ROWS, 2, bias=np.zeros((5, 2, 4))), ValueError, "bias must broadcast to the shape of cond, (2, 4), got (5, 2, 4)"),
     (lambda: cfg(ROWS[:1], ROWS[:1], 2, bias=np.zeros((3, 1))), ValueError, "bias must broadcast to the shape of cond, (1, 4), got (3, 1)"),
     (lambda: cfg(ROWS, ROWS, 2, bias="a"), TypeError, "bias must hold numbers, got <U1"),
-    (lambda: cfg(ROWS, ROWS, 2, bias=torch.zeros(4)), TypeError, "bias is of torch but cond of numpy; convert bias to numpy"),
+    (lambda: cfg(ROWS, ROWS, 2, bias=torch.zeros(4)), TypeError, "cond is of numpy, bias of torch; convert one: bias = np.asarray(bias)"),
     (lambda: uniforms(1, 0, torch.tensor([1.5])), TypeError, "ids must hold integers, got float32"),
     (lambda: uniforms(1, 0, jnp.array([True])), TypeError, "ids must hold integers, got bool"),
     (lambda: CODES.to_local([1.5]), TypeError, "ids must hold integers, got float64"),

@@ -49,9 +49,8 @@ def test_equals_the_reference(lengths: list[int], capacity: int, options: dict[s
 )
 def test_bins_hold_their_rows(lengths: list[int], capacity: int, options: dict[str, Any]) -> None:
     bins = plan_bins(lengths, capacity, **options)
-    rows = np.minimum(np.array(lengths, np.int64), capacity)
-    starts = _native.pack_starts(rows, bins, width=capacity, align=options["align"])
-    assert np.array_equal(starts == -1, bins == -1)
+    layout = Layout.pack(lengths, capacity, **options)
+    assert np.array_equal(np.where(layout.starts < 0, -1, layout.starts // layout.width), bins)
     assert np.array_equal(np.unique(bins[bins >= 0]), np.arange(bins.max(initial=-1) + 1))
     most = options["max_segments"] or len(lengths)
     assert np.bincount(bins[bins >= 0]).max(initial=0) <= most

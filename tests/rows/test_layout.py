@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rollkit import Layout, plan_bins
+from rollkit._rows.binpack import ALGORITHMS, OVERSIZE
 from rollkit.testing import (
     attention_mask_reference,
     lengths,
+    pack_starts_reference,
     positions_reference,
     segment_ids_reference,
 )
@@ -67,6 +70,19 @@ def test_rows_are_disjoint_and_in_bounds(layout: Layout) -> None:
     assert layout.max_seqlen == max(layout.lengths.tolist(), default=0)
     assert layout.utilisation == (taken.mean() if layout.size else 1.0)
     assert len(layout) == len(layout.starts)
+
+
+@given(layouts())
+def test_order_is_that_of_starts(layout: Layout) -> None:
+    """Whether derived from lengths, from a parent or, when unpickled, from the starts."""
+    key = [(start, length > 0) for start, length in zip(layout.starts, layout.lengths, strict=True)]
+    for known in (layout, pickle.loads(pickle.dumps(layout))):
+        order = list(range(len(layout))) if known.order is None else known.order.tolist()
+        assert sorted(order) == list(range(len(layout)))
+        placed = [key[row] for row in order if key[row][0] >= 0]
+        assert placed == sorted(placed)
+        filled = [start for start, length in placed if length]
+        assert len(set(filled)) == len(filled)
 
 
 @given(layouts())
@@ -178,9 +194,75 @@ def test_pack_puts_rows_in_their_bins(rows: list[int], capacity: int, align: int
             assert start % layout.width % align == 0
 
 
+@settings(max_examples=500)
+@given(
+    lengths() | st.lists(st.integers(0, 3) | st.sampled_from([0, 8]), max_size=30),
+    st.integers(1, 12),
+    st.fixed_dictionaries(
+        {
+            "algorithm": st.sampled_from(ALGORITHMS),
+            "align": st.integers(1, 5),
+            "max_segments": st.none() | st.integers(1, 4),
+            "oversize": st.sampled_from(OVERSIZE[1:]),
+        }
+    ),
+)
+def test_pack_equals_the_reference(rows: list[int], capacity: int, options: dict[str, Any]) -> None:
+    layout = Layout.pack(rows, capacity, **options)
+    starts = pack_starts_reference(rows, capacity, **options)
+    assert layout.starts.tolist() == starts
+    # Empty rows come first where they share a start, and else all rows are in input order.
+    wanted = sorted(range(len(rows)), key=lambda row: (starts[row], rows[row] > 0))
+    if layout.order is None:
+        assert [row for row in wanted if starts[row] >= 0] == [
+            row for row in range(len(rows)) if starts[row] >= 0
+        ]
+    else:
+        assert layout.order.tolist() == wanted
+    assert (layout.lengths is layout.row_lengths) == (layout.lengths.tolist() == rows)
+
+
+@given(layouts(), st.data())
+def test_spans_equal_a_loop(layout: Layout, data: Any) -> None:
+    begins = [data.draw(st.integers(0, n)) for n in layout.row_lengths.tolist()]
+    wanted = [data.draw(st.integers(0, n - b)) for n, b in zip(layout.row_lengths, begins, strict=True)]
+    parts = layout.spans(np.array(begins, np.int64), np.array(wanted, np.int64))
+    for row, (start, length) in enumerate(zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True)):
+        cells = [start + i for i in range(length)][begins[row] : begins[row] + wanted[row]]
+        whole = not wanted[row] and start >= 0
+        assert parts.lengths[row] == len(cells)
+        assert parts.starts[row] == (cells[0] if cells else start if whole else -1)
+    np.testing.assert_array_equal(parts.segment_ids() > 0, parts.attention_mask() > 0)
+
+
+def test_a_union_of_rows_that_overlap_is_refused() -> None:
+    rows = Layout.pad([3, 2])
+    with pytest.raises(ValueError, match="row 2 starts at element 0, but elements below 3 are taken"):
+        Layout.union([rows, rows])
+    with pytest.raises(ValueError, match="are taken"):
+        rows.select([1, 1], 1, 1)
+
+
+def test_sizes_beyond_int64_are_refused() -> None:
+    makers: list[Callable[[], Layout]] = [
+        lambda: Layout.concat([2**62, 2**62]),
+        lambda: Layout.concat([2**63 - 1], align=2),
+        lambda: Layout.pad([1, 1], width=2**62),
+        lambda: Layout.pack([1, 2**62], 2**62),
+        lambda: Layout.pack([1], 2**62, bins_multiple_of=2),
+    ]
+    for make in makers:
+        with pytest.raises(OverflowError, match="more than 2"):
+            make()
+
+
 def test_rows_of_a_bin_are_in_input_order() -> None:
     layout = Layout.pack([3, 7, 2, 3], capacity=8)
     assert layout.starts.tolist() == [8, 0, 11, 13]
+    # Empty rows, too: each is where the one before it ends.
+    assert Layout.pack([3, 0, 2, 0, 4], 16).starts.tolist() == [0, 3, 3, 5, 5]
+    assert Layout.pack([0, 3, 0, 5, 0, 0], 8).starts.tolist() == [0, 0, 3, 3, 3, 3]
+    assert Layout.pack([0, 3, 0, 5, 0, 0], 8).cu_seqlens().tolist() == [0, 0, 3, 3, 3, 3, 8]
 
 
 def test_empty_rows_stay_on_their_line() -> None:

@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from rollkit._frameworks import AnyArray
 jax = extra("jax", "jax")
 jnp = jax.numpy
 lax = jax.lax
+
+IN_PLACE: Final = False
 
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
@@ -118,6 +120,16 @@ def from_host(array: AnyArray, like: Any) -> Any:
         mesh = getattr(sharding, "mesh", None) or jax.sharding.Mesh(devices, ("devices",))
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return from_numpy(array, sharding, {})
+
+
+def device(array: Any) -> None:
+    """JAX puts the host's indices where they are needed."""
+    return
+
+
+def index(array: AnyArray, like: Any) -> AnyArray:
+    """Return the array itself, a constant where traced."""
+    return array
 
 
 def is_integer(array: Any) -> bool:

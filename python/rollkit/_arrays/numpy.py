@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from rollkit._frameworks import AnyArray
+
+IN_PLACE: Final = True
 
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyArray:
@@ -70,6 +72,16 @@ def to_host(array: Any) -> AnyArray:
 
 
 def from_host(array: AnyArray, like: Any) -> AnyArray:
+    """Return the array itself."""
+    return array
+
+
+def device(array: Any) -> None:
+    """Nowhere else."""
+    return
+
+
+def index(array: AnyArray, like: Any) -> AnyArray:
     """Return the array itself."""
     return array
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from rollkit._frameworks import FRAMEWORKS, AnyArray, as_array, memory_of
+import numpy as np
+
+from rollkit._frameworks import FRAMEWORKS, AnyArray, as_array, framework_of, is_array, memory_of
 
 
 class Ops(Protocol):
@@ -11,6 +13,9 @@ class Ops(Protocol):
 
     Results of scans are int32 unless they hold the values of an argument; their `rows` are `[R, N]`.
     """
+
+    IN_PLACE: bool
+    """Whether arrays are written to, and slices of them are views."""
 
     # Bytes in and out.
 
@@ -68,6 +73,14 @@ class Ops(Protocol):
 
     def from_host(self, array: AnyArray, like: Any) -> Any:
         """Return the framework's array, on the device of `like`."""
+        ...
+
+    def device(self, array: Any) -> Any:
+        """Where indices of the array must be, as a key; None where they may be the host's."""
+        ...
+
+    def index(self, array: AnyArray, like: Any) -> Any:
+        """Return integers as what `like` is indexed with, to be kept for its device."""
         ...
 
     def is_integer(self, array: Any) -> bool:
@@ -154,14 +167,48 @@ class Ops(Protocol):
         """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
-    def take(self, array: Any, order: list[int], axis: int) -> Any:
-        """Elements along an axis, by a few numbers."""
+    def take(self, array: Any, order: Any, axis: int) -> Any:
+        """Elements along an axis, by the host's numbers: a few, or int64s."""
         ...
 
 
 def ops(framework: str) -> Ops:
     """Return the operations of a framework."""
     return cast(Ops, memory_of(framework))
+
+
+def ops_of(array: Any) -> Ops:
+    """Return the operations of an array's framework, NumPy's for what is no array."""
+    return ops(framework_of(array) or "numpy")
+
+
+def as_like(name: str, value: Any, like: Any, dtype: Any = None) -> Any:
+    """A list as an array: of the framework and on the device of `like`, if that is one; arrays as they are.
+
+    Args:
+        name: what `value` is called.
+        value: a list, or an array, or None.
+        like: an array, or None for NumPy.
+        dtype: what to cast a list to; None: as NumPy has it.
+
+    Raises:
+        TypeError: the list holds no numbers.
+        ValueError: its rows have different lengths.
+    """
+    if value is None or is_array(value):
+        return value
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} must be an array, got rows of different lengths") from None
+    framework = framework_of(like)
+    if framework is None:
+        return found
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got {found.dtype}")
+    kernel = ops(framework)
+    array = kernel.from_host(found, like)
+    return array if dtype is None else kernel.cast(array, dtype)
 
 
 def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:

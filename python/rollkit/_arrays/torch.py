@@ -11,6 +11,7 @@ from rollkit._frameworks import AnyArray, dtype_name
 
 torch = extra("torch", "torch")
 
+IN_PLACE: Final = True
 
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -68,6 +69,8 @@ def from_bits(array: AnyArray, dtype: Any) -> Any:
 
 
 def _shared(array: AnyArray) -> Any:
+    if array.flags.writeable:
+        return torch.from_numpy(array)  # a tenth of the time
     with warnings.catch_warnings():
         # A read-only array (from Arrow, Ray or a map) makes a tensor that must not be written to.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
@@ -163,6 +166,17 @@ def to_host(array: Any) -> AnyArray:
 def from_host(array: AnyArray, like: Any) -> Any:
     """Return a tensor on the device of `like`."""
     return from_numpy(array, None if like.device.type == "cpu" else like.device, {})
+
+
+def device(array: Any) -> Any:
+    """The tensor's own."""
+    return array.device
+
+
+def index(array: AnyArray, like: Any) -> Any:
+    """Return a tensor on the device of `like`, also of inference mode none that is its."""
+    with torch.inference_mode(False):  # what is indexed with it later may be trained
+        return torch.tensor(array, dtype=torch.int64, device=like.device)
 
 
 def is_integer(array: Any) -> bool:

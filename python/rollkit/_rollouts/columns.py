@@ -13,7 +13,7 @@ from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array, is_array
 from rollkit._rollouts.arrow import column_from_arrow, is_arrow
 from rollkit._rollouts.fields import FIELDS, Field
-from rollkit._rows.ragged import Ragged, _trusted
+from rollkit._rows.ragged import Ragged, trusted
 
 Column = Ragged | AnyArray | list[Any]
 """A column: `Ragged` per token, an array `[rows, …]` per row, or a list of objects."""
@@ -275,7 +275,7 @@ def _all_lists(rows: Any) -> bool:
 
 def _list_masks(rows: Any) -> Ragged:
     try:
-        return _trusted(*_native.from_lists(rows, _UINT8))
+        return trusted(*_native.from_lists(rows, _UINT8))
     except (TypeError, OverflowError):
         return Ragged.from_rows(rows)  # weights, not flags
 

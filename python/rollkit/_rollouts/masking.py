@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit._errors import refusal
 from rollkit._rollouts.columns import mask_column, turns_of
-from rollkit._rollouts.rewards import last_tokens, one_each, row_rewards
+from rollkit._rollouts.rewards import last_tokens, row_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.trajectories import trajectories
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.place import place, place_parts
+from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.place import place
 from rollkit._rows.ragged import Ragged
 
 _FLOAT32 = np.dtype(np.float32)
@@ -139,7 +140,7 @@ def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
         return rollouts
     scalars = np.asarray(rewards)
     rows = Layout.concat(responses.lengths)
-    values = place_parts(one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
+    values = place_parts(Parts.one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
     return rollouts.with_columns(rewards=Ragged(values, np.append(rows.starts, rows.size)))
 
 

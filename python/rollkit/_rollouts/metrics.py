@@ -14,7 +14,7 @@ from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.columns import mask_column, row_lengths, turns_of, uneven
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.sources import Source, as_rollouts, columns_of, sources_of
-from rollkit._rows.ragged import Ragged, _trusted
+from rollkit._rows.ragged import Ragged, trusted
 
 Metrics = dict[str, float]
 
@@ -43,7 +43,7 @@ def turn_lengths(loss_masks: Ragged | Sequence[Any]) -> Ragged:
     """
     masks = mask_column(loss_masks)
     lengths, offsets, _ = turns_of(masks)
-    return _trusted(lengths, offsets)
+    return trusted(lengths, offsets)
 
 
 def rollout_metrics(

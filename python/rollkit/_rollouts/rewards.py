@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.place import Parts
 from rollkit._rows.ragged import Ragged
 
 _FLOAT64 = np.dtype(np.float64)
@@ -73,12 +73,12 @@ def _row_sums(rows: Ragged) -> NDArray[np.float64]:
     return np.array([np.add.reduce(row, dtype=_FLOAT64) for row in rows], _FLOAT64)
 
 
-def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
-    """One element per row, on the last token of its response that is placed, if any is."""
+def check_scalars(rewards: AnyArray, responses: Int64s) -> None:
+    """Check rewards of which each goes on the last token of a response, of these lengths."""
     if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         text = "expected a number per rollout, or one per response token"
         raise refusal(ValueError, text, column="rewards")
-    lost = (responses.row_lengths == 0) & (rewards != 0)
+    lost = (responses == 0) & (rewards != 0)
     if lost.any():
         row = int(lost.argmax())
         raise refusal(
@@ -88,11 +88,11 @@ def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
             column="rewards",
             row=row,
         )
+
+
+def last_tokens(rewards: AnyArray, responses: Layout) -> Layout:
+    """One element per row, on the last token of its response that is placed, if any is."""
+    check_scalars(rewards, responses.row_lengths)
     present = responses.lengths > 0
     starts = np.where(present, responses.starts + responses.lengths - 1, ABSENT)
     return Layout(responses.shape, starts, present.astype(np.int64), np.ones_like(starts))
-
-
-def one_each(values: AnyArray) -> Parts:
-    """Rows of one element."""
-    return Parts.of(Ragged(values, np.arange(len(values) + 1)))

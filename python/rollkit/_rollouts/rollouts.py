@@ -235,8 +235,6 @@ class Rollouts:
 
 def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
     """Join a column of many rollouts."""
-    from rollkit._rows.place import join_columns
-
     found: list[Any] = [part.columns[name] for part in parts]
     if len(set(map(type, found))) > 1:
         # A column of no rows may be a list, for want of an entry that tells what it is.
@@ -248,7 +246,7 @@ def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
         return list(chain.from_iterable(found))
     if isinstance(found[0], Ragged):
         with at(column=name):
-            return join_columns(found, out)
+            return Ragged.joined(found, out)
     joined = _native.concat_arrays(found)  # None unless C-contiguous and of one dtype
     return np.concatenate(found) if joined is None else joined[0]
 

@@ -14,7 +14,8 @@ from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
 from rollkit._rollouts.columns import Level, as_column, check_level, is_rows, level_of, token_columns, uneven
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rows.place import Parts
+from rollkit._rows.parts import Parts
+from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
 
 Source = Rollouts | Mapping[str, Any]
@@ -174,7 +175,7 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     parts: list[Parts] = []
     for i, column in enumerate(found):
         with at(column=name, label=_of_part(name, i) if several else None):
-            parts.append(Parts.of(column, dtype))
+            parts.append(parts_of(column, dtype))
     dtypes = {part.dtype for part in parts if part.lengths.any()}
     if len(dtypes) > 1:
         wanted = narrow(name, np.result_type(*dtypes))

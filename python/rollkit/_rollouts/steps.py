@@ -14,7 +14,7 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rollouts.trajectories import trajectory_ends
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.ragged import Ragged
 
 

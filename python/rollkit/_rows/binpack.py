@@ -95,10 +95,28 @@ def plan_bins(
         G. Dósa, J. Sgall, "First fit bin packing: a tight analysis", STACS 2013.
     """
     return _native.plan_bins(
-        _check.lengths("lengths", lengths),
-        capacity=_check.positive("capacity", capacity),
-        algorithm=_check.choice("algorithm", algorithm, ALGORITHMS),
-        align=_check.positive("align", align),
-        max_segments=None if max_segments is None else _check.positive("max_segments", max_segments),
-        oversize=_check.choice("oversize", oversize, OVERSIZE),
+        _check.lengths("lengths", lengths), **plan_options(capacity, algorithm, align, max_segments, oversize)
     )
+
+
+class PlanOptions(TypedDict):
+    """What the planner takes beside lengths, checked."""
+
+    capacity: int
+    algorithm: str
+    align: int
+    max_segments: int | None
+    oversize: str
+
+
+def plan_options(
+    capacity: int, algorithm: str, align: int, max_segments: int | None, oversize: str
+) -> PlanOptions:
+    """Check how to pack."""
+    return {
+        "capacity": _check.positive("capacity", capacity),
+        "algorithm": _check.choice("algorithm", algorithm, ALGORITHMS),
+        "align": _check.positive("align", align),
+        "max_segments": None if max_segments is None else _check.positive("max_segments", max_segments),
+        "oversize": _check.choice("oversize", oversize, OVERSIZE),
+    }

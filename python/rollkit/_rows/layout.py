@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from typing import Any, Final
@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
+from rollkit._arrays.ops import Ops
 from rollkit._check import Int64s
-from rollkit._frameworks import as_array
-from rollkit._rows.binpack import plan_bins
+from rollkit._frameworks import as_array, framework_of
+from rollkit._rows.binpack import plan_options
 
 ABSENT: Final = -1
+MOST_ELEMENTS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -26,11 +28,19 @@ class Layout:
     A layout knows no tokens: it is small, picklable, and can be made in one place (a driver, the step
     before) and executed by `place` in another. Build one with `concat`, `pad` or `pack`.
 
+    A layout may be of *pieces* of rows (a row split over bins, a rank's share of a sequence): `source_rows`
+    and `begins` then say which elements of which row a piece is. Without them each piece is a row, from its
+    first element on. `place` reads pieces, `take` gives whole rows back.
+
     Attributes:
         shape: `[total]` for a flat stream, `[rows, width]` padded, `[bins, capacity]` packed.
-        starts: `[rows]` int64, the flat position of each row's first element; -1 where it was dropped.
-        lengths: `[rows]` int64, the elements placed of each row.
-        row_lengths: `[rows]` int64, the elements each row has; more than `lengths` where truncated.
+        starts: `[pieces]` int64, the flat position of each piece's first element; -1 where it was dropped.
+        lengths: `[pieces]` int64, the elements placed of each.
+        row_lengths: `[rows]` int64, the elements each row has; more than are placed where truncated.
+        source_rows: `[pieces]` int64, the row that each piece is of; None if piece `i` is of row `i`.
+        begins: `[pieces]` int64, the first element of each within its row; None if they all begin at 0.
+        order: `[pieces]` int64, pieces by ascending start; None where they already are. Of pieces with one
+            start all but the last are empty.
 
     Example:
         >>> layout = Layout.pack([3, 7, 2], capacity=8)
@@ -48,18 +58,26 @@ class Layout:
     starts: Int64s
     lengths: Int64s
     row_lengths: Int64s
+    source_rows: Int64s | None = None
+    begins: Int64s | None = None
+    order: Int64s | None = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("starts", "lengths", "row_lengths"):
-            object.__setattr__(self, name, _check.int64s(name, getattr(self, name)))
+        for name in ("starts", "lengths", "row_lengths", "source_rows", "begins"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _check.int64s(name, given))
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if not self.shape or min(self.shape) < 0:
             raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
-        for name in ("lengths", "row_lengths"):
-            if len(getattr(self, name)) != len(self.starts):
-                raise ValueError(f"{name} has {len(getattr(self, name))} rows, starts has {len(self.starts)}")
-        _native.check_layout(self.starts, self.lengths, self.order, size=self.size)
-        if self.lengths is not self.row_lengths and (odd := self.lengths > self.row_lengths).any():
+        for name in ("lengths", "source_rows", "begins", *(() if self.has_pieces else ("row_lengths",))):
+            found = getattr(self, name)
+            if found is not None and len(found) != len(self.starts):
+                raise ValueError(f"{name} has {len(found)} rows, starts has {len(self.starts)}")
+        order = _native.sorted_rows(self.starts, self.lengths, None, size=self.size)
+        object.__setattr__(self, "order", order)
+        if self.has_pieces:
+            self._check_pieces()
+        elif self.lengths is not self.row_lengths and (odd := self.lengths > self.row_lengths).any():
             row = int(odd.argmax())
             raise ValueError(
                 f"row {row} has {self.row_lengths[row]} elements, of which lengths places {self.lengths[row]}"
@@ -70,6 +88,61 @@ class Layout:
                 f"row {row} is dropped (its start is -1), but its length is {self.lengths[row]}; "
                 "a dropped row has length 0"
             )
+
+    def _check_pieces(self) -> None:
+        """Check that pieces are within their rows, and no element is in two."""
+        rows, begins = self.pieces["source_rows"], self.pieces["begins"]
+        if (odd := (rows < 0) | (rows >= len(self))).any():
+            piece = int(odd.argmax())
+            raise ValueError(f"piece {piece} is of row {rows[piece]}; there are {len(self)} rows")
+        if (odd := (begins < 0) | (begins > self.row_lengths[rows] - self.lengths)).any():
+            piece = int(odd.argmax())
+            raise ValueError(
+                f"piece {piece} is {self.lengths[piece]} elements from element {begins[piece]} on of row "
+                f"{rows[piece]}, which has {self.row_lengths[rows[piece]]}"
+            )
+        order = self._row_order
+        rows, begins, lengths = rows[order], begins[order], self.lengths[order]
+        odd = (rows[1:] == rows[:-1]) & (begins[1:] < begins[:-1] + lengths[:-1]) & (lengths[1:] > 0)
+        if odd.any():
+            at = int(odd.argmax())
+            raise ValueError(
+                f"pieces {order[at]} and {order[at + 1]} both have element {begins[at + 1]} of row {rows[at]}"
+            )
+
+    @classmethod
+    def _trusted(
+        cls,
+        shape: tuple[int, ...],
+        starts: Int64s,
+        lengths: Int64s,
+        row_lengths: Int64s,
+        order: Int64s | None = None,
+        source_rows: Int64s | None = None,
+        begins: Int64s | None = None,
+    ) -> Layout:
+        """Make a layout of what is known to be one, without a look at its rows."""
+        layout = object.__new__(cls)
+        vars(layout).update(
+            shape=shape,
+            starts=starts,
+            lengths=lengths,
+            row_lengths=row_lengths,
+            source_rows=source_rows,
+            begins=begins,
+            order=order,
+        )
+        return layout
+
+    @classmethod
+    def at(cls, shape: tuple[int, ...], starts: Int64s, lengths: Int64s) -> Layout:
+        """Lay whole rows where their starts are known.
+
+        Example:
+            >>> Layout.at((6,), [1, 4], [2, 1]).positions()
+            array([0, 0, 1, 0, 0, 0], dtype=int32)
+        """
+        return cls(shape, starts, lengths, lengths)
 
     @classmethod
     def concat(cls, lengths: ArrayLike, *, align: int = 1) -> Layout:
@@ -84,8 +157,8 @@ class Layout:
             array([0, 4, 8], dtype=int32)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
-        slots = _native.offsets_from_lengths(_round_up(lengths, _check.positive("align", align)))
-        return cls((int(slots[-1]),), slots[:-1], lengths, lengths)
+        slots = _native.offsets_from_lengths(lengths, _check.positive("align", align))
+        return cls._trusted((int(slots[-1]),), slots[:-1], lengths, lengths)
 
     @classmethod
     def pad(
@@ -122,11 +195,13 @@ class Layout:
                 "pass a larger width, or truncate the rows"
             )
         wide = _round_up(wide, _check.positive("multiple_of", multiple_of))
+        if len(lengths) * wide > MOST_ELEMENTS:
+            raise OverflowError(f"{len(lengths)} rows of width={wide} have more than 2**63 - 1 elements")
         starts = np.arange(len(lengths), dtype=np.int64) * wide
         if side == "left":
             # An empty row starts where its line does: where it ends, the next line starts.
             starts += np.where(lengths == 0, 0, wide - lengths)
-        return cls((len(lengths), wide), starts, lengths, lengths)
+        return cls._trusted((len(lengths), wide), starts, lengths, lengths)
 
     @classmethod
     def pack(
@@ -141,6 +216,9 @@ class Layout:
         oversize: str = "raise",
     ) -> Layout:
         """Lay rows in bins of `capacity` elements, in input order within a bin.
+
+        An empty row is where the row before it in its bin ends. Where that is the end of the bin, and so
+        the start of the next, it is where the last row that has elements starts, and comes before it.
 
         Args:
             lengths: `[rows]` ints.
@@ -158,23 +236,12 @@ class Layout:
             (4, 8)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
-        capacity = _check.positive("capacity", capacity)
-        bins = plan_bins(
+        starts, placed, order, bins, width = _native.pack_rows(
             lengths,
-            capacity,
-            algorithm=algorithm,
-            align=align,
-            max_segments=max_segments,
-            oversize=oversize,
+            bins_multiple_of=_check.positive("bins_multiple_of", bins_multiple_of),
+            **plan_options(capacity, algorithm, align, max_segments, oversize),
         )
-        placed = np.where(bins == ABSENT, 0, lengths)
-        if oversize == "truncate":
-            placed = np.minimum(placed, capacity)
-        width = max(capacity, int(placed.max(initial=0)))
-        starts = _native.pack_starts(placed, bins, width=width, align=align)
-        count = int(bins.max(initial=-1)) + 1
-        count = _round_up(count, _check.positive("bins_multiple_of", bins_multiple_of))
-        return cls((count, width), starts, placed, lengths)
+        return cls._trusted((bins, width), starts, placed, lengths, order)
 
     @classmethod
     def union(cls, layouts: Sequence[Layout]) -> Layout:
@@ -191,12 +258,19 @@ class Layout:
             raise ValueError("layouts is empty; union needs at least one layout")
         if len(shapes) != 1:
             raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
-        return cls(
-            shapes.pop(),
-            np.concatenate([layout.starts for layout in layouts]),
-            np.concatenate([layout.lengths for layout in layouts]),
-            np.concatenate([layout.row_lengths for layout in layouts]),
-        )
+        shape = shapes.pop()
+        starts = np.concatenate([layout.starts for layout in layouts])
+        lengths = np.concatenate([layout.lengths for layout in layouts])
+        row_lengths = np.concatenate([layout.row_lengths for layout in layouts])
+        near = _orders(layouts) if any(layout.order is not None for layout in layouts) else None
+        order = _native.sorted_rows(starts, lengths, near, size=prod(shape))
+        if not any(layout.has_pieces for layout in layouts):
+            return cls._trusted(shape, starts, lengths, row_lengths, order)
+        pieces = [layout.pieces_of_rows() for layout in layouts]
+        firsts = np.cumsum([0, *map(len, layouts)])
+        rows = np.concatenate([found + first for (found, _), first in zip(pieces, firsts[:-1], strict=True)])
+        begins = np.concatenate([found for _, found in pieces])
+        return cls._trusted(shape, starts, lengths, row_lengths, order, rows, begins)
 
     def spans(self, begins: ArrayLike, lengths: ArrayLike) -> Layout:
         """Lay a part of each row where that part is: the response within prompt and response, say.
@@ -215,19 +289,50 @@ class Layout:
         for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
             if rows != len(self) and (name == "lengths" or np.ndim(begins)):
                 raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")
-        first = np.broadcast_to(first, wanted.shape)
-        outside = (first < 0) | (first + wanted > self.row_lengths)
-        if outside.any():
-            row = int(outside.argmax())
+        if self.has_pieces:
+            return self._piece_spans(np.broadcast_to(first, wanted.shape), wanted)
+        starts, kept = _native.spans(self.starts, self.lengths, self.row_lengths, first, wanted)
+        # Parts are within their rows, so they are in the order of these.
+        return Layout._trusted(self.shape, starts, kept, wanted, self.order)
+
+    def _piece_spans(self, first: Int64s, wanted: Int64s) -> Layout:
+        """What pieces hold of a part of each row."""
+        if (odd := (first < 0) | (first + wanted > self.row_lengths)).any():
+            row = int(odd.argmax())
             raise ValueError(
                 f"row {row} has {self.row_lengths[row]} elements; elements {first[row]} to "
                 f"{first[row] + wanted[row]} are no part of it"
             )
-        kept = np.clip(self.lengths - first, 0, wanted)
-        # A part that was cut off whole has no place; an empty one starts where its row does.
-        present = (self.starts != ABSENT) & ((kept > 0) | (wanted == 0))
-        starts = np.where(present, self.starts + np.where(kept > 0, first, 0), ABSENT)
-        return Layout(self.shape, starts, np.where(present, kept, 0), wanted)
+        rows, begins = self.pieces_of_rows()
+        low = np.maximum(begins, first[rows])
+        kept = np.minimum(begins + self.lengths, (first + wanted)[rows]) - low
+        present = (self.starts != ABSENT) & (kept > 0)
+        starts = np.where(present, self.starts + (low - begins), ABSENT)
+        kept = np.where(present, kept, 0)
+        # A piece that holds nothing of the part is of nothing: it begins anywhere, so at the part's start.
+        return Layout(self.shape, starts, kept, wanted, rows, np.where(present, low - first[rows], 0))
+
+    def kept(self, rows: ArrayLike) -> Layout:
+        """Lay only some rows where they are; the others keep their numbers, and have no place.
+
+        Args:
+            rows: `[rows]` bool, which to keep.
+
+        Example:
+            >>> Layout.concat([2, 1, 3]).kept([True, False, True]).attention_mask()
+            array([1, 1, 0, 1, 1, 1], dtype=uint8)
+        """
+        keep = np.asarray(as_array(rows))
+        if keep.dtype != bool or keep.shape != (len(self),):
+            raise ValueError(
+                f"rows must be one bool per row, {len(self)}, got {keep.dtype} of shape {keep.shape}"
+            )
+        if self.source_rows is not None:
+            keep = keep[self.source_rows]
+        starts, lengths = np.where(keep, self.starts, ABSENT), np.where(keep, self.lengths, 0)
+        return Layout._trusted(
+            self.shape, starts, lengths, self.row_lengths, self.order, self.source_rows, self.begins
+        )
 
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
         """Lay only `rows`, all of which are on `lines` lines from `first_line` on: a shard of bins.
@@ -244,29 +349,123 @@ class Layout:
         lines = _check.positive("lines", lines, least=0)
         line = prod(self.shape[1:])
         begin, end = first_line * line, (first_line + lines) * line
-        starts, lengths = self.starts[chosen], self.lengths[chosen]
+        pieces, rows_of_pieces = self._pieces_of(chosen)
+        starts, lengths = self.starts[pieces], self.lengths[pieces]
         odd = (starts != ABSENT) & ((starts < begin) | (starts + lengths > end))
         if odd.any():
             raise ValueError(
-                f"row {chosen[odd][0]} is not on lines {first_line} to {first_line + lines} "
+                f"row {chosen[rows_of_pieces[odd][0]]} is not on lines {first_line} to {first_line + lines} "
                 f"of a layout of shape {self.shape}"
             )
         starts = np.where(starts == ABSENT, ABSENT, starts - begin)
-        return Layout((lines, *self.shape[1:]), starts, lengths, self.row_lengths[chosen])
+        shape = (lines, *self.shape[1:])
+        order = _native.sorted_rows(starts, lengths, None, size=prod(shape))  # a row may be chosen twice
+        row_lengths = self.row_lengths[chosen]
+        if not self.has_pieces:
+            return Layout._trusted(shape, starts, lengths, row_lengths, order)
+        begins = self.pieces_of_rows()[1][pieces]
+        return Layout._trusted(shape, starts, lengths, row_lengths, order, rows_of_pieces, begins)
+
+    def _pieces_of(self, rows: Int64s) -> tuple[Int64s, Int64s]:
+        """The pieces of some rows, and which of these each is of."""
+        if self.source_rows is None:
+            return rows, np.arange(len(rows))
+        order, offsets = self._row_order, self._row_pieces
+        counts = np.diff(offsets)[rows]
+        ends = _native.offsets_from_lengths(counts)
+        at = np.arange(ends[-1]) + np.repeat(offsets[:-1][rows] - ends[:-1], counts)
+        return order[at], np.repeat(np.arange(len(rows)), counts)
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether pieces are other than whole rows, one each."""
+        return self.source_rows is not None or self.begins is not None
+
+    def pieces_of_rows(self) -> tuple[Int64s, Int64s]:
+        """`[pieces]` int64: the row of each piece, and its first element within it."""
+        rows = np.arange(len(self.starts)) if self.source_rows is None else self.source_rows
+        return rows, np.zeros_like(self.starts) if self.begins is None else self.begins
+
+    @property
+    def slots(self) -> tuple[Int64s, Int64s, Int64s | None]:
+        """What kernels take of where pieces are: starts, lengths, order."""
+        return self.starts, self.lengths, self.order
+
+    @property
+    def pieces(self) -> dict[str, Int64s]:
+        """What kernels take of which pieces there are; nothing where they are rows."""
+        if not self.has_pieces:
+            return {}
+        rows, begins = self.pieces_of_rows()
+        return {"row_lengths": self.row_lengths, "source_rows": rows, "begins": begins}
 
     @cached_property
-    def order(self) -> Int64s | None:
-        """Rows by ascending start; `None` where they already are."""
-        starts, lengths = self.starts, self.lengths
-        if (absent := starts == ABSENT).any():
-            starts, lengths = starts[~absent], lengths[~absent]
-        # Of rows with one start, all but the last must be empty.
-        if ((starts[1:] > starts[:-1]) | ((starts[1:] == starts[:-1]) & (lengths[:-1] == 0))).all():
+    def _row_order(self) -> Int64s:
+        """Pieces by row, and in their order within one."""
+        rows, begins = self.pieces_of_rows()
+        return np.lexsort((self.lengths, begins, rows))
+
+    @cached_property
+    def _row_pieces(self) -> Int64s:
+        """`[rows + 1]`: where each row's pieces begin in `_row_order`."""
+        rows, _ = self.pieces_of_rows()
+        return _native.offsets_from_lengths(np.bincount(rows, minlength=len(self)).astype(np.int64))
+
+    def reads(self) -> tuple[Int64s, Int64s, Int64s]:
+        """What `take` copies: where each piece is and its length, row after row, and the rows' offsets."""
+        if not self.has_pieces:
+            # Dropped rows are empty, and begin anywhere.
+            return np.maximum(self.starts, 0), self.lengths, _native.offsets_from_lengths(self.lengths)
+        order = self._row_order
+        lengths = self.lengths[order]
+        offsets = _native.offsets_from_lengths(lengths)[self._row_pieces]
+        return np.maximum(self.starts[order], 0), lengths, offsets
+
+    def offsets(self) -> Int64s:
+        """`[pieces + 1]` int64: where each piece starts, and the end of the output, for pieces in order."""
+        found = np.empty(len(self.starts) + 1, np.int64)
+        found[:-1] = self.starts
+        found[-1] = self.size
+        return found
+
+    def is_end_to_end(self) -> bool:
+        """Whether the output is the rows themselves, one after the other from its beginning on."""
+        begins, lengths, _ = self.reads()
+        return np.array_equal(begins, _native.offsets_from_lengths(lengths)[:-1])
+
+    @property
+    def num_placed(self) -> int:
+        """The elements that rows fill."""
+        return int(self.lengths.sum())
+
+    def indices(self, own: Ops, like: Any) -> Any:
+        """`gather_indices()` on the framework and device of `like`; made once for each."""
+        if own.is_traced(like):
+            return own.from_host(self.gather_indices(), like)
+        key = (framework_of(like), str(getattr(like, "device", None)))
+        if key not in self._indices:
+            self._indices[key] = own.from_host(self.gather_indices(), like)
+        return self._indices[key]
+
+    @cached_property
+    def _indices(self) -> dict[Any, Any]:
+        return {}
+
+    def source_indices(self, begins: Int64s) -> Int64s | None:
+        """Which elements of rows that begin at `begins` are placed, in the order of `gather_indices`.
+
+        None if they are the first ones, one after the other.
+        """
+        if self.has_pieces:
+            rows, firsts = self.pieces_of_rows()
+            order = self._row_order
+            at, lengths = (begins[rows] + firsts)[order], self.lengths[order]
+        else:
+            at, lengths = begins, self.lengths
+        ends = _native.offsets_from_lengths(lengths)
+        if np.array_equal(np.where(lengths > 0, at, ends[:-1]), ends[:-1]):
             return None
-        if (self.lengths == 0).any():
-            # Empty rows come before the one that is not.
-            return np.lexsort((self.lengths, self.starts)).astype(np.int64, copy=False)
-        return np.argsort(self.starts, kind="stable")
+        return np.repeat(at - ends[:-1], lengths) + np.arange(ends[-1])
 
     @property
     def size(self) -> int:
@@ -286,7 +485,7 @@ class Layout:
     @property
     def utilisation(self) -> float:
         """The share of the output that rows fill; 1.0 for an empty output."""
-        return int(self.lengths.sum()) / self.size if self.size else 1.0
+        return self.num_placed / self.size if self.size else 1.0
 
     def segment_ids(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
         """`shape` int32: the row's number within its line, from 1; 0 is padding.
@@ -298,9 +497,9 @@ class Layout:
         return out
 
     def positions(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
-        """`shape` int32: 0, 1, 2, … within each row; 0 in padding."""
+        """`shape` int32: 0, 1, 2, … within each row, going on from piece to piece; 0 in padding."""
         out = self._output(out, np.int32)
-        _native.positions(self.starts, self.lengths, self.order, out=out)
+        _native.positions(*self.slots, out=out, begins=self.begins)
         return out
 
     def attention_mask(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -341,14 +540,13 @@ class Layout:
             >>> Layout.pad([2, 1]).gather_indices()
             array([0, 1, 3])
         """
-        offsets = _native.offsets_from_lengths(self.lengths)
-        shifts = np.repeat(self.starts - offsets[:-1], self.lengths)
-        shifts += np.arange(offsets[-1])
-        return shifts
+        begins, lengths, _ = self.reads()
+        ends = _native.offsets_from_lengths(lengths)
+        return np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
 
     def _segments(self, line: int | None) -> Int64s:
         """Rows that have a place, in memory order."""
-        rows = np.arange(len(self)) if self.order is None else self.order
+        rows = np.arange(len(self.starts)) if self.order is None else self.order
         starts = self.starts[rows]
         if line is None:
             present: Int64s = rows[starts != ABSENT]
@@ -370,14 +568,16 @@ class Layout:
         return checked_out(out, self.shape, np.dtype(dtype))
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.row_lengths)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Layout, (self.shape, self.starts, self.lengths, self.row_lengths)
+        fields = (self.starts, self.lengths, self.row_lengths, self.source_rows, self.begins)
+        return Layout, (self.shape, *fields)
 
     def __repr__(self) -> str:
         shape = " × ".join(f"{n:,}" for n in self.shape)
-        return f"Layout({len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
+        of = f"{len(self.starts):,} pieces of " if self.has_pieces else ""
+        return f"Layout({of}{len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
 
 
 def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -398,6 +598,17 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArr
                 f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
             )
     return out
+
+
+def _orders(layouts: Sequence[Layout]) -> Int64s:
+    """The rows of layouts, counted through, each layout's by ascending start."""
+    firsts = np.cumsum([0, *(len(layout.starts) for layout in layouts)])
+    return np.concatenate(
+        [
+            first + (np.arange(len(layout.starts)) if layout.order is None else layout.order)
+            for first, layout in zip(firsts[:-1], layouts, strict=True)
+        ]
+    )
 
 
 def _round_up(value: Any, multiple: int) -> Any:

@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, DTypeLike
 from rollkit import _native
 from rollkit._check import Int64s, int64s
 from rollkit._errors import at
-from rollkit._frameworks import AnyArray, as_array, is_array
+from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
+from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.parts import Parts, end_to_end, own_ops, place_parts
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -21,7 +23,9 @@ class Ragged:
     """Rows of different lengths: row `i` is `values[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        values: `[N, *inner]`, any dtype; every row's elements, end to end.
+        values: `[N, *inner]`, any dtype; every row's elements, end to end. NumPy's, or an array of torch or
+            JAX that is on a device, has a gradient, or is traced: then lengths, slices, `take`, `astype` and
+            `concat` stay with it, and `equals` and `to_arrow` refuse it.
         offsets: `[rows + 1]` int64, never falling. They need not start at 0 nor end at N: a slice of
             rows is a view, with the same values and fewer offsets (as in Arrow).
 
@@ -40,9 +44,9 @@ class Ragged:
     offsets: Int64s
 
     def __post_init__(self) -> None:
-        values = as_array(self.values)
-        if not isinstance(values, np.ndarray) or values.ndim == 0:
-            got = "a 0-D array" if isinstance(values, np.ndarray) else type(values).__name__
+        values = self.values if own_ops(self.values) is not None else as_array(self.values)
+        if not is_array(values) or values.ndim == 0:
+            got = "a 0-D array" if is_array(values) else type(values).__name__
             raise TypeError(
                 f"values must be an array of at least one dimension, got {got}; Ragged.from_rows takes lists"
             )
@@ -86,12 +90,40 @@ class Ragged:
             rows = list(rows)
         wanted = None if dtype is None else np.dtype(dtype)
         joined = _native.concat_arrays(rows) if rows and isinstance(rows[0], np.ndarray) else None
+        if joined is None and (tensors := Parts.of_arrays(rows)) is not None:
+            joined = end_to_end(tensors)
         if joined is None and not any(map(is_array, rows)):
             joined = _from_lists(rows, wanted)
         if joined is None:
             return _from_mixed(rows, wanted)
-        ragged = _trusted(*joined)
+        ragged = trusted(*joined)
         return ragged if wanted is None else ragged.astype(wanted)
+
+    @classmethod
+    def laid(cls, parts: Parts, layout: Layout, firsts: Int64s | None = None) -> Ragged:
+        """Place parts in a flat layout whose pieces are the rows, or of which `firsts` begin the rows."""
+        bounds = layout.offsets()
+        if firsts is not None:
+            bounds = bounds[np.append(firsts, -1)]
+        return trusted(place_parts(parts, layout, 0), bounds)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged], out: Any = None) -> Ragged:
+        """See `rollkit.concat`."""
+        values, offsets = [part.values for part in parts], [part.offsets for part in parts]
+        if out is not None:
+            rows = out.shape[:1] if isinstance(out, np.ndarray) else ()
+            checked_out(out, (*rows, *parts[0].inner), parts[0].dtype)
+        on_host = all(isinstance(array, np.ndarray) for array in values)
+        found = _native.concat_columns(values, offsets, out=out) if on_host else None
+        if found is None:  # strided, of equal dtypes that are other objects, on a device, or refused
+            rows_of = Parts.join([part.parts() for part in parts])
+            return trusted(*end_to_end(rows_of, out=None if out is None else out[: rows_of.lengths.sum()]))
+        return trusted(found[0][: found[1][-1]], found[1])
+
+    def parts(self) -> Parts:
+        """Name the buffer of these rows, for the kernel."""
+        return Parts.over(self.values, self.offsets[:-1], self.lengths)
 
     @classmethod
     def _from_rectangle(cls, rows: AnyArray, dtype: DTypeLike | None) -> Ragged:
@@ -130,7 +162,7 @@ class Ragged:
         """
         from rollkit._rows.arrow import rows_to_arrow
 
-        return rows_to_arrow(self.values, self.offsets)
+        return rows_to_arrow(self._host("to_arrow"), self.offsets)
 
     @property
     def lengths(self) -> Int64s:
@@ -139,13 +171,13 @@ class Ragged:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the values."""
+        """The dtype of the values; the framework's, where they are not NumPy's."""
         return self.values.dtype
 
     @property
     def inner(self) -> tuple[int, ...]:
         """The shape of one element: `values.shape[1:]`."""
-        return self.values.shape[1:]
+        return tuple(self.values.shape[1:])
 
     @property
     def flat(self) -> AnyArray:
@@ -169,7 +201,7 @@ class Ragged:
             start, stop, step = index.indices(len(self))
             if step != 1:
                 return self.take(np.arange(start, stop, step))
-            return _trusted(self.values, self.offsets[start : max(start, stop) + 1])
+            return trusted(self.values, self.offsets[start : max(start, stop) + 1])
         try:
             row = range(len(self))[index]
         except TypeError:
@@ -187,10 +219,9 @@ class Ragged:
             >>> Ragged.from_rows([[1], [2, 2], []]).take([1, 0, 1]).to_list()
             [[2, 2], [1], [2, 2]]
         """
-        from rollkit._rows.place import gather
-
         rows = row_indices(indices, len(self))
-        return gather(self, rows)
+        begins = self.offsets[rows]
+        return trusted(*end_to_end(Parts.over(self.values, begins, self.offsets[rows + 1] - begins)))
 
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
@@ -206,14 +237,16 @@ class Ragged:
             Traceback (most recent call last):
             OverflowError: row 1, position 0: -1 does not fit uint8
         """
-        if np.dtype(dtype) == self.dtype:
-            return self
-        from rollkit._rows.place import cast
-
-        return cast(self, np.dtype(dtype))
+        if own_ops(self.values) is None:
+            dtype = np.dtype(dtype)
+            if dtype == self.dtype:
+                return self
+        return trusted(*end_to_end(self.parts(), dtype=dtype))
 
     def to_list(self) -> list[list[Any]]:
         """Return the rows as nested Python lists."""
+        if is_traced(self.values):
+            self._host("to_list")
         return [row.tolist() for row in self]
 
     def equals(self, other: object) -> bool:
@@ -229,17 +262,29 @@ class Ragged:
             and self.dtype == other.dtype
             and self.inner == other.inner
             and np.array_equal(self.lengths, other.lengths)
-            and same_values(self.flat, other.flat)
+            and same_values(self._host("equals", self.flat), other._host("equals", other.flat))
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice of rows must not ship its parent's buffer.
-        return _unpickled, (*shipped(self.flat), self.offsets - self.offsets[0])
+        flat: Any = self.flat
+        sent = shipped(flat) if isinstance(flat, np.ndarray) else (flat, None)
+        return _unpickled, (*sent, self.offsets - self.offsets[0])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
         raise TypeError(
             "a Ragged is no rectangle; use .values, or place it in a padded Layout (rollkit.place)"
         )
+
+    def _host(self, method: str, values: Any = None) -> AnyArray:
+        """The values, or some of them, for a method that reads them on the host."""
+        found: Any = self.values if values is None else values
+        if not isinstance(found, np.ndarray):
+            raise TypeError(
+                f"Ragged.{method} reads values on the host; these are of {framework_of(found)}, on a device, "
+                "with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"
+            )
+        return found
 
     def __repr__(self) -> str:
         count = int(self.offsets[-1] - self.offsets[0])
@@ -261,7 +306,7 @@ def shipped(values: AnyArray) -> tuple[AnyArray, np.dtype[Any] | None]:
     return values, None
 
 
-def _unpickled(values: AnyArray, dtype: np.dtype[Any] | None, offsets: Int64s) -> Ragged:
+def _unpickled(values: Any, dtype: np.dtype[Any] | None, offsets: Int64s) -> Ragged:
     return Ragged(values if dtype is None else values.view(dtype), offsets)
 
 
@@ -293,7 +338,7 @@ def row_indices(indices: ArrayLike, count: int) -> Int64s:
 def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
     if dtype is not None and dtype.kind != "b" and not _native.can_cast(np.dtype(np.int64), dtype):
         # Not one that lists are read as (float16, bfloat16, byte-swapped): by way of one that is.
-        found = _trusted(*_from_lists(rows, None)).astype(dtype)
+        found = trusted(*_from_lists(rows, None)).astype(dtype)
         return found.values, found.offsets
     try:
         return _native.from_lists(rows, dtype)
@@ -315,7 +360,7 @@ def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
                 arrays[i] = row.tolist()
     at = next((i for i, row in enumerate(arrays) if isinstance(row, np.ndarray)), None)
     if at is None:
-        return _trusted(*_from_lists(arrays, dtype))
+        return trusted(*_from_lists(arrays, dtype))
     first = arrays[at]
     if dtype is None:
         dtype = first.dtype
@@ -333,11 +378,11 @@ def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     joined = _native.concat_arrays(arrays)
     if joined is None:
         raise AssertionError("rows were made alike")  # pragma: no cover
-    return _trusted(*joined)
+    return trusted(*joined)
 
 
 def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-    one = _trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
+    one = trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
     with at(row=row):
         return one.astype(dtype).values
 
@@ -352,7 +397,7 @@ def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...
     return found
 
 
-def _trusted(values: AnyArray, offsets: Int64s) -> Ragged:
+def trusted(values: AnyArray, offsets: Int64s) -> Ragged:
     """Make a `Ragged` of arrays known to be valid, without the pass that checks offsets."""
     ragged = object.__new__(Ragged)
     object.__setattr__(ragged, "values", values)

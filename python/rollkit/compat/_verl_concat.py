@@ -11,7 +11,7 @@ import numpy as np
 
 from rollkit._extras import extra
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import Parts, place_parts
 from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
 
 _KNOWN: Final = {
@@ -196,7 +196,7 @@ def _lines(tensor: Tensor, dim: int) -> Parts:
     width, inner = tensor.shape[dim], tensor.shape[dim + 1 :]
     count = prod(tensor.shape[:dim])
     flat = np.ascontiguousarray(bits(tensor)).reshape(count * width, *inner)
-    return Parts([(flat, np.arange(count) * width)], np.full(count, width), flat.dtype, tuple(inner))
+    return Parts.over(flat, np.arange(count) * width, np.full(count, width))
 
 
 def _repeat_last(out: Tensor, tensors: list[Tensor], dim: int, begins: list[int]) -> None:

@@ -2,15 +2,16 @@
 
 They go into `logits_processor=[…]` and need nothing else changed. Ended rows stay in the batch and the
 whole head is computed, as `generate` does; `rollkit.decode.generate` does neither. Tried with
-transformers 5.23.
+transformers 4.57 and 5.24.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from rollkit._extras import extra
 from rollkit.decode._arguments import check_allowed, check_sampling, own_seeds
+from rollkit.decode._cached import Cached
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.generate import SAMPLING
 from rollkit.decode.guidance import cfg
@@ -18,6 +19,9 @@ from rollkit.decode.sample import Status, sample
 
 Tensor = Any
 """A `torch.Tensor`."""
+
+SO_THAT: Final = "guidance would lose what the unconditional branch has read"
+INSTEAD: Final = "pass a model that goes on from its cache, or cfg_scale=1"
 
 
 class AllowedLogits:
@@ -38,6 +42,7 @@ class AllowedLogits:
 
     Raises:
         ValueError: `cfg_scale` is not 1 and there is no `model`.
+        TypeError: `model` takes no cache, or does not go on from the one it returned.
 
     Example:
         >>> import torch
@@ -63,7 +68,8 @@ class AllowedLogits:
         if cfg_scale != 1 and not callable(model):
             raise ValueError(f"cfg_scale is {cfg_scale} without model; pass the model that generates")
         _check_prompt(unconditional_ids, unconditional_attention_mask)
-        self.allowed, self.cfg_scale, self._model = allowed, cfg_scale, model
+        self.allowed, self.cfg_scale = allowed, cfg_scale
+        self._model: Any = None if cfg_scale == 1 else Cached(model, so_that=SO_THAT, instead=INSTEAD)
         self._prompt = unconditional_ids, unconditional_attention_mask
         self._seen: Tensor = None
         self._cache: Any = None
@@ -113,14 +119,9 @@ class AllowedLogits:
             tokens = input_ids[:, -1:]
             self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=1)
             positions = self._mask.sum(-1, keepdim=True) - 1
-        out = self._model(
-            input_ids=tokens,
-            attention_mask=self._mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
+        out, self._cache = self._model(
+            self._cache, input_ids=tokens, attention_mask=self._mask, position_ids=positions
         )
-        self._cache = out.past_key_values
         return out.logits[:, -1]
 
 

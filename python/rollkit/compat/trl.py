@@ -14,7 +14,8 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._extras import extra
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place, place_parts
+from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.place import place
 from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
 
 __all__ = ["flush_left", "pad"]
@@ -131,6 +132,6 @@ def _rolled_by_rust(tensor: Tensor, begins: Int64s, kept: int) -> Tensor:
     whole = Layout.pad(np.full(rows, kept), width=kept)
     layout = Layout.union([whole.spans(0, heads), whole.spans(heads, tails)])
     flat = np.ascontiguousarray(bits(tensor)).reshape(-1)
-    lines = Parts([(flat, np.arange(rows) * width)], np.full(rows, width), flat.dtype, ())
+    lines = Parts.over(flat, np.arange(rows) * width, np.full(rows, width))
     spans = [lines.spans(begins, heads), lines.spans(np.zeros_like(begins), tails)]
     return from_bits(place_parts(Parts.join(spans), layout, 0), tensor.dtype)

@@ -15,7 +15,7 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._extras import extra
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import Parts, place_parts
 from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
 from rollkit.compat._verl_concat import concat
 
@@ -127,7 +127,7 @@ def no_padding_2_padding(tensor: Tensor, data: Mapping[str, Any]) -> Tensor:
     source = Layout((len(values),), begins, lengths, lengths)
     if is_plain(values):
         flat = np.ascontiguousarray(bits(values))
-        parts = Parts([(flat, begins)], lengths, flat.dtype, flat.shape[1:])
+        parts = Parts.over(flat, begins, lengths)
         return from_bits(place_parts(parts, layout, 0), values.dtype)
     move = extra("torch", "torch").from_numpy
     here, there = (move(where.gather_indices()).to(values.device) for where in (source, layout))
@@ -169,7 +169,7 @@ class _Tokens:
         if not is_plain(column):
             return column.flatten(0, 1)[self.indices]
         flat = np.ascontiguousarray(bits(column)).reshape(-1, *column.shape[2:])
-        parts = Parts([(flat, self.begins)], self.lengths, flat.dtype, flat.shape[1:])
+        parts = Parts.over(flat, self.begins, self.lengths)
         return from_bits(place_parts(parts, Layout.concat(self.lengths), 0), column.dtype)
 
     def of_axes(self, column: Tensor) -> Tensor:

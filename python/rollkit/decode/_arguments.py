@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rollkit._check import int64s, positive
 from rollkit._frameworks import as_array
-from rollkit.decode._plan import check_order, parameter
+from rollkit.decode._request import check_order, parameter
 from rollkit.decode.allowed import AllowedSet
 
 Int64s = NDArray[np.int64]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from rollkit._check import choice
 from rollkit._extras import extra
+from rollkit.decode._cached import Cached
 from rollkit.decode.active import Plan
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.cache import can_crop, compact, crop_padding, select
@@ -29,7 +29,7 @@ PREFIX: Final = 16
 """Tokens that prompts must share for these to be read by themselves: one more call of the model."""
 
 PROBE: Final = 3
-"""Tokens of the one row that a model is checked with."""
+"""Tokens that a model is checked with."""
 
 INSTEAD: Final = "use the model's own generate with rollkit.compat.transformers.Sampler"
 
@@ -64,11 +64,7 @@ class Model:
             )
         self._model, self._head = model, head
         self._decoder = model.get_decoder()
-        if not _takes(self._decoder, "past_key_values"):
-            raise TypeError(
-                f"{type(self._decoder).__name__} takes no past_key_values, so that rows cannot leave the "
-                f"batch; {INSTEAD}"
-            )
+        self._cached = Cached(self._decoder, so_that="rows cannot leave the batch", instead=INSTEAD)
         self._config = model.config.get_text_config()
         self._heads: dict[AllowedSet, PartialHead] = {}
         self._hidden: Any = None
@@ -139,24 +135,35 @@ class Model:
         """Compare with the model's own logits once: its code, not its configuration, says what they are.
 
         Raises:
-            TypeError: the decoder does not go on from the cache it is given.
+            TypeError: the decoder does not go on from the cache it is given, or fails.
             ValueError: logits are not what they are taken for here.
         """
         if _CHECKED.get(self._model) is self._head:
             return
-        tokens = np.resize(prompt, PROBE)[None]
-        with _without_dropout(self._model):
-            self._cache, places = _dynamic(self._config), np.arange(PROBE)[None]
-            self._forward(tokens[:, :-1], None, places[:, :-1])
-            last = self._forward(tokens[:, -1:], None, places[:, -1:])
-            hidden, wanted = self._whole(tokens)
+        tokens = np.resize(prompt, PROBE)
+        try:
+            with _without_dropout(self._model):
+                last = self._after_padding(tokens)
+                hidden, wanted = self._whole(tokens[None])
+        except (AttributeError, ValueError) as error:
+            raise TypeError(
+                f"{type(self._model).__name__} cannot be read with padding and a cache ({error}); {INSTEAD}"
+            ) from error
         if hidden is not None:
             off = _distance(self._compact(allowed, hidden[:, -1]), wanted, allowed)
             self._refuse(off > _rounding(hidden.dtype), "makes its logits otherwise than by its head")
         # Whether the past counts at all, so that rounding in many layers is no matter.
         off = _distance(self._compact(allowed, last), wanted, allowed)
-        self._refuse(off > 0.25, "gives other logits where it goes on from its cache")
+        self._refuse(off > 0.25, "gives other logits where it goes on from its cache, with padding in front")
         _CHECKED[self._model] = self._head
+
+    def _after_padding(self, tokens: Int64s) -> Any:
+        """Return the last hidden state of a row after padding, read in two steps beside a row without."""
+        rows, there = _padded([np.append(tokens[:1], tokens), tokens])
+        mask, places = self._tensor(there.astype(np.int64)), _positions(there)
+        self._cache = _dynamic(self._config)
+        self._forward(rows[:, :-1], mask[:, :-1], places[:, :-1])
+        return self._forward(rows[:, -1:], mask, places[:, -1:])[1:]
 
     def _whole(self, tokens: Int64s) -> tuple[Any, Any]:
         """Return last hidden states, `None` if the decoder is passed by, and the model's own last logits."""
@@ -216,20 +223,12 @@ class Model:
         return self._mask[:, : self._width] if self._pads.any() else None
 
     def _forward(self, tokens: Int64s, mask: Any, positions: Int64s) -> Any:
-        out = self._decoder(
+        out, _ = self._cached(
+            self._cache,
             input_ids=self._tensor(tokens),
             attention_mask=mask,
             position_ids=self._tensor(positions),
-            past_key_values=self._cache,
-            use_cache=True,
         )
-        if getattr(out, "past_key_values", None) is not self._cache:
-            checkpointed = self._model.training and getattr(self._model, "is_gradient_checkpointing", False)
-            raise TypeError(
-                f"{type(self._decoder).__name__} does not go on from the past_key_values it is given, "
-                "so that rows cannot leave the batch; "
-                + ("call model.eval(), or switch gradient checkpointing off" if checkpointed else INSTEAD)
-            )
         return out.last_hidden_state[:, -1]
 
     def _expand(self, hidden: Any, which: Int64s, lengths: Int64s) -> None:
@@ -252,11 +251,6 @@ def check_cache(make: Any) -> MakeCache:
             f"pass a function that makes one: lambda columns: {name}(…)"
         )
     return make if callable(make) else choice("cache", make, CACHES)
-
-
-def _takes(module: Any, name: str) -> bool:
-    found = inspect.signature(module.forward).parameters
-    return name in found or any(one.kind is one.VAR_KEYWORD for one in found.values())
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The sampler in JAX operations: static shapes, no sort, usable under `jax.jit`.
+"""Decoding's operations in JAX: static shapes, no sort, usable under `jax.jit`.
 
 Masses are in float64, which JAX has only where it is switched on: each entry point switches it on for
 its own operations, also while they are being traced. XLA may fuse a product with a sum and so round
@@ -8,20 +8,24 @@ once instead of twice; where bits matter (guidance, uniforms), products are exac
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 import numpy as np
 
+from rollkit._arrays import jax as memory
 from rollkit._extras import extra
-from rollkit.decode import noise
-from rollkit.decode._framework import framework_of
-from rollkit.decode._plan import Plan
+from rollkit._frameworks import as_array
+from rollkit.decode import _keys as keyed
+from rollkit.decode._operations import Drawn
+from rollkit.decode._request import SAME, Request
+from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.kept import Kept
 
 jax = extra("jax", "jax")
 jnp, lax = jax.numpy, jax.lax
 
-SAME = 1 + 1e-12
-"""Race times this close are equal: those of other tokens never are, roundings of one always."""
+JOINS_NUMPY: Final = True
 
 LEAST, MOST = -(2**31), 2**31 - 1
 
@@ -45,50 +49,50 @@ def guide(cond: Any, uncond: Any, scale: Any) -> Any:
 
 
 def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
-    """`rollkit.decode.noise.uniforms`."""
+    """`rollkit.decode.uniforms`."""
     with _x64():
         return _uniform(_bits(seeds, positions, ids.reshape(1, -1)), jnp.float32)
 
 
 def _uniform(bits: Any, dtype: Any) -> Any:
     # The half is 1 of a number twice as large, so that no product comes before the sum.
-    return (2 * bits.astype(jnp.int32) + 1).astype(dtype) * dtype(2.0 ** -(noise.BITS + 1))
+    return (2 * bits.astype(jnp.int32) + 1).astype(dtype) * dtype(2.0 ** -(keyed.BITS + 1))
 
 
 def _bits(seeds: Any, positions: Any, ids: Any) -> Any:
     words = (*_seed_words(seeds), _position(positions))
     keys = []
-    for start in noise.STARTS:
+    for start in keyed.STARTS:
         h = jnp.uint32(start)
         for word in words:
             h = _finalise(h ^ word)
         keys.append(h.reshape(-1, 1))
-    h = _finalise((ids.astype(jnp.uint32) * jnp.uint32(noise.SPREAD)) ^ keys[0])
-    return _finalise(h ^ keys[1]) >> jnp.uint32(32 - noise.BITS)
+    h = _finalise((ids.astype(jnp.uint32) * jnp.uint32(keyed.SPREAD)) ^ keys[0])
+    return _finalise(h ^ keys[1]) >> jnp.uint32(32 - keyed.BITS)
 
 
 def _finalise(h: Any) -> Any:
-    h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(noise.MULTIPLIERS[0])
-    h = (h ^ (h >> jnp.uint32(13))) * jnp.uint32(noise.MULTIPLIERS[1])
+    h = (h ^ (h >> jnp.uint32(16))) * jnp.uint32(keyed.MULTIPLIERS[0])
+    h = (h ^ (h >> jnp.uint32(13))) * jnp.uint32(keyed.MULTIPLIERS[1])
     return h ^ (h >> jnp.uint32(16))
 
 
 def _seed_words(seeds: Any) -> tuple[Any, Any]:
     """Return the low and high 32 bits of seeds; 32-bit ones are sign-extended, as elsewhere."""
-    if framework_of(seeds) != "jax":
-        host = noise.as_seeds(seeds).view(np.uint64)
+    if not isinstance(seeds, jax.Array) or memory.is_host(seeds):
+        host = keyed.as_seeds(seeds).view(np.uint64)
         return jnp.asarray(host.astype(np.uint32)), jnp.asarray((host >> np.uint64(32)).astype(np.uint32))
     if seeds.dtype.kind not in "iu" or seeds.ndim > 1:
         raise TypeError(f"seeds must be ints, one or [rows], got {seeds.dtype} of shape {seeds.shape}")
     low = seeds.astype(jnp.uint32)
     if seeds.dtype.itemsize == 8:
         return low, (seeds >> 32).astype(jnp.uint32)
-    return low, jnp.where(seeds < 0, jnp.uint32(noise.MASK), jnp.uint32(0))
+    return low, jnp.where(seeds < 0, jnp.uint32(keyed.MASK), jnp.uint32(0))
 
 
 def _position(positions: Any) -> Any:
-    if framework_of(positions) != "jax":
-        return jnp.asarray(noise.host_keys(0, positions, None)[1].astype(np.uint32))
+    if not isinstance(positions, jax.Array) or memory.is_host(positions):
+        return jnp.asarray(keyed.as_positions(positions).astype(np.uint32))
     if positions.dtype.kind not in "iu" or positions.ndim > 1:
         raise TypeError(
             f"positions must be ints, one or [rows], got {positions.dtype} of shape {positions.shape}"
@@ -97,37 +101,45 @@ def _position(positions: Any) -> Any:
 
 
 def _column(value: Any, dtype: Any) -> Any:
-    return jnp.asarray(value, dtype).reshape(-1, 1)
+    given = value if isinstance(value, jax.Array) else as_array(value)
+    return jnp.asarray(given, dtype).reshape(-1, 1)
 
 
-def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
-    """Return token ids, log-probabilities, statuses and the kept mask of `rollkit.decode.sample`."""
+def draw(request: Request) -> Drawn:
+    """`rollkit.decode.sample`; what is kept stays a mask where it is traced."""
+    token_ids, logprobs, status, mask = _drawn(request)
+    if mask is None or memory.is_traced(mask):
+        return token_ids, logprobs, status, mask
+    return token_ids, logprobs, status, Kept(*csr(mask, request.allowed))
+
+
+def _drawn(request: Request) -> Drawn:
     with _x64():
-        z, most, status = _clean(_logits(plan))
-        heat = _column(plan.temperature, jnp.float64)
+        z, most, status = _clean(_logits(request))
+        heat = _column(request.temperature, jnp.float64)
         greedy = heat == 0
         heat = jnp.where(greedy, 1.0, heat)
         deep = z.astype(jnp.float64) - most
         weight = jnp.exp(deep / heat)
-        kept = _kept(plan, z, most, heat, weight)
-        ids = jnp.asarray(plan.allowed.ids)
-        times = jnp.where(kept, -jnp.log(_uniforms(plan, ids)) / weight, jnp.inf)
+        kept = _kept(request, z, most, heat, weight)
+        ids = jnp.asarray(request.allowed.ids)
+        times = jnp.where(kept, -jnp.log(_uniforms(request, ids)) / weight, jnp.inf)
         drawn = _first(times <= times.min(-1, keepdims=True) * SAME)
         local = jnp.where(greedy[:, 0], _first(deep == 0), drawn)
         kept = jnp.where(greedy, jnp.arange(z.shape[1], dtype=jnp.int32) == local[:, None], kept)
         kept = kept & (status == 0)[:, None]
         token_ids = jnp.where(status == 0, ids[local], jnp.int32(-1))
         logprobs = None
-        if plan.logprobs == "allowed":
+        if request.logprobs == "allowed":
             logprobs = _score(deep, jnp.exp(deep), local, z > -jnp.inf, status)
-        elif plan.logprobs == "kept":
+        elif request.logprobs == "kept":
             logprobs = _score(deep / heat, weight, local, kept, status)
-        return token_ids, logprobs, status, kept if plan.return_kept else None
+        return token_ids, logprobs, status, kept if request.return_kept else None
 
 
-def _logits(plan: Plan) -> Any:
-    cond, uncond = (plan.compact(branch) for branch in (plan.cond, plan.uncond))
-    return cond.astype(jnp.float32) if uncond is None else guide(cond, uncond, plan.cfg_scale)
+def _logits(request: Request) -> Any:
+    cond, uncond = (request.compact(branch) for branch in (request.cond, request.uncond))
+    return cond.astype(jnp.float32) if uncond is None else guide(cond, uncond, request.cfg_scale)
 
 
 def _clean(z: Any) -> tuple[Any, Any, Any]:
@@ -142,22 +154,22 @@ def _clean(z: Any) -> tuple[Any, Any, Any]:
     return jnp.where(bad, zero, z), jnp.where(bad, zero, most).astype(jnp.float64), status
 
 
-def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
+def _kept(request: Request, z: Any, most: Any, heat: Any, weight: Any) -> Any:
     """Return `[rows, columns]` bool: what the filters keep."""
     size = z.shape[1]
     kept = z > -jnp.inf
     small = top = kept
-    if not plan.off("min_p"):
-        floor = most + jnp.log(_column(plan.min_p, jnp.float64)) * heat
+    if not request.off("min_p"):
+        floor = most + jnp.log(_column(request.min_p, jnp.float64)) * heat
         small = kept & (z.astype(jnp.float64) >= floor)
     keys = _keys(z)
-    if not plan.off("top_k"):
-        k = _column(plan.top_k, jnp.int32)
+    if not request.off("top_k"):
+        k = _column(request.top_k, jnp.int32)
         top = kept & ((keys >= _kth(keys, k)) | (k <= 0) | (k >= size))
-    if plan.off("top_p"):
+    if request.off("top_p"):
         return small & top
-    p = _column(plan.top_p, jnp.float64)
-    counted = {"joint": kept, "vllm": small & top}.get(plan.order, top)
+    p = _column(request.top_p, jnp.float64)
+    counted = {"joint": kept, "vllm": small & top}.get(request.order, top)
     mass = jnp.where(counted, weight, 0.0)
     target = p * mass.sum(-1, keepdims=True)
     return small & top & ((keys >= _nucleus(keys, mass, target)) | (p >= 1))
@@ -193,10 +205,10 @@ def _least(keys: Any, holds: Callable[[Any], Any]) -> Any:
     return lax.fori_loop(0, 32, halve, (jnp.full_like(high, LEAST), high))[1]
 
 
-def _uniforms(plan: Plan, ids: Any) -> Any:
-    if plan.noise is not None:
-        return plan.compact(plan.noise).astype(jnp.float64)
-    return _uniform(_bits(plan.seeds, plan.positions, ids.reshape(1, -1)), jnp.float64)
+def _uniforms(request: Request, ids: Any) -> Any:
+    if request.noise is not None:
+        return request.compact(request.noise).astype(jnp.float64)
+    return _uniform(_bits(request.seeds, request.positions, ids.reshape(1, -1)), jnp.float64)
 
 
 def _first(mask: Any) -> Any:
@@ -234,14 +246,47 @@ def _limit(z: Any, infinite: Any) -> Any:
     return jnp.where(infinite, jnp.where(z == jnp.inf, 0.0, -jnp.inf).astype(z.dtype), z)
 
 
-def from_host(array: Any, device: Any) -> Any:
-    """Return a JAX array, of 32-bit integers unless JAX has 64 bits."""
-    if array.dtype == np.int64 and not jax.config.jax_enable_x64:
-        array = array.astype(np.int32)
-    return jax.device_put(array, device)
+def csr(mask: Any, allowed: AllowedSet) -> tuple[Any, Any]:
+    """Return global ids and offsets of a mask, made on the host."""
+    found = np.asarray(as_array(mask))
+    offsets = np.concatenate([[0], np.cumsum(found.sum(1, dtype=np.int64))])
+    parts = allowed.ids[np.nonzero(found)[1]], offsets
+    ids, offsets = (memory.from_host(part, mask) for part in parts)
+    return ids, offsets
 
 
-def register_head(head: Any, sliced: Any) -> None:
+def look_up(ids: Any, starts: Any, stops: Any, targets: Any) -> Any:
+    """Map numbers within runs."""
+    if not len(starts):
+        return jnp.full_like(ids, -1)
+    starts, stops, targets = (jnp.asarray(ends.astype(np.int32)) for ends in (starts, stops, targets))
+    run = jnp.maximum(jnp.searchsorted(starts, ids, side="right") - 1, 0)
+    inside = (ids >= starts[run]) & (ids < stops[run])
+    return jnp.where(inside, ids - starts[run] + targets[run], -1)
+
+
+def product(hidden: Any, weight: Any, bias: Any) -> Any:
+    """`hidden @ weight.T + bias`."""
+    logits = hidden @ weight.T
+    return logits if bias is None else (logits + bias).astype(logits.dtype)
+
+
+def detached(array: Any) -> Any:
+    """Return the array itself: JAX says what gradients are of."""
+    return array
+
+
+def trainable() -> AbstractContextManager[None]:
+    """Nothing to do."""
+    return nullcontext()
+
+
+def state(array: Any) -> Any:
+    """Return which array it is: none is written to."""
+    return id(array)
+
+
+def register_head(head: type[Any], sliced: type[Any]) -> None:
     """Make `PartialHead` and what it is inside of jitted functions pytrees, once."""
     if head not in _REGISTERED:
         _REGISTERED.add(head)
@@ -250,4 +295,4 @@ def register_head(head: Any, sliced: Any) -> None:
         tree.register_pytree_node(head, lambda head: sliced.of(head).flatten(), sliced.unflatten)
 
 
-_REGISTERED: set[Any] = set()
+_REGISTERED: Final[set[Any]] = set()

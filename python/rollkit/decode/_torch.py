@@ -1,20 +1,22 @@
-"""The sampler in torch operations: for tensors that are not in the host's memory, and for replay."""
+"""Decoding's operations in torch: for tensors that Rust cannot read, or that a gradient goes through."""
 
 from __future__ import annotations
 
-import warnings
-from functools import cache
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
+from rollkit._arrays import torch as memory
 from rollkit._extras import extra
-from rollkit.decode import noise
-from rollkit.decode._plan import Plan
+from rollkit._frameworks import as_array
+from rollkit.decode import _keys as keyed
+from rollkit.decode._operations import Drawn
+from rollkit.decode._request import SAME, Request
 from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.kept import Kept
 
 torch = extra("torch", "torch")
 
-SAME = 1 + 1e-12
-"""Race times this close are equal: those of other tokens never are, roundings of one always."""
+JOINS_NUMPY: Final = False
 
 
 def guide(cond: Any, uncond: Any, scale: Any) -> Any:
@@ -27,13 +29,13 @@ def guide(cond: Any, uncond: Any, scale: Any) -> Any:
 
 
 def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
-    """`rollkit.decode.noise.uniforms`."""
+    """`rollkit.decode.uniforms`."""
     return uniform(bits(seeds, positions, ids.reshape(1, -1).long()), torch.float32)
 
 
 def uniform(found: Any, dtype: Any) -> Any:
     """Return (n + ½) / 2²³."""
-    return (found.to(dtype) + 0.5) * 2.0**-noise.BITS
+    return (found.to(dtype) + 0.5) * 2.0**-keyed.BITS
 
 
 def bits(seeds: Any, positions: Any, ids: Any) -> Any:
@@ -42,21 +44,21 @@ def bits(seeds: Any, positions: Any, ids: Any) -> Any:
         key(name, given).to(ids.device, torch.int64).reshape(-1, 1)
         for name, given in (("seeds", seeds), ("positions", positions))
     )
-    words = (seed & noise.MASK, (seed >> 32) & noise.MASK, position)
+    words = (seed & keyed.MASK, (seed >> 32) & keyed.MASK, position)
     keys = []
-    for start in noise.STARTS:
+    for start in keyed.STARTS:
         h = torch.full_like(seed, start)
         for word in words:
             h = _finalise(h ^ word)
         keys.append(h)
-    h = _finalise(((ids * noise.SPREAD) & noise.MASK) ^ keys[0])
-    return _finalise(h ^ keys[1]) >> (32 - noise.BITS)
+    h = _finalise(((ids * keyed.SPREAD) & keyed.MASK) ^ keys[0])
+    return _finalise(h ^ keys[1]) >> (32 - keyed.BITS)
 
 
 def key(name: str, value: Any) -> Any:
     """Return seeds or positions as a tensor of ints, one or `[rows]`, where they are."""
-    if not isinstance(value, torch.Tensor):
-        host = noise.as_seeds(value) if name == "seeds" else noise.host_keys(0, value, None)[1]
+    if not isinstance(value, torch.Tensor) or memory.is_host(value):
+        host = keyed.as_seeds(value) if name == "seeds" else keyed.as_positions(value)
         value = torch.from_numpy(host.copy())
     if value.dtype.is_floating_point or value.dtype == torch.bool or value.ndim > 1:
         raise TypeError(
@@ -66,99 +68,50 @@ def key(name: str, value: Any) -> Any:
 
 
 def _finalise(h: Any) -> Any:
-    h = ((h ^ (h >> 16)) * noise.MULTIPLIERS[0]) & noise.MASK
-    h = ((h ^ (h >> 13)) * noise.MULTIPLIERS[1]) & noise.MASK
+    h = ((h ^ (h >> 16)) * keyed.MULTIPLIERS[0]) & keyed.MASK
+    h = ((h ^ (h >> 13)) * keyed.MULTIPLIERS[1]) & keyed.MASK
     return h ^ (h >> 16)
 
 
 def _column(value: Any, like: Any, dtype: Any) -> Any:
-    return torch.as_tensor(value, dtype=dtype, device=like.device).reshape(-1, 1)
+    given = value if isinstance(value, torch.Tensor) else as_array(value)
+    return torch.as_tensor(given, dtype=dtype, device=like.device).reshape(-1, 1)
 
 
-def draw(plan: Plan) -> tuple[Any, Any, Any, Any]:
-    """Return what `sample` does, from one kernel where that can draw it."""
-    if is_common(plan) and has_kernel(plan.cond.device):
-        from rollkit.decode import _triton
-
-        return _triton.sample(plan)
-    return sample(plan)
-
-
-def is_common(plan: Plan) -> bool:
-    """Whether the kernel is made for this: plain tensors of logits, rows without gaps, noise by key.
-
-    The operations below take all else. They also are what a compiler can trace, and what gradients of
-    log-probabilities go through.
-    """
-    branches = [plan.cond] if plan.uncond is None else [plan.cond, plan.uncond]
-    plain = all(
-        type(branch) is torch.Tensor  # no subclass: it need not have the memory that it seems to
-        and branch.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and branch.stride(1) == 1
-        and branch.device == plan.cond.device
-        and not (branch.requires_grad and torch.is_grad_enabled())
-        for branch in branches
-    )
-    return plain and plan.noise is None and not torch.compiler.is_compiling()
-
-
-@cache
-def has_kernel(device: Any) -> bool:
-    """Whether the kernel runs on a device: Triton of 3.2 or later, and NVIDIA's chips from Ampere on."""
-    if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
-    try:
-        import triton
-
-        if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 2):
-            return False
-        triton.runtime.driver.active.get_current_target()
-    except ModuleNotFoundError:
-        return False
-    except Exception as error:  # Triton finds no C compiler, say, which it needs to launch anything
-        warnings.warn(
-            f"sample draws with plain torch operations, as Triton does not run here: {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
-
-
-def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
-    """Return token ids, log-probabilities, statuses and the kept set of `rollkit.decode.sample`."""
-    z = _logits(plan)
+def draw(request: Request) -> Drawn:
+    """`rollkit.decode.sample`; gradients go through log-probabilities."""
+    z = _logits(request)
     z, most, status = _clean(z)
-    heat = _column(plan.temperature, z, torch.float64)
+    heat = _column(request.temperature, z, torch.float64)
     greedy = heat == 0
     heat = torch.where(greedy, 1.0, heat)
     deep = (z.double() - most) / heat
     weight = deep.exp()
-    kept = _kept(plan, z, most, heat, weight)
-    times = torch.where(kept, -_uniforms(plan, z).log() / weight, torch.inf)
+    kept = _kept(request, z, most, heat, weight)
+    times = torch.where(kept, -_uniforms(request, z).log() / weight, torch.inf)
     local = _first(times <= times.amin(-1, keepdim=True) * SAME)
     local = torch.where(greedy[:, 0], _first(z.double() == most), local)
     kept = torch.where(greedy, torch.arange(z.shape[1], device=z.device) == local[:, None], kept)
     kept = kept & (status == 0)[:, None]
-    token_ids = torch.where(status == 0, plan.allowed.to_global(local), -1)
+    token_ids = torch.where(status == 0, request.allowed.to_global(local), -1)
     logprobs = None
-    if plan.logprobs == "allowed":
+    if request.logprobs == "allowed":
         deep = z.double() - most
         logprobs = _score(deep, deep.exp(), local, torch.tensor(True, device=z.device), status)
-    elif plan.logprobs == "kept":
+    elif request.logprobs == "kept":
         logprobs = _score(deep, weight, local, kept, status)
-    return token_ids, logprobs, status, csr(kept, plan.allowed) if plan.return_kept else None
+    return token_ids, logprobs, status, Kept(*csr(kept, request.allowed)) if request.return_kept else None
 
 
-def _logits(plan: Plan) -> Any:
-    cond, uncond = (plan.compact(branch) for branch in (plan.cond, plan.uncond))
-    return cond.float() if uncond is None else guide(cond, uncond, plan.cfg_scale)
+def _logits(request: Request) -> Any:
+    cond, uncond = (request.compact(branch) for branch in (request.cond, request.uncond))
+    return cond.float() if uncond is None else guide(cond, uncond, request.cfg_scale)
 
 
 def _clean(z: Any) -> tuple[Any, Any, Any]:
     """Return logits, their maximum in float64 and statuses; rows without a token are all zero."""
     nan = z.isnan().any(-1)
-    most = z.amax(-1, keepdim=True)
+    most = z.detach().amax(-1, keepdim=True)  # all that is scored is relative to it
     z = torch.where(most == torch.inf, torch.where(z == torch.inf, 0.0, -torch.inf), z)
     most = torch.where(most == torch.inf, 0.0, most)
     masked = most[:, 0] == -torch.inf
@@ -167,25 +120,25 @@ def _clean(z: Any) -> tuple[Any, Any, Any]:
     return torch.where(bad, 0.0, z), torch.where(bad, 0.0, most).double(), status
 
 
-def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
+def _kept(request: Request, z: Any, most: Any, heat: Any, weight: Any) -> Any:
     """Return `[rows, columns]` bool: what the filters keep."""
     size = z.shape[1]
     kept = z > -torch.inf
     small = kept
-    if not plan.off("min_p"):
-        floor = most + _column(plan.min_p, z, torch.float64).log() * heat
+    if not request.off("min_p"):
+        floor = most + _column(request.min_p, z, torch.float64).log() * heat
         small = kept & (z.double() >= floor)
-    k, p = _column(plan.top_k, z, torch.int64), _column(plan.top_p, z, torch.float64)
-    if plan.off("top_k") and plan.off("top_p"):
+    k, p = _column(request.top_k, z, torch.int64), _column(request.top_p, z, torch.float64)
+    if request.off("top_k") and request.off("top_p"):
         return small
     falling, order = z.sort(-1, descending=True)
     top = kept
-    if not plan.off("top_k"):
+    if not request.off("top_k"):
         kth = falling.gather(-1, (k - 1).clamp(0, size - 1).expand(len(z), 1))
         top = kept & ((z >= kth) | (k <= 0) | (k >= size))
-    if plan.off("top_p"):
+    if request.off("top_p"):
         return small & top
-    counted = {"joint": kept, "vllm": small & top}.get(plan.order, top)
+    counted = {"joint": kept, "vllm": small & top}.get(request.order, top)
     mass = torch.where(counted, weight, 0.0).gather(-1, order)
     total = mass.cumsum(-1)
     before = torch.nn.functional.pad(total[:, :-1], (1, 0))
@@ -196,11 +149,11 @@ def _kept(plan: Plan, z: Any, most: Any, heat: Any, weight: Any) -> Any:
     return small & top & (z >= falling.gather(-1, last))
 
 
-def _uniforms(plan: Plan, z: Any) -> Any:
-    if plan.noise is not None:
-        return plan.compact(plan.noise).double()
-    ids = plan.allowed.index_on(z).reshape(1, -1)
-    return uniform(bits(plan.seeds, plan.positions, ids), torch.float64)
+def _uniforms(request: Request, z: Any) -> Any:
+    if request.noise is not None:
+        return request.compact(request.noise).double()
+    ids = request.allowed.index_on(z).reshape(1, -1)
+    return uniform(bits(request.seeds, request.positions, ids), torch.float64)
 
 
 def _first(mask: Any) -> Any:
@@ -244,3 +197,45 @@ def replay(logits: Any, tokens: Any, rows: Any, columns: Any, temperature: Any) 
 def _limit(z: Any, infinite: Any) -> Any:
     """Let +∞ share all mass, in rows that have it."""
     return torch.where(infinite, torch.where(z == torch.inf, 0.0, -torch.inf), z)
+
+
+def look_up(ids: Any, starts: Any, stops: Any, targets: Any) -> Any:
+    """Map numbers within runs."""
+    ids = ids.to(torch.int64)
+    if not len(starts):
+        return torch.full_like(ids, -1)
+    if len(starts) == 1:
+        start, stop, target = int(starts[0]), int(stops[0]), int(targets[0])
+        return torch.where((ids >= start) & (ids < stop), ids - start + target, -1)
+    starts, stops, targets = (torch.tensor(ends, device=ids.device) for ends in (starts, stops, targets))
+    run = (torch.searchsorted(starts, ids.contiguous(), right=True) - 1).clamp(min=0)
+    inside = (ids >= starts[run]) & (ids < stops[run])
+    return torch.where(inside, ids - starts[run] + targets[run], -1)
+
+
+def product(hidden: Any, weight: Any, bias: Any) -> Any:
+    """`hidden @ weight.T + bias`."""
+    wide = torch.promote_types(hidden.dtype, weight.dtype)
+    bias = None if bias is None else bias.to(wide)
+    return torch.nn.functional.linear(hidden.to(wide), weight.to(wide), bias)
+
+
+def detached(array: Any) -> Any:
+    """Return the tensor, without a gradient to it."""
+    return array.detach()
+
+
+def trainable() -> AbstractContextManager[Any]:
+    """Leave inference mode: what is kept from it could not be trained with later."""
+    guard: AbstractContextManager[Any] = torch.inference_mode(False)
+    return guard
+
+
+def state(array: Any) -> Any:
+    """Return where the tensor is, and how often it was written to if that is counted."""
+    version = None if array.is_inference() else array._version
+    return array.data_ptr(), version, array.device, array.dtype
+
+
+def register_head(head: type[Any], sliced: type[Any]) -> None:
+    """Nothing to do."""

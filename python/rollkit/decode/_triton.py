@@ -1,4 +1,4 @@
-"""The sampler as one Triton kernel, for logits on CUDA: `_torch.sample` in one launch, a program per row.
+"""The sampler as one Triton kernel, for logits on CUDA: `_torch.draw` in one launch, a program per row.
 
 Up to `IN_REGISTERS` columns a row stays in registers; a longer one is written once as float32, and read
 again in chunks. Filters look for one threshold per row, without a sort: halving the float32 numbers
@@ -18,9 +18,12 @@ from typing import Any, Final
 import triton
 import triton.language as tl
 
-from rollkit.decode import _torch, noise
-from rollkit.decode._plan import Plan
+from rollkit.decode import _keys as keys
+from rollkit.decode import _torch
+from rollkit.decode._operations import Drawn
+from rollkit.decode._request import SAME, Request
 from rollkit.decode.allowed import AllowedSet
+from rollkit.decode.kept import Kept
 
 torch = _torch.torch
 
@@ -33,43 +36,43 @@ CHUNK: Final = 2048
 WARPS: Final = 16
 PER_WARP: Final = IN_REGISTERS // WARPS
 
-_SAME = tl.constexpr(_torch.SAME)
+_SAME = tl.constexpr(SAME)
 _INF = tl.constexpr(float("inf"))
 _FINITE = tl.constexpr(-3.4028234663852886e38)  # the least float32: whatever is not masked is not below it
 _LAST = tl.constexpr(2**31 - 1)
-_SHIFT = tl.constexpr(32 - noise.BITS)
-_STEP = tl.constexpr(2.0**-noise.BITS)
-_SPREAD = tl.constexpr(noise.SPREAD)
-_FIRST_START, _SECOND_START = (tl.constexpr(start) for start in noise.STARTS)
-_FIRST_FACTOR, _SECOND_FACTOR = (tl.constexpr(factor) for factor in noise.MULTIPLIERS)
+_SHIFT = tl.constexpr(32 - keys.BITS)
+_STEP = tl.constexpr(2.0**-keys.BITS)
+_SPREAD = tl.constexpr(keys.SPREAD)
+_FIRST_START, _SECOND_START = (tl.constexpr(start) for start in keys.STARTS)
+_FIRST_FACTOR, _SECOND_FACTOR = (tl.constexpr(factor) for factor in keys.MULTIPLIERS)
 
 
-def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
-    """Return what `_torch.sample` does. Nothing waits for the device, but for CSR if that is wanted."""
-    cond, uncond = _branches(plan)
-    rows, size = cond.shape[0], len(plan.allowed)
-    span = plan.allowed.span
-    table = None if span is not None else _table(plan.allowed, cond)
+def draw(request: Request) -> Drawn:
+    """Return what `_torch.draw` does. Nothing waits for the device, but for CSR if that is wanted."""
+    cond, uncond = _branches(request)
+    rows, size = cond.shape[0], len(request.allowed)
+    span = request.allowed.span
+    table = None if span is not None else _table(request.allowed, cond)
     token_ids = cond.new_empty(rows, dtype=torch.int64)
     status = cond.new_empty(rows, dtype=torch.int8)
-    logprobs = None if plan.logprobs == "off" else cond.new_empty(rows, dtype=torch.float32)
-    mask = cond.new_empty((rows, size), dtype=torch.bool) if plan.return_kept else None
+    logprobs = None if request.logprobs == "off" else cond.new_empty(rows, dtype=torch.float32)
+    mask = cond.new_empty((rows, size), dtype=torch.bool) if request.return_kept else None
     one = size <= IN_REGISTERS
     block = max(32, triton.next_power_of_2(size)) if one else CHUNK
-    filters = {name.upper(): not plan.off(name) for name in ("top_k", "top_p", "min_p")}
+    filters = {name.upper(): not request.off(name) for name in ("top_k", "top_p", "min_p")}
     weighed = filters["TOP_P"] and not one
     with _on(cond):
         _draw[(rows,)](
             cond,
             uncond,
             table,
-            None if uncond is None else _numbers(plan.cfg_scale, cond),
-            _numbers(plan.temperature, cond),
-            _numbers(plan.top_k, cond) if filters["TOP_K"] else None,
-            _numbers(plan.top_p, cond) if filters["TOP_P"] else None,
-            _numbers(plan.min_p, cond) if filters["MIN_P"] else None,
-            _keys("seeds", plan.seeds, cond),
-            _keys("positions", plan.positions, cond),
+            None if uncond is None else _numbers(request.cfg_scale, cond),
+            _numbers(request.temperature, cond),
+            _numbers(request.top_k, cond) if filters["TOP_K"] else None,
+            _numbers(request.top_p, cond) if filters["TOP_P"] else None,
+            _numbers(request.min_p, cond) if filters["MIN_P"] else None,
+            _keys("seeds", request.seeds, cond),
+            _keys("positions", request.positions, cond),
             token_ids,
             status,
             logprobs,
@@ -82,24 +85,24 @@ def sample(plan: Plan) -> tuple[Any, Any, Any, Any]:
             0 if uncond is None else uncond.stride(0),
             **filters,
             FULL=cond.shape[1] != size,
-            ORDER=plan.order,
-            LOGPROB=plan.logprobs,
+            ORDER=request.order,
+            LOGPROB=request.logprobs,
             BLOCK=block,
             ONE=one,
             num_warps=max(1, block // PER_WARP) if one else WARPS,
             enable_fp_fusion=False,  # a product and its sum are rounded one by one, as elsewhere
             sanitize_overflow=False,  # the hash wraps, which Triton's debug mode would trap
         )
-    return token_ids, logprobs, status, None if mask is None else _torch.csr(mask, plan.allowed)
+    return token_ids, logprobs, status, None if mask is None else Kept(*_torch.csr(mask, request.allowed))
 
 
-def _branches(plan: Plan) -> tuple[Any, Any]:
+def _branches(request: Request) -> tuple[Any, Any]:
     """Return the logits, of a range only its columns; others are picked by the kernel."""
-    as_is = isinstance(plan.cfg_scale, int | float) and plan.cfg_scale == 1
-    cond, uncond = plan.cond, None if as_is else plan.uncond
-    if plan.allowed.span is None:
+    as_is = isinstance(request.cfg_scale, int | float) and request.cfg_scale == 1
+    cond, uncond = request.cond, None if as_is else request.uncond
+    if request.allowed.span is None:
         return cond, uncond
-    return plan.compact(cond), plan.compact(uncond)
+    return request.compact(cond), request.compact(uncond)
 
 
 def _on(tensor: Any) -> AbstractContextManager[Any]:
@@ -355,7 +358,7 @@ def _draw(
     BLOCK: tl.constexpr,
     ONE: tl.constexpr,
 ) -> None:
-    """Draw a row; see `sample`."""
+    """Draw a row; see `draw`."""
     GUIDED: tl.constexpr = uncond is not None
     TABLE: tl.constexpr = table is not None
     row = tl.program_id(0).to(tl.int64)

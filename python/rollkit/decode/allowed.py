@@ -11,9 +11,10 @@ from typing import Any, Final, SupportsIndex, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rollkit._arrays.ops import as_like, ops_of
 from rollkit._check import int64s, positive
-from rollkit._frameworks import as_array
-from rollkit.decode._framework import check_ints, framework_of
+from rollkit._frameworks import as_array, check_ints
+from rollkit.decode._operations import operations_of
 
 Int32s = NDArray[np.int32]
 
@@ -209,18 +210,12 @@ class AllowedSet:
 
     def index_on(self, array: Any) -> Any:
         """Return `.ids` as an index for `array`: on its framework and device, made once for each."""
-        framework = framework_of(array)
-        if framework == "numpy":
-            return self.ids
-        if framework == "jax":
-            return self.ids  # a constant where traced
-        import torch  # noqa: TID251 - `array` is a tensor, so it is imported
-
+        kernel = ops_of(array)
         cache: dict[Any, Any] = self.__dict__.setdefault("_indices", {})
-        if array.device not in cache:
-            with torch.inference_mode(False):  # the set may be trained with later
-                cache[array.device] = torch.tensor(self.ids, dtype=torch.int64, device=array.device)
-        return cache[array.device]
+        device = kernel.device(array)
+        if device not in cache:
+            cache[device] = kernel.index(self.ids, array)
+        return cache[device]
 
     @cached_property
     def digest(self) -> str:
@@ -317,42 +312,6 @@ def _joined(runs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _lookup(value: Any, starts: Any, stops: Any, targets: Any) -> Any:
     """Map a number within run r of `starts` to `stops` onto `targets[r]`, -1 for one within none."""
-    framework = framework_of(value)
-    given = np.asarray(value) if framework == "numpy" else value
-    check_ints("ids", given)
-    if framework == "torch":
-        return _lookup_torch(given, starts, stops, targets)
-    if framework == "jax":
-        return _lookup_jax(given, starts, stops, targets)
-    ids = given.astype(np.int64)
-    if not len(starts):
-        return np.full_like(ids, -1)
-    run = np.maximum(np.searchsorted(starts, ids, side="right") - 1, 0)
-    inside = (ids >= starts[run]) & (ids < stops[run])
-    return np.where(inside, ids - starts[run] + targets[run], -1)
-
-
-def _lookup_torch(ids: Any, starts: Any, stops: Any, targets: Any) -> Any:
-    import torch  # noqa: TID251 - `ids` is a tensor, so it is imported
-
-    ids = ids.to(torch.int64)
-    if not len(starts):
-        return torch.full_like(ids, -1)
-    if len(starts) == 1:
-        start, stop, target = int(starts[0]), int(stops[0]), int(targets[0])
-        return torch.where((ids >= start) & (ids < stop), ids - start + target, -1)
-    starts, stops, targets = (torch.tensor(ends, device=ids.device) for ends in (starts, stops, targets))
-    run = (torch.searchsorted(starts, ids.contiguous(), right=True) - 1).clamp(min=0)
-    inside = (ids >= starts[run]) & (ids < stops[run])
-    return torch.where(inside, ids - starts[run] + targets[run], -1)
-
-
-def _lookup_jax(ids: Any, starts: Any, stops: Any, targets: Any) -> Any:
-    import jax.numpy as jnp  # noqa: TID251 - `ids` is a JAX array, so it is imported
-
-    if not len(starts):
-        return jnp.full_like(ids, -1)
-    starts, stops, targets = (jnp.asarray(ends.astype(np.int32)) for ends in (starts, stops, targets))
-    run = jnp.maximum(jnp.searchsorted(starts, ids, side="right") - 1, 0)
-    inside = (ids >= starts[run]) & (ids < stops[run])
-    return jnp.where(inside, ids - starts[run] + targets[run], -1)
+    ids = as_like("ids", value, None)
+    check_ints("ids", ids)
+    return operations_of(ids).look_up(ids, starts, stops, targets)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._arrays.ops import ops_of
 from rollkit._check import int64s, positive
 from rollkit._extras import extra
 from rollkit._frameworks import is_array
-from rollkit.decode._framework import framework_of
 from rollkit.decode.active import Plan
 
 
@@ -110,6 +110,12 @@ def can_crop(layer: Any) -> bool:
     return type(layer).__name__ == "DynamicLayer" and layer.is_initialized
 
 
+def is_empty(cache: Any) -> bool:
+    """Whether a transformers cache has layers, and none of these a tensor: nothing was written to it."""
+    torch, layers = extra("torch", "torch"), getattr(cache, "layers", None) or ()
+    return bool(layers) and not any(True for layer in layers for _ in _tensors(layer, torch))
+
+
 def _layers(cache: Any) -> list[Any]:
     layers = getattr(cache, "layers", None)
     if layers is None:
@@ -196,7 +202,7 @@ def _moved(array: Any, plan: Plan, axis: int, in_place: bool) -> Any:
         raise ValueError(
             f"an array of the cache has {count} rows on axis {axis}, the batch has {plan.before}"
         )
-    if not in_place or framework_of(array) == "jax":
+    if not in_place or not ops_of(array).IN_PLACE:
         return _taken(array, plan.keep, axis)
     _check_writable(array)
     rows = array.swapaxes(0, axis)
@@ -230,10 +236,4 @@ def _check_writable(array: Any) -> None:
 
 
 def _taken(array: Any, rows: Any, axis: int) -> Any:
-    framework = framework_of(array)
-    if framework == "torch":
-        torch = extra("torch", "torch")
-        return array.index_select(axis, torch.as_tensor(rows, device=array.device))
-    if framework == "jax":
-        return extra("jax.numpy", "jax").take(array, rows, axis=axis)
-    return np.take(array, rows, axis=axis)
+    return ops_of(array).take(array, rows, axis)

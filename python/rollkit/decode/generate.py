@@ -151,9 +151,9 @@ def generate(
 
     Raises:
         TypeError: an argument is of the wrong type, or `model` keeps its past elsewhere than in the cache
-            that it is given (Mamba).
+            that it is given (RecurrentGemma).
         ValueError: a prompt is empty, counts differ, `cfg_scale` is not 1 without `uncond`, or the logits
-            of `model` are not those of its head (checked with a row of 3 tokens, once for each model).
+            of `model` are not those of its head (checked with 3 tokens, once for each model).
         FloatingPointError: logits are NaN or all masked, naming the sequence.
 
     Example:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._frameworks import as_array
-from rollkit.decode._framework import framework_of, kind_of, same_framework
-from rollkit.decode._plan import check_pair, parameter
+from rollkit._arrays.ops import ops_of
+from rollkit._frameworks import is_array, kind_of, same_framework
+from rollkit.decode._operations import operations_of
+from rollkit.decode._request import as_pair, check_pair, parameter
 
 
 def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
@@ -16,8 +17,8 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
 
     The difference is taken in float32; the product and the sum in float64, where the product is
     exact, and rounded once to float32. So a compiler that fuses the two (XLA does) changes nothing.
-    A row with scale 1 is `cond` as it is. A token that either branch masks with −∞ stays masked,
-    which plain arithmetic makes NaN, or +∞ where only `uncond` is masked.
+    A row with scale 1 is `cond` as it is, with no gradient to the scale. A token that either branch
+    masks with −∞ stays masked, which plain arithmetic makes NaN, or +∞ where only `uncond` is masked.
 
     Logits need not be normalised first: subtracting each branch's log-sum-exp, as transformers does,
     shifts a row by a constant.
@@ -25,7 +26,7 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
     Args:
         cond: `[rows, columns]` float32, float16 or bfloat16. With `uncond=None`, `[2 · rows, columns]`:
             conditional rows first, then unconditional ones in the same order.
-        uncond: as `cond`, or `None`.
+        uncond: as `cond`, or `None`. Where one is a list, it gets the other's framework, device and dtype.
         scale: one number or `[rows]`.
         bias: added after guidance, before any temperature; numbers that broadcast to the result.
 
@@ -46,24 +47,13 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
         J. Ho, T. Salimans, "Classifier-free diffusion guidance", 2022, with s = 1 + w. G. Sanchez et
         al., "Stay on topic with classifier-free guidance", 2023, for language models.
     """
-    framework = same_framework(cond=cond, uncond=uncond)
-    if framework == "numpy":
-        cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
+    cond, uncond = as_pair(cond, uncond)
     check_pair(cond, uncond)
     if uncond is None:
         cond, uncond = _halves(cond)
     scale = parameter("scale", scale, cond.shape[0])
     bias = None if bias is None else _bias(bias, cond)
-    if framework == "torch":
-        from rollkit.decode import _torch
-
-        guided = _torch.guide(cond, uncond, scale)
-    elif framework == "jax":
-        from rollkit.decode import _jax
-
-        guided = _jax.guide(cond, uncond, scale)
-    else:
-        guided = guide(cond, uncond, scale)
+    guided = operations_of(cond).guide(cond, uncond, scale)
     return guided if bias is None else guided + bias
 
 
@@ -78,9 +68,8 @@ def _halves(cond: Any) -> tuple[Any, Any]:
 
 
 def _bias(bias: Any, cond: Any) -> Any:
-    """Return a bias as float32 of the framework of `cond`."""
-    framework = framework_of(cond)
-    found: Any = bias if framework_of(bias) != "numpy" else np.asarray(bias)
+    """Return a bias as float32 of the framework of `cond`; NumPy's goes to any."""
+    found = bias if is_array(bias) else np.asarray(bias)
     if kind_of(found) not in ("int", "float"):
         raise TypeError(f"bias must hold numbers, got {found.dtype}")
     shape = tuple(cond.shape)
@@ -88,22 +77,8 @@ def _bias(bias: Any, cond: Any) -> Any:
         mine not in (1, wanted) for mine, wanted in zip(found.shape[::-1], shape[::-1], strict=False)
     ):
         raise ValueError(f"bias must broadcast to the shape of cond, {shape}, got {tuple(found.shape)}")
-    if framework_of(found) == "numpy":
-        found = found.astype(np.float32)
-        if framework == "torch":
-            import torch  # noqa: TID251 - `cond` is a tensor, so it is imported
-
-            return torch.from_numpy(found).to(cond.device)
-        return found
+    kernel = ops_of(cond)
+    if isinstance(found, np.ndarray):
+        return kernel.from_host(found.astype(np.float32), cond)
     same_framework(cond=cond, bias=found)
-    return found.float() if framework == "torch" else found.astype(np.float32)
-
-
-def guide(cond: Any, uncond: Any, scale: Any) -> Any:
-    """`cfg` in NumPy."""
-    c, u = (np.asarray(branch).astype(np.float32) for branch in (cond, uncond))
-    s = np.asarray(as_array(scale), np.float32).reshape(-1, 1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        guided = (u.astype(np.float64) + s.astype(np.float64) * (c - u).astype(np.float64)).astype(np.float32)
-    masked = (c == -np.inf) | (u == -np.inf)
-    return np.where(s == 1, c, np.where(masked, np.float32(-np.inf), guided))
+    return kernel.cast(found, np.float32)

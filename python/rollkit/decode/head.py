@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rollkit._frameworks import is_array
-from rollkit.decode._framework import Framework, framework_of, kind_of, same_framework
+from rollkit._arrays.ops import ops, ops_of
+from rollkit._frameworks import Framework, framework_of, is_array, kind_of, same_framework
+from rollkit.decode._operations import operations, operations_of
 from rollkit.decode._peft import LoRA as LoRA
 from rollkit.decode._peft import adapters_of
 from rollkit.decode.allowed import AllowedSet
@@ -40,27 +40,15 @@ class _Rows:
         self._rows = None
 
     def state(self) -> Any:
-        source = self.source
-        if framework_of(source) == "torch":
-            version = None if source.is_inference() else source._version
-            return source.data_ptr(), version, source.device, source.dtype
-        return id(source)
+        return operations_of(self.source).state(self.source)
 
     def _slice(self) -> Any:
-        source = _detached(self.source)
-        with trainable(source):
+        kernel = operations_of(self.source)
+        source = kernel.detached(self.source)
+        with kernel.trainable():
             if self.window is not None:
                 return source[self.window.start : self.window.stop]
             return source[self.allowed.index_on(source)]
-
-
-def trainable(array: Any) -> AbstractContextManager[Any]:
-    """Leave torch's inference mode: what is kept from it could not be trained with later."""
-    if framework_of(array) != "torch":
-        return nullcontext()
-    import torch  # noqa: TID251 - `array` is a tensor, so it is imported
-
-    return torch.inference_mode(False)
 
 
 class PartialHead:
@@ -132,7 +120,9 @@ class PartialHead:
         if not len(allowed):
             raise ValueError("allowed is empty; a head needs at least one token")
         self._window = allowed.span or (allowed.window(waste) if scale is None else None)
-        self._columns = None if self._window is None or allowed.span else allowed.ids - self._window.start
+        self._columns: Any = None
+        if self._window is not None and not allowed.span:
+            self._columns = allowed.ids - self._window.start
         if kind_of(_check_array("weight", weight)) != "float" and scale is None:
             raise TypeError(
                 f"weight is {weight.dtype} without scale; pass scale=…, or floating-point numbers"
@@ -149,10 +139,7 @@ class PartialHead:
                     f"lora[{i}].a must be [rank, hidden] = {wanted}, got shape {tuple(one.a.shape)}"
                 )
         self._wide: dict[Any, Any] = {}
-        if self._framework == "jax":
-            from rollkit.decode import _jax
-
-            _jax.register_head(PartialHead, SlicedHead)
+        operations(self._framework).register_head(PartialHead, SlicedHead)
 
     @classmethod
     def from_module(cls, module: Any, allowed: AllowedSet, *, waste: float = 0.125) -> PartialHead:
@@ -184,7 +171,7 @@ class PartialHead:
     @property
     def is_view(self) -> bool:
         """Whether the slice shares the weight's memory (not for JAX, nor for quantised weights)."""
-        return self._window is not None and self._framework != "jax" and self._scale is None
+        return self._window is not None and ops(self._framework).IN_PLACE and self._scale is None
 
     @property
     def weight(self) -> Any:
@@ -219,7 +206,9 @@ class PartialHead:
         """
         self._follow()
         width = self._weight.source.shape[1]
-        if framework_of(hidden) != self._framework and "torch" in (framework_of(hidden), self._framework):
+        framework = framework_of(hidden) or self._framework
+        both = operations(framework), operations(self._framework)
+        if framework != self._framework and not all(one.JOINS_NUMPY for one in both):
             same_framework(weight=self._weight.source, hidden=hidden)
         if not hasattr(hidden, "shape") or tuple(hidden.shape[-1:]) != (width,):
             shape = np.shape(hidden) if not hasattr(hidden, "shape") else tuple(hidden.shape)
@@ -227,9 +216,8 @@ class PartialHead:
                 f"hidden must be an array [..., {width}], as wide as the weight, got shape {shape}"
             )
         bias = None if self._bias is None else self._bias.get()
-        loras = [
-            (_detached(one.a), b.get(), one.scaling) for one, b in zip(self._loras, self._b, strict=True)
-        ]
+        detached = operations(self._framework).detached
+        loras = [(detached(one.a), b.get(), one.scaling) for one, b in zip(self._loras, self._b, strict=True)]
         logits = _logits(hidden, self.weight, bias, loras)
         return logits if self._columns is None else logits[..., self._columns_on(logits)]
 
@@ -272,14 +260,11 @@ class PartialHead:
         return _Rows(array, self.allowed, self._window)
 
     def _columns_on(self, logits: Any) -> Any:
-        if self._framework != "torch":
-            return self._columns
-        import torch  # noqa: TID251 - `logits` is a tensor, so it is imported
-
-        if logits.device not in self._wide:
-            with trainable(logits):
-                self._wide[logits.device] = torch.tensor(self._columns, device=logits.device).long()
-        return self._wide[logits.device]
+        kernel = ops_of(logits)
+        device = kernel.device(logits)
+        if device not in self._wide:
+            self._wide[device] = kernel.index(self._columns, logits)
+        return self._wide[device]
 
     def _multiplied_out(self, rows: Any, scale: Any) -> Any:
         """Return a quantised slice as numbers, made once for each state of both arrays."""
@@ -288,7 +273,7 @@ class PartialHead:
             groups = 1 if scale.ndim == 1 else scale.shape[1]
             if rows.shape[1] % groups:
                 raise ValueError(f"scale has {groups} groups, which do not divide hidden = {rows.shape[1]}")
-            with trainable(rows):
+            with operations_of(rows).trainable():
                 split = _as(rows, scale.dtype).reshape(len(rows), groups, -1)
                 product = split * scale.reshape(len(rows), groups, 1)
             self._wide |= {
@@ -314,35 +299,15 @@ def _check_array(name: str, array: Any) -> Any:
 
 def _logits(hidden: Any, weight: Any, bias: Any, loras: Any) -> Any:
     """Return `[..., rows]` logits of sliced rows, in one dtype for all frameworks, traced or not."""
-    logits = _product(hidden, weight, bias)
+    logits = operations_of(hidden).product(hidden, weight, bias)
     dtype = logits.dtype
     for a, b, scaling in loras:
         logits = logits + (_as(hidden, a.dtype) @ a.T) @ b.T * scaling
     return _as(logits, dtype)
 
 
-def _product(hidden: Any, weight: Any, bias: Any) -> Any:
-    framework = framework_of(hidden)
-    if framework == "torch":
-        import torch  # noqa: TID251 - `hidden` is a tensor, so it is imported
-
-        wide = torch.promote_types(hidden.dtype, weight.dtype)
-        bias = None if bias is None else bias.to(wide)
-        return torch.nn.functional.linear(hidden.to(wide), weight.to(wide), bias)
-    logits = hidden @ weight.T
-    # NumPy multiplies bfloat16 in float32.
-    dtype = np.promote_types(hidden.dtype, weight.dtype) if framework == "numpy" else logits.dtype
-    return _as(logits if bias is None else logits + bias, dtype)
-
-
-def _detached(array: Any) -> Any:
-    return array.detach() if framework_of(array) == "torch" else array
-
-
 def _as(array: Any, dtype: Any) -> Any:
-    if array.dtype == dtype:
-        return array
-    return array.to(dtype) if framework_of(array) == "torch" else array.astype(dtype)
+    return array if array.dtype == dtype else ops_of(array).cast(array, dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rollkit._frameworks import AnyArray, as_array
-from rollkit.decode._framework import (
+from rollkit._arrays.ops import as_like, ops_of
+from rollkit._frameworks import (
+    AnyArray,
     check_ints,
     dtype_name,
-    framework_of,
+    is_array,
     is_traced,
     kind_of,
     same_framework,
 )
-from rollkit.decode._plan import parameter
+from rollkit.decode._operations import operations_of
+from rollkit.decode._request import parameter
 from rollkit.decode.allowed import AllowedSet
 
 
@@ -37,7 +38,7 @@ class Kept(NamedTuple):
         """Make CSR of a mask over local ids, which is what `sample` returns inside `jax.jit`.
 
         Args:
-            mask: `[rows, len(allowed)]` bool, of NumPy, torch or JAX (not traced).
+            mask: `[rows, len(allowed)]` bool, of NumPy, torch or JAX (not traced), which the ids will be of.
             allowed: what the columns are.
 
         Raises:
@@ -49,19 +50,13 @@ class Kept(NamedTuple):
             >>> kept.token_ids, kept.offsets
             (array([3, 3, 5], dtype=int32), array([0, 1, 3]))
         """
-        mask = np.asarray(mask) if framework_of(mask) == "numpy" else mask
+        mask = as_like("mask", mask, None)
         if kind_of(mask) != "bool":
             raise TypeError(f"mask must be bool, got {dtype_name(mask)}")
         if mask.ndim != 2 or mask.shape[1] != len(allowed):
             shape = tuple(mask.shape)
             raise ValueError(f"mask must be [rows, {len(allowed)}], a column per allowed token, got {shape}")
-        if framework_of(mask) == "torch":
-            from rollkit.decode import _torch
-
-            return cls(*_torch.csr(mask, allowed))
-        found = np.asarray(as_array(mask))
-        offsets = np.concatenate([[0], np.cumsum(found.sum(1, dtype=np.int64))])
-        return cls(allowed.ids[np.nonzero(found)[1]], offsets)
+        return cls(*operations_of(mask).csr(mask, allowed))
 
     @classmethod
     def concat(cls, parts: list[Kept]) -> Kept:
@@ -116,23 +111,14 @@ def replay_logprobs(
         >>> replay_logprobs(np.float32([[1, 9, 1]]), [2], kept).round(3)
         array([-0.693], dtype=float32)
     """
-    framework = framework_of(logits)
-    logits = np.asarray(logits) if framework == "numpy" else logits
-    if framework_of(token_ids) != "numpy":
+    if not isinstance(token_ids, np.ndarray):
         same_framework(logits=logits, token_ids=token_ids)
+    logits = as_like("logits", logits, token_ids if is_array(token_ids) else None)
     _check_logits(logits)
     _check_kept(kept)
     temperature = parameter("temperature", temperature, logits.shape[0])
     rows, columns, tokens = _entries(logits, token_ids, kept, allowed)
-    if framework == "torch":
-        from rollkit.decode import _torch
-
-        return _torch.replay(logits, tokens, rows, columns, temperature)
-    if framework == "jax":
-        from rollkit.decode import _jax
-
-        return _jax.replay(logits, tokens, rows, columns, temperature)
-    return _replay(logits, tokens, rows, columns, np.asarray(as_array(temperature)))
+    return operations_of(logits).replay(logits, tokens, rows, columns, temperature)
 
 
 def _check_logits(logits: Any) -> None:
@@ -150,7 +136,7 @@ def _check_kept(kept: Any) -> None:
 
 
 def _offsets(kept: Kept) -> tuple[AnyArray, AnyArray]:
-    ids, offsets = (np.asarray(_host(part)) for part in kept)
+    ids, offsets = (ops_of(part).to_host(part) for part in kept)
     check_ints("kept.token_ids", ids)
     check_ints("kept.offsets", offsets)
     rising = offsets.ndim == 1 and offsets.size and offsets[0] == 0 and (np.diff(offsets) >= 0).all()
@@ -166,7 +152,7 @@ def _entries(logits: Any, token_ids: Any, kept: Kept, allowed: AllowedSet | None
     if len(offsets) != height + 1:
         raise ValueError(f"kept has {len(offsets) - 1} rows, logits have {height}; they go row by row")
     rows = np.repeat(np.arange(height), np.diff(offsets))
-    tokens = token_ids if framework_of(token_ids) != "numpy" else np.asarray(token_ids)
+    tokens = as_like("token_ids", token_ids, None)
     check_ints("token_ids", tokens)
     if tuple(tokens.shape) != (height,):
         raise ValueError(f"token_ids must be [{height}], one per row, got shape {tuple(tokens.shape)}")
@@ -184,33 +170,3 @@ def _entries(logits: Any, token_ids: Any, kept: Kept, allowed: AllowedSet | None
         wrong = int(ids[np.argmax((columns < 0) | (columns >= width))])
         raise ValueError(f"kept has token {wrong}, which is no column of logits with {width}; pass allowed=")
     return rows, columns, tokens
-
-
-def _host(array: Any) -> AnyArray:
-    found: AnyArray = as_array(array.cpu() if framework_of(array) == "torch" else array)
-    return found
-
-
-def _replay(
-    logits: AnyArray, tokens: AnyArray, rows: AnyArray, columns: AnyArray, temperature: AnyArray
-) -> NDArray[np.float32]:
-    height = len(logits)
-    heat = np.broadcast_to(np.where(temperature == 0, 1.0, temperature), height).astype(np.float64)
-    z = logits[rows, columns].astype(np.float64) / heat[rows]
-    most = np.full(height, -np.inf)
-    np.maximum.at(most, rows, z)
-    infinite = most == np.inf
-    z, most = _limit(z, infinite[rows]), np.where(infinite, 0, most)
-    mass = np.bincount(rows, np.exp(z - most[rows]), minlength=height)
-    inside = np.zeros(height, bool)
-    inside[rows[columns == tokens[rows]]] = True
-    own = logits[np.arange(height), np.where(inside, tokens, 0)].astype(np.float64) / heat
-    own = _limit(own, infinite)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.where(inside, own - most - np.log(mass), -np.inf)
-    return found.astype(np.float32)
-
-
-def _limit(z: AnyArray, infinite: NDArray[np.bool_]) -> AnyArray:
-    """Let +∞ share all mass, in rows that have it."""
-    return np.where(infinite, np.where(z == np.inf, 0, -np.inf), z)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from rollkit import _native
-from rollkit._frameworks import AnyArray, as_array
-from rollkit.decode import noise as keyed
-from rollkit.decode._framework import Framework, framework_of, is_traced
-from rollkit.decode._plan import Plan, make_plan
+from rollkit._arrays.ops import ops_of
+from rollkit.decode._keys import check_rows
+from rollkit.decode._operations import drawer, operations
+from rollkit.decode._request import Request, make_request
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.kept import Kept
 
@@ -83,12 +81,13 @@ def sample(
     with less than 3.6e-9 of the largest weight is never drawn.
 
     NumPy arrays, and torch and JAX arrays in the host's memory, go through Rust without a copy and
-    without the GIL; other devices and traced JAX arrays stay where they are. On CUDA one Triton kernel
-    draws, where Triton is installed; it waits for nothing if parameters, seeds and positions are numbers or
-    on the device.
+    without the GIL; other devices, traced arrays, and tensors that require a gradient (where torch records
+    any) stay in their framework's operations. On CUDA one Triton kernel draws, where Triton is installed; it
+    waits for nothing if parameters, seeds and positions are numbers or on the device.
 
-    Log-probabilities are to be read: those that Rust returns are detached, and JAX has no gradient of
-    them. `replay_logprobs` has gradients everywhere.
+    Log-probabilities have gradients in torch, to logits, scales and temperatures that require one, with
+    what was drawn and kept as given. JAX refuses to differentiate them; `replay_logprobs` has gradients in
+    both.
 
     Args:
         cond: `[rows, columns]` logits: compact (a column per allowed token) or full (a column per token
@@ -121,6 +120,7 @@ def sample(
             on a device or traced are not looked at.
 
     Example:
+        >>> import numpy as np
         >>> allowed = AllowedSet(range(100, 104), 1000)
         >>> logits = np.float32([[0, 1, 2, 3], [3, 2, 1, 0]])
         >>> drawn = sample(logits, allowed=allowed, top_p=0.9, seeds=[1, 2], positions=0, return_kept=True)
@@ -136,7 +136,7 @@ def sample(
         et al., "Turning up the heat: min-p sampling", ICLR 2025. The race: L. Devroye, "Non-uniform
         random variate generation", 1986; its Gumbel form: C. Maddison et al., "A* sampling", NIPS 2014.
     """
-    plan = make_plan(
+    request = make_request(
         cond,
         uncond,
         allowed=allowed,
@@ -152,115 +152,23 @@ def sample(
         logprobs=logprobs,
         return_kept=return_kept,
     )
-    return _run(plan)
+    return draw_on_host(request) if request.is_plain() else _draw(request.together())
 
 
-def _run(plan: Plan) -> Sampled:
-    framework = framework_of(plan.cond)
-    if plan.is_on_host():
-        return _to(framework, plan, draw_on_host(plan))
-    if framework == "torch":
-        from rollkit.decode import _torch
-
-        token_ids, logprob, status, kept = _torch.draw(plan)
-        return Sampled(token_ids, logprob, status, None if kept is None else Kept(*kept))
-    from rollkit.decode import _jax
-
-    drawn = Sampled(*_jax.sample(plan))
-    if drawn.kept is None or is_traced(drawn.kept):
-        return drawn
-    device = next(iter(plan.cond.devices()))
-    csr = Kept.from_mask(drawn.kept, plan.allowed)
-    return drawn._replace(kept=Kept(*(_jax.from_host(part, device) for part in csr)))
-
-
-def draw_on_host(plan: Plan) -> Sampled:
-    """Draw in Rust."""
-    cond, dtype = _logits("cond", plan.cond)
-    uncond = None if plan.uncond is None else _logits("uncond", plan.uncond)[0]
-    rows = len(cond)
-
-    def column(name: str, kind: Any) -> AnyArray:
-        out = np.empty(rows, kind)
-        out[...] = as_array(getattr(plan, name))  # one number or [rows]
-        return out
-
-    keys = None if plan.noise is not None else keyed.host_keys(plan.seeds, plan.positions, rows)
-    parameters = {
-        "cfg_scale": column("cfg_scale", np.float32),
-        "temperature": column("temperature", np.float64),
-        "top_k": column("top_k", np.int64),
-        "top_p": column("top_p", np.float64),
-        "min_p": column("min_p", np.float64),
-        "seeds": keys and keys[0],
-        "positions": keys and keys[1],
-        "noise": None if plan.noise is None else _given(plan.noise),
-    }
-    span = plan.allowed.span
-    token_ids, logprob, status, kept = _native.sample(
-        cond,
-        uncond,
-        plan.allowed.ids if span is None else (span.start, span.stop),
-        dtype=dtype,
-        full=plan.full,
-        rows=parameters,
-        order=plan.order,
-        logprobs=plan.logprobs,
-        return_kept=plan.return_kept,
-    )
+def draw_on_host(request: Request) -> Sampled:
+    """Draw in Rust, for arrays of the framework of the logits."""
+    token_ids, logprobs, status, kept = operations("numpy").draw(request)
+    make = partial(ops_of(request.cond).from_host, like=request.cond)
     return Sampled(
-        token_ids,
-        None if plan.logprobs == "off" else logprob,
-        status,
-        None if kept is None else Kept(*kept),
+        make(token_ids),
+        None if logprobs is None else make(logprobs),
+        make(status),
+        None if kept is None else Kept(*map(make, kept)),
     )
 
 
-def _logits(name: str, logits: Any) -> tuple[AnyArray, str]:
-    """Return contiguous logits, 16-bit ones as their bits, and what they are."""
-    found = np.asarray(as_array(logits))
-    if found.dtype == np.float32 and found.flags.c_contiguous and found.flags.aligned:
-        return found, "float32"
-    dtype = found.dtype.name
-    if dtype == "float64":
-        found, dtype = found.astype(np.float32), "float32"
-    if dtype not in ("float32", "float16", "bfloat16"):
-        raise TypeError(f"{name} must be float32, float16 or bfloat16, got {dtype}")
-    found = np.require(found, None, ["C", "A"])
-    return (found if dtype == "float32" else found.view(np.uint16)), dtype
-
-
-def _given(noise: Any) -> AnyArray:
-    found = np.require(as_array(noise), np.float32, ["C", "A"])
-    wrong = ~((found > 0) & (found < 1))
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(
-            f"noise[{row}, {column}] is {found[row, column]} as float32; uniforms are above 0 and below 1"
-        )
-    return found
-
-
-def _to(framework: Framework, plan: Plan, drawn: Sampled) -> Sampled:
-    """Return the arrays on the framework of the logits."""
-    if framework == "numpy":
-        return drawn
-    if framework == "torch":
-        from rollkit.decode import _torch
-
-        make = _torch.torch.from_numpy
-
-    else:
-        from rollkit.decode import _jax
-
-        device = next(iter(plan.cond.devices()))
-
-        def make(array: AnyArray) -> Any:
-            return _jax.from_host(array, device)
-
-    return Sampled(
-        make(drawn.token_ids),
-        None if drawn.logprobs is None else make(drawn.logprobs),
-        make(drawn.status),
-        None if drawn.kept is None else Kept(*map(make, drawn.kept)),
-    )
+def _draw(request: Request) -> Sampled:
+    """Draw where the arrays are, or in what a compiler traces."""
+    if request.noise is None:
+        check_rows(request.cond.shape[0], request.seeds, request.positions)
+    return Sampled(*drawer(request).draw(request))

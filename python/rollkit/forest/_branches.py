@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.ragged import Ragged
 from rollkit.forest._nodes import Nodes
 from rollkit.routing._final import final_row

@@ -16,7 +16,7 @@ from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.growing import Growing
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.ragged import Ragged
 from rollkit.forest._branches import Branches
 from rollkit.forest._nodes import ROOT, Nodes

@@ -9,7 +9,8 @@ import numpy as np
 
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.layout import Layout, checked_out
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import place_parts
+from rollkit._rows.place import parts_of
 from rollkit.routing._payload import Payload
 from rollkit.routing._split import NodeRoutes
 
@@ -52,11 +53,12 @@ def join_routes(parts: Sequence[AnyArray | None], *, out: AnyArray | None = None
         if (inner := Payload.of(array).inner) != arrays[0].shape[1:]:
             raise ValueError(f"array {i} has inner shape {inner}, the first has {arrays[0].shape[1:]}")
     dtype = common_dtype(*(array.dtype for array in arrays))
-    joined = Parts.of([np.ascontiguousarray(array).astype(dtype, copy=False) for array in arrays])
+    joined = parts_of([np.ascontiguousarray(array).astype(dtype, copy=False) for array in arrays])
     layout = Layout.concat(joined.lengths)
     if out is not None:
         out = checked_out(out, (layout.size, *joined.inner), dtype)
-    return place_parts(joined, layout, 0, out=out)
+    found: AnyArray = place_parts(joined, layout, 0, out=out)
+    return found
 
 
 def common_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -10,8 +11,7 @@ import numpy as np
 from rollkit import _check
 from rollkit._arrays.ops import ops
 from rollkit._frameworks import same_framework
-from rollkit.segments._runs import Runs, as_runs, with_positions
-from rollkit.segments._runs import positions as positions_of
+from rollkit.segments._runs import Runs, ids_of, like_of, positions, positions_of, runs
 from rollkit.segments._thd import THD
 from rollkit.segments._tokens import INT32_MAX, int32s, same_shape, tokens
 
@@ -139,17 +139,20 @@ def te_ids_and_positions(
         >>> found["segment_pos"][0]
         array([[0, 1, 0, 0]], dtype=int32)
     """
-    ids_q, positions_q = with_positions(ids_q, positions_q)
-    ids_kv, positions_kv = with_positions(ids_kv, positions_kv)
-    named = {"ids_q": ids_q, "ids_kv": ids_kv, "positions_q": positions_q, "positions_kv": positions_kv}
+    named = {
+        "ids_q": ids_of(ids_q),
+        "ids_kv": ids_of(ids_kv),
+        "positions_q": positions_of(ids_q, positions_q),
+        "positions_kv": positions_of(ids_kv, positions_kv),
+    }
     found = tokens(**named)
     q, kv, pos_q, pos_kv = found.arrays
     same_shape("positions_q", pos_q, "ids_q", q)
     same_shape("positions_kv", pos_kv, "ids_kv", q if kv is None else kv)
     q, kv, pos_q, pos_kv = int32s(found, **dict(zip(named, found.arrays, strict=True)))
-    pos_q = positions_of(q) if pos_q is None else pos_q
+    pos_q = positions(q) if pos_q is None else pos_q
     if pos_kv is None:
-        pos_kv = pos_q if kv is None else positions_of(kv)
+        pos_kv = pos_q if kv is None else positions(kv)
     return {"segment_ids": (q, q if kv is None else kv), "segment_pos": (pos_q, pos_kv)}
 
 
@@ -222,10 +225,11 @@ def _columns(
 
 
 def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
-    q = as_runs(ids_q)
-    kv = q if ids_kv is None else as_runs(ids_kv)
-    if kv is not q:
-        same_framework(ids_q=_kind(q), ids_kv=_kind(kv))
+    q = kv = runs(ids_q)
+    if ids_kv is not None:
+        like_q, like_kv = like_of(ids_q), like_of(ids_kv)
+        same_framework(ids_q=like_q, ids_kv=like_kv)
+        q, kv = _liked(q, like_kv), _liked(runs(ids_kv), like_q)
         _same_segments(q, kv)
     if padding == "raise":
         for name, side in (("ids_q", q), ("ids_kv", kv)):
@@ -238,9 +242,9 @@ def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:
     return q, kv
 
 
-def _kind(found: Runs) -> Any:
-    """An array of the framework that results are of."""
-    return found.ids if found.like is None else found.like
+def _liked(found: Runs, like: Any) -> Runs:
+    """The runs, of the framework of the other side if they have none of their own."""
+    return found if found.like is not None or like is None else replace(found, like=like)
 
 
 def _same_segments(q: Runs, kv: Runs) -> None:

@@ -12,8 +12,9 @@ from rollkit import _check, _native
 from rollkit._arrays.ops import ops
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, framework_of
-from rollkit.segments._runs import cu_pair, rewrapped
-from rollkit.segments._tokens import INT32_MAX, on_host
+from rollkit.segments._ids import cu_pair
+from rollkit.segments._runs import DESCRIBED, like_of, runs
+from rollkit.segments._tokens import INT32_MAX, on_host, rewrapped
 
 SCHEMES = ("zigzag", "dual_chunk", "striped", "contiguous")
 
@@ -62,7 +63,8 @@ def cp_pad(
     """Pad segments so that `cp_partition` can deal them: to multiples of tp · 2 · cp, and of 16 · cp in fp8.
 
     Args:
-        lengths: `[segments]` integers, valid tokens; 0 stays 0. Results are of its framework.
+        lengths: `[segments]` integers, valid tokens; 0 stays 0. Results are of its framework. Or `Runs`, a
+            `Layout` or a `Batch`: the lengths of its runs, in memory order.
         cp_size: ranks that share a segment, two chunks each; 1 for none.
         tp_size: ranks that share a shard's tokens (sequence parallelism).
         fp8: every rank's part is a multiple of 16, which fp8 matrix products need.
@@ -80,13 +82,15 @@ def cp_pad(
     References:
         The rule is that of SkyRL's `preprocess_packed_seqs` (tp · 2 · cp, and lcm with 16 · cp for fp8).
     """
-    counts = _check.lengths("lengths", on_host("lengths", lengths))
+    like = like_of(lengths)
+    given = runs(lengths).lengths if isinstance(lengths, DESCRIBED) else on_host("lengths", lengths)
+    counts = _check.lengths("lengths", given)
     cp_size, tp_size = _check.positive("cp_size", cp_size), _check.positive("tp_size", tp_size)
     align = tp_size * (2 * cp_size if cp_size > 1 else 1)
     align = lcm(align, 16 * cp_size if fp8 else 1, _check.positive("multiple_of", multiple_of))
     sums = _sums(counts)  # first: within int32, rounding up stays within int64
     slots = -(-counts // align) * align
-    found = [rewrapped(array, lengths) for array in (slots, sums, _sums(slots))]
+    found = [rewrapped(array, like) for array in (slots, sums, _sums(slots))]
     return CPPadding(found[0], found[1], found[2], align)
 
 
@@ -112,7 +116,8 @@ def cp_partition(
     reorder rows by dual chunks or stripes; ring attention over a plain split is contiguous.
 
     Args:
-        cu_seqlens: `[segments + 1]` integers from 0, running sums of valid lengths.
+        cu_seqlens: `[segments + 1]` integers from 0, running sums of valid lengths. Or `Runs`, a `Layout` or
+            a `Batch`: the sums of its runs, in memory order, and where they start.
         cp_size: how many ranks there are; any number, odd ones too.
         rank: which one, from 0.
         scheme: one of the four.
@@ -138,7 +143,7 @@ def cp_partition(
     if rank >= cp_size:
         raise ValueError(f"rank must be below cp_size={cp_size}, got {rank}")
     sums = _sums(deal.valid_lengths(rank)), _sums(deal.slots(rank))  # first: they refuse what is too long
-    return CPShard(*(rewrapped(array, cu_seqlens) for array in (deal.indices(rank), *sums)))
+    return CPShard(*(rewrapped(array, like_of(cu_seqlens)) for array in (deal.indices(rank), *sums)))
 
 
 def cp_restore(
@@ -162,7 +167,7 @@ def cp_restore(
     """
     deal = _dealt(cu_seqlens, cu_seqlens_padded, cp_size, scheme, stripe)
     order = np.concatenate([deal.indices(rank) for rank in range(cp_size)])
-    return rewrapped(_inverse(order), cu_seqlens)
+    return rewrapped(_inverse(order), like_of(cu_seqlens))
 
 
 def cp_reorder(
@@ -270,6 +275,10 @@ class _Deal:
 
 
 def _dealt(cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int) -> _Deal:
+    if isinstance(cu_seqlens, DESCRIBED):
+        found = runs(cu_seqlens)._on_host()
+        cu_seqlens = found.cu_seqlens()
+        cu_seqlens_padded = found.cu_seqlens_padded() if cu_seqlens_padded is None else cu_seqlens_padded
     valid, padded = cu_pair(cu_seqlens, cu_seqlens_padded)
     if padded[0] != 0:
         raise ValueError(

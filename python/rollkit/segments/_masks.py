@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._extras import extra
-from rollkit._frameworks import AnyArray, framework_of
+from rollkit._frameworks import AnyArray
 from rollkit.segments import _device
-from rollkit.segments._runs import Runs, as_ids, as_runs
+from rollkit.segments._runs import Runs, ids_of, like_of, positions_of, runs
 from rollkit.segments._thd import MASKS, checked_window
-from rollkit.segments._tokens import int32s, same_shape, tokens
+from rollkit.segments._tokens import check_framework, int32s, same_shape, tokens
 
 Bools = NDArray[np.bool_]
 
@@ -37,8 +37,8 @@ def attention_mask(
 
     Args:
         ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX, traced too; 0 is padding, and attends to
-            nothing.
-        ids_kv: `[T_kv]` or `[B, T_kv]`; `ids_q` by default.
+            nothing. Or `Runs`, a `Layout` or a `Batch`, which bring positions, too.
+        ids_kv: `[T_kv]` or `[B, T_kv]`, or likewise; `ids_q` by default.
         positions_q: shaped as `ids_q`; for self-attention the place in the row by default.
         positions_kv: shaped as `ids_kv`; likewise.
         mask: as in `thd`.
@@ -61,17 +61,20 @@ def attention_mask(
     _check.choice("mask", mask, MASKS)
     window = checked_window(window)
     itself = ids_kv is None
-    given = [p is not None for p in (positions_q, positions_kv)]
-    by_place = itself and not any(given) and mask != "causal_bottom_right"
-    if (mask != "padding" or window) and not all(given) and not by_place:
+    ids_kv = ids_q if itself else ids_kv
+    by_place = itself and positions_q is None and positions_kv is None and mask != "causal_bottom_right"
+    compares = (mask != "padding" or window is not None) and not by_place
+    if compares:
+        positions_q, positions_kv = positions_of(ids_q, positions_q), positions_of(ids_kv, positions_kv)
+    if compares and (positions_q is None or positions_kv is None):
         what = f"mask={mask!r}" if mask != "padding" else "window"
         raise ValueError(
             f"{what} compares positions; pass positions_q and positions_kv "
             "(rollkit.segments.positions makes them where every segment is whole)"
         )
     found = tokens(
-        ids_q=ids_q,
-        ids_kv=ids_q if itself else ids_kv,
+        ids_q=ids_of(ids_q),
+        ids_kv=ids_of(ids_kv),
         positions_q=positions_q,
         positions_kv=positions_kv,
     )
@@ -102,9 +105,8 @@ def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:
     """
     kernel = extra("jax.experimental.pallas.ops.tpu.splash_attention", "jax")
     jnp = extra("jax.numpy", "jax")
-    found = tokens(ids_q=as_ids(ids_q), ids_kv=as_ids(ids_kv))
-    if found.like is not None and framework_of(found.like) == "torch":
-        raise TypeError("ids_q is of torch; splash attention is JAX's: jnp.asarray(ids_q.numpy())")
+    check_framework("jax", "splash attention", ids_q=like_of(ids_q), ids_kv=like_of(ids_kv))
+    found = tokens(ids_q=ids_of(ids_q), ids_kv=ids_of(ids_kv))
     q, kv = int32s(found, ids_q=found.arrays[0], ids_kv=found.arrays[1])
     return kernel.SegmentIds(jnp.asarray(q), jnp.asarray(q if kv is None else kv))
 
@@ -153,20 +155,19 @@ def block_mask(
     if len(sides) != 2:
         raise ValueError(f"block_size must be an int or (q, kv), got {block_size!r}")
     q_size, kv_size = (_check.positive("block_size", side) for side in sides)
-    if framework_of(ids.like if isinstance(ids, Runs) else as_ids(ids)) == "jax":
-        raise TypeError("ids is of jax; flex_attention is torch's: torch.from_numpy(np.asarray(ids))")
-    runs = as_runs(ids)
-    if device is None and runs.like is not None:
-        device = runs.like.device
-    left, right = _reach(mask, checked_window(window), runs.shape[-1])
-    grids = _grids(runs, q_size, kv_size, left, right)
+    check_framework("torch", "flex_attention", ids=like_of(ids))
+    found = runs(ids)
+    if device is None and found.like is not None:
+        device = found.like.device
+    left, right = _reach(mask, checked_window(window), found.shape[-1])
+    grids = _grids(found, q_size, kv_size, left, right)
     blocks = [torch.from_numpy(array).to(device) for grid in grids for array in _ordered(grid)]
     flex = extra("torch.nn.attention.flex_attention", "torch")
     return flex.BlockMask.from_kv_blocks(
         *blocks,
         BLOCK_SIZE=(q_size, kv_size),
-        mask_mod=_predicate(torch, runs, device, left, right),
-        seq_lengths=(runs.shape[-1], runs.shape[-1]),
+        mask_mod=_predicate(torch, found, device, left, right),
+        seq_lengths=(found.shape[-1], found.shape[-1]),
     )
 
 
@@ -178,7 +179,7 @@ def _reach(mask: str, window: tuple[int, int] | None, width: int) -> tuple[int, 
 
 def _predicate(torch: Any, runs: Runs, device: Any, left: int, right: int) -> Callable[..., Any]:
     numbers = np.unique(runs.ids, return_inverse=True)[1] + 1  # ids may be beyond int32
-    ids = torch.as_tensor(np.atleast_2d(runs._filled(numbers, wrap=False))).to(device)
+    ids = torch.as_tensor(np.atleast_2d(runs._on_host()._filled(numbers))).to(device)
     width = runs.shape[-1]
 
     def mask_mod(b: Any, h: Any, q: Any, kv: Any) -> Any:

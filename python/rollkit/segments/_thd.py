@@ -8,7 +8,7 @@ import numpy as np
 
 from rollkit import _check, _native
 from rollkit.segments import _device
-from rollkit.segments._runs import as_ids, with_positions
+from rollkit.segments._runs import DESCRIBED, Runs, ids_of, positions_of, runs
 from rollkit.segments._tokens import Tokens, same_shape, tokens, unreadable
 
 MASKS = ("causal", "causal_bottom_right", "padding")
@@ -55,9 +55,10 @@ def thd(
 
     Args:
         ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX: 0 is padding, segments are positive. Or
-            `Runs`, a `Layout` or a `Batch`, which bring positions, too.
-        ids_kv: `[T_kv]` or `[B, T_kv]`; None for self-attention, where every token attends to itself and
-            so counts: positions and mask are not needed.
+            `Runs`, a `Layout` or a `Batch`, which bring positions, too; what follows from them alone is
+            found on the host.
+        ids_kv: `[T_kv]` or `[B, T_kv]`, or one of those; None for self-attention, where every token
+            attends to itself and so counts: positions and mask are not needed.
         positions_q: shaped as `ids_q`, the position within the segment. A shard keeps the positions that
             its tokens have in the whole. Not needed for `mask="padding"`.
         positions_kv: shaped as `ids_kv`.
@@ -107,21 +108,26 @@ def thd(
     if ids_kv is None:
         if positions_kv is not None:
             raise ValueError("positions_kv is given without ids_kv; pass ids_kv, or neither")
-        found = tokens(ids_q=as_ids(ids_q), positions_q=positions_q)
+        if isinstance(ids_q, DESCRIBED) and positions_q is None:
+            described = runs(ids_q)
+            if not pair or described._pairs(max_segments):
+                return _of_runs(described, max_segments)
+        found = tokens(ids_q=ids_of(ids_q), positions_q=positions_q)
         same_shape("positions_q", found.arrays[1], "ids_q", found.arrays[0])
         return _finish(found, _self(found, max_segments, pair, validate))
     if mask == "padding":
-        ids_q, ids_kv, positions_q, positions_kv = as_ids(ids_q), as_ids(ids_kv), None, None
+        positions_q, positions_kv = None, None
     else:
-        ids_q, positions_q = with_positions(ids_q, positions_q)
-        ids_kv, positions_kv = with_positions(ids_kv, positions_kv)
-    if mask != "padding" and (positions_q is None or positions_kv is None):
-        missing = "positions_q" if positions_q is None else "positions_kv"
-        raise ValueError(
-            f"{missing} is missing: mask={mask!r} between two arrays compares positions; pass them "
-            "(rollkit.segments.positions makes them where every segment is whole)"
-        )
-    found = tokens(ids_q=ids_q, ids_kv=ids_kv, positions_q=positions_q, positions_kv=positions_kv)
+        positions_q, positions_kv = positions_of(ids_q, positions_q), positions_of(ids_kv, positions_kv)
+        if positions_q is None or positions_kv is None:
+            missing = "positions_q" if positions_q is None else "positions_kv"
+            raise ValueError(
+                f"{missing} is missing: mask={mask!r} between two arrays compares positions; pass them "
+                "(rollkit.segments.positions makes them where every segment is whole)"
+            )
+    found = tokens(
+        ids_q=ids_of(ids_q), ids_kv=ids_of(ids_kv), positions_q=positions_q, positions_kv=positions_kv
+    )
     same_shape("positions_q", found.arrays[2], "ids_q", found.arrays[0])
     same_shape("positions_kv", found.arrays[3], "ids_kv", found.arrays[1])
     return _finish(found, _both(found, mask, max_segments, pair, validate))
@@ -135,6 +141,11 @@ def checked_window(window: Any) -> tuple[int, int] | None:
         raise ValueError(f"window must be (left, right), got {window!r}; -1 is no bound")
     left, right = window
     return _check.positive("window[0]", left, least=-1), _check.positive("window[1]", right, least=-1)
+
+
+def _of_runs(found: Runs, max_segments: int) -> THD:
+    lengths, starts = found.seqlens(max_segments), found.offsets(max_segments)
+    return THD(lengths, lengths, starts, starts)
 
 
 def _self(found: Tokens, max_segments: int, pair: bool, validate: bool | None) -> Any:
@@ -178,6 +189,6 @@ def _copied(found: Tokens) -> list[Any]:
 
 
 def _finish(found: Tokens, arrays: Any) -> THD:
-    if found.host and type(found.like) is not np.ndarray:
+    if found.host:
         arrays = [found.wrap(array) for array in arrays]
     return THD(*(arrays if found.batched else [array[0] for array in arrays]))

@@ -7,11 +7,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rollkit._arrays.ops import Ops, ops
-from rollkit._frameworks import AnyArray, framework_of, same_framework
+from rollkit._frameworks import FRAMEWORKS, AnyArray, framework_of, is_array, same_framework
 
 INT32_MAX = 2**31 - 1
 
 _numpy_ops = ops("numpy")
+
+
+class Known(NamedTuple):
+    """Numbers that the host has: of a list, or read off runs or a layout.
+
+    Attributes:
+        array: the numbers.
+        like: an array of the framework and device that results go to; None for those of the others.
+    """
+
+    array: AnyArray
+    like: Any = None
+
+    def wrap(self) -> Any:
+        """The numbers as the framework's array."""
+        return rewrapped(self.array, self.like)
 
 
 class Tokens(NamedTuple):
@@ -47,34 +63,27 @@ def tokens(**named: Any) -> Tokens:
     ready = _as_they_are(named)
     if ready is not None:
         return ready
-    name, like = next(iter(named.items()))
-    if like is None:
+    name = next(iter(named))
+    if named[name] is None:
         raise TypeError(f"{name} must be integers, [tokens] or [rows, tokens], got None")
-    framework = same_framework(**named)
-    backend = ops(framework)
-    named = _without_lists(backend, named)
-    given = {name: array for name, array in named.items() if array is not None}
-    like = given[name]  # lists are arrays by now
-    for other, array in given.items():
-        if not backend.is_integer(array):
-            raise TypeError(f"{other} must hold integers, got {array.dtype}")
-        if array.ndim not in (1, 2):
-            raise ValueError(f"{other} must be [tokens] or [rows, tokens], got shape {tuple(array.shape)}")
-        if array.ndim != like.ndim or array.shape[:-1] != like.shape[:-1]:
-            raise ValueError(
-                f"{other} has shape {tuple(array.shape)}, {name} has {tuple(like.shape)}; "
-                "they must have the same rows"
-            )
-        if array.shape[-1] > INT32_MAX:
-            raise OverflowError(f"{other} has rows of {array.shape[-1]} tokens, beyond int32")
-    batched = like.ndim == 2
-    host = all(backend.is_host(array) for array in given.values())
-    arrays = list(named.values())
-    if host:
-        arrays = [None if array is None else _ready(backend.to_host(array), batched) for array in arrays]
-    elif not batched:
-        arrays = [None if array is None else array[None] for array in arrays]
-    return Tokens(backend, host, arrays, batched, like)
+    given = {name: _given(name, value) for name, value in named.items() if value is not None}
+    likes = {name: value.like if isinstance(value, Known) else value for name, value in given.items()}
+    backend = ops(same_framework(**likes))
+    first = _numbers(given[name])
+    for other, value in given.items():
+        _check_integers(other, value, backend, name, first)
+    batched = first.ndim == 2
+    like = next((like for like in likes.values() if like is not None), first)
+    there = [value for value in given.values() if not isinstance(value, Known)]
+    host = all(map(backend.is_host, there))
+    for other, value in given.items():
+        known = isinstance(value, Known)
+        if host:
+            given[other] = _ready(value.array if known else backend.to_host(value), batched)
+        else:
+            array = backend.from_host(value.array, there[0]) if known else value
+            given[other] = array if batched else array[None]
+    return Tokens(backend, host, [given.get(other) for other in named], batched, like)
 
 
 def same_shape(name: str, array: Any, other: str, wanted: Any) -> None:
@@ -113,6 +122,21 @@ def on_host(name: str, value: Any) -> Any:
     return ops(framework).to_host(value)
 
 
+def rewrapped(found: AnyArray, like: Any) -> Any:
+    """Turn an array into one of the framework of `like`."""
+    framework = framework_of(like)
+    return found if framework is None else ops(framework).from_host(found, like)
+
+
+def check_framework(wanted: str, owner: str, **given: Any) -> None:
+    """Refuse arrays of another framework than that of the package they are for; NumPy's are for all."""
+    for name, array in given.items():
+        framework = framework_of(array)
+        if framework not in (None, "numpy", wanted):
+            convert = FRAMEWORKS[wanted].conversion.format(name)
+            raise TypeError(f"{name} is of {framework}; {owner} is {wanted}'s: {convert}")
+
+
 def unreadable(what: str, fix: str) -> TypeError:
     """The error for what needs values that a traced array does not have."""
     return TypeError(f"{what} needs values, and the array is being traced (jit, vmap); {fix}")
@@ -145,17 +169,29 @@ def _as_they_are(named: dict[str, Any]) -> Tokens | None:
     return None if like is None else Tokens(_numpy_ops, True, arrays, like.ndim == 2, like)
 
 
-def _without_lists(backend: Ops, named: dict[str, Any]) -> dict[str, Any]:
-    """Lists as arrays of the framework of the others."""
-    lists = {name for name, array in named.items() if array is not None and framework_of(array) is None}
-    if not lists:
-        return named
-    others = (array for name, array in named.items() if array is not None and name not in lists)
-    like = next(others, None)
-    return {
-        name: backend.from_host(_listed(name, array), like) if name in lists else array
-        for name, array in named.items()
-    }
+def _given(name: str, value: Any) -> Any:
+    """An array as it is, or numbers of the host."""
+    return value if isinstance(value, Known) or is_array(value) else Known(_listed(name, value))
+
+
+def _check_integers(name: str, value: Any, backend: Ops, first_name: str, first: Any) -> None:
+    """Refuse what holds no integers, or has other rows than the first array."""
+    array = _numbers(value)
+    if not (_numpy_ops if array is not value else backend).is_integer(array):
+        raise TypeError(f"{name} must hold integers, got {array.dtype}")
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{name} must be [tokens] or [rows, tokens], got shape {tuple(array.shape)}")
+    if array.ndim != first.ndim or array.shape[:-1] != first.shape[:-1]:
+        raise ValueError(
+            f"{name} has shape {tuple(array.shape)}, {first_name} has {tuple(first.shape)}; "
+            "they must have the same rows"
+        )
+    if array.shape[-1] > INT32_MAX:
+        raise OverflowError(f"{name} has rows of {array.shape[-1]} tokens, beyond int32")
+
+
+def _numbers(value: Any) -> Any:
+    return value.array if isinstance(value, Known) else value
 
 
 def _listed(name: str, array: Any) -> AnyArray:

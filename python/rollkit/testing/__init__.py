@@ -9,6 +9,7 @@ from rollkit.testing.rows import attention_mask_reference as attention_mask_refe
 from rollkit.testing.rows import concat_reference as concat_reference
 from rollkit.testing.rows import lengths as lengths
 from rollkit.testing.rows import pack_reference as pack_reference
+from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
 from rollkit.testing.rows import pad_reference as pad_reference
 from rollkit.testing.rows import place_reference as place_reference
 from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
@@ -33,6 +34,7 @@ __all__ = [
     "lengths",
     "mask_reference",
     "pack_reference",
+    "pack_starts_reference",
     "pad_reference",
     "pairs_reference",
     "place_reference",

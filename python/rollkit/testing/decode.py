@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._frameworks import as_array
-from rollkit.decode._plan import make_plan
+from rollkit.decode._keys import SPREAD, STARTS
+from rollkit.decode._request import make_request
 from rollkit.decode.allowed import AllowedSet
 from rollkit.decode.kept import Kept
-from rollkit.decode.noise import SPREAD, STARTS
 from rollkit.decode.sample import Sampled, draw_on_host
 
 SAME: Final = 1 + 1e-12
@@ -125,7 +125,7 @@ def sample_on(backend: str, cond: Any, uncond: Any = None, **options: Any) -> Sa
         array([1])
     """
     if backend == "rust":
-        return draw_on_host(make_plan(cond, uncond, **options))
+        return draw_on_host(make_request(cond, uncond, **options))
     if backend == "torch":
         return _on_torch(cond, uncond, options)
     if backend == "triton":
@@ -140,7 +140,7 @@ def _on_torch(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
 
     logits = [_tensor(branch) for branch in (cond, uncond)]
     noise = _tensor(options.get("noise"))
-    return _to_numpy(_torch.sample(make_plan(*logits, **{**options, "noise": noise})))
+    return _to_numpy(_torch.draw(make_request(*logits, **{**options, "noise": noise})))
 
 
 def _on_triton(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
@@ -151,7 +151,7 @@ def _on_triton(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
     if not interpreted:
         logits = [None if branch is None else branch.cuda() for branch in logits]
     with np.errstate(all="ignore"):  # the interpreter is NumPy, which warns of the logarithm of zero
-        return _to_numpy(_triton.sample(make_plan(*logits, **options)))
+        return _to_numpy(_triton.draw(make_request(*logits, **options)))
 
 
 def _to_numpy(drawn: tuple[Any, Any, Any, Any]) -> Sampled:
@@ -178,7 +178,7 @@ def _on_jax(cond: Any, uncond: Any, options: dict[str, Any]) -> Sampled:
 
     @_jax.jax.jit  # type: ignore[untyped-decorator]
     def draw(cond: Any, uncond: Any, noise: Any) -> Any:
-        return _jax.sample(make_plan(cond, uncond, **{**options, "noise": noise}))
+        return _jax.draw(make_request(cond, uncond, **{**options, "noise": noise}))
 
     drawn = draw(*logits, noise)
     token_ids, logprobs, status, mask = (None if found is None else np.asarray(found) for found in drawn)

@@ -71,6 +71,32 @@ def plan_bins_reference(
     return bins
 
 
+def pack_starts_reference(
+    lengths: Sequence[int] | NDArray[np.integer], capacity: int, *, align: int = 1, **options: Any
+) -> list[int]:
+    """The starts of `rollkit.Layout.pack`, bin by bin; takes what `plan_bins_reference` does.
+
+    Example:
+        >>> pack_starts_reference([3, 0, 7, 2, 0, 1], capacity=8)
+        [8, 11, 0, 11, 13, 7]
+        >>> pack_starts_reference([3, 5, 0], capacity=8)
+        [0, 3, 3]
+    """
+    bins = plan_bins_reference(lengths, capacity, align=align, **options).tolist()
+    placed = [min(n, capacity) if options.get("oversize") == "truncate" else n for n in map(int, lengths)]
+    width = max([capacity, *(n for n, found in zip(placed, bins, strict=True) if found >= 0)])
+    starts = [-1] * len(bins)
+    for number in set(bins) - {-1}:
+        used = last = 0
+        for row in (row for row, found in enumerate(bins) if found == number):
+            if placed[row]:
+                last = used
+            # Where a bin is full, the next one starts: an empty row goes back to the last row's start.
+            starts[row] = number * width + (last if used == width else used)
+            used = min(-(-(used + placed[row]) // align) * align, width)
+    return starts
+
+
 def concat_reference(parts: Sequence[Ragged]) -> list[Any]:
     """`rollkit.concat`, as nested lists.
 
@@ -204,13 +230,10 @@ def pack_reference(
                [1, 2, 0, 0]], dtype=int32)
     """
     sizes = [len(row.get("prompt_token_ids", ())) + len(row["response_ids"]) for row in rows]
-    bins = plan_bins_reference(sizes, capacity, algorithm=algorithm, align=align).tolist()
-    used = dict.fromkeys(bins, 0)
-    starts = []
-    for size, found in zip(sizes, bins, strict=True):
-        starts.append((found, used[found] if size else 0))
-        used[found] += -(-size // align) * align
-    return _batch_reference(rows, starts, (len(used), capacity), pad_id, fills or {})
+    flat = pack_starts_reference(sizes, capacity, algorithm=algorithm, align=align)
+    starts = [divmod(start, capacity) for start in flat]
+    lines = 1 + max((line for line, _ in starts), default=-1)
+    return _batch_reference(rows, starts, (lines, capacity), pad_id, fills or {})
 
 
 def _batch_reference(
@@ -226,15 +249,15 @@ def _batch_reference(
         "segment_ids": np.zeros(shape, np.int32),
         "positions": np.zeros(shape, np.int32),
     }
-    taken = [sum(line == found for found, _ in starts[:i]) for i, (line, _) in enumerate(starts)]
-    # Empty rollouts start where their line does, and so are numbered before the first that is not.
-    empty = [not row.get("prompt_token_ids", ()) and not row["response_ids"] for row in rows]
+    # Of rollouts with one start the empty ones come first.
+    filled = [bool(row.get("prompt_token_ids", ()) or row["response_ids"]) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: (starts[i], filled[i]))
     for i, (row, (line, column)) in enumerate(zip(rows, starts, strict=True)):
         prompt, response = list(row.get("prompt_token_ids", ())), list(row["response_ids"])
-        behind = sum(empty[j] and j > i and starts[j][0] == line for j in range(len(rows)))
+        number = 1 + sum(starts[j][0] == line for j in order[: order.index(i)])
         for position, token in enumerate(prompt + response):
             arrays["input_ids"][line, column + position] = token
-            arrays["segment_ids"][line, column + position] = 1 + taken[i] + behind
+            arrays["segment_ids"][line, column + position] = number
             arrays["positions"][line, column + position] = position
         for name, found in row.items():
             if name in ("prompt_token_ids", "response_ids"):

@@ -14,7 +14,8 @@ from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, is_array
 from rollkit._rollouts.columns import mask_column
 from rollkit._rows.layout import Layout
-from rollkit._rows.place import Parts, place_parts
+from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
 from rollkit.compat.skyrl._routes import compact_routed_expert_indices
 
@@ -68,7 +69,7 @@ def convert_prompts_responses_to_batch_tensors(
     torch = extra("torch", "torch")
     logprobs = None if logprobs is None or not len(logprobs) else logprobs
     _verify(prompts, responses, rewards, loss_masks, logprobs)
-    prompt_rows, response_rows = Parts.of(prompts, _INT64), Parts.of(responses, _INT64)
+    prompt_rows, response_rows = parts_of(prompts, _INT64), parts_of(responses, _INT64)
     whole = Layout.pad(prompt_rows.lengths + response_rows.lengths, side="left")
     tail = Layout.pad(response_rows.lengths, side="left")
     if max_seq_len is not None and whole.width > max_seq_len:
@@ -81,8 +82,8 @@ def convert_prompts_responses_to_batch_tensors(
         _ones(whole),
         _ones(tail),
         _right_aligned("rewards", _reward_rows(rewards), tail.width),
-        _right_aligned("loss_masks", Parts.of(mask_column(loss_masks)), tail.width),
-        None if logprobs is None else _right_aligned("logprobs", Parts.of(logprobs, _FLOAT32), tail.width),
+        _right_aligned("loss_masks", parts_of(mask_column(loss_masks)), tail.width),
+        None if logprobs is None else _right_aligned("logprobs", parts_of(logprobs, _FLOAT32), tail.width),
         None if rollout_expert_indices is None else _routes(rollout_expert_indices, whole),
     )
     return tuple(None if array is None else torch.from_numpy(array) for array in arrays)
@@ -143,13 +144,17 @@ def _sequences(prompts: Parts, responses: Parts, whole: Layout, pad: Any) -> Any
             f"pad_token_id must be an int, or a tokenizer that has one, got {pad!r}; for a tokenizer "
             "without, set tokenizer.pad_token"
         ) from None
-    return place_parts(Parts.join([prompts, responses]), where, fill, dtype=_INT64)
+    found: AnyArray = place_parts(Parts.join([prompts, responses]), where, fill, dtype=_INT64)
+    return found
 
 
 def _ones(layout: Layout) -> AnyArray:
     """1 on tokens: every row is the beginning of one row of ones."""
     ones = np.ones(layout.max_seqlen, _INT64)
-    return place_parts(Parts([(ones, np.zeros(len(layout), _INT64))], layout.lengths, _INT64, ()), layout, 0)
+    found: AnyArray = place_parts(
+        Parts([(ones, np.zeros(len(layout), _INT64))], layout.lengths, _INT64, ()), layout, 0
+    )
+    return found
 
 
 def _right_aligned(name: str, rows: Parts, width: int) -> AnyArray:
@@ -158,7 +163,10 @@ def _right_aligned(name: str, rows: Parts, width: int) -> AnyArray:
         raise ValueError(
             f"{name}: row {row} has {rows.lengths[row]} elements, the longest response {width} tokens"
         )
-    return place_parts(rows, Layout.pad(rows.lengths, side="left", width=width), 0.0, dtype=_FLOAT32)
+    found: AnyArray = place_parts(
+        rows, Layout.pad(rows.lengths, side="left", width=width), 0.0, dtype=_FLOAT32
+    )
+    return found
 
 
 def _reward_rows(rewards: Any) -> Parts:
@@ -171,7 +179,7 @@ def _reward_rows(rewards: Any) -> Parts:
             if dims != 1:
                 shape = tuple(getattr(row, "shape", ()))
                 raise ValueError(f"Expected a 1D per-token reward sequence, got shape {shape}")
-    rows = Parts.of(rewards, _FLOAT32)
+    rows = parts_of(rewards, _FLOAT32)
     if rows.inner:
         raise ValueError(f"Expected a 1D per-token reward sequence, got elements of shape {rows.inner}")
     return rows
@@ -195,8 +203,9 @@ def _routes(routes: Any, whole: Layout) -> AnyArray:
         raise ValueError("rollout_expert_indices must contain at least one expert per layer")
     lengths = _route_lengths(rows, inner, whole.row_lengths)
     widest = max((row.dtype for row in rows), key=lambda dtype: dtype.itemsize)
-    parts = Parts.of([row.astype(widest, copy=False) for row in rows])
-    return place_parts(parts, whole.spans(0, lengths), np.arange(inner[1]))
+    parts = parts_of([row.astype(widest, copy=False) for row in rows])
+    found: AnyArray = place_parts(parts, whole.spans(0, lengths), np.arange(inner[1]))
+    return found
 
 
 def _compact(index: int, row: Any) -> AnyArray:

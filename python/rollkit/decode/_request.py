@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import numbers
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
+from rollkit._arrays.ops import as_like, ops, ops_of
 from rollkit._check import choice
-from rollkit._frameworks import as_array
-from rollkit.decode._framework import dtype_name, framework_of, kind_of, same_framework
+from rollkit._frameworks import (
+    AnyArray,
+    as_array,
+    dtype_name,
+    framework_of,
+    is_array,
+    kind_of,
+    same_framework,
+)
 from rollkit.decode.allowed import AllowedSet
 
 ORDERS: Final = ("hf", "vllm", "joint", "acestep")
@@ -26,29 +34,30 @@ LIMITS: Final = {
     "min_p": (0, 1),
 }
 LEAST_HEAT: Final = 1e-300
+SAME: Final = 1 + 1e-12
+"""Race times this close are equal: those of other tokens never are, roundings of one always."""
 OFF: Final = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """The arguments of `sample`, with its defaults; parameters are numbers, or arrays of one per row."""
+class Request:
+    """The arguments of `sample`; parameters are numbers, or arrays of one per row."""
 
     cond: Any
-    uncond: Any = None
-    _: KW_ONLY
+    uncond: Any
     allowed: AllowedSet
-    full: bool = False
-    cfg_scale: Any = 1.0
-    temperature: Any = 1.0
-    top_k: Any = 0
-    top_p: Any = 1.0
-    min_p: Any = 0.0
-    seeds: Any = None
-    positions: Any = None
-    noise: Any = None
-    order: str = "hf"
-    logprobs: Any = "kept"
-    return_kept: bool = False
+    full: bool
+    cfg_scale: Any
+    temperature: Any
+    top_k: Any
+    top_p: Any
+    min_p: Any
+    seeds: Any
+    positions: Any
+    noise: Any
+    order: str
+    logprobs: str
+    return_kept: bool
 
     def off(self, name: str) -> bool:
         """Whether a filter is off for all rows, told without looking at arrays."""
@@ -59,39 +68,77 @@ class Plan:
         """Return the allowed columns of a matrix shaped like the logits."""
         return self.allowed.compact(matrix) if self.full and matrix is not None else matrix
 
-    def is_on_host(self) -> bool:
-        """Whether all arrays are in the host's memory, and none is traced."""
-        values = [getattr(self, name) for name in ARRAYS]
-        return all(map(on_host, (value for value in values if hasattr(value, "shape"))))
+    def arrays(self) -> list[Any]:
+        """The arguments that are arrays."""
+        return [value for name in ARRAYS if hasattr(value := getattr(self, name), "shape")]
+
+    def is_plain(self) -> bool:
+        """Whether Rust may read all arrays: in the host's memory, with no gradient or trace to lose."""
+        return all(map(_is_plain, self.arrays()))
+
+    def together(self) -> Request:
+        """Move logits that are plain to the framework of what is not: a traced parameter, say."""
+        other = next((value for value in self.arrays() if not _is_plain(value)), self.cond)
+        if framework_of(other) == framework_of(self.cond) or not _is_plain(self.cond):
+            return self
+        kernel = ops_of(other)
+        cond, uncond, noise = (
+            None if value is None else kernel.from_host(as_array(value), other)
+            for value in (self.cond, self.uncond, self.noise)
+        )
+        return replace(self, cond=cond, uncond=uncond, noise=noise)
 
 
-def make_plan(cond: Any, uncond: Any = None, **options: Any) -> Plan:
-    """Check the arguments of `sample`; their names and defaults are those of `Plan`."""
-    if same_framework(cond=cond, uncond=uncond, noise=options.get("noise")) == "numpy":
-        cond, uncond = np.asarray(cond), None if uncond is None else np.asarray(uncond)
-        if options.get("noise") is not None:
-            options["noise"] = np.asarray(options["noise"])
+def _is_plain(value: Any) -> bool:
+    framework = framework_of(value)
+    return framework is None or ops(framework).is_plain(value)
+
+
+def make_request(
+    cond: Any,
+    uncond: Any = None,
+    *,
+    allowed: AllowedSet | None,
+    cfg_scale: Any = 1.0,
+    temperature: Any = 1.0,
+    top_k: Any = 0,
+    top_p: Any = 1.0,
+    min_p: Any = 0.0,
+    seeds: Any = None,
+    positions: Any = None,
+    noise: Any = None,
+    order: str = "hf",
+    logprobs: str | None = "kept",
+    return_kept: bool = False,
+) -> Request:
+    """Check the arguments of `sample`."""
+    cond, uncond = as_pair(cond, uncond, noise=noise)
+    noise = as_like("noise", noise, cond, np.float32)
     check_pair(cond, uncond)
-    given = Plan(cond, uncond, **options)
-    allowed = _allowed(given.allowed, cond.shape[1])
-    rows = cond.shape[0]
-    _check_noise(cond, given.seeds, given.positions, given.noise)
-    plan = replace(
-        given,
-        allowed=allowed,
-        full=cond.shape[1] != len(allowed),
-        cfg_scale=parameter("cfg_scale", given.cfg_scale, rows),
-        temperature=_normal(parameter("temperature", given.temperature, rows)),
-        top_k=_at_most(len(allowed), parameter("top_k", given.top_k, rows)),
-        top_p=parameter("top_p", given.top_p, rows),
-        min_p=parameter("min_p", given.min_p, rows),
-        order=choice("order", given.order, ORDERS),
-        logprobs="off" if given.logprobs is None else choice("logprobs", given.logprobs, LOGPROBS),
+    rows, columns = cond.shape
+    tokens = _allowed(allowed, columns)
+    _check_noise(cond, seeds, positions, noise)
+    request = Request(
+        cond=cond,
+        uncond=uncond,
+        allowed=tokens,
+        full=columns != len(tokens),
+        cfg_scale=parameter("cfg_scale", cfg_scale, rows),
+        temperature=_normal(parameter("temperature", temperature, rows)),
+        top_k=_at_most(len(tokens), parameter("top_k", top_k, rows)),
+        top_p=parameter("top_p", top_p, rows),
+        min_p=parameter("min_p", min_p, rows),
+        seeds=seeds,
+        positions=positions,
+        noise=noise,
+        order=choice("order", order, ORDERS),
+        logprobs="off" if logprobs is None else choice("logprobs", logprobs, LOGPROBS),
+        return_kept=return_kept,
     )
-    if uncond is None and not _is_one(plan.cfg_scale):
-        raise ValueError(f"cfg_scale is {given.cfg_scale} without uncond; pass the unconditional logits")
-    check_order(plan.order, plan.off("min_p"))
-    return plan
+    if uncond is None and not _is_one(request.cfg_scale):
+        raise ValueError(f"cfg_scale is {cfg_scale} without uncond; pass the unconditional logits")
+    check_order(request.order, request.off("min_p"))
+    return request
 
 
 def check_order(order: Any, no_min_p: bool) -> None:
@@ -117,12 +164,36 @@ def _allowed(allowed: AllowedSet | None, columns: int) -> AllowedSet:
 
 
 def _check_noise(cond: Any, seeds: Any, positions: Any, noise: Any) -> None:
-    if noise is None and (seeds is None or positions is None):
-        raise TypeError("pass seeds and positions, or noise")
-    if noise is not None and not (seeds is None and positions is None):
+    if noise is None:
+        if seeds is None or positions is None:
+            raise TypeError("pass seeds and positions, or noise")
+        return
+    if not (seeds is None and positions is None):
         raise TypeError("pass seeds and positions, or noise; got both")
-    if noise is not None and tuple(noise.shape) != tuple(cond.shape):
+    if tuple(noise.shape) != tuple(cond.shape):
         raise ValueError(f"noise must have the shape of cond, {tuple(cond.shape)}, got {tuple(noise.shape)}")
+    if (values := readable(noise)) is None:
+        return
+    found = np.asarray(values, np.float32)
+    wrong = ~((found > 0) & (found < 1))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"noise[{row}, {column}] is {found[row, column]} as float32; uniforms are above 0 and below 1"
+        )
+
+
+def as_pair(cond: Any, uncond: Any, **others: Any) -> tuple[Any, Any]:
+    """Return both branches as arrays of the framework of `others`; a list becomes like the first array."""
+    named = {"cond": cond, "uncond": uncond, **others}
+    given = {name: value for name, value in named.items() if value is not None}
+    same_framework(**given)
+    arrays = {name: value for name, value in given.items() if is_array(value)}
+    if len(arrays) == len(given):
+        return cond, uncond
+    like = next(iter(arrays.values()), None)
+    dtype = next((arrays[name].dtype for name in ("cond", "uncond") if name in arrays), None)
+    return as_like("cond", cond, like, dtype), as_like("uncond", uncond, like, dtype)
 
 
 def check_pair(cond: Any, uncond: Any) -> None:
@@ -152,15 +223,16 @@ def _normal(temperature: Any) -> Any:
     """Return temperatures of which no backend makes 0, as XLA does of the least; the draw is the same."""
     if isinstance(temperature, int | float):
         return temperature if temperature == 0 else max(temperature, LEAST_HEAT)
-    if not on_host(temperature):
+    found = readable(temperature)
+    if found is None or not _is_plain(temperature):
         return temperature
-    found = np.asarray(as_array(temperature))
     small = (found > 0) & (found < LEAST_HEAT)
     return np.where(small, LEAST_HEAT, found) if small.any() else temperature
 
 
 def _is_one(scale: Any) -> bool:
-    return not on_host(scale) or bool((np.asarray(as_array(scale)) == 1).all())
+    found = readable(scale)
+    return found is None or bool((found == 1).all())
 
 
 def parameter(name: str, value: Any, rows: int) -> Any:
@@ -175,9 +247,9 @@ def parameter(name: str, value: Any, rows: int) -> Any:
         shape = _shape(name, value, rows)
         if shape != (rows,):
             raise ValueError(f"{name} must be one number or [{rows}], one per row, got shape {shape}")
-    if not on_host(value):
+    found = readable(value)
+    if found is None:
         return value
-    found = np.asarray(as_array(value))
     if kind_of(found) not in (("int",) if name == "top_k" else ("int", "float")) and found.size:
         wanted = "ints" if name == "top_k" else "numbers"
         raise TypeError(f"{name} must be {wanted}, got {found.dtype}")
@@ -189,7 +261,7 @@ def parameter(name: str, value: Any, rows: int) -> Any:
         if least == -np.inf or value == np.inf:
             limits = "finite"
         raise ValueError(f"{name}{row} is {value}; it must be {limits}")
-    return found.item() if found.ndim == 0 else value
+    return found.item() if found.ndim == 0 and _is_plain(value) else value
 
 
 def _shape(name: str, value: Any, rows: int) -> tuple[int, ...]:
@@ -201,15 +273,7 @@ def _shape(name: str, value: Any, rows: int) -> tuple[int, ...]:
         raise ValueError(f"{name} must be one number or [{rows}], got rows of different lengths") from None
 
 
-def on_host(array: Any) -> bool:
-    """Whether an array is in the host's memory, to be looked at without waiting for a device."""
-    framework = framework_of(array)
-    if framework == "torch":
-        return bool(array.device.type == "cpu")
-    if framework == "jax":
-        import jax  # noqa: TID251 - `array` is a JAX array, so it is imported
-
-        if isinstance(array, jax.core.Tracer):
-            return False
-        return all(device.platform == "cpu" for device in array.devices())
-    return True
+def readable(value: Any) -> AnyArray | None:
+    """Return the values of an array or number to look at, if that waits for no device; `None` if it would."""
+    kernel = ops_of(value)
+    return kernel.to_host(value) if kernel.is_host(value) else None

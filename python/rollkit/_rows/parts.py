@@ -1,0 +1,322 @@
+"""Rows as a layout moves them: `Parts`, and what places them. Knows arrays and layouts, and no columns.
+
+Of plain host memory Rust moves bytes. Arrays on a device, with a gradient, or traced are gathered and
+scattered by their own framework, so that nothing of these is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rollkit import _native
+from rollkit._arrays.ops import Ops, ops
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
+from rollkit._rows.layout import Layout, checked_out
+
+Buffer = AnyArray | tuple[AnyArray, Int64s]
+"""An array that is one row, or an array and where in it rows begin."""
+
+_ONE_ROW = np.zeros(1, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Rows in buffers, counted through: what one call of the kernel moves.
+
+    Attributes:
+        buffers: arrays of one dtype and inner shape: NumPy's, or of a framework that moves its own.
+        lengths: `[rows]` int64, the elements of each row.
+        dtype: of the elements, the framework's.
+        inner: the shape of an element.
+        own: the operations of the framework that moves these rows itself; None where Rust does.
+    """
+
+    buffers: list[Buffer]
+    lengths: Int64s
+    dtype: Any
+    inner: tuple[int, ...]
+    own: Ops | None = None
+
+    @classmethod
+    def over(cls, values: Any, begins: Int64s, lengths: Int64s) -> Parts:
+        """Rows of one array: `lengths[i]` elements from element `begins[i]` on."""
+        own = own_ops(values)
+        if own is None:
+            values = np.ascontiguousarray(values)
+        return cls([(values, begins)], lengths, values.dtype, tuple(values.shape[1:]), own)
+
+    @classmethod
+    def one_each(cls, values: Any) -> Parts:
+        """Rows of one element."""
+        count = len(values)
+        return cls.over(values, np.arange(count), np.ones(count, np.int64))
+
+    @classmethod
+    def of_arrays(cls, rows: Sequence[Any]) -> Parts | None:
+        """Rows that are arrays, each its own buffer; None unless all are, and alike."""
+        if not rows:
+            return None
+        if type(rows[0]) is np.ndarray:
+            lengths = _native.array_lengths(rows)  # type: ignore[arg-type]
+            if lengths is not None:
+                return cls(list(rows), lengths, rows[0].dtype, rows[0].shape[1:])
+        framework = framework_of(rows[0])
+        if framework in (None, "numpy"):
+            return None
+        own = ops(framework)
+        if not all(framework_of(row) == framework for row in rows):
+            return None
+        if all(map(own.is_plain, rows)):
+            return cls.of_arrays([own.memory(row) for row in rows])
+        lengths = np.array([len(row) for row in rows], np.int64)
+        first = rows[0]
+        inner = tuple(first.shape[1:])
+        for i, row in enumerate(rows):
+            if tuple(row.shape[1:]) != inner or row.dtype != first.dtype:
+                raise ValueError(
+                    f"row {i} is {dtype_name(row)} of inner shape {tuple(row.shape[1:])}, "
+                    f"row 0 is {dtype_name(first)} of {inner}"
+                )
+        return cls(list(rows), lengths, first.dtype, inner, own)
+
+    def spans(self, begins: Int64s, lengths: Int64s) -> Parts:
+        """A part of each row: `lengths[i]` elements from its element `begins[i]` on."""
+        buffers: list[Buffer] = []
+        row = 0
+        for buffer in self.buffers:
+            if isinstance(buffer, tuple):
+                values, firsts = buffer
+                buffers.append((values, firsts + begins[row : row + len(firsts)]))
+                row += len(firsts)
+            else:
+                buffers.append(buffer[begins[row] : begins[row] + lengths[row]])
+                row += 1
+        return Parts(buffers, lengths, self.dtype, self.inner, self.own)
+
+    def astype(self, dtype: Any) -> Parts:
+        """Parts of this dtype, so that the rows of several count through in one call of the kernel."""
+        if self.dtype == dtype:
+            return self
+        layout = Layout.concat(self.lengths)
+        return Parts.over(place_parts(self, layout, 0, dtype=dtype), layout.starts, self.lengths)
+
+    def like(self, other: Parts) -> Parts:
+        """These rows, all of which are empty, with the dtype and inner shape of others."""
+        values, _ = _first_buffer(other)
+        return Parts.over(values[:0], np.zeros_like(self.lengths), self.lengths)
+
+    @classmethod
+    def join(cls, parts: Sequence[Parts]) -> Parts:
+        """Let the rows of several parts count through."""
+        if len(parts) == 1:
+            return parts[0]
+        # Lists without a number have neither dtype nor inner shape: they take those of the others.
+        at = next((i for i, part in enumerate(parts) if part.lengths.any()), 0)
+        first = parts[at]
+        filled = [part if part.lengths.any() else part.like(first) for part in parts]
+        for i, part in enumerate(filled):
+            if part.inner != first.inner:
+                raise ValueError(f"parts[{i}] has inner shape {part.inner}, parts[{at}] has {first.inner}")
+            if part.own is not first.own:
+                raise TypeError(
+                    f"parts[{i}] and parts[{at}] are of two frameworks, or of a device and the host"
+                )
+            if part.dtype != first.dtype:
+                raise TypeError(
+                    f"parts[{i}] is {part.dtype}, parts[{at}] is {first.dtype}; cast one with .astype"
+                )
+        return cls(
+            [buffer for part in filled for buffer in part.buffers],
+            np.concatenate([part.lengths for part in filled]),
+            first.dtype,
+            first.inner,
+            first.own,
+        )
+
+
+def own_ops(values: Any) -> Ops | None:
+    """The operations of the framework that must move an array itself; None where Rust may."""
+    framework = framework_of(values)
+    if framework is None or framework == "numpy":
+        return None
+    own = ops(framework)
+    return None if own.is_plain(values) else own
+
+
+def place_parts(
+    parts: Parts, layout: Layout, fill: Any, *, dtype: Any = None, out: AnyArray | None = None
+) -> Any:
+    """Write each row where `layout` puts it, and `fill` elsewhere; see `rollkit.place`."""
+    _same_rows(parts.lengths, layout.row_lengths)
+    if parts.own is not None:
+        return _placed_by(parts.own, parts, layout, fill, dtype, out)
+    wanted = parts.dtype if dtype is None else np.dtype(dtype)
+    parts = castable(parts, wanted)
+    shape = (*layout.shape, *parts.inner)
+    element = fill_element(fill, wanted, parts.inner) if layout.size else None
+    zeroed = out is None and is_new(layout.size, element)
+    make = np.zeros if zeroed else np.empty
+    out = make(shape, wanted) if out is None else checked_out(out, shape, wanted)
+    if element is not None and out.size:
+        _native.place(parts.buffers, *layout.slots, fill=element, out=out, zeroed=zeroed, **layout.pieces)
+    return out
+
+
+def end_to_end(parts: Parts, *, dtype: Any = None, out: AnyArray | None = None) -> tuple[Any, Int64s]:
+    """All rows in one array: values and offsets."""
+    layout = Layout.concat(parts.lengths)
+    return place_parts(parts, layout, 0, dtype=dtype, out=out), layout.offsets()
+
+
+def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
+    """Rows of a buffer that `layout` describes, end to end: values and offsets; see `rollkit.take`."""
+    framework = framework_of(array)
+    if framework is None:
+        raise TypeError(f"array must be an array of NumPy, torch or JAX, got {type(array).__name__}")
+    own = own_ops(array)
+    found = array if own is not None else as_array(array)
+    depth = len(layout.shape)
+    if tuple(found.shape[:depth]) != layout.shape:
+        raise ValueError(f"array must have shape {layout.shape} (and inner dims), got {tuple(found.shape)}")
+    flat = found.reshape(layout.size, *found.shape[depth:])
+    begins, lengths, offsets = layout.reads()
+    if layout.is_end_to_end():
+        return flat, offsets
+    if own is not None:
+        return own.gather(flat, layout.indices(own, flat)), offsets
+    values, _ = end_to_end(Parts.over(flat, begins, lengths))
+    return values, offsets
+
+
+def _placed_by(own: Ops, parts: Parts, layout: Layout, fill: Any, dtype: Any, out: Any) -> Any:
+    """Place by a framework's own scatter, through which gradients and traces go."""
+    if out is not None:
+        raise TypeError("out is for arrays in the host's memory; leave it out for tensors that are not")
+    values, begins = _first_buffer(parts) if len(parts.buffers) == 1 else _joined(own, parts)
+    if dtype is not None:
+        values = own.cast(values, dtype)
+    if framework_of(fill) not in (None, "numpy"):
+        fill = as_array(fill)
+    element = fill_element(fill, own.dtype_of(values), parts.inner).reshape(parts.inner)
+    index = layout.source_indices(begins)
+    if index is not None:
+        values = own.gather(values, own.from_host(index, values))
+    elif len(values) != layout.num_placed:
+        values = values[: layout.num_placed]
+    placed = own.scatter(layout.size, own.from_host(element, values), values, layout.indices(own, values))
+    return placed.reshape(*layout.shape, *parts.inner)
+
+
+def _first_buffer(parts: Parts) -> tuple[Any, Int64s]:
+    buffer = parts.buffers[0]
+    return buffer if isinstance(buffer, tuple) else (buffer, _ONE_ROW)
+
+
+def _joined(own: Ops, parts: Parts) -> tuple[Any, Int64s]:
+    """One array of all buffers, and where in it each row begins."""
+    arrays, begins, before = [], [], 0
+    for buffer in parts.buffers:
+        values, firsts = buffer if isinstance(buffer, tuple) else (buffer, _ONE_ROW)
+        arrays.append(values)
+        begins.append(firsts + before)
+        before += len(values)
+    return own.cat(arrays), np.concatenate(begins)
+
+
+def castable(parts: Parts, dtype: np.dtype[Any]) -> Parts:
+    """Parts that the kernel casts to `dtype`: these, or a copy (16-bit floats, fp8, byte-swapped, bool)."""
+    if parts.dtype.hasobject:
+        raise TypeError(f"the column has dtype {parts.dtype}, which holds Python objects; expected numbers")
+    if parts.dtype is dtype or parts.dtype == dtype or _native.can_cast(parts.dtype, dtype):
+        return parts
+    values, offsets = end_to_end(parts)
+    native = parts.dtype.newbyteorder("=")
+    if native != parts.dtype and _native.can_cast(native, dtype):
+        return Parts.over(values.astype(native), offsets[:-1], parts.lengths)
+    return Parts.over(_cast_by_numpy(values, dtype, offsets[:-1]), offsets[:-1], parts.lengths)
+
+
+def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> AnyArray:
+    """Cast rows that are end to end, from `starts` on."""
+    given = values.dtype
+    if given.newbyteorder("=") == dtype.newbyteorder("="):
+        return values.astype(dtype)
+    if dtype.kind == "b" and given.kind in "iu":
+        _refuse(values, (values != 0) & (values != 1), dtype, starts)
+    elif dtype.kind in "iu" and given.kind in "iub":
+        # A byte-swapped target: the kernel casts, and checks, to the native dtype first.
+        lengths = np.diff(np.append(starts, len(values)))
+        native, _ = end_to_end(Parts.over(values, starts, lengths), dtype=dtype.newbyteorder("="))
+        swapped: AnyArray = native.astype(dtype)
+        return swapped
+    elif not _is_number(given) or not _is_number(dtype):
+        raise TypeError(f"cannot cast {given} to {dtype}: only numbers are cast")
+    elif given.kind == "c" and dtype.kind != "c":
+        raise TypeError(
+            f"cannot cast {given} to {dtype} without loss; take its real part or its magnitude first"
+        )
+    elif given.kind not in "iub" and dtype.kind in "iub":
+        raise TypeError(f"cannot cast {given} to {dtype} without loss; round it first")
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: AnyArray = values.astype(dtype)
+    if given.kind in "iu" and dtype.kind in "fV":
+        _refuse(values, ~np.isfinite(found), dtype, starts)
+    return found
+
+
+def _refuse(values: AnyArray, odd: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> None:
+    """Name the first value that does not fit, by row and position."""
+    if odd.any():
+        at = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
+        row = int(np.searchsorted(starts, at, side="right")) - 1
+        value = np.atleast_1d(values[at])[np.atleast_1d(odd[at])][0]
+        raise OverflowError(f"row {row}, position {at - starts[row]}: {value} does not fit {dtype}")
+
+
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    # bfloat16 and fp8 have kind V, as structured dtypes and raw bytes have, but a type of their own.
+    return dtype.kind in "biufc" or (dtype.kind == "V" and not issubclass(dtype.type, np.void))
+
+
+def is_new(elements: int, element: AnyArray | None) -> bool:
+    """Whether zeros are to be had for less than it takes to write them: new memory is zero.
+
+    Up to 32 MB an allocator may hand out memory that has been used, which it would have to clear.
+    """
+    return element is not None and elements * element.nbytes > 1 << 25 and not element.view(np.uint8).any()
+
+
+def _same_rows(got: Int64s, wanted: Int64s) -> None:
+    if got is wanted:
+        return
+    if len(got) != len(wanted):
+        raise ValueError(f"the column has {len(got)} rows, the layout has {len(wanted)}")
+    if not np.array_equal(got, wanted):
+        row = int(np.flatnonzero(got != wanted)[0])
+        raise ValueError(f"row {row} has {got[row]} elements, the layout has {wanted[row]} for it")
+
+
+def fill_element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
+    """One element's worth of padding."""
+    if type(fill) is int and fill == 0 and dtype.kind in "biuf":
+        return np.zeros(inner or 1, dtype).reshape(-1)
+    given = np.asarray(as_array(fill))
+    if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
+        given = np.zeros(given.shape, dtype)  # not the text "0"
+    shown = f"fill={fill!r}" if given.ndim == 0 else f"fill of shape {given.shape}"
+    try:
+        if _is_number(dtype) and (not _is_number(given.dtype) or given.dtype.kind == "c" != dtype.kind):
+            raise TypeError
+        with np.errstate(invalid="ignore", over="ignore"):
+            value = np.broadcast_to(given.astype(dtype), inner)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"{shown} is no {dtype} of inner shape {inner}") from None
+    lost = value != given if dtype.kind in "iub" else dtype.kind == "f" and np.isinf(value) & ~np.isinf(given)
+    if np.any(lost):
+        raise OverflowError(f"{shown} does not fit {dtype}")
+    return np.ascontiguousarray(value).reshape(-1)
