@@ -260,8 +260,9 @@ def test_levels_say_what_a_turn_has_elements_for() -> None:
     branches = tree.branches()
     assert branches.ragged("x").to_list() == [[5, 6, 9]]
     assert branches.ragged("prompt_x").to_list() == [[7, 8, 1]]
-    for levels in ({}, {"prompt_x": "prompt"}):
-        with pytest.raises(ValueError, match="^prompt_x: a tree has columns per response or sequence token"):
+    found: list[dict[str, str]] = [{}, {"prompt_x": "prompt"}]
+    for levels in found:
+        with pytest.raises(ValueError, match=r"^prompt_x: a tree has columns per response or sequence token"):
             TokenTree(levels).commit([1, 2], [3], prompt_x=[1, 2])
 
 

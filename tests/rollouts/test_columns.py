@@ -69,7 +69,8 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         lambda: level("x", [1, 3], {"x": "prompt"}),
-        "column 'x': row 0 has 1 elements; its prompt has 2 tokens, its response 1; levels has it per prompt token",
+        "column 'x': row 0 has 1 elements; its prompt has 2 tokens, its response 1; levels has it per prompt "
+        "token",
     ),
     (
         lambda: level("x", None, {"x": "prompt"}),
@@ -144,7 +145,7 @@ def test_merging_takes_levels() -> None:
     }
     merged = merge_steps(steps, levels={"flags": "prompt"})
     assert merged["flags"].to_list() == merged["prompt_flags"].to_list() == [[5, 6]]  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="pass levels={'flags': \"prompt\"}"):
+    with pytest.raises(ValueError, match=r"pass levels=\{'flags': \"prompt\"\}"):
         merge_steps(steps)
 
 
@@ -232,16 +233,15 @@ def test_every_function_refuses_another_row_count(name: str, column: str) -> Non
 
 def test_by_of_another_row_count_is_refused() -> None:
     for call in (advantages, mask_zero_variance):
-        with pytest.raises(ValueError, match="^by has 3 ids, there are 4 rows$"):
+        with pytest.raises(ValueError, match=r"^by has 3 ids, there are 4 rows$"):
             call(ROWS, by=[1, 2, 3])
 
 
 def test_sources_differ_in_columns() -> None:
-    parts = [{"response_ids": [[1]]}, {"response_ids": [[1]], "x": [1]}]
-    for call in (as_rollouts, Sources.of):
-        check_refusal(
-            lambda call=call: call(parts), ValueError, "rollouts[1] and rollouts[0] differ in columns: 'x'"
-        )
+    parts: list[Any] = [{"response_ids": [[1]]}, {"response_ids": [[1]], "x": [1]}]
+    message = "rollouts[1] and rollouts[0] differ in columns: 'x'"
+    check_refusal(lambda: as_rollouts(parts), ValueError, message)
+    check_refusal(lambda: Sources.of(parts), ValueError, message)
 
 
 def test_time_splits_of_several_dicts_count_through() -> None:

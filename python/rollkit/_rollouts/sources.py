@@ -16,6 +16,7 @@ from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.parts import Parts
 from rollkit._rows.place import parts_of
+from rollkit._rows.ragged import Ragged
 
 Source = Rollouts | Mapping[str, Any]
 """Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors.
@@ -70,7 +71,7 @@ class Sources:
         for name, entries in rows.items():
             if len(entries) != count:
                 raise uneven(name, len(entries), main, count)
-            if name in levels:
+            if count and name in levels:
                 level_of(name, None, sources.prompt_lengths, responses.lengths, levels)
         return sources
 
@@ -147,7 +148,7 @@ def _checked(levels: Mapping[str, str], columns: Mapping[str, Any]) -> Mapping[s
 
 
 def _are_rows(name: str, found: Sequence[Any]) -> bool:
-    """Whether a column has rows of elements in all parts. One without rows does not tell."""
+    """Whether a column has rows of elements in all parts. A list without rows does not tell."""
     known = FIELDS.get(name)
     if known is not None and known.per in ("prompt", "response", "sequence"):
         return True
@@ -159,6 +160,8 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
         for column in found
         if len(column)
     }
+    if not kinds:
+        return all(isinstance(column, Ragged) for column in found)
     if len(kinds) > 1:
         raise TypeError(f"column {name!r} has rows of elements in some parts and one entry per row in others")
     return kinds == {True}
