@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollkit._arrays import jax_bits
 from rollkit._extras import extra
-from rollkit._frameworks import AnyArray
 
 jax = extra("jax", "jax")
 jnp = jax.numpy
 lax = jax.lax
+AnyArray = NDArray[Any]
 
 IN_PLACE: Final = False
 

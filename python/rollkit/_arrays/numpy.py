@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rollkit._frameworks import AnyArray
-
+AnyArray = NDArray[Any]
 IN_PLACE: Final = True
 
 

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollkit._extras import extra
-from rollkit._frameworks import AnyArray, dtype_name
 
 torch = extra("torch", "torch")
+AnyArray = NDArray[Any]
 
 IN_PLACE: Final = True
 
@@ -45,7 +46,7 @@ def memory(array: Any) -> AnyArray:
 
 
 def _named(tensor: Any) -> AnyArray:
-    named = dtype_name(tensor)
+    named = str(tensor.dtype).removeprefix("torch.")
     if named == "bfloat16" or named.startswith("float8"):
         import ml_dtypes  # NumPy has these dtypes only through it; the bits are the same
 
@@ -140,7 +141,7 @@ def _over_numpy(dtype: Any) -> Any:
 def dtype_of(array: Any) -> Any:
     """NumPy's dtype of the same name, or float32 for the floats that NumPy does not have."""
     try:
-        return np.dtype(dtype_name(array))
+        return np.dtype(str(array.dtype).removeprefix("torch."))
     except TypeError:
         return np.dtype(np.float32)
 

@@ -171,13 +171,12 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
     known = FIELDS.get(name)
     dtype = None if known is None else known.dtype
-    several = len(found) > 1
-    if not several:
+    if len(found) == 1:
         with at(column=name):
             return parts_of(found[0], dtype)
     parts: list[Parts] = []
     for i, column in enumerate(found):
-        with at(column=name, label=_of_part(name, i) if several else None):
+        with at(column=name, label=_of_part(name, i)):
             parts.append(parts_of(column, dtype))
     dtypes = {part.dtype for part in parts if part.lengths.any()}
     if len(dtypes) > 1:
