@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.thorough import examples
 
 from rollkit import _native
 from rollkit._binpack import ALGORITHMS, OVERSIZE, plan_bins
@@ -28,7 +29,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 40) | st.sampled_from([0, 3, 8]), max_size=60),
     capacity=st.integers(1, 60),
@@ -40,7 +41,7 @@ def test_equals_the_reference(lengths: list[int], capacity: int, options: dict[s
     assert got.dtype == np.int64
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 40), max_size=60),
     capacity=st.integers(1, 60),

@@ -219,7 +219,7 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "safetensors", None)
     assert pack_sample(tmp_path / "out") == 1
-    assert "pip install 'rollkit[cli]'" in capsys.readouterr().err
+    assert "this needs safetensors; install it with: pip install 'safetensors>=" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

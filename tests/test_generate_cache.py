@@ -20,6 +20,7 @@ from tests.decoding import (
     qwen3,
     same,
 )
+from tests.thorough import combinations
 
 from rollkit.decode.generate import generate
 
@@ -47,8 +48,7 @@ def exact(kind: str) -> Any:
     return MODELS[kind](torch.float32)
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("prompts", PROMPTS)
+@pytest.mark.parametrize(("prompts", "guided"), combinations(PROMPTS, [False, True]))
 def test_caches_change_no_token(model: Any, prompts: str, guided: bool) -> None:
     options: dict[str, Any] = {"max_new_tokens": LIMITS["one by one"], "allowed": CODES, "seeds": 3}
     options |= GUIDED if guided else {}

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tests.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
+from tests.thorough import by_level
 
 from rollkit.decode import AllowedSet, Sampled, sample, uniforms
 from rollkit.decode import _torch as operations
@@ -33,7 +34,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
     """Processes in which Triton is imported with its interpreter, as in no other test's."""
     spawn = multiprocessing.get_context("spawn")
     first = "import os; os.environ['TRITON_INTERPRET'] = '1'"
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=exec, initargs=(first,)) as pool:
+    with ProcessPoolExecutor(by_level(1, 2), mp_context=spawn, initializer=exec, initargs=(first,)) as pool:
         yield pool
 
 
@@ -66,7 +67,7 @@ def keys(rows: int, seed: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize("columns", [1, 2, 7, 1000, 2049, 5000])
 def test_equals_rust_with_parameters_per_row(pool: ProcessPoolExecutor, columns: int) -> None:
-    rows = 6  # the interpreter takes up to a tenth of a second for one
+    rows = by_level(2, 6)  # the interpreter takes up to a tenth of a second for one
     rng = np.random.default_rng(columns)
     jobs: list[Job] = []
     for turn, order in enumerate(("hf", "vllm", "joint")):

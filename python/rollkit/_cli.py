@@ -25,9 +25,9 @@ OPTIONAL: Final = (
     ("matplotlib", "plot"),
     ("safetensors", "cli"),
     ("tqdm", "cli"),
-    ("ml_dtypes", "torch"),
+    ("ml_dtypes", ""),
 )
-"""Optional packages, and the extra of rollkit that brings each."""
+"""Optional packages, and the extra that says which version."""
 
 _FAILED, _INTERRUPTED, _BROKEN_PIPE = 1, 130, 141
 
@@ -232,12 +232,13 @@ def _info(_: argparse.Namespace) -> int:
     import numpy as np
 
     from rollkit import _native
+    from rollkit._extras import how_to_install
 
     def version(package: str, name: str) -> str:
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
-            return f"not installed (pip install 'rollkit[{name}]')"
+            return f"not installed ({how_to_install(name, package)})"
 
     _table(
         [
