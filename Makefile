@@ -77,7 +77,7 @@ $(UV):
 $(VENV)/.built: $(UV) $(RUST)
 	$(call say,Building the extension module: a minute or two the first time)
 	@$(INSTALL) --group build numpy
-	@$(BIN)/maturin develop --release --quiet --uv
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --uv
 	@touch $@
 
 $(VENV)/.cli: $(VENV)/.built $(CONSTRAINTS)
@@ -92,7 +92,7 @@ $(VENV)/.test: $(VENV)/.built $(CONSTRAINTS)
 
 $(VENV)/.bare: $(VENV)/.built $(CONSTRAINTS)
 	$(call say,Installing what the tests without frameworks need)
-	@$(NEEDS) --group test-bare
+	@$(NEEDS) --group test-bare --extra cli
 	@touch $@
 
 $(VENV)/.lint: $(UV) pyproject.toml $(CONSTRAINTS)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     call = getattr(report, "call", None)
     package = missing(call.excinfo.value) if call is not None and call.excinfo is not None else None
     if package is not None:
+        forget(collector.path)
         report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: needs {package}")
     return report
 
@@ -47,6 +50,13 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Skip a test that needs what is not there."""
     return (yield from skipping())
+
+
+def forget(path: Path) -> None:
+    """Remove a module that could not be imported whole: pytest leaves it, and others would find it."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == str(path):
+            del sys.modules[name]
 
 
 def skipping() -> Generator[None, Any, Any]:

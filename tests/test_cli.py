@@ -165,6 +165,8 @@ def test_wrong_files(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if name.endswith((".parquet", ".arrow")):
+        pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(data)
     assert run("pack", name, "-o", "out", "--capacity", 64) == 1
@@ -196,6 +198,8 @@ def test_refusals(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if "--plot" in more:
+        pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     assert main(["pack", "-o", "out", "--capacity", "4096", *more]) == 1
     error = capsys.readouterr().err

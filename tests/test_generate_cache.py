@@ -32,20 +32,16 @@ MODELS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def kind(request: Any) -> Any:
-    return request.param
-
-
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def model(request: Any, kind: str) -> Any:
+@pytest.fixture(scope="module", params=combinations(MODELS, ["float32", "bfloat16"]), ids=str)
+def model(request: Any) -> Any:
     """Eager attention adds up in one order, so that more columns that are masked change no bit."""
-    return MODELS[kind](getattr(torch, request.param), attn_implementation="eager")
+    kind, dtype = request.param
+    return MODELS[kind](getattr(torch, dtype), attn_implementation="eager")
 
 
-@pytest.fixture(scope="module")
-def exact(kind: str) -> Any:
-    return MODELS[kind](torch.float32)
+@pytest.fixture(scope="module", params=MODELS)
+def exact(request: Any) -> Any:
+    return MODELS[request.param](torch.float32)
 
 
 @pytest.mark.parametrize(("prompts", "guided"), combinations(PROMPTS, [False, True]))
@@ -58,9 +54,9 @@ def test_caches_change_no_token(model: Any, prompts: str, guided: bool) -> None:
     same(generate(model, PROMPTS[prompts], cache="static", compaction=False, **options), wanted)
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("prompts", ["mixed", "prefix"])
+@pytest.mark.parametrize(
+    ("prompts", "guided", "cache"), combinations(["mixed", "prefix"], [False, True], ["static", "dynamic"])
+)
 def test_caches_equal_a_loop_without_one(exact: Any, prompts: str, guided: bool, cache: str) -> None:
     """Padding after a shared beginning would use up a window."""
     options: dict[str, Any] = GUIDED if guided else {}

@@ -164,19 +164,18 @@ def spread_of(counts: Any, expected: Any) -> float:
     return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    ("filters", "order"),
-    [
-        ({}, "hf"),
-        ({"temperature": 0.5}, "hf"),
-        ({"top_k": 5, "top_p": 0.8}, "hf"),
-        ({"top_k": 5, "top_p": 0.8}, "joint"),
-        ({"min_p": 0.2, "top_p": 0.9}, "vllm"),
-    ],
-    ids=str,
-)
-def test_distribution_is_exact(backend: str, filters: dict[str, Any], order: str) -> None:
+DISTRIBUTIONS: list[tuple[dict[str, Any], str]] = [
+    ({}, "hf"),
+    ({"temperature": 0.5}, "hf"),
+    ({"top_k": 5, "top_p": 0.8}, "hf"),
+    ({"top_k": 5, "top_p": 0.8}, "joint"),
+    ({"min_p": 0.2, "top_p": 0.9}, "vllm"),
+]
+
+
+@pytest.mark.parametrize(("backend", "case"), combinations(BACKENDS, DISTRIBUTIONS), ids=str)
+def test_distribution_is_exact(backend: str, case: tuple[dict[str, Any], str]) -> None:
+    filters, order = case
     rows = 40_000
     row = np.array([0.3, 1.0, -1.0, 1.0, 0.0, -3.0, 0.9, 0.2, -0.5, 0.5], np.float32)
     ids = np.arange(10) * 1000

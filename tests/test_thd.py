@@ -211,8 +211,7 @@ def test_ids_may_be_large(ids: list[int], dtype: Any) -> None:
     equal(thd(array, max_segments=5, on_reentry="te"), wanted)
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
+@pytest.mark.parametrize(("mask", "dtype"), combinations(MASKS, [np.int64, np.int32, np.uint32]))
 def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
     bounds = np.iinfo(dtype)
     if mask == "causal_bottom_right" and dtype == np.int64:

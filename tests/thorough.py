@@ -43,9 +43,9 @@ def _covering(whole: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         values = list(enumerate(numbers))
         pairs = itertools.combinations(values, 2)
         return (
-            sum(not seen[v] for v in values),
-            sum(not seen[p] for p in pairs),
-            -sum(seen[v] for v in values),
+            sum(not seen[value] for value in values),
+            sum(not seen[pair] for pair in pairs),
+            -sum(seen[value] for value in values),
         )
 
     chosen = []
