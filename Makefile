@@ -4,15 +4,26 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Exact versions of all that is installed; scripts/renew_constraints.sh renews them.
+CONSTRAINTS := constraints.txt
+CONSTRAINED := $(CONSTRAINTS:%=--constraint %)
 # uv resolves and unpacks in seconds what takes pip minutes (torch brings several GB on Linux).
 UV := $(BIN)/uv
-INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(if $(wildcard $(PIP_FIND_LINKS)),--find-links $(PIP_FIND_LINKS))
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python $(CONSTRAINED) $(if $(wildcard $(PIP_FIND_LINKS)),--find-links $(PIP_FIND_LINKS))
+# What pyproject.toml says an extra or a group needs, without rollkit itself.
+NEEDS := $(INSTALL) -r pyproject.toml
 RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
+say = @echo "· $(1)"
 
-.PHONY: demo test test-oldest lint bench format clean
+.PHONY: demo test test-oldest test-latest test-python bare soak lint bench format clean
 
 demo: $(VENV)/.built $(VENV)/.cli
-	$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py
+	@printf '\nNext:\n\n'
+	@printf '  %s\n' \
+	  '$(BIN)/rollkit pack demo-out/rollouts.jsonl -o shards --capacity 4096   # or your own JSONL, Parquet, Arrow' \
+	  '$(BIN)/rollkit inspect shards' \
+	  '$(BIN)/rollkit --help'
 
 test: $(VENV)/.built $(VENV)/.test
 	cargo test --quiet
@@ -27,8 +38,25 @@ test-oldest: $(OLDEST)/.installed
 
 $(OLDEST)/.installed: $(VENV)/.built $(VENV)/.test pyproject.toml
 	rm -rf $(OLDEST)
-	$(INSTALL) --target $(OLDEST) "$$(sed -n 's/^  "\(transformers\)>=\(.*\)",$$/\1==\2/p' pyproject.toml)"
+	$(UV) pip install --quiet --python $(BIN)/python --target $(OLDEST) "$$(sed -n 's/.*"transformers>=\([0-9.]*\)".*/transformers==\1/p' pyproject.toml)"
 	touch $@
+
+# The newest version of everything, in an environment of its own, made anew each time.
+test-latest:
+	rm -rf .venv-latest
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=
+
+# Another interpreter, in an environment of its own: `make test-python PYTHON=python3.12`.
+test-python:
+	$(MAKE) bare VENV=.venv-$(patsubst python%,%,$(notdir $(PYTHON)))
+
+# The tests that need no framework; the others skip.
+bare: $(VENV)/.built $(VENV)/.bare
+	$(BIN)/python -m pytest -q
+
+# The sweeps that are too long for continuous integration: hours.
+soak:
+	ROLLKIT_THOROUGH=2 $(MAKE) test
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check
@@ -50,26 +78,36 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) target demo-out
+	rm -rf .venv* target demo-out
 
 $(UV):
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("rollkit needs CPython 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(call say,Making the environment $(VENV))
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("rollkit needs CPython 3.11 or newer")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINED) uv
 
 $(VENV)/.built: $(UV) $(RUST)
-	$(INSTALL) "maturin>=1.14,<2" numpy
-	$(BIN)/maturin develop --release --quiet --uv
-	touch $@
+	$(call say,Building the extension module: a minute or two the first time)
+	@$(INSTALL) --group build numpy
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet --uv
+	@touch $@
 
-$(VENV)/.cli: $(VENV)/.built
-	$(INSTALL) "safetensors>=0.4.3" "tqdm>=4.66"
-	touch $@
+$(VENV)/.cli: $(VENV)/.built $(CONSTRAINTS)
+	$(call say,Installing what the command line needs)
+	@$(NEEDS) --extra cli
+	@touch $@
 
-$(VENV)/.test: $(VENV)/.built
-	$(INSTALL) --group test "safetensors>=0.4.3" "tqdm>=4.66" "pyarrow>=16" "torch>=2.4" "jax>=0.4.30" "matplotlib>=3.8"
-	touch $@
+$(VENV)/.test: $(VENV)/.built $(CONSTRAINTS)
+	$(call say,Installing what the tests need: torch and JAX are large)
+	@$(NEEDS) --group test --extra torch --extra jax --extra arrow --extra transformers --extra plot --extra cli
+	@touch $@
 
-$(VENV)/.lint: $(UV) pyproject.toml
-	$(INSTALL) --group lint
-	touch $@
+$(VENV)/.bare: $(VENV)/.built $(CONSTRAINTS)
+	$(call say,Installing what the tests without frameworks need)
+	@$(NEEDS) --group test-bare --extra cli
+	@touch $@
+
+$(VENV)/.lint: $(UV) pyproject.toml $(CONSTRAINTS)
+	$(call say,Installing the linters)
+	@$(INSTALL) --group lint
+	@touch $@

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.thorough import combinations, examples
 
 from rollkit._arrays.ops import ops
 
@@ -57,18 +58,16 @@ def check(name: str, flags: Any, count: int) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_flags(name: str, width: int) -> None:
     rng = np.random.default_rng(width)
-    for rows in (0, 3):
-        for count in (1, width + 5):
-            for share in (0, 1 / 200, 0.1, 0.5, 1):
-                check(name, rng.random((rows, width)) < share, count)
+    for rows, count in combinations((3, 0), (width + 5, 1)):
+        for share in (0, 1 / 200, 0.1, 0.5, 1):
+            check(name, rng.random((rows, width)) < share, count)
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    flags=hnp.arrays(bool, st.tuples(st.just(2), st.sampled_from((31, 32, 33, 70)))),
-    count=st.sampled_from((1, 5, 80)),
-)
-def test_any_flags(flags: Any, count: int) -> None:
+@settings(max_examples=examples(150), deadline=None)
+@given(data=st.data(), case=st.sampled_from(combinations((31, 32, 33, 70), (1, 5, 80))))
+def test_any_flags(data: Any, case: tuple[int, int]) -> None:
+    width, count = case
+    flags = data.draw(hnp.arrays(bool, (2, width)))
     for name in AS:
         check(name, flags, count)
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 from rollkit.decode import AllowedSet
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(st.integers(0, 199), max_size=60), st.lists(st.tuples(st.integers(0, 199), st.integers(0, 200)))
 )

@@ -24,6 +24,7 @@ from tests.decode.decoding import (
     qwen3,
     same,
 )
+from tests.thorough import combinations
 
 from rollkit.decode import AllowedSet, _hf
 from rollkit.decode import cache as cache_module
@@ -43,9 +44,7 @@ def exact() -> Any:
     return qwen3()
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("limits", LIMITS)
-@pytest.mark.parametrize("prompts", PROMPTS)
+@pytest.mark.parametrize(("prompts", "limits", "guided"), combinations(PROMPTS, LIMITS, [False, True]))
 def test_compaction_changes_no_token(model: Any, prompts: str, limits: str, guided: bool) -> None:
     options: dict[str, Any] = {"max_new_tokens": LIMITS[limits], "allowed": CODES, "seeds": 3, "crop": False}
     options |= GUIDED if guided else {}

@@ -20,6 +20,7 @@ from tests.decode.decoding import (
     qwen3,
     same,
 )
+from tests.thorough import combinations
 
 from rollkit.decode.generate import generate
 
@@ -31,11 +32,10 @@ MODELS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def kind(request: Any) -> Any:
-    if request.param == "states" and not hasattr(transformers.cache_utils, "LinearAttentionLayer"):
+def built(kind: str, *args: Any, **options: Any) -> Any:
+    if kind == "states" and not hasattr(transformers.cache_utils, "LinearAttentionLayer"):
         pytest.skip("an older LFM2 has a cache of its own, and is refused")
-    return request.param
+    return MODELS[kind](*args, **options)
 
 
 def test_a_model_with_a_cache_of_its_own_works_or_is_refused() -> None:
@@ -49,19 +49,19 @@ def test_a_model_with_a_cache_of_its_own_works_or_is_refused() -> None:
         assert found["response_ids"].to_list() == wanted  # type: ignore[union-attr]
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def model(request: Any, kind: str) -> Any:
+@pytest.fixture(scope="module", params=combinations(MODELS, ["float32", "bfloat16"]), ids=str)
+def model(request: Any) -> Any:
     """Eager attention adds up in one order, so that more columns that are masked change no bit."""
-    return MODELS[kind](getattr(torch, request.param), attn_implementation="eager")
+    kind, dtype = request.param
+    return built(kind, getattr(torch, dtype), attn_implementation="eager")
 
 
-@pytest.fixture(scope="module")
-def exact(kind: str) -> Any:
-    return MODELS[kind](torch.float32)
+@pytest.fixture(scope="module", params=MODELS)
+def exact(request: Any) -> Any:
+    return built(request.param, torch.float32)
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("prompts", PROMPTS)
+@pytest.mark.parametrize(("prompts", "guided"), combinations(PROMPTS, [False, True]))
 def test_caches_change_no_token(model: Any, prompts: str, guided: bool) -> None:
     options: dict[str, Any] = {"max_new_tokens": LIMITS["one by one"], "allowed": CODES, "seeds": 3}
     options |= GUIDED if guided else {}
@@ -71,9 +71,9 @@ def test_caches_change_no_token(model: Any, prompts: str, guided: bool) -> None:
     same(generate(model, PROMPTS[prompts], cache="static", compaction=False, **options), wanted)
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("prompts", ["mixed", "prefix"])
+@pytest.mark.parametrize(
+    ("prompts", "guided", "cache"), combinations(["mixed", "prefix"], [False, True], ["static", "dynamic"])
+)
 def test_caches_equal_a_loop_without_one(exact: Any, prompts: str, guided: bool, cache: str) -> None:
     """Padding after a shared beginning would use up a window."""
     options: dict[str, Any] = GUIDED if guided else {}

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tests.thorough import combinations
 
 from rollkit.decode import AllowedSet, PartialHead, sample
 from rollkit.decode.jax_driver import decode
@@ -87,9 +88,9 @@ def start(n: int, dtype: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize(
+    ("limits", "guided", "dtype"), combinations(LIMITS, [False, True], ["float32", "bfloat16"])
+)
 def test_buckets_change_no_token(limits: str, guided: bool, dtype: str) -> None:
     params = weights(dtype) | {"seeds": jnp.asarray(SEEDS), "limits": jnp.asarray(LIMITS[limits])}
     step, rows = (GUIDED, 32) if guided else (PLAIN, 16)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 from rollkit.decode import uniforms
 from rollkit.testing.decode import uniform_reference
@@ -90,7 +91,7 @@ def test_rows_are_independent() -> None:
     assert not np.array_equal(low, np.sort(rows[1])), "rows are no permutations of each other"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.integers(0, 30)
 )

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.decode.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
+from tests.thorough import combinations, examples
 
 from rollkit.decode import AllowedSet, Sampled, Status, cfg, sample, uniforms
 from rollkit.decode._request import make_request
@@ -34,7 +35,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     row=st.lists(values, min_size=1, max_size=40),
     seed=st.integers(0, 2**40),
@@ -59,13 +60,12 @@ def test_equals_the_reference(row: list[float], seed: int, **options: Any) -> No
     assert drawn.status.tolist() == [Status.OK]
 
 
-@pytest.mark.parametrize("columns", [1, 2, 33, 300, 2049])
-@pytest.mark.parametrize("filters", FILTERS.values(), ids=FILTERS)
-def test_equals_the_reference_on_normal_logits(columns: int, filters: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("columns", "filters"), combinations([1, 2, 33, 300, 2049], FILTERS))
+def test_equals_the_reference_on_normal_logits(columns: int, filters: str) -> None:
     rows = 6 if columns > 1000 else 40
     z = logits(rows, columns)
     allowed = AllowedSet(range(50, 50 + columns), 3000)
-    options = {"temperature": 0.85, **filters}
+    options = {"temperature": 0.85, **FILTERS[filters]}
     for order in ("hf", "vllm", "joint"):
         drawn = sample(
             z, allowed=allowed, seeds=np.arange(rows), positions=1, order=order, return_kept=True, **options
@@ -78,9 +78,10 @@ def test_equals_the_reference_on_normal_logits(columns: int, filters: dict[str, 
             np.testing.assert_allclose(drawn.logprobs[row], logprob, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("columns", [1, 100, 2049])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_backends_agree(columns: int, dtype: Any) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "columns"), combinations([np.float32, np.float16, ml_dtypes.bfloat16], [100, 2049, 1])
+)
+def test_backends_agree(dtype: Any, columns: int) -> None:
     rows = 100
     cond, uncond = (logits(rows, columns, seed).astype(dtype) for seed in (1, 2))
     allowed = AllowedSet(np.random.default_rng(0).choice(5000, columns, replace=False), 5000)
@@ -127,8 +128,10 @@ def test_agrees_with_per_row_parameters(backend: str) -> None:
             np.testing.assert_allclose(drawn.logprobs[row], alone.logprobs[0], rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("parts", [[range(100, 400)], [7, range(100, 400)], list(range(0, 900, 3))])
+@pytest.mark.parametrize(
+    ("backend", "parts"),
+    combinations(BACKENDS, [[range(100, 400)], [*range(0, 900, 3)], [7, range(100, 400)]]),
+)
 def test_full_compact_reordered_and_split_draw_the_same(backend: str, parts: Any) -> None:
     allowed = AllowedSet(parts, 1000)
     rows = 24
@@ -161,19 +164,18 @@ def spread_of(counts: Any, expected: Any) -> float:
     return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize(
-    ("filters", "order"),
-    [
-        ({}, "hf"),
-        ({"temperature": 0.5}, "hf"),
-        ({"top_k": 5, "top_p": 0.8}, "hf"),
-        ({"top_k": 5, "top_p": 0.8}, "joint"),
-        ({"min_p": 0.2, "top_p": 0.9}, "vllm"),
-    ],
-    ids=str,
-)
-def test_distribution_is_exact(backend: str, filters: dict[str, Any], order: str) -> None:
+DISTRIBUTIONS: list[tuple[dict[str, Any], str]] = [
+    ({}, "hf"),
+    ({"temperature": 0.5}, "hf"),
+    ({"top_k": 5, "top_p": 0.8}, "hf"),
+    ({"top_k": 5, "top_p": 0.8}, "joint"),
+    ({"min_p": 0.2, "top_p": 0.9}, "vllm"),
+]
+
+
+@pytest.mark.parametrize(("backend", "case"), combinations(BACKENDS, DISTRIBUTIONS), ids=str)
+def test_distribution_is_exact(backend: str, case: tuple[dict[str, Any], str]) -> None:
+    filters, order = case
     rows = 40_000
     row = np.array([0.3, 1.0, -1.0, 1.0, 0.0, -3.0, 0.9, 0.2, -0.5, 0.5], np.float32)
     ids = np.arange(10) * 1000
@@ -303,21 +305,24 @@ def test_race_times_that_rounding_may_tell_apart_are_equal(backend: str) -> None
     assert sample_on(backend, both[0], allowed=None, noise=both[1]).token_ids.tolist() == [0]
 
 
-@pytest.mark.parametrize("temperature", [1e-310, 1e-300, 1e-30, 1e38, 1e40, 1e300])
+ENDS = (1e-310, 1e-300, 1e-30, 1e38, 1e40, 1e300)
+
+
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_agrees_at_the_ends_of_numbers(backend: str, temperature: float) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "filters"), combinations(ENDS, [{}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.3}])
+)
+def test_agrees_at_the_ends_of_numbers(backend: str, temperature: float, filters: dict[str, Any]) -> None:
     z = np.array([[0, 1, 1, 1, 0.5], [1, -1, 1, 0, -1], [1, 1, 1, -1, -INF], [5, 5, 5, -INF, 5]], np.float32)
     z[1:3] *= np.float32(3.4e38)
     z = np.repeat(z, 40, 0)
-    for filters in ({}, {"top_k": 3}, {"top_p": 0.6}, {"min_p": 0.3}):
-        options: dict[str, Any] = {"seeds": np.arange(len(z)), "positions": 0, "return_kept": True, **filters}
-        wanted = sample_on("rust", z, allowed=None, temperature=temperature, **options)
-        assert_equal(sample_on(backend, z, allowed=None, temperature=temperature, **options), wanted)
-        per_row = np.full(len(z), temperature)
-        assert_equal(sample_on(backend, z, allowed=None, temperature=per_row, **options), wanted)
-        assert (
-            set(wanted.token_ids[:40].tolist()) > {1, 2, 3} if temperature > 1 and not filters else {1, 2, 3}
-        )
+    options: dict[str, Any] = {"seeds": np.arange(len(z)), "positions": 0, "return_kept": True, **filters}
+    wanted = sample_on("rust", z, allowed=None, temperature=temperature, **options)
+    assert_equal(sample_on(backend, z, allowed=None, temperature=temperature, **options), wanted)
+    per_row = np.full(len(z), temperature)
+    assert_equal(sample_on(backend, z, allowed=None, temperature=per_row, **options), wanted)
+    if temperature > 1 and not filters:
+        assert set(wanted.token_ids[:40].tolist()) > {1, 2, 3}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from tests.decode.sampling import FILTERS, INF, SPECIAL, STATUS, assert_equal
+from tests.thorough import LEVEL, by_level, combinations
 
 from rollkit.decode import AllowedSet, Sampled, _cuda, sample, uniforms
 from rollkit.decode import _torch as operations
@@ -33,7 +34,7 @@ def pool() -> Iterator[ProcessPoolExecutor]:
     """Processes in which Triton is imported with its interpreter, as in no other test's."""
     spawn = multiprocessing.get_context("spawn")
     first = "import os; os.environ['TRITON_INTERPRET'] = '1'"
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=exec, initargs=(first,)) as pool:
+    with ProcessPoolExecutor(by_level(1, 2), mp_context=spawn, initializer=exec, initargs=(first,)) as pool:
         yield pool
 
 
@@ -50,6 +51,11 @@ def check(pool: ProcessPoolExecutor, jobs: list[Job]) -> list[Sampled]:
     return drawn
 
 
+def halved(jobs: list[Any], other: bool) -> list[Any]:
+    """All jobs; by default one half of them, as the interpreter is slow, and the other for other columns."""
+    return jobs if LEVEL else jobs[other::2]
+
+
 def logits(rows: int, columns: int, seed: int = 0, dtype: Any = np.float32) -> NDArray[Any]:
     rng = np.random.default_rng(seed)
     found = 3 * rng.normal(size=(rows, columns))
@@ -64,27 +70,28 @@ def keys(rows: int, seed: int = 0) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("columns", [1, 2, 7, 1000, 2049, 5000])
-def test_equals_rust_with_parameters_per_row(pool: ProcessPoolExecutor, columns: int) -> None:
-    rows = 6  # the interpreter takes up to a tenth of a second for one
-    rng = np.random.default_rng(columns)
-    jobs: list[Job] = []
-    for turn, order in enumerate(("hf", "vllm", "joint")):
-        cond, uncond = (logits(rows, columns, 2 * turn + branch, DTYPES[turn]) for branch in (0, 1))
-        options: dict[str, Any] = {
-            "allowed": AllowedSet(range(50, 50 + columns), 6000),
-            "cfg_scale": rng.choice([1.0, 1.5, 3.1], rows),
-            "temperature": rng.choice([0.0, 0.5, 1.0, 2.1], rows, p=[0.1, 0.3, 0.3, 0.3]),
-            "top_k": rng.choice([0, 1, 5, 300, columns, columns + 1], rows),
-            "top_p": rng.choice([0.0, 0.5, 0.93, 0.999, 1.0], rows),
-            "min_p": rng.choice([0.0, 0.001, 0.1, 1.0], rows),
-            "order": order,
-            "logprobs": "allowed" if turn else "kept",
-            "return_kept": True,
-            **keys(rows, turn),
-        }
-        jobs.append((cond, uncond, options))
-    check(pool, jobs)
+ORDERS = ("hf", "vllm", "joint")
+
+
+@pytest.mark.parametrize(("columns", "order"), combinations([1, 2, 7, 1000, 2049, 5000], ORDERS))
+def test_equals_rust_with_parameters_per_row(pool: ProcessPoolExecutor, columns: int, order: str) -> None:
+    rows = by_level(3, 6)  # the interpreter takes up to a tenth of a second for one
+    turn = ORDERS.index(order)
+    rng = np.random.default_rng([columns, turn])
+    cond, uncond = (logits(rows, columns, 2 * turn + branch, DTYPES[turn]) for branch in (0, 1))
+    options: dict[str, Any] = {
+        "allowed": AllowedSet(range(50, 50 + columns), 6000),
+        "cfg_scale": rng.choice([1.0, 1.5, 3.1], rows),
+        "temperature": rng.choice([0.0, 0.5, 1.0, 2.1], rows, p=[0.1, 0.3, 0.3, 0.3]),
+        "top_k": rng.choice([0, 1, 5, 300, columns, columns + 1], rows),
+        "top_p": rng.choice([0.0, 0.5, 0.93, 0.999, 1.0], rows),
+        "min_p": rng.choice([0.0, 0.001, 0.1, 1.0], rows),
+        "order": order,
+        "logprobs": "allowed" if turn else "kept",
+        "return_kept": True,
+        **keys(rows, turn),
+    }
+    check(pool, [(cond, uncond, options)])
 
 
 @pytest.mark.parametrize("columns", [100, 4500])
@@ -101,7 +108,7 @@ def test_equals_rust_with_numbers(pool: ProcessPoolExecutor, columns: int) -> No
     ones = {"allowed": None, "seeds": 1, "positions": 1, "top_k": 1, "return_kept": True}
     tensors = {"temperature": torch.tensor([0.7, 1, 2, 0]), "seeds": torch.arange(4, dtype=torch.int32)}
     jobs += [(branches[0], None, ones), (branches[0], None, {**ones, **tensors, "top_k": [0, 1, 2, 3]})]
-    check(pool, jobs)
+    check(pool, halved(jobs, columns > 1000))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +165,7 @@ def test_filters_keep_ties(pool: ProcessPoolExecutor, columns: int) -> None:
         {"top_p": 0.6, "temperature": 1e-3},
         {"min_p": 1.0, "temperature": 50.0},
     ]
-    check(pool, [(z, None, {**common, **filters}) for filters in tries])
+    check(pool, [(z, None, {**common, **filters}) for filters in halved(tries, columns > 1000)])
 
 
 def test_equal_race_times_go_to_the_lowest_id(pool: ProcessPoolExecutor) -> None:

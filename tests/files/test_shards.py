@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.paths import SHARED
+from tests.thorough import by_level
 
 from rollkit import Layout, Ragged, Rollouts
 from rollkit._files.read import read
@@ -404,7 +405,7 @@ def test_a_run_that_dies_anywhere_is_completed_to_the_same_bytes(tmp_path: Path,
     whole = contents(tmp_path / "whole")
     deaths = 0
     for when in ("before", "after"):
-        for left in range(1, 100, 3):
+        for left in range(1, 100, by_level(9, 3)):
             out = tmp_path / f"{when}-{left}"
             command = [sys.executable, "-c", DIE, str(source), str(out), str(left), when]
             status = subprocess.run(command, check=False, timeout=60).returncode
@@ -415,7 +416,7 @@ def test_a_run_that_dies_anywhere_is_completed_to_the_same_bytes(tmp_path: Path,
             deaths += 1
             write_shards([source], out, options, resume=True)
             assert contents(out) == whole
-    assert deaths > 8
+    assert deaths > by_level(2, 8)
 
 
 def assert_only_whole_shards(out: Path, whole: dict[str, bytes]) -> None:
@@ -435,7 +436,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     whole = contents(tmp_path / "whole")
     rng = random.Random(1)
     out = tmp_path / "out"
-    for _ in range(6):  # one run, killed again and again
+    for _ in range(by_level(3, 6)):  # one run, killed again and again
         process = subprocess.Popen([*command, str(out)])
         time.sleep(rng.uniform(0.2, 1.0) * seconds)
         process.kill()

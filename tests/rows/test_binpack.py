@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.paths import SHARED
+from tests.thorough import examples
 
 from rollkit import Layout, _native, pack
 from rollkit._rows.binpack import ALGORITHMS, DEFAULTS, OVERSIZE, Packing, plan_bins
@@ -29,7 +30,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 40) | st.sampled_from([0, 3, 8]), max_size=60),
     capacity=st.integers(1, 60),
@@ -41,7 +42,7 @@ def test_equals_the_reference(lengths: list[int], capacity: int, options: dict[s
     assert got.dtype == np.int64
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 40), max_size=60),
     capacity=st.integers(1, 60),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 from rollkit.segments import (
     cp_inverse_reorder,
@@ -51,7 +52,7 @@ def loop(lengths: list[int], slots: list[int], cp: int, rank: int, scheme: str, 
     return mine, count, [sum(1 for t in mine if segment[t] == n) for n in range(len(lengths))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 20), max_size=6),
     cp=st.integers(1, 5),
@@ -76,7 +77,7 @@ def test_equals_a_loop_over_tokens(lengths: list[int], cp: int, scheme: str, str
     np.testing.assert_array_equal(restored, np.arange(len(restored)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5), cp=st.sampled_from([2, 4, 8]))
 def test_the_running_sums_of_a_shard_are_those_of_its_ids(lengths: list[int], cp: int) -> None:
     padding = cp_pad(lengths, cp_size=cp)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 from rollkit import Layout, segments
 from rollkit.segments import (
@@ -61,7 +62,7 @@ def batches(draw: Any) -> list[list[int]]:
     return found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(rows=batches(), dtype=st.sampled_from(INTEGERS))
 def test_runs_and_all_that_is_read_off(rows: list[list[int]], dtype: Any) -> None:
     ids = np.array(rows, dtype)
@@ -84,7 +85,7 @@ def test_runs_and_all_that_is_read_off(rows: list[list[int]], dtype: Any) -> Non
     np.testing.assert_array_equal(found.offsets(4), offsets(ids, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(rows=batches())
 def test_device_operations_equal_rust(rows: list[list[int]]) -> None:
     from rollkit._arrays.ops import ops
@@ -208,7 +209,7 @@ def test_results_are_of_the_framework_of_the_ids() -> None:
         assert max_seqlen(make(ids)) == 3
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(lengths=st.lists(st.integers(0, 9), max_size=12), tail=st.integers(0, 5))
 def test_ids_from_lengths(lengths: list[int], tail: int) -> None:
     total = sum(lengths) + tail
@@ -242,7 +243,7 @@ def test_ids_from_lengths_in_a_graph() -> None:
         same(traced, function(lengths, total=11))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(slots=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=9))
 def test_valid_and_padded_sums(slots: list[tuple[int, int]]) -> None:
     valid = np.concatenate([[0], np.cumsum([n for n, _ in slots])]).astype(int)

@@ -1,12 +1,11 @@
 """`thd` equals the O(T²) mask on every backend, and what a kernel makes of it is what the mask says.
 
-`ROLLKIT_CASES=7500 pytest tests/test_thd.py` compares 427 500 cases per backend and dtype.
+`ROLLKIT_THOROUGH=2 pytest tests/test_thd.py` compares 427 500 cases per backend and dtype.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.thorough import by_level, combinations, examples
 
 from rollkit import pack
 from rollkit.segments import THD, _device, attention_mask, runs, thd
@@ -28,7 +28,7 @@ from rollkit.testing import (
 )
 from rollkit.testing.segments import CASES, Case
 
-COUNT = int(os.environ.get("ROLLKIT_CASES", "400"))
+COUNT = by_level(100, 400, 7500)
 CHUNK = min(COUNT, 2500)
 MASKS = ("causal", "causal_bottom_right", "padding")
 S = 6
@@ -115,11 +115,10 @@ def test_jax(name: str) -> None:
 def test_rows_of_several_words(name: str) -> None:
     # Devices look at 32 tokens at a time; the other cases are that wide.
     case = thd_cases(name, 40, width=148)
-    for mask in MASKS:
+    for mask, mapped in combinations(MASKS, (True, False)):
         wanted = thd_reference(*case, mask=mask, max_segments=S)
         arrays = [jnp.asarray(array, jnp.int32) for array in case]
-        for mapped in (False, True):
-            equal(jitted(mask, mapped)(*arrays), wanted, (mask, mapped))
+        equal(jitted(mask, mapped)(*arrays), wanted, (mask, mapped))
         tensors = [torch.from_numpy(array) for array in case]
         equal(_device.thd(_ops("torch"), *tensors, mask=mask, max_segments=S), wanted, mask)
 
@@ -190,7 +189,7 @@ def sides(draw: Any) -> tuple[list[int], list[int]]:
     return ids, draw(st.lists(st.integers(-9, 99), min_size=len(ids), max_size=len(ids)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(q=sides(), kv=sides(), mask=st.sampled_from(MASKS), most=st.integers(1, 9))
 def test_any_lists(q: Any, kv: Any, mask: str, most: int) -> None:
     case = Case(*(np.array([x], np.int64).reshape(1, -1) for x in (q[0], kv[0], q[1], kv[1])))
@@ -202,7 +201,7 @@ def test_any_lists(q: Any, kv: Any, mask: str, most: int) -> None:
         equal(_device.thd(_ops("torch"), *tensors, mask=mask, max_segments=most), wanted)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(ids=st.lists(st.integers(0, 2**62), max_size=40), dtype=st.sampled_from([np.int64, np.uint64]))
 def test_ids_may_be_large(ids: list[int], dtype: Any) -> None:
     array = np.array([ids], dtype)
@@ -212,8 +211,7 @@ def test_ids_may_be_large(ids: list[int], dtype: Any) -> None:
     equal(thd(array, max_segments=5, on_reentry="te"), wanted)
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
+@pytest.mark.parametrize(("mask", "dtype"), combinations(MASKS, [np.int64, np.int32, np.uint32]))
 def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
     bounds = np.iinfo(dtype)
     if mask == "causal_bottom_right" and dtype == np.int64:
@@ -221,7 +219,7 @@ def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
     ids = np.array([[1, 1, 2, 2, 3, 5, 5]]), np.array([[1, 2, 2, 2, 4, 5, 5]])
     rng = np.random.default_rng(0)
     ends = np.array([bounds.max, bounds.max - 1, bounds.min, bounds.min + 1], dtype)
-    for _ in range(40):
+    for _ in range(by_level(10, 40)):
         case = Case(*ids, *(rng.choice(ends, (2, 1, 7))))
         wanted = thd_reference(*case, mask=mask, max_segments=S)
         pairs = mask_reference(*case, mask=mask)

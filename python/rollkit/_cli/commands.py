@@ -27,9 +27,9 @@ OPTIONAL: Final = (
     ("matplotlib", "plot"),
     ("safetensors", "cli"),
     ("tqdm", "cli"),
-    ("ml_dtypes", "torch"),
+    ("ml_dtypes", ""),
 )
-"""Optional packages, and the extra of rollkit that brings each."""
+"""Optional packages, and the extra that says which version."""
 
 _PACKING: Final = {
     "algorithm": ("A", "how bins are filled (%(default)s; see rollkit.plan_bins)"),
@@ -256,12 +256,13 @@ def _info(_: argparse.Namespace) -> int:
     import numpy as np
 
     from rollkit import _native
+    from rollkit._extras import how_to_install
 
     def version(package: str, name: str) -> str:
         try:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
-            return f"not installed (pip install 'rollkit[{name}]')"
+            return f"not installed ({how_to_install(name, package)})"
 
     text.table(
         [

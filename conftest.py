@@ -1,0 +1,70 @@
+"""What needs a package that is not installed is skipped, where it asks for it.
+
+So the tests that need no framework run where there is none (`make test-python`), and no test has to say what
+it needs; where all is installed, nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OPTIONAL = ("jax", "matplotlib", "pyarrow", "safetensors", "torch", "tqdm", "transformers", "triton")
+
+
+def missing(error: BaseException | None) -> str | None:
+    """Return the optional package that is not installed, if that is what the error says."""
+    if isinstance(error, doctest.UnexpectedException):
+        error = error.exc_info[1]
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        return package if package in OPTIONAL and importlib.util.find_spec(package) is None else None
+    return missing(error.__cause__) if error is not None else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Skip a module that needs what is not there."""
+    report = yield
+    call = getattr(report, "call", None)
+    package = missing(call.excinfo.value) if call is not None and call.excinfo is not None else None
+    if package is not None:
+        forget(collector.path)
+        report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: needs {package}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test whose fixtures need what is not there."""
+    return (yield from skipping())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test that needs what is not there."""
+    return (yield from skipping())
+
+
+def forget(path: Path) -> None:
+    """Remove a module that could not be imported whole: pytest leaves it, and others would find it."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == str(path):
+            del sys.modules[name]
+
+
+def skipping() -> Generator[None, Any, Any]:
+    """Run a phase of a test; skip the test if it needs what is not there."""
+    try:
+        return (yield)
+    except Exception as error:
+        package = missing(error)
+        if package is None:
+            raise
+        pytest.skip(f"needs {package}")
