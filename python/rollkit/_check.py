@@ -56,6 +56,17 @@ def int64s(name: str, value: Any) -> Int64s:
     return aligned
 
 
+def same_ints(a: Int64s, b: Int64s) -> bool:
+    """Whether two arrays of int64 are equal."""
+    if a is b:
+        return True
+    if len(a) != len(b):
+        return False
+    if len(a) <= 512:
+        return a.tobytes() == b.tobytes()  # a quarter of the time of np.array_equal
+    return bool((a == b).all())
+
+
 def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of the known words."""
     if value not in known:

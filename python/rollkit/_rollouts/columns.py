@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from rollkit import _check, _native
-from rollkit._check import Int64s
+from rollkit._check import Int64s, same_ints
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array, is_array
 from rollkit._rollouts.arrow import column_from_arrow, is_arrow
@@ -62,11 +62,11 @@ def level_of(
     if said is None and name in FIELDS and FIELDS[name].short:
         _check_short(name, lengths, prompt + response)
         return "sequence"
-    if level in (None, "response") and np.array_equal(lengths, response):
+    if level in (None, "response") and same_ints(lengths, response):
         return "response"
-    if level in (None, "sequence") and np.array_equal(lengths, prompt + response):
+    if level in (None, "sequence") and same_ints(lengths, prompt + response):
         return "sequence"
-    if level == "prompt" and np.array_equal(lengths, prompt):
+    if level == "prompt" and same_ints(lengths, prompt):
         return "prompt"
     raise _no_level(name, lengths, prompt, response, level, said)
 

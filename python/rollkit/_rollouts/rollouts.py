@@ -54,6 +54,13 @@ class Rollouts:
         object.__setattr__(self, "columns", columns)
 
     @classmethod
+    def _trusted(cls, columns: Mapping[str, Column]) -> Rollouts:
+        """Make rollouts of columns that are some already, of equal row count."""
+        rollouts = object.__new__(cls)
+        object.__setattr__(rollouts, "columns", columns)
+        return rollouts
+
+    @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Rollouts:
         """Turn one mapping per rollout into columns; all need the same keys.
 
@@ -113,12 +120,12 @@ class Rollouts:
                 odd = sorted(part.columns.keys() ^ names)
                 raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
         out = _outs(out, first)
-        return cls({name: _join(name, parts, out.get(name)) for name in names})
+        return cls._trusted({name: _join(name, parts, out.get(name)) for name in names})
 
     def take(self, indices: ArrayLike) -> Rollouts:
         """Copy the rows at `indices` (ints, or one bool per row), in that order."""
         rows = row_indices(indices, len(self))
-        return Rollouts({name: _take(column, rows) for name, column in self.columns.items()})
+        return self._trusted({name: _take(column, rows) for name, column in self.columns.items()})
 
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""
@@ -192,7 +199,7 @@ class Rollouts:
     def __getitem__(self, key: str | slice) -> Column | Rollouts:
         """A column by name, or a slice of rows: views, but for a step."""
         if isinstance(key, slice):
-            return Rollouts({name: column[key] for name, column in self.columns.items()})
+            return self._trusted({name: column[key] for name, column in self.columns.items()})
         try:
             return self.columns[key]
         except KeyError:
@@ -239,9 +246,9 @@ def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
     if len(set(map(type, found))) > 1:
         # A column of no rows may be a list, for want of an entry that tells what it is.
         found = [column for column in found if len(column)] or found[:1]
-    kinds = sorted({kind.__name__ for kind in set(map(type, found))})
-    if len(kinds) > 1:
-        raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
+        kinds = sorted({type(column).__name__ for column in found})
+        if len(kinds) > 1:
+            raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
     if isinstance(found[0], list):
         return list(chain.from_iterable(found))
     if isinstance(found[0], Ragged):

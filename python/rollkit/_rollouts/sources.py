@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +23,10 @@ Source = Rollouts | Mapping[str, Any]
 
 What speaks Arrow (tables, record batches, data frames) is taken too, where `pyarrow` is installed.
 """
+
+
+SMALL: Final = 1 << 14
+"""Columns of as many bytes on average are joined before they are placed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
     return sources
 
 
-def columns_of(rollouts: Source | Sequence[Source]) -> list[dict[str, Any]]:
+def columns_of(rollouts: Source | Sequence[Source]) -> list[Mapping[str, Any]]:
     """The columns of each source, as they are, all of the same names: where every function begins."""
     columns = [_columns(i, source) for i, source in enumerate(sources_of(rollouts))]
     for i, part in enumerate(columns):
@@ -125,9 +129,9 @@ def as_rollouts(rollouts: Source | Sequence[Source]) -> Rollouts:
     return Rollouts.joined(parts) if len(parts) > 1 else parts[0]
 
 
-def _columns(index: int, source: Any) -> dict[str, Any]:
+def _columns(index: int, source: Any) -> Mapping[str, Any]:
     if isinstance(source, Rollouts):
-        return dict(source.columns)
+        return source.columns
     if isinstance(source, Mapping):
         return token_columns(source)
     if is_arrow(source):
@@ -152,6 +156,8 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
     known = FIELDS.get(name)
     if known is not None and known.per in ("prompt", "response", "sequence"):
         return True
+    if {type(column) for column in found} == {Ragged}:
+        return any(map(len, found))
     if known is not None and known.per == "row":
         return False
     rectangle = known is not None
@@ -174,6 +180,8 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     if len(found) == 1:
         with at(column=name):
             return parts_of(found[0], dtype)
+    if (joined := _joined_short(found)) is not None:
+        return joined.parts()
     parts: list[Parts] = []
     for i, column in enumerate(found):
         with at(column=name, label=_of_part(name, i)):
@@ -186,6 +194,22 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
                 parts[i] = part.astype(wanted)
     with at(column=name):
         return Parts.join(parts)
+
+
+def _joined_short(found: Sequence[Any]) -> Ragged | None:
+    """Small columns as one: joining them costs less than a look at each. None where some are large."""
+    if type(found[0]) is not Ragged:
+        return None
+    first, size = found[0].values, 0
+    dtype, inner = first.dtype, first.shape[1:]
+    for column in found:
+        values = column.values if type(column) is Ragged else None
+        if type(values) is not np.ndarray or values.dtype is not dtype:
+            return None
+        if inner and values.shape[1:] != inner:
+            return None
+        size += values.nbytes
+    return Ragged.joined(found) if size <= SMALL * len(found) else None
 
 
 def _of_part(name: str, index: int) -> str:

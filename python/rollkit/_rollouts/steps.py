@@ -15,7 +15,7 @@ from rollkit._rollouts.sources import Source, Sources
 from rollkit._rollouts.trajectories import trajectory_ends
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
-from rollkit._rows.ragged import Ragged
+from rollkit._rows.ragged import Ragged, trusted
 
 
 def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str] | None = None) -> Rollouts:
@@ -72,19 +72,20 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
     observed = np.where(joined, prompts.lengths - _before(known), 0)
     ends = _native.offsets_from_lengths(observed + responses.lengths)
     shape = (int(ends[-1]),)
-    observations = Layout(shape, ends[:-1], observed, observed)
-    acted = Layout(shape, ends[:-1] + observed, responses.lengths, responses.lengths)
+    # One after the other, so that they are layouts without a look at them.
+    observations = Layout._trusted(shape, ends[:-1], observed, observed)
+    acted = Layout._trusted(shape, ends[:-1] + observed, responses.lengths, responses.lengths)
     offsets = np.append(ends[firsts], ends[-1])
 
     seen = Parts.join([prompts.spans(_before(known) * joined, observed), responses])
     columns: dict[str, Any] = {
         "prompt_token_ids": _end_to_end(prompts, ~joined * prompts.lengths, firsts),
-        "response_ids": Ragged(place_parts(seen, Layout.union([observations, acted]), 0), offsets),
+        "response_ids": trusted(place_parts(seen, Layout.union([observations, acted]), 0), offsets),
     }
     for name, parts in sources.tokens.items():
         level = sources.level(name)
         if level == "response":
-            columns[name] = Ragged(place_parts(parts, acted, 0), offsets)
+            columns[name] = trusted(place_parts(parts, acted, 0), offsets)
         elif level == "prompt":
             columns[name] = _end_to_end(parts, ~joined * parts.lengths, firsts)
         else:
@@ -94,7 +95,7 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
     lasts = np.append(firsts[1:], len(joined))[: len(firsts)] - 1
     for name, entries in sources.rows.items():
         columns[name] = [entries[i] for i in lasts] if isinstance(entries, list) else entries[lasts]
-    return Rollouts(columns)
+    return Rollouts._trusted(columns)
 
 
 def _first_steps(sources: Sources) -> NDArray[np.bool_]:
@@ -109,7 +110,9 @@ def _first_steps(sources: Sources) -> NDArray[np.bool_]:
 
 def _before(values: Int64s) -> Int64s:
     """The value of the step before; 0 before the first."""
-    return np.append(0, values[:-1])[: len(values)]
+    before = np.zeros_like(values)
+    before[1:] = values[:-1]
+    return before
 
 
 def _most_so_far(lengths: Int64s, joined: NDArray[np.bool_]) -> Int64s:
@@ -126,6 +129,4 @@ def _most_so_far(lengths: Int64s, joined: NDArray[np.bool_]) -> Int64s:
 def _end_to_end(parts: Parts, lengths: Int64s, firsts: Int64s, begins: Int64s | None = None) -> Ragged:
     """Lay a part of each step end to end, as rows that begin at the first steps."""
     spans = parts.spans(np.zeros_like(lengths) if begins is None else begins, lengths)
-    layout = Layout.concat(lengths)
-    values = place_parts(spans, layout, 0)
-    return Ragged(values, np.append(layout.starts[firsts], layout.size))
+    return Ragged.laid(spans, Layout.concat(lengths), firsts)

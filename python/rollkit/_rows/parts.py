@@ -16,7 +16,7 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
-from rollkit._check import Int64s
+from rollkit._check import Int64s, same_ints
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of, is_array
 from rollkit._rows.layout import Layout, checked_out
 
@@ -79,17 +79,24 @@ class Parts:
     def _of_tensors(cls, own: Ops, rows: Sequence[Any]) -> Parts | None:
         """Rows that are arrays of a framework: short ones joined by it, long ones each its own buffer."""
         first = rows[0]
-        if {type(row) for row in rows} != {type(first)} or {row.dtype for row in rows} != {first.dtype}:
+        if {type(row) for row in rows} != {type(first)}:
             if any(own_ops(row) is not None for row in rows):
                 raise TypeError(_unlike(rows))
             return None
-        if first.ndim == 0 or any(row.shape[1:] != first.shape[1:] for row in rows):
-            return None  # refused by row, as rows of lists are
-        lengths = np.array([len(row) for row in rows], np.int64)
-        plain = own.is_plain(first)
-        if plain and int(lengths.sum()) > LONG * len(rows) and all(map(own.is_plain, rows)):
+        try:
+            lengths = np.array([row.shape[0] for row in rows], np.int64)
+        except IndexError:
+            return None  # of no dimension: refused by row, as rows of lists are
+        if int(lengths.sum()) > LONG * len(rows) and all(map(own.is_plain, rows)):
             return cls.of_arrays([own.memory(row) for row in rows])
-        values = own.cat(rows)
+        try:
+            values = own.cat(rows)
+        except (RuntimeError, TypeError, ValueError):
+            return None  # of several inner shapes or devices: refused by row
+        if values.dtype != first.dtype or len(values) != lengths.sum():
+            if not own.is_plain(values):
+                raise TypeError(_unlike(rows))
+            return None
         offsets = _native.offsets_from_lengths(lengths)
         return cls.over(own.memory(values) if own.is_plain(values) else values, offsets[:-1], lengths)
 
@@ -151,9 +158,9 @@ class Parts:
 def _unlike(rows: Sequence[Any]) -> str:
     """What is wrong with rows that are not of one kind, where one of them is not plain memory."""
     first = rows[0]
-    i, odd = next(
-        (i, row) for i, row in enumerate(rows) if type(row) is not type(first) or row.dtype != first.dtype
-    )
+    unlike = (i for i, row in enumerate(rows) if type(row) is not type(first) or row.dtype != first.dtype)
+    i = next(unlike, 0)
+    odd = rows[i]
     kind = dtype_name(odd) if is_array(odd) else type(odd).__name__
     return f"row {i} is {kind}, row 0 is {dtype_name(first)} of {framework_of(first)}; make them alike first"
 
@@ -317,11 +324,9 @@ def is_new(elements: int, element: AnyArray | None) -> bool:
 
 
 def _same_rows(got: Int64s, wanted: Int64s) -> None:
-    if got is wanted:
-        return
     if len(got) != len(wanted):
         raise ValueError(f"the column has {len(got)} rows, the layout has {len(wanted)}")
-    if not np.array_equal(got, wanted):
+    if not same_ints(got, wanted):
         row = int(np.flatnonzero(got != wanted)[0])
         raise ValueError(f"row {row} has {got[row]} elements, the layout has {wanted[row]} for it")
 

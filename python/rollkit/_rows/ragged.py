@@ -114,12 +114,12 @@ class Ragged:
         if out is not None:
             rows = out.shape[:1] if isinstance(out, np.ndarray) else ()
             checked_out(out, (*rows, *parts[0].inner), parts[0].dtype)
-        on_host = all(isinstance(array, np.ndarray) for array in values)
+        on_host = all(type(array) is np.ndarray for array in values)
         found = _native.concat_columns(values, offsets, out=out) if on_host else None
         if found is None:  # strided, of equal dtypes that are other objects, on a device, or refused
             rows_of = Parts.join([part.parts() for part in parts])
             return trusted(*end_to_end(rows_of, out=None if out is None else out[: rows_of.lengths.sum()]))
-        return trusted(found[0][: found[1][-1]], found[1])
+        return trusted(found[0] if out is None else found[0][: found[1][-1]], found[1])
 
     def parts(self) -> Parts:
         """Name the buffer of these rows, for the kernel."""

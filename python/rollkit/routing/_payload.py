@@ -146,7 +146,9 @@ def _bytes(data: Any) -> AnyArray:
 def _shape(value: Any) -> tuple[int, ...]:
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
         raise TypeError(f"shape must be [rows, layers, topk], got {value!r}")
-    shape = tuple(positive("a dimension of routes", n, least=0) for n in value)
+    shape = tuple(value)
+    if not all(type(n) is int and n >= 0 for n in shape):  # as JSON has them; a third of the time
+        shape = tuple(positive("a dimension of routes", n, least=0) for n in shape)
     if len(shape) < 2:
         raise ValueError(f"routes must have rows and the experts of each, [rows, layers, topk]; got {shape}")
     return shape
