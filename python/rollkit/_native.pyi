@@ -96,8 +96,13 @@ def first_negative(numbers: _Int64s, /) -> int | None:
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
-def gather_rows(values: NDArray[Any], begins: _Int64s, lengths: _Int64s, /) -> tuple[NDArray[Any], _Int64s]:
-    """Copy rows of one C-contiguous array end to end: (values, offsets); the array itself where they are."""
+def gather_rows(
+    values: NDArray[Any], begins: _Int64s, lengths: _Int64s, /, *, copy: bool
+) -> tuple[NDArray[Any], _Int64s]:
+    """Lay rows of one C-contiguous array end to end: (values, offsets).
+
+    Without `copy` the values are the array itself where its rows are that already.
+    """
 
 def ids_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write segment ids of segments that lie end to end, 0 after the last."""

@@ -94,15 +94,16 @@ pub fn concat_columns<'py>(
     Ok(Some((out, ends)))
 }
 
-/// Copies rows of one C-contiguous array end to end: `(values, offsets)`. Where they are that already, from
-/// its beginning on, the values are the array itself. Rows of no elements begin anywhere.
+/// Lays rows of one C-contiguous array end to end: `(values, offsets)`. Without `copy` the values are the
+/// array itself where they are that already, from its beginning on. Rows of no elements begin anywhere.
 #[pyfunction]
-#[pyo3(signature = (values, begins, lengths, /))]
+#[pyo3(signature = (values, begins, lengths, /, *, copy))]
 pub fn gather_rows<'py>(
     py: Python<'py>,
     values: &Array<'py>,
     begins: &Array<'py>,
     lengths: &Array<'py>,
+    copy: bool,
 ) -> PyResult<(Array<'py>, Array<'py>)> {
     let ends = offsets_from_lengths(py, lengths, 1)?;
     let (starts, counts) = (array::int64s("begins", begins)?, array::int64s("lengths", lengths)?);
@@ -111,12 +112,12 @@ pub fn gather_rows<'py>(
     let total = offsets[offsets.len() - 1];
     let rows = values.shape().first().map_or(0, |&length| length);
     let in_place = || starts.iter().zip(offsets).zip(counts).all(|((a, b), &n)| a == b || n == 0);
-    if total as usize <= rows && in_place() {
+    if !copy && total as usize <= rows && in_place() {
         return Ok((values.clone(), ends));
     }
     let inner = values.shape().get(1..).unwrap_or_default();
     let shape = PyTuple::new(py, [&[total as usize], inner].concat())?;
-    let out = array::empty(py, shape, &values.dtype())?;
+    let out = array::empty(py, shape, values.dtype())?;
     let bytes = array::bytes("values", values)?;
     let item = inner.iter().product::<usize>() * values.dtype().itemsize();
     let mut sources = Vec::with_capacity(starts.len());

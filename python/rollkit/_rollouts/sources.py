@@ -157,7 +157,7 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
     if known is not None and known.per in ("prompt", "response", "sequence"):
         return True
     if {type(column) for column in found} == {Ragged}:
-        return any(map(len, found))
+        return True
     if known is not None and known.per == "row":
         return False
     rectangle = known is not None

@@ -174,10 +174,10 @@ def own_ops(values: Any) -> Ops | None:
     return None if own.is_plain(values) else own
 
 
-def gathered(values: Any, begins: Int64s, lengths: Int64s) -> tuple[Any, Int64s]:
-    """Rows of one array, end to end: values and offsets; the array itself where they are that already."""
+def gathered(values: Any, begins: Int64s, lengths: Int64s, *, copy: bool) -> tuple[Any, Int64s]:
+    """Rows of one array, end to end: values and offsets; without `copy` the array itself where they are."""
     if type(values) is np.ndarray and values.flags.c_contiguous and not values.dtype.hasobject:
-        return _native.gather_rows(values, begins, lengths)
+        return _native.gather_rows(values, begins, lengths, copy=copy)
     return end_to_end(Parts.over(values, begins, lengths))
 
 
@@ -221,7 +221,7 @@ def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
         ends = layout.row_offsets()
         return (flat if layout.is_end_to_end() else own.gather(flat, layout.indices(own, flat))), ends
     begins, lengths = layout.reads()
-    values, ends = gathered(flat, begins, lengths)
+    values, ends = gathered(flat, begins, lengths, copy=False)
     return values, layout.row_offsets() if layout.has_pieces else ends
 
 

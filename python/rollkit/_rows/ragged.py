@@ -221,7 +221,7 @@ class Ragged:
         """
         rows = row_indices(indices, len(self))
         begins = self.offsets[rows]
-        return trusted(*gathered(self.values, begins, self.offsets[rows + 1] - begins))
+        return trusted(*gathered(self.values, begins, self.offsets[rows + 1] - begins, copy=True))
 
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
