@@ -14,6 +14,9 @@ from typing import Any, Final, Literal, cast
 from numpy.typing import NDArray
 
 AnyArray = NDArray[Any]
+Tensor = Any
+"""A `torch.Tensor`. torch is imported where it is used, never with rollkit."""
+
 Framework = Literal["numpy", "torch", "jax"]
 Kind = Literal["int", "float", "bool", "other"]
 
