@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 AnyArray = NDArray[Any]
+Tensor = Any
+"""A `torch.Tensor`. torch is imported where it is used, never with rollkit."""
+
 Framework = Literal["numpy", "torch", "jax"]
 Kind = Literal["int", "float", "bool", "other"]
 

@@ -190,6 +190,12 @@ def test_flush_left_carries_gradients() -> None:
     assert weights.grad.tolist() == [[0.0, 3.0, 5.0, 0.0]]
 
 
+def test_flush_left_of_tensors_that_are_larger_than_the_mask() -> None:
+    mask, larger = torch.tensor([[0, 1, 1]]), torch.arange(8).reshape(2, 4)
+    for tensor in (larger, larger.double().requires_grad_()):
+        assert flush_left(mask, tensor)[1].tolist() == [[1, 2]]
+
+
 def test_flush_left_without_rows_or_masks() -> None:
     for mask in (torch.zeros(0, 3), torch.zeros(2, 3)):
         found = flush_left(mask, torch.ones_like(mask), torch.ones_like(mask).requires_grad_())

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollkit.compat.verl import concat, left_right_2_no_padding, no_padding_2_padding
+from rollkit.testing import ways
 
 untimed = settings(deadline=None)  # torch imports much at its first nested tensor
 PAD = 99
@@ -287,6 +288,47 @@ def test_concat_without_prompts_or_columns_of_them() -> None:
     for part in (a, b):
         del part["prompts"]
     assert concat([a, b], pad_token_id=9)["input_ids"].tolist() == [[9, 1, 2, 9], [3, 4, 5, 6]]
+
+
+def test_concat_asks_what_columns_are_per() -> None:
+    a, b = batch_of([([1], [2])], 1, 1), batch_of([([3, 4], [5])], 2, 1)
+    for part in (a, b):
+        part["prompt_weights"] = part["hints"] = part["prompts"].float()
+    found = concat([a, b], levels={"hints": "prompt"})
+    assert found["prompt_weights"].tolist() == found["hints"].tolist() == [[0, 1], [3, 4]]
+    with pytest.raises(ValueError, match=r"'hints' is 2 wide in batches\[1\], 1 .* its name or levels"):
+        concat([a, b])
+    with pytest.raises(ValueError, match=r"'hints' is \[1, 2\] wide .* levels has it per response token"):
+        concat([a, b], levels={"hints": "response"})
+    with pytest.raises(ValueError, match="levels"):
+        concat([a, b], levels={"hints": "prompts"})  # type: ignore[dict-item]
+
+
+def test_each_way_is_taken_where_it_should_be() -> None:
+    rows: Rows = [([1, 2], [3]), ([4], [5, 6])]
+    for grad, wanted in ((False, {"rust"}), (True, {"framework"})):
+        data = batch_of(rows, 3, 2)
+        data["routed_experts"] = data["routed_experts"].float().requires_grad_(grad)
+        column = {name: data[name] for name in ("prompts", "responses")}
+        column["rollout_log_probs"] = data["rollout_log_probs"].requires_grad_(grad)
+        with ways() as taken:
+            joined = concat(
+                [{"responses": p["responses"], "x": p["rollout_log_probs"]} for p in (column,) * 2]
+            )
+        assert joined["x"].requires_grad == grad
+        assert taken["framework"] == int(grad)
+        left_right_2_no_padding(data)
+        values = data["routed_experts"].values()
+        assert values.requires_grad == grad
+        with ways() as taken:
+            no_padding_2_padding(values, data)
+        assert set(taken) == wanted
+
+
+def test_outputs_on_a_device_stay_there() -> None:
+    data = batch_of([([1], [2]), ([3], [])], 2, 2)
+    found = no_padding_2_padding(torch.empty(3, 4, device="meta", dtype=torch.bfloat16), data)
+    assert (found.device.type, found.dtype, found.shape) == ("meta", torch.bfloat16, (2, 2, 4))
 
 
 def ones(*shape: int) -> torch.Tensor:

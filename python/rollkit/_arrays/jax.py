@@ -50,6 +50,16 @@ def is_plain(array: Any) -> bool:
     return is_host(array)
 
 
+def bits(array: Any) -> AnyArray:
+    """The array's memory as NumPy's: JAX brings the dtypes that NumPy has not."""
+    return memory(array)
+
+
+def from_bits(array: AnyArray, dtype: Any) -> Any:
+    """Return a JAX array of the same dtype."""
+    return from_numpy(array, None, {})
+
+
 def cat(arrays: Sequence[Any]) -> Any:
     """Join arrays along their first axis."""
     return jnp.concatenate(arrays)

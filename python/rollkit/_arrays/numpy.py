@@ -28,6 +28,16 @@ def is_plain(array: Any) -> bool:
     return True
 
 
+def bits(array: AnyArray) -> AnyArray:
+    """Return the array itself."""
+    return array
+
+
+def from_bits(array: AnyArray, dtype: Any) -> AnyArray:
+    """Return the array itself."""
+    return array
+
+
 def cat(arrays: Sequence[AnyArray]) -> AnyArray:
     """Join arrays along their first axis."""
     return np.concatenate(arrays)

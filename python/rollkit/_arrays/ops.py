@@ -35,6 +35,14 @@ class Ops(Protocol):
         """Whether Rust may move the array: the host's memory, with no gradient or trace to lose."""
         ...
 
+    def bits(self, array: Any) -> AnyArray:
+        """The memory of a plain array, as integers of its item size where NumPy has not its dtype."""
+        ...
+
+    def from_bits(self, array: AnyArray, dtype: Any) -> Any:
+        """Return the framework's array of `dtype` over what `bits` gave: the inverse."""
+        ...
+
     # Rows moved.
 
     def cat(self, arrays: Sequence[Any]) -> Any:

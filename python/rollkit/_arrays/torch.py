@@ -15,6 +15,10 @@ AnyArray = NDArray[Any]
 IN_PLACE: Final = True
 
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NOT_SCATTERED: Final = frozenset(
+    ["uint16", "uint32", "uint64", *(name for name in dir(torch) if name.startswith("float8_"))]
+)
+"""Dtypes that torch has no `index_copy` for; their bits move as integers."""
 
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
@@ -100,7 +104,11 @@ def gather(array: Any, index: Any) -> Any:
 
 def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     """Rows at `index`, and `fill` elsewhere."""
-    out = fill.to(values.dtype).expand(count, *values.shape[1:]).contiguous()
+    fill = fill.to(values.dtype)
+    if dtype_name(values) in _NOT_SCATTERED and not values.requires_grad:
+        named = _BITS[values.element_size()]
+        return scatter(count, fill.view(named), values.view(named), index).view(values.dtype)
+    out = fill.expand(count, *values.shape[1:]).contiguous()
     return out.index_copy(0, index, values)
 
 

@@ -19,6 +19,7 @@ from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s, same_ints
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of, is_array
 from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.ways import took
 
 Buffer = AnyArray | tuple[AnyArray, Int64s]
 """An array that is one row, or an array and where in it rows begin."""
@@ -187,7 +188,9 @@ def place_parts(
     """Write each row where `layout` puts it, and `fill` elsewhere; see `rollkit.place`."""
     _same_rows(parts.lengths, layout.row_lengths)
     if parts.own is not None:
+        took("framework")
         return _placed_by(parts.own, parts, layout, fill, dtype, out)
+    took("rust")
     wanted = parts.dtype if dtype is None else np.dtype(dtype)
     parts = castable(parts, wanted)
     shape = (*layout.shape, *parts.inner)
@@ -218,8 +221,10 @@ def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
         raise ValueError(f"array must have shape {layout.shape} (and inner dims), got {tuple(found.shape)}")
     flat = found.reshape(layout.size, *found.shape[depth:])
     if own is not None:
+        took("framework")
         ends = layout.row_offsets()
         return (flat if layout.is_end_to_end() else own.gather(flat, layout.indices(own, flat))), ends
+    took("rust")
     begins, lengths = layout.reads()
     values, ends = gathered(flat, begins, lengths, copy=False)
     return values, layout.row_offsets() if layout.has_pieces else ends
@@ -232,16 +237,26 @@ def _placed_by(own: Ops, parts: Parts, layout: Layout, fill: Any, dtype: Any, ou
     values, begins = _first_buffer(parts) if len(parts.buffers) == 1 else _joined(own, parts)
     if dtype is not None:
         values = own.cast(values, dtype)
-    if framework_of(fill) not in (None, "numpy"):
-        fill = as_array(fill)
-    element = fill_element(fill, own.dtype_of(values), parts.inner).reshape(parts.inner)
+    element = _fill_by(own, fill, values)
     index = layout.source_indices(begins)
     if index is not None:
         values = own.gather(values, own.from_host(index, values))
+        if layout.num_placed == layout.size and layout.is_end_to_end():
+            return values.reshape(*layout.shape, *parts.inner)  # these are the output, and no other's memory
     elif len(values) != layout.num_placed:
         values = values[: layout.num_placed]
-    placed = own.scatter(layout.size, own.from_host(element, values), values, layout.indices(own, values))
+    placed = own.scatter(layout.size, element, values, layout.indices(own, values))
     return placed.reshape(*layout.shape, *parts.inner)
+
+
+def _fill_by(own: Ops, fill: Any, values: Any) -> Any:
+    """One element's worth of padding, where `values` are; a fill that is like them stays there."""
+    framework, inner = framework_of(fill), tuple(values.shape[1:])
+    if framework == framework_of(values) and fill.dtype == values.dtype and tuple(fill.shape) in ((), inner):
+        return fill
+    if framework not in (None, "numpy"):
+        fill = as_array(fill)
+    return own.from_host(fill_element(fill, own.dtype_of(values), inner).reshape(inner), values)
 
 
 def _first_buffer(parts: Parts) -> tuple[Any, Int64s]:
@@ -345,15 +360,18 @@ def fill_element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> Any
     given = np.asarray(as_array(fill))
     if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
         given = np.zeros(given.shape, dtype)  # not the text "0"
-    shown = f"fill={fill!r}" if given.ndim == 0 else f"fill of shape {given.shape}"
     try:
         if _is_number(dtype) and (not _is_number(given.dtype) or given.dtype.kind == "c" != dtype.kind):
             raise TypeError
         with np.errstate(invalid="ignore", over="ignore"):
             value = np.broadcast_to(given.astype(dtype), inner)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{shown} is no {dtype} of inner shape {inner}") from None
+        raise type(error)(f"{_shown(fill, given)} is no {dtype} of inner shape {inner}") from None
     lost = value != given if dtype.kind in "iub" else dtype.kind == "f" and np.isinf(value) & ~np.isinf(given)
     if np.any(lost):
-        raise OverflowError(f"{shown} does not fit {dtype}")
+        raise OverflowError(f"{_shown(fill, given)} does not fit {dtype}")
     return np.ascontiguousarray(value).reshape(-1)
+
+
+def _shown(fill: Any, given: AnyArray) -> str:
+    return f"fill={fill!r}" if given.ndim == 0 else f"fill of shape {given.shape}"

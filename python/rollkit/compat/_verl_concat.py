@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit._extras import extra
+from rollkit._frameworks import Tensor
+from rollkit._rollouts.columns import Level, check_level, level_of
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import Parts, place_parts
-from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
+from rollkit._rows.same import place_same
 
 _KNOWN: Final = {
     "prompts": "prompt",
@@ -24,21 +25,28 @@ _KNOWN: Final = {
 }
 _TOKENS: Final = ("prompts", "responses", "input_ids")
 
+_UNKNOWN: Final = -(1 << 40)
+"""A width that makes no column as wide."""
+
 Widths = dict[str, int]
 
 
-def concat(batches: Sequence[Mapping[str, Any]], *, pad_token_id: int = 0) -> Any:
+def concat(
+    batches: Sequence[Mapping[str, Any]], *, pad_token_id: int = 0, levels: Mapping[str, Level] | None = None
+) -> Any:
     """Lay the rows of padded batches one after the other, padded anew to the width they need together.
 
     Prompts are padded on the left, responses on the right, sequences (a prompt's block, then a
     response's) on both sides. A tensor that is as wide as the responses of its batch, in all batches,
-    is padded as they are; likewise sequences, and prompts. What is as wide in all is left as it is.
+    is padded as they are; likewise sequences. So are prompts, of a name that begins with `prompt_`, or
+    where `levels` says so. What is as wide in all is left as it is.
 
     Args:
         batches: `TensorDict`s, or dicts of tensors `[rows, …]` and of arrays or lists with an entry per
             row. All have the same columns.
         pad_token_id: what padding holds in `prompts`, `responses` and `input_ids`. New padding of
             `position_ids` repeats a row's last position on the right, as verl pads; all else is 0.
+        levels: what columns have an element for, where their names do not say it: `{"hints": "prompt"}`.
 
     Returns:
         A batch of the type of the first, in new memory: the batch that padding all the rows at once
@@ -47,8 +55,8 @@ def concat(batches: Sequence[Mapping[str, Any]], *, pad_token_id: int = 0) -> An
 
     Raises:
         ValueError: there are no batches; they differ in columns, in a tensor's inner shape, or in an
-            entry that must be equal; or a tensor's width is neither the same in all nor that of
-            prompts, responses or sequences. The message names the column and the batch.
+            entry that must be equal; or a tensor's width is neither the same in all nor what its level
+            says. The message names the column and the batch.
         TypeError: a column is a tensor in some batches only, or nested.
 
     Source: `verl.protocol.DataProto.concat`, which takes batches of one width.
@@ -71,11 +79,14 @@ def concat(batches: Sequence[Mapping[str, Any]], *, pad_token_id: int = 0) -> An
             listed = ", ".join(map(repr, sorted(odd)))
             raise ValueError(f"batches[{i}] and batches[0] differ in columns: {listed}")
     widths = [_widths(i, part) for i, part in enumerate(parts)]
+    said = {} if levels is None else levels
+    for name, level in said.items():
+        check_level(name, level)
     joined: dict[str, Any] = {}
     for name in names:
         if _all_tensors(name, [part.get(name) for part in parts]):
             fill = pad_token_id if name in _TOKENS else 0
-            joined[name] = _joined(name, [part[name] for part in parts], widths, fill)
+            joined[name] = _joined(name, [part[name] for part in parts], widths, fill, said)
         elif all(isinstance(part[name], np.ndarray) for part in parts):
             joined[name] = np.concatenate([part[name] for part in parts])
         elif not hasattr(parts[0], "batch_size"):
@@ -128,7 +139,9 @@ def _joined_others(name: str, columns: list[Any]) -> Any:
     return columns[0]
 
 
-def _joined(name: str, tensors: list[Tensor], widths: Sequence[Widths], fill: int) -> Tensor:
+def _joined(
+    name: str, tensors: list[Tensor], widths: Sequence[Widths], fill: int, levels: Mapping[str, str]
+) -> Tensor:
     torch = extra("torch", "torch")
     # Positions may have several axes before the tokens: [rows, axes, width].
     dim = tensors[0].dim() - 1 if name == "position_ids" else 1
@@ -138,7 +151,7 @@ def _joined(name: str, tensors: list[Tensor], widths: Sequence[Widths], fill: in
                 f"column {name!r} of batches[{i}] has shape {list(tensor.shape)}, "
                 f"that of batches[0] {list(tensors[0].shape)}"
             )
-    level = None if tensors[0].dim() == 1 else _level(name, [t.shape[dim] for t in tensors], widths)
+    level = None if tensors[0].dim() == 1 else _level(name, [t.shape[dim] for t in tensors], widths, levels)
     if level is None:
         return torch.cat(tensors)
     prompt = max(known.get("prompt", 0) for known in widths)
@@ -157,46 +170,41 @@ def _without(tensor: Tensor, dim: int) -> tuple[int, ...]:
     return (*tensor.shape[1:dim], -1, *tensor.shape[dim + 1 :])
 
 
-def _level(name: str, sizes: list[int], widths: Sequence[Widths]) -> str | None:
+def _level(name: str, sizes: list[int], widths: Sequence[Widths], said: Mapping[str, str]) -> str | None:
     """What a column is padded as; None if it needs no padding."""
-    for level in [_KNOWN[name]] if name in _KNOWN else ["response", "sequence", "prompt"]:
-        if all(known.get(level) == size for size, known in zip(sizes, widths, strict=True)):
-            return level
-    if len(set(sizes)) == 1:
-        return None
+    prompt, response = (
+        np.array([known.get(level, _UNKNOWN) for known in widths]) for level in ("prompt", "response")
+    )
+    try:
+        level = level_of(name, np.array(sizes), prompt, response, {**_KNOWN, **said})
+        return None if level == "row" else level
+    except ValueError:
+        if name in said:
+            raise ValueError(
+                f"column {name!r} is {sizes} wide in the batches; levels has it per {said[name]} token, and "
+                f"their widths are {list(widths)}"
+            ) from None
+        if len(set(sizes)) == 1:
+            return None
     i = next(i for i, size in enumerate(sizes) if size != sizes[0])
     raise ValueError(
         f"column {name!r} is {sizes[i]} wide in batches[{i}], {sizes[0]} in batches[0]; to be padded it "
-        f"must be as wide as the prompts, responses or sequences of its batch, which are {widths[i]}"
+        f"must be as wide as the responses or sequences of its batch, or the prompts if its name or levels "
+        f"says so: they are {widths[i]}"
     )
 
 
 def _padded(tensors: list[Tensor], dim: int, begins: list[int], width: int, fill: int) -> Tensor:
     """Tensors whose lines (dimension `dim`) begin at `begins` of lines of `width`."""
-    first = tensors[0]
-    rows = sum(len(tensor) for tensor in tensors)
-    shape = (rows, *first.shape[1:dim], width, *first.shape[dim + 1 :])
-    if all(is_plain(tensor) for tensor in tensors):
-        parts = [_lines(tensor, dim) for tensor in tensors]
-        counts = [len(part.lengths) for part in parts]
-        starts = np.arange(sum(counts)) * width + np.repeat(begins, counts)
-        joined = Parts.join(parts)
-        layout = Layout((len(starts), width), starts, joined.lengths, joined.lengths)
-        padding = bits(first.new_full((1,), fill))[0]
-        return from_bits(place_parts(joined, layout, padding).reshape(shape), first.dtype)
-    out = first.new_full(shape, fill)
-    row = 0
-    for tensor, begin in zip(tensors, begins, strict=True):
-        out[row : row + len(tensor)].narrow(dim, begin, tensor.shape[dim]).copy_(tensor)
-        row += len(tensor)
-    return out
-
-
-def _lines(tensor: Tensor, dim: int) -> Parts:
-    width, inner = tensor.shape[dim], tensor.shape[dim + 1 :]
-    count = prod(tensor.shape[:dim])
-    flat = np.ascontiguousarray(bits(tensor)).reshape(count * width, *inner)
-    return Parts.over(flat, np.arange(count) * width, np.full(count, width))
+    counts = [prod(tensor.shape[:dim]) for tensor in tensors]
+    sizes = [tensor.shape[dim] for tensor in tensors]
+    starts = np.arange(sum(counts)) * width + np.repeat(begins, counts)
+    layout = Layout.at((sum(counts), width), starts, np.repeat(sizes, counts))
+    lines = [tensor.flatten(0, dim) for tensor in tensors]
+    firsts = [np.arange(count) * size for count, size in zip(counts, sizes, strict=True)]
+    placed = place_same(lines, layout, lines[0].new_full((), fill), begins=firsts)
+    first, rows = tensors[0], sum(map(len, tensors))
+    return placed.reshape(rows, *first.shape[1:dim], width, *first.shape[dim + 1 :])
 
 
 def _repeat_last(out: Tensor, tensors: list[Tensor], dim: int, begins: list[int]) -> None:

@@ -1,22 +1,21 @@
 """`pad` and `flush_left` as in `trl.trainer.utils` of TRL 1.16.
 
 Dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a gradient
-goes through, take plain torch operations.
+goes through, torch moves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._extras import extra
+from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import Parts, place_parts
-from rollkit._rows.place import place
-from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
+from rollkit._rows.same import place_same
 
 __all__ = ["flush_left", "pad"]
 
@@ -54,25 +53,29 @@ def pad(
     """
     torch = extra("torch", "torch")
     shape = np.max([tensor.shape for tensor in tensors], axis=0).tolist()
+    width, inner = shape[0], shape[1:]
     if pad_to_multiple_of is not None:
-        shape[0] += -shape[0] % pad_to_multiple_of
+        width += -width % pad_to_multiple_of
     first = tensors[0]
     # Torch's conversion of the value, or its error. Of one element alone it checks less.
-    fill = torch.full((2,), padding_value, dtype=first.dtype, device=first.device)[:1]
+    fill = torch.full((2,), padding_value, dtype=first.dtype, device=first.device)[0]
     if padding_side not in ("left", "right"):
         raise ValueError(f"padding_side must be 'left' or 'right', got {padding_side!r}")
-    width, inner = shape[0], shape[1:]
-    alike = all(is_plain(tensor) and list(tensor.shape[1:]) == inner for tensor in tensors)
-    if alike and (pad_to_multiple_of is None or pad_to_multiple_of > 0):
-        rows = [bits(tensor.to(first.dtype)) for tensor in tensors]
-        layout = Layout.pad([len(row) for row in rows], side=padding_side, width=width)
-        return from_bits(place(rows, layout, bits(fill)[0]), first.dtype)
-    out = fill.repeat(len(tensors), *shape)
-    for row, tensor in enumerate(tensors):
-        begin = width - len(tensor) if padding_side == "left" else 0
-        inside = tuple(slice(size) for size in tensor.shape[1:])
-        out[(row, slice(begin, begin + len(tensor)), *inside)] = tensor
-    return out
+    lengths = [len(tensor) for tensor in tensors]
+    if width < max(lengths):
+        raise RuntimeError(f"the longest tensor has {max(lengths)} elements, more than {width}")
+    rows = [_widened(tensor.to(first), inner, padding_value) for tensor in tensors]
+    return place_same(rows, Layout.pad(lengths, side=padding_side, width=width), fill)
+
+
+def _widened(tensor: Tensor, inner: list[int], padding_value: float) -> Tensor:
+    """Pad all dimensions but the first on the right."""
+    missing = [wanted - size for wanted, size in zip(inner, tensor.shape[1:], strict=True)]
+    if not any(missing):
+        return tensor
+    # From the last dimension on, before and after; not `functional.pad`, which takes any value for a float.
+    sizes = [size for count in reversed(missing) for size in (0, count)]
+    return extra("torch", "torch").constant_pad_nd(tensor, sizes, padding_value)
 
 
 def flush_left(mask: Tensor, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -104,34 +107,44 @@ def flush_left(mask: Tensor, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
                 [5, 6]]))
     """
     _, width = mask.shape
-    begins = mask.argmax(dim=1)
-    rolled = _rolled(mask, begins, mask, width)
+    begins = mask.argmax(dim=1).cpu().numpy()
+    rolled = _Rolled.by(begins, width, width).of(mask)
     empty = (rolled.sum(dim=0) == 0).nonzero()
     kept = int(empty[0]) if len(empty) else width
-    flushed = rolled[:, :kept]
     if not tensors:
-        return flushed
-    return flushed, *(_rolled(tensor, begins, mask, kept) for tensor in tensors)
+        return rolled[:, :kept]
+    shorter = _Rolled.by(begins, width, kept)
+    return rolled[:, :kept], *(shorter.of(tensor) for tensor in tensors)
 
 
-def _rolled(tensor: Any, begins: Tensor, mask: Tensor, kept: int) -> Tensor:
-    """The first `kept` columns of each row from `begins` on, and on from the row's start."""
-    width = mask.shape[1]
-    if mask.device.type == "cpu" and is_plain(tensor, mask.shape):
-        return _rolled_by_rust(tensor, begins.numpy(), kept)
-    # For another shape, all columns: a narrower tensor is an error even where they are cut off.
-    columns = kept if tensor.shape == mask.shape else width
-    index = begins.unsqueeze(1) + extra("torch", "torch").arange(columns, device=mask.device)
-    return tensor.gather(1, index % width)[:, :kept]
+@dataclass(frozen=True, slots=True)
+class _Rolled:
+    """Rows rolled to the left, and cut off.
+
+    Attributes:
+        width: of the rows.
+        begins: `[2 * rows]`, where in the flattened rows the two pieces of each begin.
+        layout: where these go.
+    """
+
+    width: int
+    begins: Int64s
+    layout: Layout
+
+    @classmethod
+    def by(cls, begins: Int64s, width: int, kept: int) -> _Rolled:
+        """The first `kept` columns of each row from `begins` on, and on from the row's start."""
+        heads, lines = np.minimum(width - begins, kept), np.arange(len(begins))
+        starts = _alternating(lines * kept, lines * kept + heads)
+        layout = Layout.at((len(begins), kept), starts, _alternating(heads, kept - heads))
+        return cls(width, _alternating(lines * width + begins, lines * width), layout)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        rows = self.layout.shape[0]
+        if tensor.dim() != 2 or tensor.shape[0] < rows or tensor.shape[1] < self.width:
+            raise RuntimeError(f"a tensor has shape {list(tensor.shape)}, the mask has {[rows, self.width]}")
+        return place_same([tensor[:rows, : self.width].flatten()], self.layout, begins=[self.begins])
 
 
-def _rolled_by_rust(tensor: Tensor, begins: Int64s, kept: int) -> Tensor:
-    rows, width = tensor.shape
-    heads = np.minimum(width - begins, kept)
-    tails = kept - heads
-    whole = Layout.pad(np.full(rows, kept), width=kept)
-    layout = Layout.union([whole.spans(0, heads), whole.spans(heads, tails)])
-    flat = np.ascontiguousarray(bits(tensor)).reshape(-1)
-    lines = Parts.over(flat, np.arange(rows) * width, np.full(rows, width))
-    spans = [lines.spans(begins, heads), lines.spans(np.zeros_like(begins), tails)]
-    return from_bits(place_parts(Parts.join(spans), layout, 0), tensor.dtype)
+def _alternating(first: Int64s, second: Int64s) -> Int64s:
+    return np.stack([first, second], axis=1).reshape(-1)

@@ -1,7 +1,7 @@
 """The padding round trip of verl 0.9 (`verl.workers.utils.padding`), and `concat` of padded batches.
 
 Batches are `TensorDict`s or plain dicts. Dense tensors on the CPU go through Rust, over shared memory; all
-others, and tensors that a gradient goes through, take plain torch operations.
+others, and tensors that a gradient goes through, torch moves.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._extras import extra
+from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import Parts, place_parts
-from rollkit.compat._torch import Tensor, bits, from_bits, is_plain
+from rollkit._rows.same import place_same
 from rollkit.compat._verl_concat import concat
 
 __all__ = ["concat", "left_right_2_no_padding", "no_padding_2_padding"]
@@ -124,15 +124,7 @@ def no_padding_2_padding(tensor: Tensor, data: Mapping[str, Any]) -> Tensor:
     begins = ends - responses - 1
     lengths = np.minimum(responses, width)  # as verl, which cuts off what is longer
     layout = Layout.pad(lengths, side="right", width=width)
-    source = Layout((len(values),), begins, lengths, lengths)
-    if is_plain(values):
-        flat = np.ascontiguousarray(bits(values))
-        parts = Parts.over(flat, begins, lengths)
-        return from_bits(place_parts(parts, layout, 0), values.dtype)
-    move = extra("torch", "torch").from_numpy
-    here, there = (move(where.gather_indices()).to(values.device) for where in (source, layout))
-    out = values.new_zeros((layout.size, *values.shape[1:])).index_copy(0, there, values[here])
-    return out.unflatten(0, layout.shape)
+    return place_same([values], layout, begins=[begins])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +158,7 @@ class _Tokens:
 
     def of(self, column: Tensor) -> Tensor:
         """`[rows, width, *inner]` to `[tokens, *inner]`."""
-        if not is_plain(column):
-            return column.flatten(0, 1)[self.indices]
-        flat = np.ascontiguousarray(bits(column)).reshape(-1, *column.shape[2:])
-        parts = Parts.over(flat, self.begins, self.lengths)
-        return from_bits(place_parts(parts, Layout.concat(self.lengths), 0), column.dtype)
+        return place_same([column.flatten(0, 1)], Layout.concat(self.lengths), begins=[self.begins])
 
     def of_axes(self, column: Tensor) -> Tensor:
         """`[rows, axes, width]` to `[axes, tokens]`."""

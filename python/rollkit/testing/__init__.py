@@ -25,6 +25,7 @@ from rollkit.testing.segments import pairs_reference as pairs_reference
 from rollkit.testing.segments import run_lengths_reference as run_lengths_reference
 from rollkit.testing.segments import thd_cases as thd_cases
 from rollkit.testing.segments import thd_reference as thd_reference
+from rollkit.testing.ways import ways as ways
 
 __all__ = [
     "DTYPES",
@@ -48,4 +49,5 @@ __all__ = [
     "take_reference",
     "thd_cases",
     "thd_reference",
+    "ways",
 ]
