@@ -105,7 +105,7 @@ def gather(array: Any, index: Any) -> Any:
 def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     """Rows at `index`, and `fill` elsewhere."""
     fill = fill.to(values.dtype)
-    if dtype_name(values) in _NOT_SCATTERED and not values.requires_grad:
+    if str(values.dtype).removeprefix("torch.") in _NOT_SCATTERED and not values.requires_grad:
         named = _BITS[values.element_size()]
         return scatter(count, fill.view(named), values.view(named), index).view(values.dtype)
     out = fill.expand(count, *values.shape[1:]).contiguous()
