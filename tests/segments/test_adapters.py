@@ -45,14 +45,14 @@ def varlen_attention(
 
 def test_flash_attn_attends_within_segments() -> None:
     from rollkit.compat.flash_attn import pad_input, unpad_input
-    from rollkit.segments import attention_mask
+    from rollkit.segments import dense_mask
 
     ids = torch.from_numpy(IDS)
     hidden = torch.randn(2, 6, 8, dtype=torch.float64)
     stream, indices, _, _, _ = unpad_input(hidden, ids > 0)
     attended = varlen_attention(stream, **flash_attn_varlen(ids, padding="removed"))
     found = pad_input(attended, indices, 2, 6)
-    wanted = torch.nn.functional.scaled_dot_product_attention(hidden, hidden, hidden, attention_mask(ids))
+    wanted = torch.nn.functional.scaled_dot_product_attention(hidden, hidden, hidden, dense_mask(ids))
     torch.testing.assert_close(found, torch.where(ids[..., None] > 0, wanted, 0.0))
 
 

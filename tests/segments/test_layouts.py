@@ -108,9 +108,9 @@ def readings(ids: Any, positions: Any = None) -> Iterator[tuple[str, Callable[[]
     yield "thd of one", lambda: segments.thd(ids, max_segments=S)
     for mask in ("causal", "causal_bottom_right", "padding"):
         yield f"thd, {mask}", lambda m=mask: segments.thd(ids, ids, mask=m, max_segments=S, **brought)  # type: ignore[misc]
-        yield f"mask, {mask}", lambda m=mask: segments.attention_mask(ids, ids, mask=m, **brought)  # type: ignore[misc]
-    yield "mask of one", lambda: segments.attention_mask(ids)
-    yield "mask, window", lambda: segments.attention_mask(ids, ids, window=(2, 1), **brought)
+        yield f"mask, {mask}", lambda m=mask: segments.dense_mask(ids, ids, mask=m, **brought)  # type: ignore[misc]
+    yield "mask of one", lambda: segments.dense_mask(ids)
+    yield "mask, window", lambda: segments.dense_mask(ids, ids, window=(2, 1), **brought)
     yield "flash-attn", lambda: segments.flash_attn_varlen(ids, padding="removed")
     yield "flash-attn, pair", lambda: segments.flash_attn_varlen(ids, ids, padding="removed")
     yield "Hugging Face", lambda: segments.flash_attention_kwargs(ids, padding="removed", seq_idx=True)

@@ -12,7 +12,7 @@ import torch
 from tests.thorough import by_level
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from rollkit.segments import attention_mask, block_mask, runs, splash_segment_ids
+from rollkit.segments import block_mask, dense_mask, runs, splash_segment_ids
 from rollkit.testing import mask_reference, thd_cases
 
 MASKS = ("causal", "causal_bottom_right", "padding")
@@ -115,30 +115,30 @@ def test_flex_attention_takes_it() -> None:
     ids[ids == 0] = 99
     q, k, v = torch.randn(3, 1, 2, 300, 16, dtype=torch.float64).unbind()
     found = flex_attention(q, k, v, block_mask=block_mask(ids))
-    plain = torch.from_numpy(attention_mask(ids))[None, None]
+    plain = torch.from_numpy(dense_mask(ids))[None, None]
     wanted = torch.nn.functional.scaled_dot_product_attention(q, k, v, plain)
     torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("window", [None, (3, -1), (2, 2)])
-def test_attention_mask_equals_the_reference(mask: str, window: Any) -> None:
+def test_dense_mask_equals_the_reference(mask: str, window: Any) -> None:
     for name in ("cross, holes", "ring, striped 1", "anything"):
         case = thd_cases(name, 50)
         wanted = mask_reference(*case, mask=mask, window=window)
         for make in (np.asarray, torch.as_tensor, lambda a: jnp.asarray(a, jnp.int32)):
             q, kv, positions_q, positions_kv = map(make, case)
-            found = attention_mask(
+            found = dense_mask(
                 q, kv, positions_q=positions_q, positions_kv=positions_kv, mask=mask, window=window
             )
             np.testing.assert_array_equal(np.asarray(found), wanted)
 
 
-def test_attention_mask_of_one_array() -> None:
+def test_dense_mask_of_one_array() -> None:
     ids = np.array([1, 1, 2, 2, 0])
     order = np.arange(5)
-    np.testing.assert_array_equal(attention_mask(ids), mask_reference(ids, ids, order, order))
-    traced = jax.jit(lambda x: attention_mask(x, window=(1, 0)))(jnp.asarray(ids))
+    np.testing.assert_array_equal(dense_mask(ids), mask_reference(ids, ids, order, order))
+    traced = jax.jit(lambda x: dense_mask(x, window=(1, 0)))(jnp.asarray(ids))
     wanted = mask_reference(ids, ids, order, order, window=(1, 0))
     np.testing.assert_array_equal(traced, wanted)
 
@@ -146,7 +146,7 @@ def test_attention_mask_of_one_array() -> None:
 def test_ids_below_0_attend_to_nothing() -> None:
     ids = np.array([-1, -1, 2])
     for make in (np.asarray, torch.as_tensor, jnp.asarray):
-        assert np.asarray(attention_mask(make(ids))).sum() == 1
+        assert np.asarray(dense_mask(make(ids))).sum() == 1
 
 
 def test_windows_of_positions_far_apart() -> None:
@@ -157,7 +157,7 @@ def test_windows_of_positions_far_apart() -> None:
         for make in (np.asarray, torch.as_tensor, jnp.asarray):
             if make is jnp.asarray and dtype == np.int64:
                 continue
-            found = attention_mask(
+            found = dense_mask(
                 make(ids), positions_q=make(places), positions_kv=make(places), mask="padding", window=(9, 9)
             )
             assert np.asarray(found).tolist() == [[True, False], [False, True]]
@@ -175,9 +175,9 @@ def test_splash_segment_ids() -> None:
 
 def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="compares positions; pass positions_q"):
-        attention_mask([1, 2], [1, 2])
+        dense_mask([1, 2], [1, 2])
     with pytest.raises(ValueError, match=r"^window compares positions; pass positions_q"):
-        attention_mask([1, 2], [1, 2], mask="padding", window=(1, 1))
+        dense_mask([1, 2], [1, 2], mask="padding", window=(1, 1))
     with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):
         block_mask(jnp.ones(4, jnp.int32))
     with pytest.raises(TypeError, match="ids is of jax; flex_attention is torch's"):

@@ -18,12 +18,12 @@ from tests.thorough import examples
 
 from rollkit import Layout, segments
 from rollkit.segments import (
-    attention_mask,
     cp_pad,
     cp_partition,
     cp_reorder,
     cu_seqlens,
     cu_seqlens_padded,
+    dense_mask,
     from_positions,
     max_seqlen,
     offsets,
@@ -132,7 +132,7 @@ def test_torch_maps_them() -> None:
         (lambda a: seqlens(a, 4), (ids,), (0,)),
         (lambda a: offsets(a, 4), (ids,), (0,)),
         (lambda a: from_positions(a, padding="zeros"), (places,), (0,)),
-        (lambda a: attention_mask(a, mask="padding"), (ids,), (0,)),
+        (lambda a: dense_mask(a, mask="padding"), (ids,), (0,)),
         (lambda a: cp_reorder(a, 5), (ids,), (0,)),
         (lambda a: segment_ids(a, total=6), (lengths,), (0,)),
         (lambda a: segment_positions(a, total=6), (lengths,), (0,)),
@@ -157,7 +157,7 @@ def test_torch_ids_of_every_dtype_in_a_graph(dtype: str) -> None:
     ids = torch.tensor([1, 1, 0, 3]).to(getattr(torch, dtype))
 
     def all_of(a: Any) -> Any:
-        return positions(a), run_length_fill(a), seqlens(a, 3), offsets(a, 3), attention_mask(a)
+        return positions(a), run_length_fill(a), seqlens(a, 3), offsets(a, 3), dense_mask(a)
 
     graph = torch.compile(all_of, fullgraph=True, backend="eager")
     for got, wanted in zip(graph(ids), all_of(ids), strict=True):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.thorough import by_level, combinations, examples
 
 from rollkit import pack
-from rollkit.segments import THD, _device, attention_mask, runs, thd
+from rollkit.segments import THD, _device, dense_mask, runs, thd
 from rollkit.testing import (
     attended_reference,
     mask_reference,
@@ -228,7 +228,7 @@ def test_positions_at_the_ends_of_a_dtype(mask: str, dtype: Any) -> None:
         plain = _ops("torch").run(_device.thd, *tensors, mask=mask, max_segments=S)
         equal(plain, wanted, case)
         options: Any = {"positions_q": case.positions_q, "positions_kv": case.positions_kv, "mask": mask}
-        np.testing.assert_array_equal(attention_mask(*ids, **options), pairs)
+        np.testing.assert_array_equal(dense_mask(*ids, **options), pairs)
         with jax.enable_x64(True):
             equal(jitted(mask, False)(*map(jnp.asarray, case)), wanted, case)
         if dtype == np.int32 and mask == "causal":

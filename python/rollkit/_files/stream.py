@@ -222,7 +222,7 @@ _TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Shards:
     layout: Layout
     prompt_lengths: Int64s
     bins_per_shard: int
@@ -234,7 +234,7 @@ class _Plan:
     @classmethod
     def of(
         cls, layout: Layout, prompt_lengths: Int64s, bins_per_shard: int, levels: Mapping[str, str]
-    ) -> _Plan:
+    ) -> _Shards:
         bins = layout.shape[0]
         shards = -(-bins // bins_per_shard)
         placed = np.flatnonzero(layout.starts != ABSENT)
@@ -261,7 +261,7 @@ class _Plan:
         return found.hexdigest()
 
 
-def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequence[int]) -> _Plan:
+def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequence[int]) -> _Shards:
     if not spool.rows:
         raise ValueError(f"no rollouts in {', '.join(map(str, paths))}")
     prompt_lengths = spool.lengths("prompt_token_ids")
@@ -274,7 +274,7 @@ def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequ
     layout = options.plan(lengths)
     if not layout.shape[0]:
         raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
-    return _Plan.of(layout, prompt_lengths, options.bins_per_shard, levels)
+    return _Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
 
 
 def _check_capacity(lengths: Int64s, options: Options) -> None:
@@ -300,7 +300,7 @@ def _in_files(error: Exception, paths: Sequence[Path], counts: Sequence[int]) ->
 
 
 def _packed(
-    work: Path, spool: Spool, job: dict[str, Any], options: Options, plan: _Plan, watch: Watch
+    work: Path, spool: Spool, job: dict[str, Any], options: Options, plan: _Shards, watch: Watch
 ) -> dict[str, Any]:
     """Write the shards that are not there yet, and the index."""
     planned = {**job, "plan_sha256": plan.digest()}
@@ -332,7 +332,7 @@ def _packed(
     return index
 
 
-def _totals(plan: _Plan, rows: int) -> dict[str, Any]:
+def _totals(plan: _Shards, rows: int) -> dict[str, Any]:
     layout = plan.layout
     placed = layout.lengths[plan.rows]
     return {

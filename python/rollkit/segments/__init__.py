@@ -25,8 +25,8 @@ from rollkit.segments._ids import from_positions as from_positions
 from rollkit.segments._ids import segment_ids as segment_ids
 from rollkit.segments._ids import segment_ids_from_cu_seqlens as segment_ids_from_cu_seqlens
 from rollkit.segments._ids import segment_positions as segment_positions
-from rollkit.segments._masks import attention_mask as attention_mask
 from rollkit.segments._masks import block_mask as block_mask
+from rollkit.segments._masks import dense_mask as dense_mask
 from rollkit.segments._masks import splash_segment_ids as splash_segment_ids
 from rollkit.segments._runs import Runs as Runs
 from rollkit.segments._runs import cu_seqlens as cu_seqlens

@@ -132,7 +132,7 @@ def from_positions(ops: Ops, found: Any, mask: Any = None, *, rule: str) -> Any:
     return ops.where(real, ops.rank(begins & real), 0)
 
 
-def attention_mask(
+def dense_mask(
     ops: Ops,
     ids_q: Any,
     ids_kv: Any,
@@ -142,7 +142,7 @@ def attention_mask(
     mask: str,
     window: tuple[int, int] | None,
 ) -> Any:
-    """Every pair of tokens; see `rollkit.segments.attention_mask`."""
+    """Every pair of tokens; see `rollkit.segments.dense_mask`."""
     seen = (ids_q[:, :, None] == ids_kv[:, None, :]) & (ids_q[:, :, None] > 0)
     left, right = window or (-1, -1)
     if mask == "padding" and left < 0 and right < 0:

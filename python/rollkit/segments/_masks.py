@@ -24,7 +24,7 @@ Pairs = tuple[Int64s, Int64s, Int64s]
 MOST_PAIRS = 1 << 20  # that are in memory at a time
 
 
-def attention_mask(
+def dense_mask(
     ids_q: Any,
     ids_kv: Any = None,
     *,
@@ -52,7 +52,7 @@ def attention_mask(
         ValueError: positions are missing for two arrays; shapes disagree.
 
     Example:
-        >>> attention_mask([1, 1, 2, 0]).astype(int)
+        >>> dense_mask([1, 1, 2, 0]).astype(int)
         array([[1, 0, 0, 0],
                [1, 1, 0, 0],
                [0, 0, 1, 0],
@@ -81,7 +81,7 @@ def attention_mask(
     same_shape("positions_q", found.arrays[2], "ids_q", found.arrays[0])
     same_shape("positions_kv", found.arrays[3], "ids_kv", found.arrays[1])
     arrays = [a if a is None or not found.host else found.wrap(a) for a in found.arrays]
-    return found.unbatch(found.ops.run(_device.attention_mask, *arrays, mask=mask, window=window))
+    return found.unbatch(found.ops.run(_device.dense_mask, *arrays, mask=mask, window=window))
 
 
 def splash_segment_ids(ids_q: Any, ids_kv: Any = None) -> Any:

@@ -25,7 +25,7 @@ def mask_reference(
 ) -> NDArray[np.bool_]:
     """Compare every q token with every kv token: O(T²) time and memory.
 
-    Takes what `rollkit.segments.attention_mask` does, as NumPy arrays `[..., T]`.
+    Takes what `rollkit.segments.dense_mask` does, as NumPy arrays `[..., T]`.
 
     Example:
         >>> mask_reference([1, 1, 2], [1, 1, 2], [0, 1, 0], [0, 1, 0]).astype(int)
