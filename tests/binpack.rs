@@ -1,5 +1,8 @@
 //! Bins equal those of the textbook's loops, and always fit as they are laid out.
 
+mod common;
+
+use common::examples;
 use std::cmp::Reverse;
 
 use proptest::collection::vec;
@@ -80,7 +83,7 @@ fn cases() -> impl Strategy<Value = (Vec<i64>, Options)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(examples(4000)))]
 
     #[test]
     fn equals_the_textbook((lengths, options) in cases()) {

@@ -1,5 +1,8 @@
 //! JSONL against `serde_json`: what it reads, what it refuses, and where.
 
+mod common;
+
+use common::examples;
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -268,7 +271,7 @@ macro_rules! check_rounding {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(examples(400)))]
 
     #[test]
     fn reads_what_serde_json_reads(

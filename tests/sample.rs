@@ -1,5 +1,8 @@
 //! Draws equal those of a quadratic reference; weights are exact enough; 16-bit logits are exact.
 
+mod common;
+
+use common::examples;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rollkit::Error;
@@ -105,7 +108,7 @@ fn filters() -> impl Strategy<Value = Filters> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(examples(4000)))]
 
     #[test]
     fn equals_the_reference(

@@ -1,5 +1,8 @@
 //! Lengths and offsets of q and kv equal those read off the mask of all pairs of tokens.
 
+mod common;
+
+use common::examples;
 use proptest::prelude::*;
 use rollkit::segments::{Bits, Ids};
 use rollkit::thd::{Columned, Mask, Positions, Side, thd};
@@ -88,7 +91,7 @@ fn found(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(examples(2000)))]
     #[test]
     fn equals_the_mask(q in side(), kv in side(), narrow: bool) {
         for mask in [Mask::Causal, Mask::CausalBottomRight, Mask::Padding] {

@@ -55,12 +55,11 @@ def check(name: str, flags: Any, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", AS)
-@pytest.mark.parametrize("width", WIDTHS)
-def test_flags(name: str, width: int) -> None:
+@pytest.mark.parametrize(("width", "rows", "whole"), combinations(WIDTHS, (3, 0), (True, False)))
+def test_flags(name: str, width: int, rows: int, whole: bool) -> None:
     rng = np.random.default_rng(width)
-    for rows, count in combinations((3, 0), (width + 5, 1)):
-        for share in (0, 1 / 200, 0.1, 0.5, 1):
-            check(name, rng.random((rows, width)) < share, count)
+    for share in (0, 1 / 200, 0.1, 0.5, 1):
+        check(name, rng.random((rows, width)) < share, width + 5 if whole else 1)
 
 
 @settings(max_examples=examples(150), deadline=None)

@@ -436,7 +436,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     whole = contents(tmp_path / "whole")
     rng = random.Random(1)
     out = tmp_path / "out"
-    for _ in range(by_level(3, 6)):  # one run, killed again and again
+    for _ in range(by_level(2, 6)):  # one run, killed again and again
         process = subprocess.Popen([*command, str(out)])
         time.sleep(rng.uniform(0.2, 1.0) * seconds)
         process.kill()
