@@ -121,7 +121,9 @@ pub fn gather_rows<'py>(
     let bytes = array::bytes("values", values)?;
     let item = inner.iter().product::<usize>() * values.dtype().itemsize();
     let mut sources = Vec::with_capacity(starts.len());
-    Part { bytes, item, begins: starts, lengths: counts }.append_to(&mut sources)?;
+    // A row that was dropped is empty, and has no place.
+    let found: Vec<_> = starts.iter().zip(counts).map(|(&at, &n)| if n == 0 { 0 } else { at }).collect();
+    Part { bytes, item, begins: &found, lengths: counts }.append_to(&mut sources)?;
     let written = array::out_bytes("out", &out, [values, begins, lengths])?;
     let mut run = || kernel::join(&sources, written);
     if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) }?;

@@ -78,7 +78,7 @@ def pack_starts_reference(
 
     Example:
         >>> pack_starts_reference([3, 0, 7, 2, 0, 1], capacity=8)
-        [8, 11, 0, 11, 13, 7]
+        [8, 0, 0, 11, 7, 7]
         >>> pack_starts_reference([3, 5, 0], capacity=8)
         [0, 3, 3]
     """
