@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_reads_are_what_take_copies(layout: Layout) -> None:
     begins, sizes, offsets = layout.reads()
     flat = cells(layout).reshape(-1)
     copied = [cell for b, n in zip(begins, sizes, strict=True) for cell in flat[b : b + n].tolist()]
-    rows = [copied[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    rows = [copied[a:b] for a, b in pairwise(offsets)]
     assert rows == take_reference(cells(layout), layout)
     assert (begins >= 0).all()
 
@@ -329,7 +330,7 @@ def test_take_is_a_view_where_pieces_are_end_to_end() -> None:
 
 def test_a_value_that_does_not_fit_is_named() -> None:
     layout = Layout((4,), [0, 2], [2, 2], [4], [0, 0], [0, 2])
-    with pytest.raises(OverflowError, match="300 does not fit uint8"):
+    with pytest.raises(OverflowError, match=r"^row 0, position 3: 300 does not fit uint8$"):
         place([np.array([1, 2, 3, 300])], layout, dtype=np.uint8)
 
 
@@ -441,7 +442,7 @@ def test_a_scalar_reward_is_on_the_last_token_that_is_placed() -> None:
 
 def test_a_plan_of_other_rows_is_refused() -> None:
     layout = Layout((2, 2), [2, 0], [1, 2], [3], [0, 0], [0, 1])
-    with pytest.raises(ValueError, match="^there are 2 rollouts, the layout has 1 rows$"):
+    with pytest.raises(ValueError, match=r"^there are 2 rollouts, the layout has 1 rows$"):
         pack({"response_ids": [[1], [2]]}, layout=layout)
     with pytest.raises(ValueError, match=r"^row 0 has 1 tokens \(prompt and response\), the layout has 3"):
         pack({"response_ids": [[1]]}, layout=layout)

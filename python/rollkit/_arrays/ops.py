@@ -50,7 +50,7 @@ class Ops(Protocol):
         ...
 
     def cast(self, array: Any, dtype: Any) -> Any:
-        """Cast, checked where there are values: integers fit, and floats become no integers."""
+        """Cast, checked where there are values: integers fit (or `Unfit`), floats become no integers."""
         ...
 
     def dtype_of(self, array: Any) -> Any:
@@ -170,6 +170,19 @@ class Ops(Protocol):
     def take(self, array: Any, order: Any, axis: int) -> Any:
         """Elements along an axis, by the host's numbers: a few, or int64s."""
         ...
+
+
+class Unfit(OverflowError):
+    """A cast found a value that does not fit.
+
+    Attributes:
+        index: the first such element, along the first axis.
+    """
+
+    def __init__(self, values: AnyArray, odd: AnyArray, dtype: str) -> None:
+        self.index = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
+        value = np.atleast_1d(values[self.index])[np.atleast_1d(odd[self.index])][0]
+        super().__init__(f"{value} does not fit {dtype}")
 
 
 def ops(framework: str) -> Ops:

@@ -452,13 +452,25 @@ class Layout:
         if own.is_traced(like):
             return own.from_host(self.gather_indices(), like)
         key = (framework_of(like), str(getattr(like, "device", None)))
-        if key not in self._indices:
-            self._indices[key] = own.from_host(self.gather_indices(), like)
-        return self._indices[key]
+        if (kept := self._indices.get(key)) is not None:
+            return kept
+        made = own.from_host(self.gather_indices(), like)
+        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
+            self._indices[key] = made
+        return made
 
     @cached_property
     def _indices(self) -> dict[Any, Any]:
         return {}
+
+    def row_position(self, element: int) -> tuple[int, int]:
+        """Row and position of the `element`-th of all that are placed, in the order of `gather_indices`."""
+        rows, begins = self.pieces_of_rows()
+        order = self._row_order
+        ends = self.lengths[order].cumsum()
+        at = int(np.searchsorted(ends, element, side="right"))
+        piece = order[at]
+        return int(rows[piece]), int(begins[piece] + element - (ends[at] - self.lengths[piece]))
 
     def source_indices(self, begins: Int64s) -> Int64s | None:
         """Which elements of rows that begin at `begins` are placed, in the order of `gather_indices`.

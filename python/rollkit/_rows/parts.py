@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from rollkit import _native
-from rollkit._arrays.ops import Ops, ops
+from rollkit._arrays.ops import Ops, Unfit, ops
 from rollkit._check import Int64s
+from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
 from rollkit._rows.layout import Layout, checked_out
 
@@ -47,7 +48,7 @@ class Parts:
         """Rows of one array: `lengths[i]` elements from element `begins[i]` on."""
         own = own_ops(values)
         if own is None:
-            values = np.ascontiguousarray(values)
+            values = np.ascontiguousarray(as_array(values))
         return cls([(values, begins)], lengths, values.dtype, tuple(values.shape[1:]), own)
 
     @classmethod
@@ -73,6 +74,8 @@ class Parts:
             return None
         if all(map(own.is_plain, rows)):
             return cls.of_arrays([own.memory(row) for row in rows])
+        if (flat := next((i for i, row in enumerate(rows) if not row.ndim), None)) is not None:
+            raise ValueError(f"row {flat} is a 0-D array; a row has at least one dimension")
         lengths = np.array([len(row) for row in rows], np.int64)
         first = rows[0]
         inner = tuple(first.shape[1:])
@@ -198,18 +201,27 @@ def _placed_by(own: Ops, parts: Parts, layout: Layout, fill: Any, dtype: Any, ou
     if out is not None:
         raise TypeError("out is for arrays in the host's memory; leave it out for tensors that are not")
     values, begins = _first_buffer(parts) if len(parts.buffers) == 1 else _joined(own, parts)
-    if dtype is not None:
-        values = own.cast(values, dtype)
-    if framework_of(fill) not in (None, "numpy"):
-        fill = as_array(fill)
-    element = fill_element(fill, own.dtype_of(values), parts.inner).reshape(parts.inner)
     index = layout.source_indices(begins)
     if index is not None:
         values = own.gather(values, own.from_host(index, values))
     elif len(values) != layout.num_placed:
         values = values[: layout.num_placed]
+    if dtype is not None:  # of what is placed only: a slice may leave out what does not fit
+        values = _cast(own, values, dtype, layout)
+    if framework_of(fill) not in (None, "numpy"):
+        fill = as_array(fill)
+    element = fill_element(fill, own.dtype_of(values), parts.inner).reshape(parts.inner)
     placed = own.scatter(layout.size, own.from_host(element, values), values, layout.indices(own, values))
     return placed.reshape(*layout.shape, *parts.inner)
+
+
+def _cast(own: Ops, values: Any, dtype: Any, layout: Layout) -> Any:
+    """Cast what `layout` places, in the order of its indices."""
+    try:
+        return own.cast(values, dtype)
+    except Unfit as error:
+        row, position = layout.row_position(error.index)
+        raise refusal(OverflowError, f": {error}", row=row, position=position) from None
 
 
 def _first_buffer(parts: Parts) -> tuple[Any, Int64s]:
@@ -222,6 +234,10 @@ def _joined(own: Ops, parts: Parts) -> tuple[Any, Int64s]:
     arrays, begins, before = [], [], 0
     for buffer in parts.buffers:
         values, firsts = buffer if isinstance(buffer, tuple) else (buffer, _ONE_ROW)
+        if arrays and own.device(values) != own.device(arrays[0]):
+            raise TypeError(
+                f"rows are on {own.device(arrays[0])} and on {own.device(values)}; move all to one device"
+            )
         arrays.append(values)
         begins.append(firsts + before)
         before += len(values)
