@@ -1,5 +1,8 @@
 """Layouts of pieces: rows that are split, windowed, cut or left out, beside loops over elements."""
 
+# Lists for int64 arrays, and tensors for arrays, which both are taken at run time.
+# mypy: disable-error-code="arg-type, attr-defined, dict-item, no-untyped-call, unused-ignore"
+
 from __future__ import annotations
 
 import copy

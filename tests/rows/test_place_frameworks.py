@@ -3,6 +3,9 @@
 `device="meta"` stands in for a GPU: it has shapes, dtypes and a device, and no values that could be read.
 """
 
+# Lists for int64 arrays, and tensors for arrays, which both are taken at run time.
+# mypy: disable-error-code="arg-type, attr-defined, dict-item, no-untyped-call, return-value, unused-ignore"
+
 from __future__ import annotations
 
 import pickle
@@ -22,7 +25,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import rollkit
-from rollkit import Layout, Ragged, Rollouts, concat, pack, pad, place, take
+from rollkit import Batch, Layout, Ragged, Rollouts, concat, pack, pad, place, take
 from rollkit.testing import layouts, place_reference, take_reference
 
 few = settings(max_examples=25)
@@ -217,7 +220,12 @@ def test_indices_made_in_inference_mode_serve_training() -> None:
 def test_indices_are_made_once_for_each_framework(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     original = Layout.gather_indices
-    monkeypatch.setattr(Layout, "gather_indices", lambda self: made.append(1) or original(self))
+
+    def counted(layout: Layout) -> Int64s:
+        made.append(1)
+        return original(layout)
+
+    monkeypatch.setattr(Layout, "gather_indices", counted)
     layout = Layout.pad([3, 1, 2])
     for _ in range(3):
         take(torch.zeros(3, 3, requires_grad=True), layout)
@@ -352,8 +360,9 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSALS)
 def test_refusals(call: Callable[[], Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+    with pytest.raises(error) as found:
         call()
+    assert str(found.value) == message  # JAX adds notes, which `match` would see
 
 
 # JAX.
@@ -482,11 +491,8 @@ def keeps(result: Any, leaf: torch.Tensor) -> bool:
         return gradient is not None
     if isinstance(result, Ragged):
         return keeps(result.values, leaf)
-    if hasattr(result, "values") and callable(result.values):
-        return any(keeps(found, leaf) for found in result.values())
-    if isinstance(result, dict | tuple | list):
-        return any(keeps(found, leaf) for found in (result.values() if isinstance(result, dict) else result))
-    return False
+    found = [result[name] for name in result] if isinstance(result, Batch | Rollouts) else result
+    return isinstance(found, list) and any(keeps(one, leaf) for one in found)
 
 
 def rollout_columns() -> tuple[torch.Tensor, dict[str, Any]]:
@@ -514,9 +520,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "Rollouts[:1]": lambda given: Rollouts(given)[:1],
     "Rollouts.take": lambda given: Rollouts(given).take([1, 0]),
     "concat": lambda given: concat([Rollouts(given), Rollouts(given)]),
-    "mask_overlong": lambda given: rollkit.mask_overlong(given, ["length"]),
+    "mask_overlong": lambda given: rollkit.mask_overlong(given),
     "merge_steps": lambda given: rollkit.merge_steps({**given, "is_last_step": [True, True]}),
-    "validate": lambda given: Rollouts(given).validate() or given["values"],
 }
 
 
@@ -546,7 +551,7 @@ def test_a_batch_of_tensors_goes_back_to_rows() -> None:
 
 
 ARRAYS: dict[str, Callable[[Any], Any]] = {
-    "advantages": lambda x: rollkit.advantages(x, by=[0, 0, 1]),
+    "advantages": lambda x: rollkit.advantages({"response_ids": [[1], [2], [3]], "rewards": x}, by=[0, 0, 1]),
     "fill": lambda x: place([[1.0]], Layout.pad([1], width=2), fill=x[0]),
     "lengths": lambda x: Layout.pad(x),
     "Ragged.from_rows": lambda x: Ragged.from_rows(x[None]),

@@ -231,7 +231,9 @@ def _first_buffer(parts: Parts) -> tuple[Any, Int64s]:
 
 def _joined(own: Ops, parts: Parts) -> tuple[Any, Int64s]:
     """One array of all buffers, and where in it each row begins."""
-    arrays, begins, before = [], [], 0
+    arrays: list[Any] = []
+    begins: list[Int64s] = []
+    before = 0
     for buffer in parts.buffers:
         values, firsts = buffer if isinstance(buffer, tuple) else (buffer, _ONE_ROW)
         if arrays and own.device(values) != own.device(arrays[0]):
