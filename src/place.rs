@@ -87,6 +87,18 @@ impl Pieces<'_> {
         });
         pieces.collect()
     }
+
+    /// An error of a value, told of the row that its piece is of.
+    #[must_use]
+    pub fn in_rows(self, error: Error) -> Error {
+        match error {
+            Error::ValueRange { row: piece, position, value, dtype } => {
+                let (row, begin) = (self.source_rows[piece] as usize, self.begins[piece] as usize);
+                Error::ValueRange { row, position: begin + position, value, dtype }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The bytes of `length` elements from `begin` on, where there are so many.

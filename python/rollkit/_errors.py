@@ -13,6 +13,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
+
 E = TypeVar("E", bound=Exception)
 
 TELLING: Final = (ValueError, TypeError, OverflowError)
@@ -140,6 +142,19 @@ def retold(error: Exception, **where: Any) -> Exception:
             raise error
     except TELLING as told:
         return told
+
+
+class Unfit(OverflowError):
+    """A cast found a value that does not fit.
+
+    Attributes:
+        index: the first such element, along the first axis.
+    """
+
+    def __init__(self, values: Any, odd: Any, dtype: str) -> None:
+        self.index = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
+        value = np.atleast_1d(values[self.index])[np.atleast_1d(odd[self.index])][0]
+        super().__init__(f"{value} does not fit {dtype}")
 
 
 def row_of(error: BaseException) -> int | None:

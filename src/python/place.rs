@@ -129,7 +129,8 @@ pub fn place<'py>(
     let size = array::bytes("out", out)?.len().checked_div(item).unwrap_or(0);
     let slots = slots(starts, lengths, order, size)?;
     let source_item = mover.source_item(item);
-    let rows = match pieces(row_lengths, source_rows, begins, slots.lengths)? {
+    let pieces = pieces(row_lengths, source_rows, begins, slots.lengths)?;
+    let rows = match pieces {
         None => parts.rows(slots.lengths, source_item)?,
         Some((row_lengths, pieces)) => pieces.of(&parts.rows(row_lengths, source_item)?, source_item)?,
     };
@@ -140,7 +141,11 @@ pub fn place<'py>(
     let gaps = if zeroed { Gaps::Leave(item) } else { Gaps::Fill(fill) };
     let bytes = written.len();
     let mut run = || kernel::place_ahead(&rows, &slots, gaps, mover, array::prefetch, written);
-    Ok(if bytes < DETACH_BYTES { run() } else { py.detach(run) }?)
+    let done = if bytes < DETACH_BYTES { run() } else { py.detach(run) };
+    Ok(done.map_err(|error| match pieces {
+        None => error,
+        Some((_, pieces)) => pieces.in_rows(error),
+    })?)
 }
 
 /// The lengths of rows, and pieces of them, where there are pieces.

@@ -71,7 +71,7 @@ def test_pieces_need_all_three() -> None:
         place([np.zeros(1)], [0], [1], np.empty(1), 0, begins=[0])
 
 
-def test_a_value_that_does_not_fit_is_named_within_its_piece() -> None:
+def test_a_value_that_does_not_fit_is_named_within_its_row() -> None:
     given = {"row_lengths": [4], "source_rows": [0, 0], "begins": [0, 2]}
-    with pytest.raises(OverflowError, match="row 1, position 1: 300 does not fit uint8"):
+    with pytest.raises(OverflowError, match="row 0, position 3: 300 does not fit uint8"):
         place([int64s([1, 2, 3, 300])], [0, 2], [2, 2], np.empty(4, np.uint8), 0, **given)

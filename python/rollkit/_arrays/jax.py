@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._arrays import jax_bits
+from rollkit._errors import Unfit
 from rollkit._extras import extra
 
 jax = extra("jax", "jax")
@@ -81,12 +82,23 @@ def cast(array: Any, dtype: Any) -> Any:
     wanted = jnp.dtype(dtype)
     if array.dtype == wanted:
         return array
+    if wanted.itemsize > 4 and jax.dtypes.canonicalize_dtype(wanted) != wanted:
+        raise TypeError(f"JAX has no {wanted} unless jax_enable_x64 is set; set it, or ask for 32 bits")
+    if array.dtype.kind == "c" and wanted.kind != "c":
+        raise TypeError(
+            f"cannot cast {array.dtype} to {wanted} without loss; take its real part or its magnitude first"
+        )
     if wanted.kind in "iub":
         if array.dtype.kind not in "iub":
             raise TypeError(f"cannot cast {array.dtype} to {wanted} without loss; round it first")
         if not jnp.can_cast(array.dtype, wanted):
             _check_range(array, wanted)
-    return array.astype(wanted)
+    found = array.astype(wanted)
+    if wanted.itemsize < 4 and wanted.kind in "fV" and is_integer(array) and not is_traced(array):
+        odd = ~jnp.isfinite(found.astype(jnp.float32))
+        if odd.any():
+            raise Unfit(to_host(array), to_host(odd), str(wanted))
+    return found
 
 
 def _check_range(array: Any, wanted: Any) -> None:
@@ -95,7 +107,8 @@ def _check_range(array: Any, wanted: Any) -> None:
     low, high = (0, 1) if wanted.kind == "b" else (jnp.iinfo(wanted).min, jnp.iinfo(wanted).max)
     least, most = (int(array.min()), int(array.max())) if array.size else (low, low)
     if least < low or most > high:
-        raise OverflowError(f"{least if least < low else most} does not fit {wanted}")
+        values = to_host(array)
+        raise Unfit(values, (values < low) | (values > high), str(wanted))
 
 
 def dtype_of(array: Any) -> Any:

@@ -58,7 +58,7 @@ class Ops(Protocol):
         ...
 
     def cast(self, array: Any, dtype: Any) -> Any:
-        """Cast, checked where there are values: integers fit, and floats become no integers."""
+        """Cast, checked where there are values: integers fit (or `Unfit`), floats become no integers."""
         ...
 
     def dtype_of(self, array: Any) -> Any:

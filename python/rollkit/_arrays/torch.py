@@ -7,12 +7,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._errors import Unfit
 from rollkit._extras import extra
 
 torch = extra("torch", "torch")
 AnyArray = NDArray[Any]
 
 IN_PLACE: Final = True
+
+_FAKE: Final = torch._subclasses.FakeTensor
 
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NOT_SCATTERED: Final = frozenset(
@@ -117,13 +120,20 @@ def cast(array: Any, dtype: Any) -> Any:
     wanted = dtype if isinstance(dtype, torch.dtype) else _over_numpy(dtype)
     if array.dtype == wanted:
         return array
+    if array.dtype.is_complex and not wanted.is_complex:
+        raise TypeError(
+            f"cannot cast {array.dtype} to {wanted} without loss; take its real part or its magnitude first"
+        )
     if not wanted.is_floating_point and not wanted.is_complex:
         _check_whole(array, wanted)
-    return array.to(wanted)
+    found = array.to(wanted)
+    if wanted.itemsize < 4 and wanted.is_floating_point and is_integer(array) and not is_traced(array):
+        _check_finite(array, found)
+    return found
 
 
 def _check_whole(array: Any, wanted: Any) -> None:
-    if array.dtype.is_floating_point or array.dtype.is_complex:
+    if array.dtype.is_floating_point:
         raise TypeError(f"cannot cast {array.dtype} to {wanted} without loss; round it first")
     (least, most), (low, high) = _bounds(array.dtype), _bounds(wanted)
     if low <= least and most <= high:
@@ -132,7 +142,19 @@ def _check_whole(array: Any, wanted: Any) -> None:
         raise TypeError(f"cannot check that {array.dtype} values fit {wanted} while tracing; cast first")
     least, most = (int(array.min()), int(array.max())) if array.numel() else (low, low)
     if least < low or most > high:
-        raise OverflowError(f"{least if least < low else most} does not fit {wanted}")
+        values = to_host(array)
+        raise Unfit(values, (values < low) | (values > high), _name(wanted))
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _check_finite(array: Any, found: Any) -> None:
+    """Refuse integers that became no number of a small float."""
+    odd = ~found.float().isfinite()
+    if odd.any():
+        raise Unfit(to_host(array), to_host(odd), _name(found.dtype))
 
 
 def _bounds(dtype: Any) -> tuple[int, int]:
@@ -164,7 +186,9 @@ def is_traced(array: Any) -> bool:
     """Whether this is a tensor of the compiler or of `torch.vmap`, or has a shape only."""
     if torch.compiler.is_compiling():
         return True
-    return bool(array.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(array))
+    if array.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(array):
+        return True
+    return type(array) is not torch.Tensor and isinstance(array, _FAKE)
 
 
 def to_host(array: Any) -> AnyArray:
@@ -173,8 +197,12 @@ def to_host(array: Any) -> AnyArray:
 
 
 def from_host(array: AnyArray, like: Any) -> Any:
-    """Return a tensor on the device of `like`."""
-    return from_numpy(array, None if like.device.type == "cpu" else like.device, {})
+    """Return a tensor on the device of `like`, also of inference mode none that is its."""
+    where = None if like.device.type == "cpu" else like.device
+    if not torch.is_inference_mode_enabled():
+        return from_numpy(array, where, {})
+    with torch.inference_mode(False):  # it may be kept, and what is indexed with it later may be trained
+        return from_numpy(array, where, {})
 
 
 def device(array: Any) -> Any:

@@ -69,7 +69,12 @@ class Layout:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         if not self.shape or min(self.shape) < 0:
             raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
-        for name in ("lengths", "source_rows", "begins", *(() if self.has_pieces else ("row_lengths",))):
+        for name in (
+            "lengths",
+            "source_rows",
+            "begins",
+            *(() if self.source_rows is not None else ("row_lengths",)),
+        ):
             found = getattr(self, name)
             if found is not None and len(found) != len(self.starts):
                 raise ValueError(f"{name} has {len(found)} rows, starts has {len(self.starts)}")
@@ -91,7 +96,10 @@ class Layout:
 
     def _check_pieces(self) -> None:
         """Check that pieces are within their rows, and no element is in two."""
-        rows, begins = self.pieces["source_rows"], self.pieces["begins"]
+        if (odd := self.row_lengths < 0).any():
+            row = int(odd.argmax())
+            raise ValueError(f"row {row} has {self.row_lengths[row]} elements; expected 0 or more")
+        rows, begins = self.pieces_of_rows()
         if (odd := (rows < 0) | (rows >= len(self))).any():
             piece = int(odd.argmax())
             raise ValueError(f"piece {piece} is of row {rows[piece]}; there are {len(self)} rows")
@@ -102,8 +110,9 @@ class Layout:
                 f"{rows[piece]}, which has {self.row_lengths[rows[piece]]}"
             )
         order = self._row_order
+        order = order[self.lengths[order] > 0]  # an empty piece may be anywhere, within another too
         rows, begins, lengths = rows[order], begins[order], self.lengths[order]
-        odd = (rows[1:] == rows[:-1]) & (begins[1:] < begins[:-1] + lengths[:-1]) & (lengths[1:] > 0)
+        odd = (rows[1:] == rows[:-1]) & (begins[1:] < begins[:-1] + lengths[:-1])
         if odd.any():
             at = int(odd.argmax())
             raise ValueError(
@@ -297,11 +306,11 @@ class Layout:
 
     def _piece_spans(self, first: Int64s, wanted: Int64s) -> Layout:
         """What pieces hold of a part of each row."""
-        if (odd := (first < 0) | (first + wanted > self.row_lengths)).any():
+        if (odd := (first < 0) | (first > self.row_lengths - wanted)).any():
             row = int(odd.argmax())
             raise ValueError(
                 f"row {row} has {self.row_lengths[row]} elements; elements {first[row]} to "
-                f"{first[row] + wanted[row]} are no part of it"
+                f"{first[row]} + {wanted[row]} are no part of it"
             )
         rows, begins = self.pieces_of_rows()
         low = np.maximum(begins, first[rows])
@@ -446,13 +455,25 @@ class Layout:
         if own.is_traced(like):
             return own.from_host(self.gather_indices(), like)
         key = (framework_of(like), str(getattr(like, "device", None)))
-        if key not in self._indices:
-            self._indices[key] = own.from_host(self.gather_indices(), like)
-        return self._indices[key]
+        if (kept := self._indices.get(key)) is not None:
+            return kept
+        made = own.from_host(self.gather_indices(), like)
+        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
+            self._indices[key] = made
+        return made
 
     @cached_property
     def _indices(self) -> dict[Any, Any]:
         return {}
+
+    def row_position(self, element: int) -> tuple[int, int]:
+        """Row and position of the `element`-th of all that are placed, in the order of `gather_indices`."""
+        rows, begins = self.pieces_of_rows()
+        order = self._row_order
+        ends = self.lengths[order].cumsum()
+        at = int(np.searchsorted(ends, element, side="right"))
+        piece = order[at]
+        return int(rows[piece]), int(begins[piece] + element - (ends[at] - self.lengths[piece]))
 
     def source_indices(self, begins: Int64s) -> Int64s | None:
         """Which elements of rows that begin at `begins` are placed, in the order of `gather_indices`.

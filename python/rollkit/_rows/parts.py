@@ -17,7 +17,8 @@ import numpy as np
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s, same_ints
-from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of, is_array
+from rollkit._errors import Unfit, refusal
+from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
 from rollkit._rows.layout import Layout, checked_out
 from rollkit._rows.ways import took
 
@@ -52,8 +53,10 @@ class Parts:
     def over(cls, values: Any, begins: Int64s, lengths: Int64s) -> Parts:
         """Rows of one array: `lengths[i]` elements from element `begins[i]` on."""
         own = own_ops(values)
-        if own is None and not values.flags.c_contiguous:
-            values = np.ascontiguousarray(values)
+        if own is None:
+            values = as_array(values)
+            if not values.flags.c_contiguous:
+                values = np.ascontiguousarray(values)
         return cls([(values, begins)], lengths, values.dtype, tuple(values.shape[1:]), own)
 
     @classmethod
@@ -81,23 +84,31 @@ class Parts:
         """Rows that are arrays of a framework: short ones joined by it, long ones each its own buffer."""
         first = rows[0]
         if {type(row) for row in rows} != {type(first)}:
-            if any(own_ops(row) is not None for row in rows):
-                raise TypeError(_unlike(rows))
             return None
         try:
             lengths = np.array([row.shape[0] for row in rows], np.int64)
         except IndexError:
-            return None  # of no dimension: refused by row, as rows of lists are
+            flat = next(i for i, row in enumerate(rows) if not row.ndim)
+            raise ValueError(f"row {flat} is a 0-D array; a row has at least one dimension") from None
         if int(lengths.sum()) > LONG * len(rows) and all(map(own.is_plain, rows)):
             return cls.of_arrays([own.memory(row) for row in rows])
+        odd = None
         try:
             values = own.cat(rows)
         except (RuntimeError, TypeError, ValueError):
-            return None  # of several inner shapes or devices: refused by row
-        if values.dtype != first.dtype or len(values) != lengths.sum():
-            if not own.is_plain(values):
-                raise TypeError(_unlike(rows))
-            return None
+            odd = _odd_row(rows)
+            if odd is None:
+                _check_device(own, rows)
+                raise
+        if odd is None and values.dtype != first.dtype:
+            odd = _odd_row(rows)
+        if odd is not None:
+            if all(map(own.is_plain, rows)):
+                return None  # cast, or refused, as rows of NumPy's are
+            raise ValueError(
+                f"row {odd} is {dtype_name(rows[odd])} of inner shape {tuple(rows[odd].shape[1:])}, "
+                f"row 0 is {dtype_name(first)} of {tuple(first.shape[1:])}"
+            )
         offsets = _native.offsets_from_lengths(lengths)
         return cls.over(own.memory(values) if own.is_plain(values) else values, offsets[:-1], lengths)
 
@@ -156,14 +167,19 @@ class Parts:
         )
 
 
-def _unlike(rows: Sequence[Any]) -> str:
-    """What is wrong with rows that are not of one kind, where one of them is not plain memory."""
+def _check_device(own: Ops, arrays: Sequence[Any]) -> None:
+    """Refuse arrays of several devices."""
+    first = own.device(arrays[0])
+    for array in arrays:
+        if own.device(array) != first:
+            raise TypeError(f"rows are on {first} and on {own.device(array)}; move all to one device")
+
+
+def _odd_row(rows: Sequence[Any]) -> int | None:
+    """The first row of another dtype or inner shape than row 0."""
     first = rows[0]
-    unlike = (i for i, row in enumerate(rows) if type(row) is not type(first) or row.dtype != first.dtype)
-    i = next(unlike, 0)
-    odd = rows[i]
-    kind = dtype_name(odd) if is_array(odd) else type(odd).__name__
-    return f"row {i} is {kind}, row 0 is {dtype_name(first)} of {framework_of(first)}; make them alike first"
+    unlike = (i for i, row in enumerate(rows) if row.dtype != first.dtype or row.shape[1:] != first.shape[1:])
+    return next(unlike, None)
 
 
 def own_ops(values: Any) -> Ops | None:
@@ -235,18 +251,27 @@ def _placed_by(own: Ops, parts: Parts, layout: Layout, fill: Any, dtype: Any, ou
     if out is not None:
         raise TypeError("out is for arrays in the host's memory; leave it out for tensors that are not")
     values, begins = _first_buffer(parts) if len(parts.buffers) == 1 else _joined(own, parts)
-    if dtype is not None:
-        values = own.cast(values, dtype)
-    element = _fill_by(own, fill, values)
     index = layout.source_indices(begins)
     if index is not None:
         values = own.gather(values, own.from_host(index, values))
-        if layout.num_placed == layout.size and layout.is_end_to_end():
-            return values.reshape(*layout.shape, *parts.inner)  # these are the output, and no other's memory
     elif len(values) != layout.num_placed:
         values = values[: layout.num_placed]
+    if dtype is not None:  # of what is placed only: a slice may leave out what does not fit
+        values = _cast(own, values, dtype, layout)
+    if index is not None and layout.num_placed == layout.size and layout.is_end_to_end():
+        return values.reshape(*layout.shape, *parts.inner)  # these are the output, and no other's memory
+    element = _fill_by(own, fill, values)
     placed = own.scatter(layout.size, element, values, layout.indices(own, values))
     return placed.reshape(*layout.shape, *parts.inner)
+
+
+def _cast(own: Ops, values: Any, dtype: Any, layout: Layout) -> Any:
+    """Cast what `layout` places, in the order of its indices."""
+    try:
+        return own.cast(values, dtype)
+    except Unfit as error:
+        row, position = layout.row_position(error.index)
+        raise refusal(OverflowError, f": {error}", row=row, position=position) from None
 
 
 def _fill_by(own: Ops, fill: Any, values: Any) -> Any:
@@ -266,12 +291,15 @@ def _first_buffer(parts: Parts) -> tuple[Any, Int64s]:
 
 def _joined(own: Ops, parts: Parts) -> tuple[Any, Int64s]:
     """One array of all buffers, and where in it each row begins."""
-    arrays, begins, before = [], [], 0
+    arrays: list[Any] = []
+    begins: list[Int64s] = []
+    before = 0
     for buffer in parts.buffers:
         values, firsts = buffer if isinstance(buffer, tuple) else (buffer, _ONE_ROW)
         arrays.append(values)
         begins.append(firsts + before)
         before += len(values)
+    _check_device(own, arrays)
     return own.cat(arrays), np.concatenate(begins)
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
+from rollkit._arrays.ops import ops_of
 from rollkit._check import Int64s, int64s
-from rollkit._errors import at
+from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.layout import Layout, checked_out
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
@@ -88,9 +89,14 @@ class Ragged:
             if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
                 raise TypeError(f"rows must be a sequence of rows, got {type(rows).__name__}")
             rows = list(rows)
+        tensors = None if rows and isinstance(rows[0], np.ndarray) else Parts.of_arrays(rows)
+        if tensors is not None and tensors.own is not None:  # of its dtypes or of NumPy's
+            return trusted(*end_to_end(tensors, dtype=dtype))
         wanted = None if dtype is None else np.dtype(dtype)
         joined = _native.concat_arrays(rows) if rows and isinstance(rows[0], np.ndarray) else None
-        if joined is None and (tensors := Parts.of_arrays(rows)) is not None:
+        if joined is None and tensors is None:
+            tensors = Parts.of_arrays(rows)
+        if joined is None and tensors is not None:
             joined = end_to_end(tensors)
         if joined is None and not any(map(is_array, rows)):
             joined = _from_lists(rows, wanted)
@@ -111,14 +117,16 @@ class Ragged:
     def joined(cls, parts: Sequence[Ragged], out: Any = None) -> Ragged:
         """See `rollkit.concat`."""
         values, offsets = [part.values for part in parts], [part.offsets for part in parts]
-        if out is not None:
+        on_host = all(type(array) is np.ndarray for array in values)
+        if out is not None and on_host:
             rows = out.shape[:1] if isinstance(out, np.ndarray) else ()
             checked_out(out, (*rows, *parts[0].inner), parts[0].dtype)
-        on_host = all(type(array) is np.ndarray for array in values)
         found = _native.concat_columns(values, offsets, out=out) if on_host else None
         if found is None:  # strided, of equal dtypes that are other objects, on a device, or refused
             rows_of = Parts.join([part.parts() for part in parts])
-            return trusted(*end_to_end(rows_of, out=None if out is None else out[: rows_of.lengths.sum()]))
+            if isinstance(out, np.ndarray):
+                out = out[: rows_of.lengths.sum()]
+            return trusted(*end_to_end(rows_of, out=out))
         return trusted(found[0] if out is None else found[0][: found[1][-1]], found[1])
 
     def parts(self) -> Parts:
@@ -237,10 +245,11 @@ class Ragged:
             Traceback (most recent call last):
             OverflowError: row 1, position 0: -1 does not fit uint8
         """
-        if own_ops(self.values) is None:
+        own = own_ops(self.values)
+        if own is None:
             dtype = np.dtype(dtype)
-            if dtype == self.dtype:
-                return self
+        if self.dtype == (dtype if own is None else own.cast(self.values[:0], dtype).dtype):
+            return self
         return trusted(*end_to_end(self.parts(), dtype=dtype))
 
     def to_list(self) -> list[list[Any]]:
@@ -268,7 +277,10 @@ class Ragged:
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice of rows must not ship its parent's buffer.
         flat: Any = self.flat
-        sent = shipped(flat) if isinstance(flat, np.ndarray) else (flat, None)
+        if isinstance(flat, np.ndarray):
+            sent = shipped(flat)
+        else:  # a view of a tensor ships all that it is a view of
+            sent = (flat if len(flat) == len(self.values) else ops_of(flat).cat([flat])), None
         return _unpickled, (*sent, self.offsets - self.offsets[0])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
@@ -351,7 +363,7 @@ def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) 
 
 def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     """Rows of which some are arrays: lists become arrays of the first array's dtype."""
-    arrays = [as_array(row) for row in rows]
+    arrays = [_array_of(i, row) for i, row in enumerate(rows)]
     for i, row in enumerate(arrays):
         if isinstance(row, np.ndarray):
             if row.ndim == 0:
@@ -379,6 +391,14 @@ def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     if joined is None:
         raise AssertionError("rows were made alike")  # pragma: no cover
     return trusted(*joined)
+
+
+def _array_of(index: int, row: Any) -> Any:
+    """`as_array`, whose refusal names the row."""
+    try:
+        return as_array(row)
+    except TypeError as error:
+        raise retold(error, row=index) from None
 
 
 def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:

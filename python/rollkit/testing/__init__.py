@@ -7,6 +7,7 @@ The strategies need hypothesis, which is imported when one is called.
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
+from rollkit.testing.rows import layouts as layouts
 from rollkit.testing.rows import lengths as lengths
 from rollkit.testing.rows import pack_reference as pack_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
@@ -32,6 +33,7 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
+    "layouts",
     "lengths",
     "mask_reference",
     "pack_reference",

@@ -6,6 +6,7 @@ The strategies need hypothesis, which is imported when one is called.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,6 +116,9 @@ def place_reference(
     Example:
         >>> place_reference([np.array([7, 8])], Layout.pad([2], width=3), fill=-1)
         array([[-1,  7,  8]])
+        >>> halves = Layout((4,), [2, 0], [1, 2], [3], source_rows=[0, 0], begins=[0, 1])
+        >>> place_reference([np.array([7, 8, 9])], halves)
+        array([8, 9, 7, 0])
     """
     arrays = [np.asarray(row) for row in rows]
     inner = rows.inner if isinstance(rows, Ragged) else arrays[0].shape[1:]
@@ -123,24 +127,37 @@ def place_reference(
     out: NDArray[Any] = np.empty((layout.size, *inner), dtype)
     for cell in range(layout.size):
         out[cell] = fill
-    for row, start, length in zip(arrays, layout.starts.tolist(), layout.lengths.tolist(), strict=True):
+    if len(arrays) != len(layout):
+        raise ValueError(f"there are {len(arrays)} rows, the layout has {len(layout)}")
+    for row, begin, start, length in _pieces_reference(layout):
         for position in range(length):
-            out[start + position] = row[position]
+            out[start + position] = arrays[row][begin + position]
     return out.reshape(*layout.shape, *inner)
 
 
 def take_reference(array: NDArray[Any], layout: Layout) -> list[list[Any]]:
-    """`rollkit.take`, one element at a time, as nested lists.
+    """`rollkit.take`, one element at a time, as nested lists; a row's pieces in their order within it.
 
     Example:
         >>> take_reference(np.array([[0, 7, 8]]), Layout.pad([2], width=3))
         [[7, 8]]
+        >>> halves = Layout((4,), [2, 0], [1, 2], [3], source_rows=[0, 0], begins=[0, 1])
+        >>> take_reference(np.array([8, 9, 7, 0]), halves)
+        [[7, 8, 9]]
     """
     flat = array.reshape(layout.size, *array.shape[len(layout.shape) :])
-    return [
-        [flat[start + position].tolist() for position in range(length)]
-        for start, length in zip(layout.starts.tolist(), layout.lengths.tolist(), strict=True)
-    ]
+    rows: list[list[Any]] = [[] for _ in range(len(layout))]
+    for row, _, start, length in sorted(_pieces_reference(layout)):
+        rows[row] += [flat[start + position].tolist() for position in range(length)]
+    return rows
+
+
+def _pieces_reference(layout: Layout) -> list[tuple[int, int, int, int]]:
+    """Row, begin within it, start and length of each piece of a layout."""
+    starts, lengths = layout.starts.tolist(), layout.lengths.tolist()
+    rows = range(len(starts)) if layout.source_rows is None else layout.source_rows.tolist()
+    begins = [0] * len(starts) if layout.begins is None else layout.begins.tolist()
+    return list(zip(rows, begins, starts, lengths, strict=True))
 
 
 def positions_reference(layout: Layout) -> NDArray[np.int32]:
@@ -307,6 +324,83 @@ def lengths(max_rows: int = 8, max_length: int = 9) -> SearchStrategy[list[int]]
 
     length = st.integers(0, max_length) | st.sampled_from([0, 1, max_length])
     return st.lists(length, max_size=max_rows)
+
+
+def layouts(
+    row_lengths: Sequence[int] | NDArray[np.integer] | None = None,
+    *,
+    pieces: bool | None = None,
+    covering: bool = False,
+    max_rows: int = 6,
+    max_length: int = 9,
+) -> SearchStrategy[Layout]:
+    """Layouts of every kind: whole rows end to end, padded or packed, and pieces of rows in any order.
+
+    Rows are split, have windows and holes, or no piece at all; pieces are empty or dropped, and lie on one
+    line or several, with gaps.
+
+    Args:
+        row_lengths: of the rows that are laid; drawn unless given.
+        pieces: whether layouts are of pieces; of either kind unless given.
+        covering: every element of every row has a place.
+        max_rows: at most that many rows, where they are drawn.
+        max_length: of a row, where they are drawn.
+
+    Example:
+        >>> import hypothesis
+        >>> @hypothesis.given(layouts(covering=True))
+        ... def check(layout):
+        ...     assert take_reference(layout.positions(), layout) == [[*range(n)] for n in layout.row_lengths]
+        >>> check()
+    """
+    from hypothesis import strategies as st
+
+    @st.composite
+    def draw_one(draw: Any) -> Layout:
+        rows = draw(lengths(max_rows, max_length)) if row_lengths is None else [int(n) for n in row_lengths]
+        split = draw(st.booleans()) if pieces is None else pieces
+        return _draw_pieces(draw, rows, covering) if split else _draw_whole(draw, rows, covering)
+
+    return draw_one()
+
+
+def _draw_whole(draw: Any, rows: list[int], covering: bool) -> Layout:
+    from hypothesis import strategies as st
+
+    kind = draw(
+        st.sampled_from(["concat", "left", "right", "alone", "truncate", "drop"][: 4 if covering else 6])
+    )
+    align = draw(st.integers(1, 3))
+    if kind == "concat":
+        return Layout.concat(rows, align=align)
+    if kind in ("left", "right"):
+        return Layout.pad(rows, side=kind, multiple_of=align)
+    return Layout.pack(rows, draw(st.integers(1, 12)), align=align, oversize=kind)
+
+
+def _draw_pieces(draw: Any, rows: list[int], covering: bool) -> Layout:
+    from hypothesis import strategies as st
+
+    found: list[tuple[int, int, int]] = []  # row, begin, length
+    for row, length in enumerate(rows):
+        cuts = draw(st.lists(st.integers(0, length), max_size=3))
+        bounds = [0, *sorted(cuts), length]
+        found += [(row, a, b - a) for a, b in pairwise(bounds) if covering or draw(st.integers(0, 3))]
+    found = draw(st.permutations(found))
+    width = max([length for *_, length in found], default=0) + draw(st.integers(0, 3))
+    flat = draw(st.booleans())
+    starts, free = [], 0
+    for *_, length in found:
+        free += draw(st.sampled_from([0, 0, 0, 1, 3])) if width else 0
+        if not flat and width and length > width - free % width:
+            free += width - free % width
+        starts.append(-1 if not length and draw(st.booleans()) else free)
+        free += length
+    lines = -(-free // width) if width else draw(st.integers(0, 2))
+    shape = (free + draw(st.integers(0, 2)),) if flat else (lines + draw(st.integers(0, 1)), width)
+    source_rows, begins, sizes = zip(*found, strict=True) if found else ((), (), ())
+    wanted = [np.array(values, np.int64) for values in (starts, sizes, rows, source_rows, begins)]
+    return Layout(shape, *wanted)
 
 
 DTYPES = (
