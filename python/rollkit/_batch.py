@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from rollkit import _native
 from rollkit._check import Int64s
-from rollkit._errors import at, retold
+from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
 from rollkit._rollouts.rewards import check_scalars
@@ -323,7 +323,7 @@ class _Arrays:
         if parts.own is not None:
             where = self._where(level, parts)
             with at(column=name):
-                self.made[name] = place_parts(parts, where, fill, dtype=self._dtypes.get(name))
+                self.made[name] = place_parts(parts, where, fill, dtype=self._own_dtype(name, parts))
             return
         with at(column=name):
             dtype = self._dtype(name, parts.dtype)
@@ -337,18 +337,23 @@ class _Arrays:
             with at(column="input_ids"):
                 self.add("input_ids", "response", responses, pad_id)
             return
+        names = ("prompt_token_ids", "response_ids")
+        for name, parts in zip(names, (prompts, responses), strict=True):
+            if parts.inner:
+                raise refusal(
+                    ValueError, f"expected token ids, got elements of shape {parts.inner}", column=name
+                )
         if prompts.own is not None or responses.own is not None:
-            where = [self._where(level, responses) for level in ("prompt", "response")]
-            placed = place_parts(Parts.join([prompts, responses]), Layout.union(where), pad_id)
-            self.made["input_ids"] = placed
+            with at(column="input_ids"):
+                both = Parts.join([prompts, responses])
+                where = Layout.union([self._where(level, responses) for level in ("prompt", "response")])
+                dtype = self._own_dtype("input_ids", both)
+                self.made["input_ids"] = place_parts(both, where, pad_id, dtype=dtype)
             return
         dtype = self._dtype("input_ids", prompts.dtype)
-        names = ("prompt_token_ids", "response_ids")
         found = []
         for name, parts in zip(names, (prompts, responses), strict=True):
             with at(column=name):
-                if parts.inner:
-                    raise ValueError(f"expected token ids, got elements of shape {parts.inner}")
                 found.append(castable(parts, dtype))
         first, second = found
         rows = (first.buffers, second.buffers), (first.lengths, second.lengths)
@@ -391,6 +396,16 @@ class _Arrays:
         """The dtype that was asked for, or else the narrow one."""
         wanted = self._dtypes.get(name)
         return narrow(name, found) if wanted is None else np.dtype(wanted)
+
+    def _own_dtype(self, name: str, parts: Parts) -> Any:
+        """`_dtype` of rows that their framework places; None for their own."""
+        wanted = self._dtypes.get(name)
+        if wanted is not None or parts.own is None:
+            return wanted
+        buffer = parts.buffers[0]
+        found = parts.own.dtype_of(buffer[0] if isinstance(buffer, tuple) else buffer)
+        narrowed = narrow(name, found)
+        return None if narrowed == found else narrowed
 
     def _where(self, level: str, parts: Parts) -> Layout:
         """Where a column goes whose framework places it."""

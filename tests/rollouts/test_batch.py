@@ -365,3 +365,30 @@ def test_changing_lengths_later_does_not_change_the_plan() -> None:
     layout = Layout.pad(lengths)
     lengths[:] = 0
     assert layout.lengths.tolist() == [2, 1]
+
+
+def test_columns_that_their_framework_places() -> None:
+    """A gradient, a device and the dtype that is asked for stay; dtypes are narrow as on the host."""
+    torch = pytest.importorskip("torch")
+    scores = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([7, 8, 9], device="meta")
+    rollouts = {
+        "prompt_token_ids": [[1], [2]],
+        "response_ids": [[3], [4, 5]],
+        "rollout_logprobs": [scores[:1], scores[1:]],
+        "elsewhere": [ids[:1], ids[1:]],
+    }
+    batch = pack(rollouts, 8)
+    assert batch["rollout_logprobs"].dtype == torch.float32
+    assert batch["rollout_logprobs"].tolist() == [[0.0, 1.0, 0.0, 2.0, 3.0, 0.0, 0.0, 0.0]]
+    (batch["rollout_logprobs"] * torch.arange(8)).sum().backward()
+    assert scores.grad.tolist() == [1.0, 3.0, 4.0]
+    assert batch["elsewhere"].device.type == "meta"
+    assert batch["elsewhere"].dtype == torch.int64
+    whole = {"prompt_token_ids": [ids[:1]], "response_ids": [ids[1:]]}
+    for dtype in (torch.int64, np.int64):
+        assert pack(whole, 4, dtypes={"input_ids": dtype})["input_ids"].dtype == torch.int64
+    with pytest.raises(
+        ValueError, match=r"column 'response_ids': expected token ids, got elements of shape \(2,\)"
+    ):
+        pack({"prompt_token_ids": [[1]], "response_ids": [np.ones((3, 2), np.int32)]}, 8)

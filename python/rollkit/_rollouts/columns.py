@@ -193,7 +193,7 @@ def is_rows(column: Any) -> bool:
         return column.dtype == object and is_rows(column.tolist())
     first = next((row for row in column if row is not None), None)
     if is_array(first):
-        return bool(as_array(first).ndim)
+        return bool(first.ndim)  # type: ignore[union-attr]
     return isinstance(first, list | tuple)
 
 
