@@ -82,33 +82,14 @@ class Parts:
     @classmethod
     def _of_tensors(cls, own: Ops, rows: Sequence[Any]) -> Parts | None:
         """Rows that are arrays of a framework: short ones joined by it, long ones each its own buffer."""
-        first = rows[0]
-        if {type(row) for row in rows} != {type(first)}:
+        if {type(row) for row in rows} != {type(rows[0])}:
             return None
-        try:
-            lengths = np.array([row.shape[0] for row in rows], np.int64)
-        except IndexError:
-            flat = next(i for i, row in enumerate(rows) if not row.ndim)
-            raise ValueError(f"row {flat} is a 0-D array; a row has at least one dimension") from None
+        lengths = _lengths(rows)
         if int(lengths.sum()) > LONG * len(rows) and all(map(own.is_plain, rows)):
             return cls.of_arrays([own.memory(row) for row in rows])
-        odd = None
-        try:
-            values = own.cat(rows)
-        except (RuntimeError, TypeError, ValueError):
-            odd = _odd_row(rows)
-            if odd is None:
-                _check_device(own, rows)
-                raise
-        if odd is None and values.dtype != first.dtype:
-            odd = _odd_row(rows)
-        if odd is not None:
-            if all(map(own.is_plain, rows)):
-                return None  # cast, or refused, as rows of NumPy's are
-            raise ValueError(
-                f"row {odd} is {dtype_name(rows[odd])} of inner shape {tuple(rows[odd].shape[1:])}, "
-                f"row 0 is {dtype_name(first)} of {tuple(first.shape[1:])}"
-            )
+        values = _together(own, rows)
+        if values is None:
+            return None
         offsets = _native.offsets_from_lengths(lengths)
         return cls.over(own.memory(values) if own.is_plain(values) else values, offsets[:-1], lengths)
 
@@ -165,6 +146,34 @@ class Parts:
             first.inner,
             first.own,
         )
+
+
+def _lengths(rows: Sequence[Any]) -> Int64s:
+    try:
+        return np.array([row.shape[0] for row in rows], np.int64)
+    except IndexError:
+        flat = next(i for i, row in enumerate(rows) if not row.ndim)
+        raise ValueError(f"row {flat} is a 0-D array; a row has at least one dimension") from None
+
+
+def _together(own: Ops, rows: Sequence[Any]) -> Any:
+    """Rows in one array; None if they are plain, but unlike: then they are cast as rows of NumPy's are."""
+    try:
+        values = own.cat(rows)
+        odd = None if values.dtype == rows[0].dtype else _odd_row(rows)
+    except (RuntimeError, TypeError, ValueError):
+        odd = _odd_row(rows)
+        if odd is None:
+            _check_device(own, rows)
+            raise
+    if odd is None:
+        return values
+    if all(map(own.is_plain, rows)):
+        return None
+    raise ValueError(
+        f"row {odd} is {dtype_name(rows[odd])} of inner shape {tuple(rows[odd].shape[1:])}, "
+        f"row 0 is {dtype_name(rows[0])} of {tuple(rows[0].shape[1:])}"
+    )
 
 
 def _check_device(own: Ops, arrays: Sequence[Any]) -> None:
