@@ -194,7 +194,8 @@ def test_names_are_exported() -> None:
 
 
 def test_rewards_with_a_gradient_are_refused_by_name() -> None:
-    rewards = rollkit.Ragged(torch.ones(3, requires_grad=True), np.array([0, 1, 3]))
+    values: Any = torch.ones(3, requires_grad=True)
+    rewards = rollkit.Ragged(values, np.array([0, 1, 3]))
     rollouts = {"response_ids": [[1], [2, 3]], "loss_masks": [[1], [1, 1]], "rewards": rewards}
     for score in (rollkit.rollout_metrics, lambda found: rollkit.advantages(found, by=["a", "a"])):
         with pytest.raises(TypeError, match=r"^column 'rewards': .*pass \.detach\(\)") as caught:
