@@ -192,7 +192,7 @@ def is_rows(column: Any) -> bool:
     if isinstance(column, np.ndarray):
         return column.dtype == object and is_rows(column.tolist())
     first = next((row for row in column if row is not None), None)
-    if is_array(first):
+    if first is not None and is_array(first):
         return bool(first.ndim)
     return isinstance(first, list | tuple)
 
