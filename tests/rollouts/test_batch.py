@@ -392,3 +392,16 @@ def test_columns_that_their_framework_places() -> None:
         ValueError, match=r"column 'response_ids': expected token ids, got elements of shape \(2,\)"
     ):
         pack({"prompt_token_ids": [[1]], "response_ids": [np.ones((3, 2), np.int32)]}, 8)
+
+
+def test_to_keeps_a_gradient_that_is_there() -> None:
+    torch = pytest.importorskip("torch")
+    logprobs = torch.arange(3.0, requires_grad=True)
+    rollouts = {"response_ids": [[1], [2, 3]], "logprobs": Ragged(logprobs, np.array([0, 1, 3]))}
+    batch = pad(rollouts)
+    for there in (batch.to("torch"), batch.to("torch", device="cpu"), batch.to("torch", "cpu").to("torch")):
+        assert isinstance(there["input_ids"], torch.Tensor)
+        (gradient,) = torch.autograd.grad(there["logprobs"].square().sum(), logprobs, retain_graph=True)
+        assert gradient.tolist() == [0.0, 2.0, 4.0]
+    with pytest.raises(TypeError, match=r"pass \.detach\(\)"):
+        batch.to("numpy")

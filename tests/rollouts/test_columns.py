@@ -250,3 +250,28 @@ def test_time_splits_of_several_dicts_count_through() -> None:
         {"response_ids": [[1]], "rewards": [1.0], "trajectory_time_splits": {"llm": [3.0]}},
     ]
     assert rollout_metrics(parts)["generate/trajectory_time_llm_mean"] == 2.0
+
+
+def test_a_column_with_a_gradient_that_is_needed_on_the_host_is_named() -> None:
+    torch = pytest.importorskip("torch")
+    rollouts = {
+        "response_ids": [[1], [2, 3]],
+        "loss_masks": [[1], [1, 1]],
+        "rewards": torch.ones(2).requires_grad_(),
+    }
+    for use in (Rollouts, spread_rewards, rollout_metrics, lambda found: pack(found, capacity=4)):
+        with pytest.raises(TypeError, match=r"^column 'rewards': .*pass \.detach\(\)"):
+            use(rollouts)
+
+
+def test_levels_that_are_no_dict_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^levels must be a dict of columns to levels, got str$"):
+        pack({"response_ids": [[1]]}, capacity=4, levels="row")  # type: ignore[arg-type]
+
+
+def test_rows_with_a_gradient_are_a_column_of_any_name() -> None:
+    torch = pytest.importorskip("torch")
+    rows = [torch.tensor([1.0], requires_grad=True), torch.tensor([2.0, 3.0], requires_grad=True)]
+    batch = pad({"response_ids": [[1], [2, 3]], "scores": rows})
+    (batch["scores"] ** 2).sum().backward()
+    assert [row.grad.tolist() for row in rows] == [[2.0], [4.0, 6.0]]

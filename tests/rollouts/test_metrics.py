@@ -191,3 +191,13 @@ def test_rollout_metrics_refuses() -> None:
 def test_names_are_exported() -> None:
     assert rollkit.turn_lengths is turn_lengths
     assert rollkit.rollout_metrics is rollout_metrics
+
+
+def test_rewards_with_a_gradient_are_refused_by_name() -> None:
+    values: Any = torch.ones(3, requires_grad=True)
+    rewards = rollkit.Ragged(values, np.array([0, 1, 3]))
+    rollouts = {"response_ids": [[1], [2, 3]], "loss_masks": [[1], [1, 1]], "rewards": rewards}
+    for score in (rollkit.rollout_metrics, lambda found: rollkit.advantages(found, by=["a", "a"])):
+        with pytest.raises(TypeError, match=r"^column 'rewards': .*pass \.detach\(\)") as caught:
+            score(rollouts)
+        assert caught.value.column == "rewards"  # type: ignore[attr-defined]

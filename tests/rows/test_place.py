@@ -375,3 +375,11 @@ def test_more_than_two_to_the_31_bytes() -> None:
     wide = np.zeros((3, 2**30), np.uint8)
     wide[2, -1] = 9
     assert ragged(wide, [0, 2, 3])[1:].flat[0, -1] == 9
+
+
+@pytest.mark.parametrize(
+    "array", [np.arange(12)[::2], np.arange(24).reshape(12, 2)[::2], np.arange(12).reshape(2, 6).T]
+)
+def test_take_of_what_is_not_contiguous_skips_dropped_rows(array: NDArray[Any]) -> None:
+    layout = Layout.concat([2, 1, 3]).kept([True, False, True])
+    assert take(array, layout).to_list() == [array[:2].tolist(), [], array[3:].tolist()]

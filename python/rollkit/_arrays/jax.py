@@ -32,6 +32,11 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
         if array.size and (array.min() < bounds.min or array.max() > bounds.max):
             raise OverflowError(f"{array.dtype} values beyond {narrow}; set jax_enable_x64")
         array = array.astype(narrow)
+    return moved(array, device, options)
+
+
+def moved(array: Any, device: Any, options: Mapping[str, Any]) -> Any:
+    """Return the array on a device, where it is if None."""
     if isinstance(device, str):
         device = jax.devices(device)[0]
     return jax.device_put(array, device, **options)

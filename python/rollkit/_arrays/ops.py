@@ -23,6 +23,10 @@ class Ops(Protocol):
         """Return the framework's array; on the CPU over the same memory where it allows that."""
         ...
 
+    def moved(self, array: Any, device: Any, options: Mapping[str, Any]) -> Any:
+        """The framework's own array on `device`, with its gradient and trace; where it is if None."""
+        ...
+
     def memory(self, array: Any) -> AnyArray:
         """The array's memory as NumPy's, without a copy.
 
@@ -224,5 +228,11 @@ def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Call
     if framework not in FRAMEWORKS:
         known = ", ".join(map(repr, FRAMEWORKS))
         raise ValueError(f"framework must be one of {known}, got {framework!r}")
-    make = ops(framework).from_numpy
-    return lambda array: make(as_array(array), device, options)
+    own = ops(framework)
+
+    def make(array: Any) -> Any:
+        if framework_of(array) == framework and not own.is_plain(array):
+            return own.moved(array, device, options)  # by itself: a gradient or a trace goes along
+        return own.from_numpy(as_array(array), device, options)
+
+    return make

@@ -36,7 +36,12 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
         )
     else:
         tensor = _shared(array)
-    return tensor.to(device=device, **options) if device is not None or options else tensor
+    return moved(tensor, device, options)
+
+
+def moved(array: Any, device: Any, options: Mapping[str, Any]) -> Any:
+    """Return the tensor on a device, where it is if None."""
+    return array.to(device=device, **options) if device is not None or options else array
 
 
 def memory(array: Any) -> AnyArray:

@@ -171,8 +171,8 @@ def as_column(name: str, found: Any) -> Column:
         TypeError, OverflowError, ValueError: with the column's name in front.
     """
     field = FIELDS.get(name)
-    found = as_array(found)
     with at(column=name):
+        found = as_array(found)
         if isinstance(found, Ragged):
             return found
         if isinstance(found, np.ndarray):
@@ -192,8 +192,8 @@ def is_rows(column: Any) -> bool:
     if isinstance(column, np.ndarray):
         return column.dtype == object and is_rows(column.tolist())
     first = next((row for row in column if row is not None), None)
-    if is_array(first):
-        return bool(first.ndim)  # type: ignore[union-attr]
+    if first is not None and is_array(first):
+        return bool(first.ndim)
     return isinstance(first, list | tuple)
 
 

@@ -23,9 +23,10 @@ def row_rewards(rewards: Any) -> NDArray[np.float64]:
         TypeError: a row is neither a number nor numbers; it is named.
         ValueError: token rewards have inner dimensions.
     """
-    if isinstance(rewards, Ragged):
-        return _row_sums(rewards)
-    found = as_array(rewards)
+    with at(column="rewards"):
+        if isinstance(rewards, Ragged):
+            return _row_sums(Ragged(as_array(rewards.values), rewards.offsets))
+        found = as_array(rewards)
     if isinstance(found, np.ndarray) and found.dtype != object:
         return found.astype(_FLOAT64) if found.ndim == 1 else _row_sums(Ragged.from_rows(found))
     numbers = _numbers(found)

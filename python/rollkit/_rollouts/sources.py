@@ -142,6 +142,8 @@ def _columns(index: int, source: Any) -> Mapping[str, Any]:
 
 
 def _checked(levels: Mapping[str, str], columns: Mapping[str, Any]) -> Mapping[str, str]:
+    if not isinstance(levels, Mapping):
+        raise TypeError(f"levels must be a dict of columns to levels, got {type(levels).__name__}")
     for name, level in levels.items():
         if name not in columns:
             raise ValueError(

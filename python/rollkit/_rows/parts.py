@@ -202,8 +202,8 @@ def own_ops(values: Any) -> Ops | None:
 
 def gathered(values: Any, begins: Int64s, lengths: Int64s, *, copy: bool) -> tuple[Any, Int64s]:
     """Rows of one array, end to end: values and offsets; without `copy` the array itself where they are."""
-    if type(values) is np.ndarray and values.flags.c_contiguous and not values.dtype.hasobject:
-        return _native.gather_rows(values, begins, lengths, copy=copy)
+    if type(values) is np.ndarray and not values.dtype.hasobject:
+        return _native.gather_rows(np.ascontiguousarray(values), begins, lengths, copy=copy)
     return end_to_end(Parts.over(values, begins, lengths))
 
 
