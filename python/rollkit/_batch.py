@@ -61,7 +61,8 @@ class Batch:
 
         Args:
             framework: `"torch"`, `"jax"` or `"numpy"`.
-            device: where they go; the framework's default if None (torch: the CPU).
+            device: where they go; None: the framework's default (torch: the CPU), or where an array of the
+                framework is already.
             **options: for `torch.Tensor.to`, such as `non_blocking=True`.
 
         Returns:

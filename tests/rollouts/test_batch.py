@@ -394,6 +394,23 @@ def test_columns_that_their_framework_places() -> None:
         pack({"prompt_token_ids": [[1]], "response_ids": [np.ones((3, 2), np.int32)]}, 8)
 
 
+def test_rows_with_a_gradient_stay_in_the_batch() -> None:
+    """Lists beside them become like them; arrays that do not go with them are refused, and never left out."""
+    torch = pytest.importorskip("torch")
+    score = torch.ones(1, requires_grad=True)
+    for rows in ([score, [1.0, 2.0]], [[4.0], torch.ones(2, requires_grad=True)]):
+        batch = pad({"response_ids": [[1], [2, 3]], "scores": rows})
+        assert batch["scores"].requires_grad
+        assert batch["scores"].tolist() == [[0.0, float(rows[0][0])], [float(rows[1][0]), float(rows[1][1])]]
+    for rows in (
+        [score, np.ones(2, "f4")],
+        [score, torch.ones(2).double()],
+        [np.ones(1), torch.ones(2) * score],
+    ):
+        with pytest.raises((TypeError, ValueError), match="column 'scores': row [01]"):
+            pad({"response_ids": [[1], [2, 3]], "scores": rows})
+
+
 def test_to_keeps_a_gradient_that_is_there() -> None:
     torch = pytest.importorskip("torch")
     logprobs = torch.arange(3.0, requires_grad=True)

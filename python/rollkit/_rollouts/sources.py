@@ -10,6 +10,7 @@ import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._errors import at
+from rollkit._frameworks import is_array
 from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
 from rollkit._rollouts.columns import Level, as_column, check_level, is_rows, level_of, token_columns, uneven
 from rollkit._rollouts.fields import FIELDS, narrow
@@ -58,7 +59,7 @@ class Sources:
                     tokens[name] = _named_parts(name, found)
                     continue
                 except (TypeError, ValueError):
-                    if name in FIELDS or name in levels:
+                    if name in FIELDS or name in levels or _has_arrays(found):
                         raise  # others may be lists of texts or of objects, one per row
             rows[name] = _joined_rows(name, found)
         prompts = tokens.pop("prompt_token_ids", None)
@@ -173,6 +174,11 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
     if len(kinds) > 1:
         raise TypeError(f"column {name!r} has rows of elements in some parts and one entry per row in others")
     return kinds == {True}
+
+
+def _has_arrays(found: Sequence[Any]) -> bool:
+    """Whether a column has rows that are arrays: these are elements, and no objects."""
+    return any(is_array(row) for column in found if isinstance(column, list | tuple) for row in column)
 
 
 def _named_parts(name: str, found: Sequence[Any]) -> Parts:

@@ -248,7 +248,9 @@ def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
     if own is not None:
         took("framework")
         ends = layout.row_offsets()
-        return (flat if layout.is_end_to_end() else own.gather(flat, layout.indices(own, flat))), ends
+        if not layout.is_end_to_end():
+            return own.gather(flat, layout.indices(own, flat)), ends
+        return (flat if layout.size == ends[-1] else flat[: ends[-1]]), ends
     took("rust")
     begins, lengths = layout.reads()
     values, ends = gathered(flat, begins, lengths, copy=False)

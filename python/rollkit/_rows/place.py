@@ -65,6 +65,7 @@ def place(
         array([[ 1,  2,  3],
                [-1, -1,  4]], dtype=int32)
     """
+    _check_layout(layout)
     return place_parts(parts_of(column, dtype), layout, fill, dtype=dtype, out=out)
 
 
@@ -84,7 +85,15 @@ def take(array: Any, layout: Layout) -> Ragged:
         >>> take(layout.positions(), layout).to_list()
         [[0, 1], [0, 1, 2]]
     """
+    _check_layout(layout)
     return trusted(*taken(array, layout))
+
+
+def _check_layout(layout: Any) -> None:
+    if not isinstance(layout, Layout):
+        raise TypeError(
+            f"layout must be a Layout, got {type(layout).__name__}; Layout.pad and others make one"
+        )
 
 
 class Joinable(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
-from rollkit._arrays.ops import ops_of
+from rollkit._arrays.ops import as_like, ops_of
 from rollkit._check import Int64s, int64s
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
@@ -363,6 +363,12 @@ def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) 
 
 def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     """Rows of which some are arrays: lists become arrays of the first array's dtype."""
+    kept = next((row for row in rows if is_array(row) and own_ops(row) is not None), None)
+    if kept is not None:
+        alike = [as_like(f"row {i}", row, kept, kept.dtype) for i, row in enumerate(rows)]
+        if (parts := Parts.of_arrays(alike)) is not None:
+            whole = trusted(*end_to_end(parts))
+            return whole if dtype is None else whole.astype(dtype)
     arrays = [_array_of(i, row) for i, row in enumerate(rows)]
     for i, row in enumerate(arrays):
         if isinstance(row, np.ndarray):
