@@ -397,17 +397,13 @@ def test_columns_that_their_framework_places() -> None:
 def test_rows_with_a_gradient_stay_in_the_batch() -> None:
     """Lists beside them become like them; arrays that do not go with them are refused, and never left out."""
     torch = pytest.importorskip("torch")
-    score = torch.ones(1, requires_grad=True)
-    for rows in ([score, [1.0, 2.0]], [[4.0], torch.ones(2, requires_grad=True)]):
+    score, pair = torch.ones(1, requires_grad=True), torch.ones(2)
+    for rows in ([score, [1.0, 2.0]], [[1.0], score * torch.tensor([1.0, 2.0])]):
         batch = pad({"response_ids": [[1], [2, 3]], "scores": rows})
         assert batch["scores"].requires_grad
-        assert batch["scores"].tolist() == [[0.0, float(rows[0][0])], [float(rows[1][0]), float(rows[1][1])]]
-    for rows in (
-        [score, np.ones(2, "f4")],
-        [score, torch.ones(2).double()],
-        [np.ones(1), torch.ones(2) * score],
-    ):
-        with pytest.raises((TypeError, ValueError), match="column 'scores': row [01]"):
+        assert batch["scores"].tolist() == [[0.0, 1.0], [1.0, 2.0]]
+    for rows in ([score, np.ones(2, "f4")], [score, pair.double()], [np.ones(1), pair * score]):
+        with pytest.raises((TypeError, ValueError), match=r"column 'scores': row [01]"):
             pad({"response_ids": [[1], [2, 3]], "scores": rows})
 
 
