@@ -3,7 +3,6 @@
 import importlib
 import re
 import shlex
-from importlib import metadata
 from typing import Any
 
 
@@ -32,6 +31,8 @@ def how_to_install(name: str, package: str) -> str:
 
 def needs(name: str) -> list[str]:
     """Return what extra `name` needs, such as `["pyarrow>=16"]`."""
+    from importlib import metadata  # a third of the time it takes to import rollkit
+
     try:
         declared = metadata.requires("rollkit") or []
     except metadata.PackageNotFoundError:  # run from a source tree
@@ -45,6 +46,8 @@ def _distribution(need: str) -> str:
 
 
 def _is_installed(package: str) -> bool:
+    from importlib import metadata
+
     try:
         metadata.version(package)
     except metadata.PackageNotFoundError:
