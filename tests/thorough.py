@@ -21,7 +21,7 @@ def by_level(*counts: int) -> int:
 
 def examples(count: int) -> int:
     """How many examples hypothesis tries where `count` are thorough."""
-    return by_level(count // 6, count, count * 25)
+    return by_level(count // 4, count, count * 25)
 
 
 def combinations(*axes: Iterable[Any]) -> list[tuple[Any, ...]]:
