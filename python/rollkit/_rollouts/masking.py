@@ -14,7 +14,7 @@ from rollkit._rollouts.rewards import last_tokens, row_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.trajectories import trajectories
-from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import place
 from rollkit._rows.ragged import Ragged
@@ -141,7 +141,7 @@ def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
     scalars = np.asarray(rewards)
     rows = Layout.concat(responses.lengths)
     values = place_parts(Parts.one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
-    return rollouts.with_columns(rewards=Ragged(values, np.append(rows.starts, rows.size)))
+    return rollouts.with_columns(rewards=Ragged(values, rows.offsets()))
 
 
 def _masks(rollouts: Rollouts) -> Ragged:
@@ -155,9 +155,7 @@ def _masks(rollouts: Rollouts) -> Ragged:
 def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
     """A copy in which rows that are not kept are zeros: to the kernel, rows without a place."""
     rows = Layout.concat(masks.lengths)
-    starts, lengths = np.where(kept, rows.starts, ABSENT), np.where(kept, rows.lengths, 0)
-    values = place(masks, Layout(rows.shape, starts, lengths, rows.lengths), 0)
-    return Ragged(values, np.append(rows.starts, rows.size))
+    return Ragged(place(masks, rows.kept(kept), 0), rows.offsets())
 
 
 def _live(masks: Ragged) -> NDArray[np.bool_]:

@@ -100,7 +100,7 @@ class Branches:
         parts = Parts([(values, self.begins[chosen])], kept, values.dtype, values.shape[1:])
         placed = place_parts(parts, Layout(slots.shape, slots.starts, kept, kept), fill)
         firsts = np.searchsorted(self.rows[chosen], np.arange(self.count + 1))
-        return Ragged(placed, np.append(slots.starts, slots.size)[firsts])
+        return Ragged(placed, slots.offsets()[firsts])
 
     def _check_last(self, missing: Int64s) -> None:
         last = np.append(self.rows[1:] != self.rows[:-1], True)

@@ -16,7 +16,7 @@ from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.growing import Growing
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.parts import Parts
 from rollkit._rows.ragged import Ragged
 from rollkit.forest._branches import Branches
 from rollkit.forest._nodes import ROOT, Nodes
@@ -208,7 +208,7 @@ class TokenTree:
         }
         for name, column in self._columns.items():
             parts = Parts([(column.rows, begins)], layout.lengths, column.dtype, column.inner)
-            columns[name] = Ragged(place_parts(parts, layout, 0), np.append(layout.starts, layout.size))
+            columns[name] = Ragged.laid(parts, layout)
         table = columns_to_arrow(columns)
         return table.replace_schema_metadata({_WHOLE: ",".join(sorted(self._whole))})
 
