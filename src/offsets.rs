@@ -114,6 +114,9 @@ pub fn check(offsets: &[i64], available: usize) -> Result<()> {
     if first < 0 {
         return Err(Error::FallingOffsets { row: 0, begin: first, end: first });
     }
+    if first as usize > available {
+        return Err(Error::OutsideSource { row: 0, begin: first, length: 0, available });
+    }
     for (row, pair) in offsets.windows(2).enumerate() {
         let (begin, end) = (pair[0], pair[1]);
         if end < begin {
@@ -150,6 +153,8 @@ mod tests {
         assert_eq!(check(&[], 5), Err(Error::RowCount { name: "offsets", got: 0, wanted: 1 }));
         assert_eq!(check(&[0, 3, 2], 5), Err(Error::FallingOffsets { row: 1, begin: 3, end: 2 }));
         assert_eq!(check(&[-1, 3], 5), Err(Error::FallingOffsets { row: 0, begin: -1, end: -1 }));
+        let outside = Error::OutsideSource { row: 0, begin: 6, length: 0, available: 5 };
+        assert_eq!(check(&[6], 5), Err(outside), "no row, but a begin");
         assert_eq!(
             check(&[0, 6], 5),
             Err(Error::OutsideSource { row: 0, begin: 0, length: 6, available: 5 })
