@@ -170,7 +170,8 @@ pub struct Runs {
 pub fn runs(ids: &Ids<'_>) -> Result<Runs> {
     ids.check()?;
     let mut found = Runs::default();
-    for row in 0..ids.rows {
+    let rows = if ids.width == 0 { 0 } else { ids.rows }; // of empty rows there may be any number
+    for row in 0..rows {
         let base = row * ids.width;
         ids.visit(row, |id, start, end| {
             memory::push("runs", &mut found.ids, id)?;
