@@ -77,7 +77,8 @@ pub fn sample<'py>(
         }
         Ok(())
     })?;
-    let kept = if return_kept { Some((owned(py, &kept.0)?, owned(py, &kept.1)?)) } else { None };
+    let kept =
+        if return_kept { Some((array::of_slice(py, &kept.0)?, array::of_slice(py, &kept.1)?)) } else { None };
     Ok((tokens, scores, statuses, kept))
 }
 
@@ -98,12 +99,6 @@ pub fn uniforms(seeds: &Array<'_>, positions: &Array<'_>, ids: &Array<'_>, out: 
         }
     }
     Ok(())
-}
-
-fn owned<'py, T: numpy::Element + Copy>(py: Python<'py>, values: &[T]) -> PyResult<Array<'py>> {
-    let out = array::fresh::<T>(py, values.len())?;
-    array::out_slice::<T>("kept", &out, [])?.write_copy_of_slice(values);
-    Ok(out)
 }
 
 fn wrong(message: &'static str) -> PyErr {
