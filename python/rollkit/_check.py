@@ -72,3 +72,23 @@ def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return str(value)
+
+
+def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `out` if it is an array that can take the result."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
+    flags = out.flags
+    wrong = {
+        "read-only": not flags.writeable,
+        "strided": not flags.c_contiguous,
+        "misaligned": not flags.aligned,
+    }
+    for got, found in wrong.items():
+        if found:
+            raise ValueError(
+                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
+            )
+    return out

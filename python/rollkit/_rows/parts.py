@@ -16,10 +16,10 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
-from rollkit._check import Int64s, same_ints
+from rollkit._check import Int64s, checked_out, same_ints
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
-from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.layout import Layout
 from rollkit._rows.ways import took
 
 Buffer = AnyArray | tuple[AnyArray, Int64s]
