@@ -14,7 +14,7 @@ from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.fields import narrow
+from rollkit._rollouts.fields import fill_of, narrow
 from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import Layout
@@ -41,7 +41,7 @@ class Batch:
     Example:
         >>> batch = pad({"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"]})
         >>> list(batch)
-        ['input_ids', 'segment_ids', 'positions', 'attention_mask']
+        ['input_ids', 'segment_ids', 'positions', 'attention_mask', 'loss_masks']
         >>> batch["positions"]
         array([[0, 1],
                [0, 0]], dtype=int32)
@@ -171,16 +171,16 @@ def pack(
         bins_multiple_of: empty bins are added up to a multiple of this.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
             one whose response is cut off whole is left out with it.
-        fills: what padding holds, by column; 0 unless given.
-        dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
+        fills: what padding holds, by column; 0 unless given (`labels`: -100).
+        dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
         levels: what columns have an element for, where their names do not say it: `"prompt"`,
             `"response"` or `"sequence"` tokens, or `"row"`.
         out: a batch whose memory is filled again, where it is large enough.
 
     Returns:
         A batch with `input_ids` (prompt, then response), `segment_ids`, `positions`, `loss_masks` (0 on
-        the prompt), `rewards` per token (a scalar lands on the last token), and every other column that
-        has an element per response token, per prompt token or per token.
+        the prompt; 1 on responses if none are given), `rewards` per token (a scalar lands on the last
+        token), and every other column that has an element per response token, per prompt token or per token.
 
     Raises:
         ValueError: rows of a column are of another length than their tokens; column and row are named.
@@ -277,7 +277,9 @@ def _fill(
         if attention_mask or name != "attention_mask":
             arrays.make(name, dtype)
     for name, parts in sources.tokens.items():
-        arrays.add(name, sources.level(name), parts, fills.get(name, 0))
+        arrays.add(name, sources.level(name), parts, fills.get(name, fill_of(name)))
+    if "loss_masks" not in sources.tokens:
+        arrays.add("loss_masks", "response", _ones(sources.responses.lengths), fills.get("loss_masks", 0))
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
@@ -285,6 +287,11 @@ def _fill(
         arrays.add("rewards", "last", Parts.one_each(scalars), fills.get("rewards", 0))
     arrays.fill()
     return Batch(arrays.made, layout, sources.prompt_lengths, rows, arrays.memory)
+
+
+def _ones(lengths: Int64s) -> Parts:
+    """Rows of ones: all of one array, which is as long as the longest."""
+    return Parts.over(np.ones(lengths.max(initial=0), np.uint8), np.zeros_like(lengths), lengths)
 
 
 class _Arrays:
@@ -422,7 +429,7 @@ def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str
         raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
     if "input_ids" in fills:
         raise ValueError("fills has 'input_ids', whose padding is pad_id")
-    known = [*sources.tokens, *({"rewards"} & sources.rows.keys())]
+    known = [*sources.tokens, *({"loss_masks"} - sources.tokens.keys()), *({"rewards"} & sources.rows.keys())]
     for option, given, names in (("fills", fills, known), ("dtypes", dtypes, ["input_ids", *known])):
         for name in given.keys() - set(names):
             there = ", ".join(map(repr, names)) or "none"

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._arrays import jax_bits
+from rollkit._arrays import jax_bits, jax_logprobs
 from rollkit._errors import Unfit
 from rollkit._extras import extra
 
@@ -232,6 +232,7 @@ def cumsum(rows: Any) -> Any:
 nth = jax_bits.nth
 latest = jax_bits.latest
 rank = jax_bits.rank
+picked = jax_logprobs.picked
 
 
 def search(rows: Any, values: Any) -> Any:

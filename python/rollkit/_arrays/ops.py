@@ -179,6 +179,13 @@ class Ops(Protocol):
         """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
+    def picked(self, logits: Any, rows: Any, ids: Any, *, normalised: bool) -> Any:
+        """`[E]` float32: the log-probability that row `rows[i]` of `[N, V]` logits gives `ids[i]`.
+
+        No row is given twice. `normalised` ones are log-probabilities already.
+        """
+        ...
+
     def take(self, array: Any, order: Any, axis: int) -> Any:
         """Elements along an axis, by the host's numbers: a few, or int64s."""
         ...

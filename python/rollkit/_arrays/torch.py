@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._arrays import torch_logprobs
 from rollkit._errors import Unfit
 from rollkit._extras import extra
 
@@ -269,6 +270,7 @@ def int32(array: Any) -> Any:
 
 
 where = torch.where
+picked = torch_logprobs.picked
 
 
 def within(ids: Any, most: int) -> Any:

@@ -14,6 +14,7 @@ from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._frameworks import as_array
 from rollkit._rows.binpack import plan_options
+from rollkit._rows.edges import edges
 from rollkit._rows.pieces import ABSENT as ABSENT
 from rollkit._rows.pieces import Pieces
 
@@ -401,6 +402,26 @@ class Layout(Pieces):
         """
         first, size = (0, self.size) if line is None else (line * self.width, self.width)
         return _int32(np.append(self.starts[self._segments(line)] - first, size))
+
+    def edges(self, where: Any = None) -> tuple[Any, Any]:
+        """Where each token is that has a predecessor in its own segment, and where that is.
+
+        The model's output at the predecessor is about the token: a head and a loss that run on these alone
+        see no padding, no first token (before it is another rollout), and nothing that does not count.
+
+        Args:
+            where: `shape`, of any framework: only tokens at which it is not 0, such as
+                `batch["loss_masks"]`. It has values: not under `jit`.
+
+        Returns:
+            `predecessor` and `token`, `[edges]` int64 (in JAX what it has for that), flat positions in
+            memory order; of the framework and on the device of `where`, else NumPy's.
+
+        Example:
+            >>> Layout.pack([3, 2], capacity=6).edges()
+            (array([0, 1, 3]), array([1, 2, 4]))
+        """
+        return edges(self, where)
 
     def _segments(self, line: int | None) -> Int64s:
         """Rows that have a place, in memory order."""

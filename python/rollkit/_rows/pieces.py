@@ -127,7 +127,7 @@ class Pieces:
 
         Example:
             >>> from rollkit import Layout
-        >>> Layout.pad([2, 1]).gather_indices()
+            >>> Layout.pad([2, 1]).gather_indices()
             array([0, 1, 3])
         """
         begins, lengths = self.reads()
