@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rollkit import _native
+from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
@@ -459,7 +459,7 @@ class _Arrays:
     def _dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype that was asked for, or else the narrow one."""
         wanted = self._dtypes.get(name)
-        return narrow(name, found) if wanted is None else np.dtype(wanted)
+        return narrow(name, found) if wanted is None else _check.dtype("dtypes", wanted)
 
     def _own_dtype(self, name: str, parts: Parts) -> Any:
         """`_dtype` of rows that their framework places; None for their own."""

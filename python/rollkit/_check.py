@@ -1,6 +1,7 @@
 """Coercions that every front function needs, with errors that name the argument."""
 
 import operator
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from rollkit._frameworks import as_array
 
 Int64s = NDArray[np.int64]
 
+MOST: Final = 2**63 - 1
 UNSIGNED_BEYOND_INT64: Final = "uint64"
 _INT64: Final = np.dtype(np.int64)
 
@@ -23,7 +25,36 @@ def positive(name: str, value: Any, least: int = 1) -> int:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number > MOST:
+        raise OverflowError(f"{name} is {number}, beyond int64")
     return number
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """Return a shape of one or more dimensions, whose elements int64 counts."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be a tuple of ints, got {type(value).__name__}")
+    found = tuple(positive(f"{name}[{i}]", size, least=-MOST) for i, size in enumerate(value))
+    if not found or min(found) < 0:
+        raise ValueError(f"{name} must have one or more dimensions of 0 or more, got {found}")
+    if prod(found) > MOST:
+        raise OverflowError(f"{name} {found} has more than 2**63 - 1 elements")
+    return found
+
+
+def dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return a dtype of NumPy's, also for torch's of the same name."""
+    word = str(value)
+    if word.startswith("torch."):
+        value = word.removeprefix("torch.")
+        if value == "bfloat16" or value.startswith("float8"):
+            import ml_dtypes  # NumPy has these dtypes only through it
+
+            value = getattr(ml_dtypes, value)
+    try:
+        return np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a dtype, got {value!r}") from None
 
 
 def lengths(name: str, value: Any) -> Int64s:

@@ -35,6 +35,13 @@ BATCH: Any = pad({"response_ids": [[1, 2]]})
 
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: Layout(6, [0], [1], [1]), TypeError, "shape must be a tuple of ints, got int"),
+    (lambda: Layout((6.5,), [0], [1], [1]), TypeError, "shape[0] must be an int, got float"),
+    (lambda: Layout((2**40, 2**40), [0], [1], [1]), OverflowError, "shape (1099511627776, 1099511627776) has more than 2**63 - 1 elements"),
+    (lambda: Layout.pack([2**62], capacity=2**63), OverflowError, "capacity is 9223372036854775808, beyond int64"),
+    (lambda: Layout.union([PLAN, 1]), TypeError, "layouts must be Layouts; layouts[1] is int"),
+    (lambda: PLAN.cu_seqlens(line="a"), TypeError, "line must be an int, got str"),
+    (lambda: place(ROWS, PLAN, dtype="nonsense"), TypeError, "dtype must be a dtype, got 'nonsense'"),
     (lambda: Ragged([[1]], [0, 1]), TypeError, "values must be an array of at least one dimension, got list; Ragged.from_rows takes lists"),
     (lambda: Ragged(np.array(1), [0]), TypeError, "values must be an array of at least one dimension, got a 0-D array; Ragged.from_rows takes lists"),
     (lambda: Ragged(np.zeros(3), []), ValueError, "offsets is empty; expected one more than there are rows, so at least one"),

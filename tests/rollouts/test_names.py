@@ -101,9 +101,9 @@ def test_grain_and_maxtext() -> None:
 
 
 def test_flash_kwargs_cover_every_element() -> None:
-    batch = pack({"response_ids": [[1, 2], [3], [4, 5, 6, 7]]}, 5)
+    batch = pack({"response_ids": [[1, 2], [3], [4, 5, 6, 7]]}, 5, algorithm="first_fit_decreasing")
     kwargs = batch.to("torch").flash_kwargs()
-    assert kwargs["cu_seq_lens_q"].tolist() == [0, 4, 5, 7, 10]
+    assert kwargs["cu_seq_lens_q"].tolist() == [0, 1, 5, 7, 10]
     assert str(kwargs["cu_seq_lens_k"].dtype) == "torch.int32"
     assert kwargs["max_length_q"] == kwargs["max_length_k"] == 4
 

@@ -56,6 +56,10 @@ def is_plain(array: Any) -> bool:
     return is_host(array)
 
 
+def check_dense(array: Any) -> None:
+    """JAX's arrays are."""
+
+
 def bits(array: Any) -> AnyArray:
     """The array's memory as NumPy's: JAX brings the dtypes that NumPy has not."""
     return memory(array)

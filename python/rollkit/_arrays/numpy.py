@@ -34,6 +34,10 @@ def is_plain(array: Any) -> bool:
     return True
 
 
+def check_dense(array: Any) -> None:
+    """NumPy's arrays are."""
+
+
 def bits(array: AnyArray) -> AnyArray:
     """Return the array itself."""
     return array

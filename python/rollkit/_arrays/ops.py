@@ -39,6 +39,14 @@ class Ops(Protocol):
         """Whether Rust may move the array: the host's memory, with no gradient or trace to lose."""
         ...
 
+    def check_dense(self, array: Any) -> None:
+        """Refuse an array that is not one block of elements: sparse, nested.
+
+        Raises:
+            TypeError: it is not.
+        """
+        ...
+
     def bits(self, array: Any) -> AnyArray:
         """The memory of a plain array, as integers of its item size where NumPy has not its dtype."""
         ...

@@ -66,9 +66,7 @@ class Layout(Pieces):
         for name in ("starts", "lengths", "row_lengths", "source_rows", "begins"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _check.int64s(name, given))
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if not self.shape or min(self.shape) < 0:
-            raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
+        object.__setattr__(self, "shape", _check.shape("shape", self.shape))
         for name in (
             "lengths",
             "source_rows",
@@ -237,6 +235,9 @@ class Layout(Pieces):
             >>> both.starts.tolist(), both.lengths.tolist()
             ([0, 4, 1, 5], [1, 1, 2, 1])
         """
+        for i, layout in enumerate(layouts):
+            if not isinstance(layout, Layout):
+                raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
         shapes = {layout.shape for layout in layouts}
         if not shapes:
             raise ValueError("layouts is empty; union needs at least one layout")
@@ -430,6 +431,7 @@ class Layout(Pieces):
         if line is None:
             present: Int64s = rows[starts != ABSENT]
             return present
+        line = _check.positive("line", line, least=-MOST_ELEMENTS)
         count = prod(self.shape[:-1])
         if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
