@@ -52,9 +52,10 @@ def dtype(name: str, value: Any) -> np.dtype[Any]:
 
             value = getattr(ml_dtypes, value)
     try:
-        return np.dtype(value)
+        found: np.dtype[Any] = np.dtype(value)
     except TypeError:
         raise TypeError(f"{name} must be a dtype, got {value!r}") from None
+    return found
 
 
 def lengths(name: str, value: Any) -> Int64s:

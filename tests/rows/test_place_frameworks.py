@@ -584,7 +584,7 @@ def test_tensors_that_are_no_block_are_refused() -> None:
 
     layout = Layout.concat(np.array([2, 2]))
     pieces = [torch.ones(2), torch.ones(2)]
-    for tensor in (torch.ones(4).to_sparse(), torch.nested.nested_tensor(pieces)):
+    for tensor in (torch.ones(4).to_sparse(), torch.nested.nested_tensor(pieces, layout=torch.jagged)):
         with pytest.raises(TypeError, match="pass a dense one, or a list of rows"):
             take(tensor, layout)
 
