@@ -35,6 +35,13 @@ BATCH: Any = pad({"response_ids": [[1, 2]]})
 
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: Layout(6, [0], [1], [1]), TypeError, "shape must be a tuple of ints, got int"),
+    (lambda: Layout((6.5,), [0], [1], [1]), TypeError, "shape[0] must be an int, got float"),
+    (lambda: Layout((2**40, 2**40), [0], [1], [1]), OverflowError, "shape (1099511627776, 1099511627776) has more than 2**63 - 1 elements"),
+    (lambda: Layout.pack([2**62], capacity=2**63), OverflowError, "capacity is 9223372036854775808, beyond int64"),
+    (lambda: Layout.union([PLAN, 1]), TypeError, "layouts must be Layouts; layouts[1] is int"),
+    (lambda: PLAN.cu_seqlens(line="a"), TypeError, "line must be an int, got str"),
+    (lambda: place(ROWS, PLAN, dtype="nonsense"), TypeError, "dtype must be a dtype, got 'nonsense'"),
     (lambda: Ragged([[1]], [0, 1]), TypeError, "values must be an array of at least one dimension, got list; Ragged.from_rows takes lists"),
     (lambda: Ragged(np.array(1), [0]), TypeError, "values must be an array of at least one dimension, got a 0-D array; Ragged.from_rows takes lists"),
     (lambda: Ragged(np.zeros(3), []), ValueError, "offsets is empty; expected one more than there are rows, so at least one"),
@@ -177,8 +184,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: pack([5], 8), TypeError, "rollouts must be Rollouts or GeneratorOutput-shaped dicts; part 0 is int"),
     (lambda: pack({"response_ids": [[1]]}), TypeError, "pack needs a capacity, or a layout"),
     (lambda: pack({"response_ids": [[1]]}, 8, layout=Layout.pack([1], 8)), TypeError, "pack takes a capacity or a layout, not both: a layout has its capacity"),
-    (lambda: pack({"response_ids": [[1]], "a": [[1]]}, 8, fills={"b": 1}), ValueError, "fills has 'b', which is no token column; there are 'a'"),
-    (lambda: pad({"response_ids": [[1]]}, dtypes={"segment_ids": np.int64}), ValueError, "dtypes has 'segment_ids', which is no token column; there are 'input_ids'"),
+    (lambda: pack({"response_ids": [[1]], "a": [[1]]}, 8, fills={"b": 1}), ValueError, "fills has 'b', which is no token column; there are 'a', 'loss_masks'"),
+    (lambda: pad({"response_ids": [[1]]}, dtypes={"segment_ids": np.int64}), ValueError, "dtypes has 'segment_ids', which is no token column; there are 'input_ids', 'loss_masks'"),
     (lambda: pad({"response_ids": [[1]], "positions": [[1]]}), ValueError, "column 'positions': a batch makes this array itself; rename or leave out the column"),
     (lambda: pack({"loss_masks": [[1]]}, 8), ValueError, "no 'response_ids' (nor 'input_ids') among 'loss_masks'"),
     (lambda: pack({"response_ids": [[1] * 9]}, 8), ValueError, 'row 0 has 9 elements, more than the capacity of 8; raise capacity, or pass oversize="truncate", "alone" or "drop"'),
@@ -208,7 +215,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: pack({"response_ids": [[1]]}, 8, pad_id=2**40), OverflowError, "column 'input_ids': fill=1099511627776 does not fit int32"),
     (lambda: pad({"response_ids": [[1, 2]]}, width=1), ValueError, "row 0 has 2 elements, more than width=1; pass a larger width, or truncate the rows"),
     (lambda: pad({"response_ids": [[1, 2]]}, side="top"), ValueError, "side must be one of 'left', 'right', got 'top'"),
-    (lambda: BATCH["nothing"], KeyError, "no array 'nothing'; there are 'input_ids', 'segment_ids', 'positions', 'attention_mask'"),
+    (lambda: BATCH["nothing"], KeyError, "no array 'nothing'; there are 'input_ids', 'segment_ids', 'positions', 'attention_mask', 'loss_masks'"),
     (lambda: BATCH.unpack(np.zeros((1, 3))), ValueError, "array must have shape (1, 2) (and inner dims), got (1, 3)"),
     (lambda: BATCH.unpack([1]), TypeError, "array must be an array of NumPy, torch or JAX, got list"),
     (lambda: BATCH.to("tensorflow"), ValueError, "framework must be one of 'numpy', 'torch', 'jax', got 'tensorflow'"),

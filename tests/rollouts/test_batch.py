@@ -331,14 +331,25 @@ def test_pickles_out_of_band() -> None:
 
 def test_is_a_mapping_of_names() -> None:
     batch = pad({"response_ids": [[1], [2, 3]]})
-    assert list(batch) == list(batch.keys()) == ["input_ids", "segment_ids", "positions", "attention_mask"]
+    assert (
+        list(batch)
+        == list(batch.keys())
+        == [
+            "input_ids",
+            "segment_ids",
+            "positions",
+            "attention_mask",
+            "loss_masks",
+        ]
+    )
     assert "input_ids" in batch
     assert dict(batch.items())["input_ids"] is batch["input_ids"]
 
 
 def test_repr_shows_no_data() -> None:
     assert repr(pack({"response_ids": [[12345], [2, 3]]}, 4)) == (
-        "Batch(Layout(2 rows in 1 × 4, 75.0 % used): input_ids int32, segment_ids int32, positions int32)"
+        "Batch(Layout(2 rows in 1 × 4, 75.0 % used): "
+        "input_ids int32, segment_ids int32, positions int32, loss_masks uint8)"
     )
 
 

@@ -577,3 +577,23 @@ def test_an_array_keeps_its_gradient_or_is_refused(name: str, place_: str) -> No
         )
     else:
         assert "meta" in str([*getattr(result, "rows", {}).values(), getattr(result, "values", result)])
+
+
+def test_tensors_that_are_no_block_are_refused() -> None:
+    import torch
+
+    layout = Layout.concat(np.array([2, 2]))
+    pieces = [torch.ones(2), torch.ones(2)]
+    for tensor in (torch.ones(4).to_sparse(), torch.nested.nested_tensor(pieces, layout=torch.jagged)):
+        with pytest.raises(TypeError, match="pass a dense one, or a list of rows"):
+            take(tensor, layout)
+
+
+def test_torch_dtypes_are_taken_wherever_rows_are_moved() -> None:
+    import torch
+
+    layout = Layout.concat(np.array([1, 2]))
+    rows = [torch.tensor([1]), torch.tensor([2, 3])]
+    assert str(place(rows, layout, dtype=torch.bfloat16).dtype) == "bfloat16"
+    meta = [row.to("meta", torch.float8_e5m2) for row in rows]
+    assert place(meta, layout).dtype == torch.float8_e5m2

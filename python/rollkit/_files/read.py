@@ -160,9 +160,7 @@ def _line(path: Path, row: int) -> int | None:
 
 def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str) -> Iterator[dict[str, Any]]:
     hints = {
-        name: field.dtype
-        for name, field in FIELDS.items()
-        if field.dtype is not None and field.per in ("prompt", "response", "sequence")
+        name: field.dtype for name, field in FIELDS.items() if field.dtype is not None and field.is_per_token
     }
     line, skipped = 1, 0
     for data, lines in _whole(path, compression) if rows is None else _lines(path, compression, rows):

@@ -78,7 +78,7 @@ def check_level(name: str, level: str) -> None:
 
 def _named_level(name: str) -> str | None:
     if name in FIELDS:
-        return FIELDS[name].per.replace("token or row", "response")
+        return FIELDS[name].level
     return "prompt" if name.startswith(_OF_PROMPTS) else None
 
 
@@ -211,7 +211,7 @@ def _from_array(found: AnyArray, field: Field | None) -> Column:
 
 def _from_list(found: Sequence[Any], field: Field | None) -> Column:
     dtype = None if field is None else field.dtype
-    if field is not None and field.per in ("prompt", "response", "sequence"):
+    if field is not None and field.is_per_token:
         _refuse_none(found)
         return Ragged.from_rows(found, dtype)
     if is_rows(found):

@@ -13,19 +13,33 @@ class Field:
     Attributes:
         dtype: what its numbers are kept as; None keeps what comes.
         per: what a row has one element for: `"prompt"`, `"response"`, `"sequence"` (prompt and
-            response) tokens, `"token or row"` of the response, or nothing (`"row"`).
+            response) tokens, `"response or sequence"` tokens, by the lengths of the rows, `"token or row"`
+            of the response, or nothing (`"row"`).
         short: rows may end before the last token: engines send no routes for it, nor for what they add
             to a response without a look by the model.
+        fill: what tokens get that have no element: padding, and what is not the response.
     """
 
     dtype: np.dtype[Any] | None
     per: str
     short: bool = False
+    fill: int = 0
+
+    @property
+    def level(self) -> str | None:
+        """What the name alone says: which tokens a row of elements is of; None where its length tells."""
+        return {"token or row": "response", "response or sequence": None}.get(self.per, self.per)
+
+    @property
+    def is_per_token(self) -> bool:
+        """Whether a row always has an element per token."""
+        return "row" not in self.per
 
 
 _INT32 = np.dtype(np.int32)
 _UINT8 = np.dtype(np.uint8)
 _FLOAT32 = np.dtype(np.float32)
+_INT64 = np.dtype(np.int64)
 
 FIELDS: Final[dict[str, Field]] = {
     "prompt_token_ids": Field(_INT32, "prompt"),
@@ -35,6 +49,8 @@ FIELDS: Final[dict[str, Field]] = {
     "rewards": Field(_FLOAT32, "token or row"),
     "rollout_logprobs": Field(_FLOAT32, "response"),
     "rollout_expert_indices": Field(None, "sequence", short=True),
+    "labels": Field(_INT64, "response or sequence", fill=-100),
+    "loss_weights": Field(_FLOAT32, "response"),
     "is_last_step": Field(np.dtype(bool), "row"),
 }
 
@@ -45,3 +61,9 @@ def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if field is not None and field.dtype is not None:
         return field.dtype
     return _FLOAT32 if dtype == np.float64 else dtype
+
+
+def fill_of(name: str) -> int:
+    """What a column's tokens get that have no element, unless asked otherwise."""
+    field = FIELDS.get(name)
+    return 0 if field is None else field.fill

@@ -157,7 +157,7 @@ def _checked(levels: Mapping[str, str], columns: Mapping[str, Any]) -> Mapping[s
 def _are_rows(name: str, found: Sequence[Any]) -> bool:
     """Whether a column has rows of elements in all parts. A list without rows does not tell."""
     known = FIELDS.get(name)
-    if known is not None and known.per in ("prompt", "response", "sequence"):
+    if known is not None and known.is_per_token:
         return True
     if {type(column) for column in found} == {Ragged}:
         return True

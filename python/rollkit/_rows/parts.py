@@ -16,10 +16,11 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
-from rollkit._check import Int64s, same_ints
+from rollkit._check import Int64s, checked_out, same_ints
+from rollkit._check import dtype as checked_dtype
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
-from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.layout import Layout
 from rollkit._rows.ways import took
 
 Buffer = AnyArray | tuple[AnyArray, Int64s]
@@ -197,7 +198,10 @@ def own_ops(values: Any) -> Ops | None:
     if framework is None or framework == "numpy":
         return None
     own = ops(framework)
-    return None if own.is_plain(values) else own
+    if own.is_plain(values):
+        return None
+    own.check_dense(values)
+    return own
 
 
 def gathered(values: Any, begins: Int64s, lengths: Int64s, *, copy: bool) -> tuple[Any, Int64s]:
@@ -216,7 +220,7 @@ def place_parts(
         took("framework")
         return _placed_by(parts.own, parts, layout, fill, dtype, out)
     took("rust")
-    wanted = parts.dtype if dtype is None else np.dtype(dtype)
+    wanted = parts.dtype if dtype is None else checked_dtype("dtype", dtype)
     parts = castable(parts, wanted)
     shape = (*layout.shape, *parts.inner)
     element = fill_element(fill, wanted, parts.inner) if layout.size else None

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._arrays.ops import as_like, ops_of
-from rollkit._check import Int64s, int64s
+from rollkit._check import Int64s, checked_out, int64s
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
-from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
 
 
