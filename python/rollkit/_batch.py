@@ -14,7 +14,7 @@ from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.fields import narrow
+from rollkit._rollouts.fields import narrow, padding_of
 from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import Layout
@@ -171,7 +171,8 @@ def pack(
         bins_multiple_of: empty bins are added up to a multiple of this.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
             one whose response is cut off whole is left out with it.
-        fills: what padding holds, by column; 0 unless given.
+        fills: what padding holds, by column; 0 unless given, but of routes experts 0 … topk - 1, for the
+            tokens without one too, which `route_masks` marks by 1.
         dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
         levels: what columns have an element for, where their names do not say it: `"prompt"`,
             `"response"` or `"sequence"` tokens, or `"row"`.
@@ -277,7 +278,10 @@ def _fill(
         if attention_mask or name != "attention_mask":
             arrays.make(name, dtype)
     for name, parts in sources.tokens.items():
-        arrays.add(name, sources.level(name), parts, fills.get(name, 0))
+        fill = fills[name] if name in fills else padding_of(name, parts.inner)
+        arrays.add(name, sources.level(name), parts, fill)
+    if "rollout_expert_indices" in sources.tokens and "route_masks" not in sources.tokens:
+        arrays.add("route_masks", "sequence", _captured(sources.tokens["rollout_expert_indices"].lengths), 1)
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
@@ -414,6 +418,12 @@ class _Arrays:
         if level == "response":
             return self._layout.spans(prompts, responses)
         return self._layout.spans(0, prompts if level == "prompt" else parts.lengths)
+
+
+def _captured(counts: Int64s) -> Parts:
+    """0 for each token that came with a route; each row is the beginning of one row of zeros."""
+    zeros = np.zeros(int(counts.max(initial=0)), np.uint8)
+    return Parts([(zeros, np.zeros(len(counts), np.int64))], counts, zeros.dtype, ())
 
 
 def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str, Any]) -> None:

@@ -778,7 +778,10 @@ def test_prompt_boundaries() -> None:
     assert skyrl.compute_prompt_boundaries(["a", "a", "b", "c", "c"]) == [(0, 2), (2, 3), (3, 5)]
     assert skyrl.compute_prompt_boundaries(["a"]) == [(0, 1)]
     assert skyrl.compute_prompt_boundaries([]) == []
-    with pytest.raises(AssertionError, match=r"uid 'a' appears in non-contiguous positions at index 2\. Full uids: \['a', 'b', 'a'"):
+    with pytest.raises(
+        AssertionError,
+        match=r"uid 'a' appears in non-contiguous positions at index 2\. Full uids: \['a', 'b', 'a'",
+    ):
         skyrl.compute_prompt_boundaries(["a", "b", "a"])
 
 

@@ -35,6 +35,7 @@ FIELDS: Final[dict[str, Field]] = {
     "rewards": Field(_FLOAT32, "token or row"),
     "rollout_logprobs": Field(_FLOAT32, "response"),
     "rollout_expert_indices": Field(None, "sequence", short=True),
+    "route_masks": Field(_UINT8, "sequence"),
     "is_last_step": Field(np.dtype(bool), "row"),
 }
 
@@ -45,3 +46,14 @@ def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if field is not None and field.dtype is not None:
         return field.dtype
     return _FLOAT32 if dtype == np.float64 else dtype
+
+
+def padding_of(name: str, inner: tuple[int, ...]) -> Any:
+    """What padding of a column holds unless asked otherwise, as a fill of elements of that inner shape.
+
+    A row of routes names no expert twice, which dropless dispatch cannot take: experts 0, 1, … in every
+    layer. Such rows are marked by 1 in `route_masks`.
+    """
+    if name == "rollout_expert_indices" and inner and inner[-1] > 1:
+        return np.arange(inner[-1])
+    return 1 if name == "route_masks" else 0
