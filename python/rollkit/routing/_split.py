@@ -52,8 +52,9 @@ def split_routes(
         node_lengths: `[nodes]` ints, the tokens of each node.
         start: the position of the first node: the tokens whose routes are known from turns before.
         final: what the missing row of the last token holds: `"repeat"` the row before, `"zeros"`,
-            `"arange"` (0 … topk - 1 in every layer), `"cycle"` (0, 1, … over all layers, modulo
-            `num_experts`, going on from row to row: the first row of a sequence begins with 0), `"sentinel"` (-1); with `None` the node has one row less than it has tokens.
+            `"arange"` (0 … topk - 1 in every layer), `"cycle"` (0, 1, … over all layers and on from row to
+            row, modulo `num_experts`: a sequence begins with 0), `"sentinel"` (-1); with `None` the node
+            has one row less than it has tokens.
         num_experts: for `"cycle"`.
         copy: each node's rows in memory of its own, which keeps neither the payload nor the other nodes
             alive. Else they are views of the array, or of what was decoded.
