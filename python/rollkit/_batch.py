@@ -218,7 +218,8 @@ def pack(
         bins_multiple_of: empty bins are added up to a multiple of this.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
             one whose response is cut off whole is left out with it.
-        fills: what padding holds, by column; 0 unless given (`labels`: -100).
+        fills: what padding holds, by column; 0 unless given (`labels`: -100), but of routes experts
+            0 … topk - 1, for the tokens without one too, which `route_masks` marks by 1.
         dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
         levels: what columns have an element for, where their names do not say it: `"prompt"`,
             `"response"` or `"sequence"` tokens, or `"row"`.
@@ -332,9 +333,15 @@ def _fill(
         if attention_mask or name != "attention_mask":
             arrays.make(name, dtype)
     for name, parts in sources.tokens.items():
-        arrays.add(name, sources.level(name), parts, fills.get(name, fill_of(name)))
+        fill = fills[name] if name in fills else fill_of(name, parts.inner)
+        arrays.add(name, sources.level(name), parts, fill)
     if "loss_masks" not in sources.tokens:
-        arrays.add("loss_masks", "response", _ones(sources.responses.lengths), fills.get("loss_masks", 0))
+        arrays.add(
+            "loss_masks", "response", _constant(1, sources.responses.lengths), fills.get("loss_masks", 0)
+        )
+    routes = sources.tokens.get("rollout_expert_indices")
+    if routes is not None and "route_masks" not in sources.tokens:
+        arrays.add("route_masks", "sequence", _constant(0, routes.lengths), fills.get("route_masks", 1))
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
@@ -345,9 +352,10 @@ def _fill(
     return Batch(made, layout, sources.prompt_lengths, rows, arrays.memory)
 
 
-def _ones(lengths: Int64s) -> Parts:
-    """Rows of ones: all of one array, which is as long as the longest."""
-    return Parts.over(np.ones(lengths.max(initial=0), np.uint8), np.zeros_like(lengths), lengths)
+def _constant(value: int, lengths: Int64s) -> Parts:
+    """Rows of one value: all of one array, which is as long as the longest."""
+    values = np.full(int(lengths.max(initial=0)), value, np.uint8)
+    return Parts.over(values, np.zeros_like(lengths), lengths)
 
 
 class _Arrays:

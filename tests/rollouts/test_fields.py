@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.paths import ROOT
 
-from rollkit._rollouts.fields import FIELDS
+from rollkit._rollouts.fields import FIELDS, fill_of
 
 PER = {
     "prompt": "prompt token",
@@ -27,4 +27,5 @@ def test_the_documented_columns_are_the_known_ones() -> None:
         assert per == PER[field.per] + ", last ones may lack" * field.short, name
         assert dtype == ("as it comes" if field.dtype is None else field.dtype.name), name
         wanted = "`pad_id`" if name in TOKENS else "" if field.per == "row" else str(field.fill)
+        wanted = "0, 1, … topk − 1" if list(fill_of(name, (3,)) if field.short else []) else wanted
         assert fill == wanted, name

@@ -51,6 +51,7 @@ FIELDS: Final[dict[str, Field]] = {
     "rollout_expert_indices": Field(None, "sequence", short=True),
     "labels": Field(_INT64, "response or sequence", fill=-100),
     "loss_weights": Field(_FLOAT32, "response"),
+    "route_masks": Field(_UINT8, "sequence", fill=1),
     "is_last_step": Field(np.dtype(bool), "row"),
 }
 
@@ -63,7 +64,13 @@ def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     return _FLOAT32 if dtype == np.float64 else dtype
 
 
-def fill_of(name: str) -> int:
-    """What a column's tokens get that have no element, unless asked otherwise."""
+def fill_of(name: str, inner: tuple[int, ...] = ()) -> Any:
+    """What a column's tokens get that have no element, unless asked otherwise. Elements have shape `inner`.
+
+    A row of routes names no expert twice, which dropless dispatch cannot take: experts 0, 1, … in every
+    layer. Such rows are marked by 1 in `route_masks`.
+    """
+    if name == "rollout_expert_indices" and inner and inner[-1] > 1:
+        return np.arange(inner[-1])
     field = FIELDS.get(name)
     return 0 if field is None else field.fill

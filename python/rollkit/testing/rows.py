@@ -292,7 +292,12 @@ def _batch_reference(
                 cells = {first + j: entry for j, entry in enumerate(found)}
                 shown = _narrow_reference(name, [row[name] for row in rows])
             if name not in arrays:
-                arrays[name] = np.full((*shape, *shown.shape[1:]), fills.get(name, 0), shown.dtype)
+                inner = shown.shape[1:]
+                legal = np.arange(inner[-1]) if name == "rollout_expert_indices" and inner else 0
+                arrays[name] = np.full((*shape, *inner), fills.get(name, legal), shown.dtype)
+            if name == "rollout_expert_indices":
+                masks = arrays.setdefault("route_masks", np.ones(shape, np.uint8))
+                masks[line, column : column + len(cells)] = 0
             for position, entry in cells.items():
                 arrays[name][line, column + position] = entry
     return arrays
