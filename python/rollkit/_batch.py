@@ -17,6 +17,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
 from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.sources import Source, Sources
+from rollkit._rows.dtypes import numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, castable, fill_element, is_new, place_parts
 from rollkit._rows.place import take
@@ -396,7 +397,7 @@ class _Arrays:
     def _dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype that was asked for, or else the narrow one."""
         wanted = self._dtypes.get(name)
-        return narrow(name, found) if wanted is None else np.dtype(wanted)
+        return narrow(name, found) if wanted is None else numpy_dtype(wanted, f"dtypes[{name!r}]")
 
     def _own_dtype(self, name: str, parts: Parts) -> Any:
         """`_dtype` of rows that their framework places; None for their own."""
