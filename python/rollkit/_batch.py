@@ -16,7 +16,7 @@ from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import narrow
 from rollkit._rollouts.rewards import check_scalars
-from rollkit._rollouts.sources import Source, Sources
+from rollkit._rollouts.sources import Source, Sources, warn_cut
 from rollkit._rows.dtypes import numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, castable, fill_element, is_new, place_parts
@@ -171,7 +171,7 @@ def pack(
         max_segments: at most that many rollouts in a bin.
         bins_multiple_of: empty bins are added up to a multiple of this.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
-            one whose response is cut off whole is left out with it.
+            one whose response is cut off whole is left out with it, and a warning says how many.
         fills: what padding holds, by column; 0 unless given.
         dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
         levels: what columns have an element for, where their names do not say it: `"prompt"`,
@@ -223,6 +223,8 @@ def pack(
             bins_multiple_of=bins_multiple_of,
             oversize=oversize,
         )
+        if oversize == "truncate":
+            warn_cut(layout, sources.prompt_lengths)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out)
 
 

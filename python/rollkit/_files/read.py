@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,6 @@ from rollkit._extras import extra
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rows.place import concat
 from rollkit._rows.ragged import Ragged
 
 PathLike = str | os.PathLike[str]
@@ -56,9 +56,13 @@ def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Ro
         >>> len(rollouts), rollouts["response_ids"].dtype
         (32, dtype('int32'))
     """
-    parts = [part for path in _paths(paths) for part in _chunks(path, None, on_error)]
-    filled = [part for part in parts if len(part)]
-    return concat(filled) if len(filled) > 1 else (filled or parts or [Rollouts({})])[0]
+    parts = [(path, part) for path in _paths(paths) for part in _chunks(path, None, on_error)]
+    filled = [(path, part) for path, part in parts if len(part)] or parts[:1]
+    for path, part in filled:
+        check_columns(path, part.keys(), *filled[0][:1], filled[0][1].keys())
+    if len(filled) <= 1:
+        return filled[0][1] if filled else Rollouts({})
+    return Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
 
 
 def iter_chunks(
@@ -79,6 +83,16 @@ def iter_chunks(
     return (chunk for path in _paths(paths) for chunk in _chunks(path, count, on_error) if len(chunk))
 
 
+def check_columns(
+    path: Path, names: Collection[str], first: Path, others: Collection[str], fix: str = "columns=[…]"
+) -> None:
+    """Refuse a file whose columns are not those of the first one."""
+    odd = sorted(set(names) ^ set(others))
+    if odd:
+        text = f"differs in columns from {first}: {', '.join(map(repr, odd))}; {fix} leaves them out"
+        raise refusal(ValueError, text, path=path)
+
+
 def sample_path() -> Path:
     """The path of the bundled sample: 32 rollouts of a tiny mixture-of-experts model.
 
@@ -91,11 +105,33 @@ def sample_path() -> Path:
 
 def _paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
     if isinstance(paths, str | os.PathLike):
-        return [Path(paths)]
-    found = [Path(path) for path in paths]
+        return [local_path(paths)]
+    if isinstance(paths, bytes | bytearray | memoryview) or hasattr(paths, "read"):
+        kind = type(paths).__name__
+        raise TypeError(f"paths must be the names of files, got {kind}; write its contents to a file first")
+    if not hasattr(paths, "__iter__"):
+        raise TypeError(f"paths must be a path or a sequence of paths, got {type(paths).__name__}")
+    found = [local_path(path) for path in paths]
     if not found:
         raise ValueError("paths is empty; give at least one file")
     return found
+
+
+def local_path(path: PathLike) -> Path:
+    """A path; refuses a URL, which would be a local folder of that name."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"expected a path, got {type(path).__name__}")
+    name = os.fspath(path)
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    scheme = _URL.match(name)
+    if scheme is not None:
+        text = f"URLs of {scheme[1]} are not read or written; copy the file here first, or write to a folder"
+        raise refusal(ValueError, text, path=name)
+    return Path(name)
+
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
 
 
 def _chunks(path: Path, rows: int | None, on_error: str) -> Iterator[Rollouts]:

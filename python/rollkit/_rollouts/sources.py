@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -29,6 +30,7 @@ from rollkit._rollouts.columns import (
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.dtypes import common
+from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.parts import Parts
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
@@ -163,6 +165,19 @@ def _is_row(source: Any) -> bool | None:
         elif tokens is not None:
             return False
     return None
+
+
+def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
+    """Say once how many rows truncation has left without a response: nothing of them is trained on."""
+    placed = layout.starts != ABSENT
+    cut = placed & (layout.lengths < layout.row_lengths)
+    empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)
+    if empty.any():
+        warnings.warn(
+            f"truncation leaves {int(empty.sum()):,} of {len(empty):,} rows without a token of their response "
+            f"({int(cut.sum()):,} are cut)",
+            stacklevel=3,
+        )
 
 
 def columns_of(rollouts: Source | Sequence[Source]) -> list[Mapping[str, Any]]:
