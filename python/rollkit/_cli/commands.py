@@ -141,6 +141,15 @@ def _add_pack(commands: Any) -> None:
         metavar="NAME=LEVEL",
         help="what a column has an element for: prompt, response, sequence or row; repeatable",
     )
+    add(
+        "--rename", action="append", default=[], type=_rename, metavar="OLD=NEW", help="rename a column; repeatable"
+    )
+    add(
+        "--nonfinite",
+        choices=("raise", "keep", "null"),
+        default="raise",
+        help="what becomes of NaN and Infinity in JSONL (raise)",
+    )
     add("--bins-per-shard", type=_positive, default=64, metavar="K", help="bins in a file (64)")
     add("--chunk-rows", type=_positive, default=256, metavar="R", help="rows read at a time (256)")
     add("--plot", metavar="PNG", help="draw how full the bins are")
@@ -185,6 +194,13 @@ def _positive(text: str) -> int:
     return number
 
 
+def _rename(text: str) -> tuple[str, str]:
+    old, _, new = text.partition("=")
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
+    return old, new
+
+
 def _level(text: str) -> tuple[str, str]:
     name, equals, level = text.rpartition("=")
     if not (name and equals and level in LEVELS):
@@ -208,6 +224,8 @@ def _pack(options: argparse.Namespace) -> int:
         skip_columns=options.skip_column,
         levels=dict(options.level),
         chunk_rows=options.chunk_rows,
+        nonfinite=options.nonfinite,
+        rename=dict(options.rename),
         **cast(Packing, {name: getattr(options, name) for name in DEFAULTS}),
     )
     watch = text.Progress() if sys.stderr.isatty() and not options.quiet else stream.unwatched

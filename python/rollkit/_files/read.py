@@ -6,7 +6,8 @@ import gzip
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,13 +34,82 @@ BLOCK: Final = 4 << 20
 """Bytes read at a time: large enough that calls cost nothing, small enough to stay in a cache."""
 
 
-def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Rollouts:
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: what `read` and `iter_chunks` take by keyword."""
+
+    on_error: str = "raise"
+    nonfinite: str = "raise"
+    columns: Collection[str] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check.choice("on_error", self.on_error, ("raise", "skip"))
+        _check.choice("nonfinite", self.nonfinite, ("raise", "keep", "null"))
+        if isinstance(self.columns, str):
+            raise TypeError(f"columns must be a sequence of names, got the text {self.columns!r}")
+
+    def named(self, theirs: str) -> str:
+        """The name of a file's column."""
+        return self.rename.get(theirs, theirs)
+
+    def theirs(self) -> set[str] | None:
+        """The file's names of the columns that are wanted; None for all."""
+        if self.columns is None:
+            return None
+        back = {ours: theirs for theirs, ours in self.rename.items()}
+        return {name if name in self.rename else back.get(name, name) for name in self.columns}
+
+    def hints(self) -> dict[str, Any]:
+        """The dtypes of known columns, by the file's names."""
+        names = [*self.rename, *(name for name in FIELDS if name not in self.rename)]
+        known = {name: FIELDS[self.named(name)] for name in names if self.named(name) in FIELDS}
+        return {
+            name: field.dtype
+            for name, field in known.items()
+            if field.dtype is not None and field.per in ("prompt", "response", "sequence")
+        }
+
+    def renamed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns under the names that are wanted."""
+        found: dict[str, Any] = {}
+        for theirs, column in columns.items():
+            name = self.named(theirs)
+            if name in found:
+                text = f"rename makes two columns {name!r}; leave one out with columns=[…]"
+                raise refusal(ValueError, text, column=name, label="")
+            found[name] = column
+        return found
+
+    def check_found(self, names: Collection[str], path: Path) -> None:
+        """Refuse a file that lacks a column that is asked for by name."""
+        asked = self.theirs() or set()
+        for name in [*asked, *self.rename]:
+            if name not in names and (name in asked or self.columns is None):
+                text = f"no column {name!r}; there are {', '.join(map(repr, names)) or 'none'}"
+                raise refusal(ValueError, text, path=path)
+
+
+def read(
+    paths: PathLike | Sequence[PathLike],
+    *,
+    columns: Collection[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    nonfinite: str = "raise",
+    on_error: str = "raise",
+) -> Rollouts:
     """Read rollouts from files, straight into columns.
 
     Args:
         paths: a file or several, whose rows count through: JSONL (`.jsonl`, `.ndjson`, `.json`, also
             with `.gz` or `.zst`: one object per line, strict JSON), Parquet (`.parquet`) or Arrow IPC
             (`.arrow`, `.feather`), which need the extra `arrow`.
+        columns: the columns to read, by the file's names or those of `rename`; all by default. Texts of the
+            others are not decoded.
+        rename: our names of columns, by the file's.
+        nonfinite: for JSONL, what becomes of `NaN`, `Infinity` and `-Infinity`, which Python writes:
+            `"raise"`; `"keep"` them, with null in an array of floats as NaN; or `"null"`: as if null had been
+            written, which is NaN in an array and None where there is one entry per row.
         on_error: for JSONL, `"raise"` or `"skip"`: leave bad lines out, and warn with their count.
 
     Returns:
@@ -56,7 +126,8 @@ def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Ro
         >>> len(rollouts), rollouts["response_ids"].dtype
         (32, dtype('int32'))
     """
-    parts = [(path, part) for path in _paths(paths) for part in _chunks(path, None, on_error)]
+    how = Reading(on_error, nonfinite, columns, rename or {})
+    parts = [(path, part) for path in _paths(paths) for part in _chunks(path, None, how)]
     filled = [(path, part) for path, part in parts if len(part)] or parts[:1]
     for path, part in filled:
         check_columns(path, part.keys(), *filled[0][:1], filled[0][1].keys())
@@ -66,21 +137,28 @@ def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Ro
 
 
 def iter_chunks(
-    paths: PathLike | Sequence[PathLike], *, rows: int = 1024, on_error: str = "raise"
+    paths: PathLike | Sequence[PathLike],
+    *,
+    rows: int = 1024,
+    columns: Collection[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    nonfinite: str = "raise",
+    on_error: str = "raise",
 ) -> Iterator[Rollouts]:
     """Read rollouts from files in pieces, in memory that does not grow with the files.
 
     Args:
         paths: as in `read`. A chunk never spans two files.
         rows: rows of a chunk; the last one of a file has fewer (as has one with blank lines).
-        on_error: as in `read`.
+        columns, rename, nonfinite, on_error: as in `read`.
 
     Example:
         >>> [len(chunk) for chunk in iter_chunks(sample_path(), rows=20)]
         [20, 12]
     """
     count = _check.positive("rows", rows)
-    return (chunk for path in _paths(paths) for chunk in _chunks(path, count, on_error) if len(chunk))
+    how = Reading(on_error, nonfinite, columns, rename or {})
+    return (chunk for path in _paths(paths) for chunk in _chunks(path, count, how) if len(chunk))
 
 
 def check_columns(
@@ -134,38 +212,50 @@ def local_path(path: PathLike) -> Path:
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
 
 
-def _chunks(path: Path, rows: int | None, on_error: str) -> Iterator[Rollouts]:
+def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     """The rollouts of one file; all at once if `rows` is None."""
-    _check.choice("on_error", on_error, ("raise", "skip"))
     kind = path.suffix.lower()
     compression = COMPRESSED.get(kind)
     if compression is not None:
         kind = Path(path.stem).suffix.lower()
-    done = 0
+    done, seen = 0, dict[str, None]()
     try:
-        for columns in _columns(path, kind, compression, rows, on_error):
-            chunk = Rollouts(columns)
+        for columns in _columns(path, kind, compression, rows, how):
+            seen |= dict.fromkeys(columns)
+            if rows is None:
+                how.check_found(seen, path)
+            chunk = Rollouts(how.renamed(columns))
             yield chunk
             done += len(chunk)
+        if done:
+            how.check_found(seen, path)
     except TELLING as error:
-        raise in_file(error, path, done, lines=on_error == "raise") from None
+        raise in_file(error, path, done, lines=how.on_error == "raise") from None
 
 
 def _columns(
-    path: Path, kind: str, compression: str | None, rows: int | None, on_error: str
+    path: Path, kind: str, compression: str | None, rows: int | None, how: Reading
 ) -> Iterator[dict[str, Any]]:
     if kind in JSONL:
-        yield from _jsonl(path, compression, rows, on_error)
+        yield from _jsonl(path, compression, rows, how)
     elif kind in PARQUET and compression is None:
         file = extra("pyarrow.parquet", "arrow").ParquetFile(path)
-        tables = [file.read()] if rows is None else file.iter_batches(batch_size=rows)
+        names = _wanted(file.schema_arrow.names, how, path)
+        tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)
         yield from map(columns_from_arrow, tables)
     elif kind in ARROW and compression is None:
-        yield from map(columns_from_arrow, _arrow(path, rows))
+        for table in _arrow(path, rows):
+            yield columns_from_arrow(table.select(_wanted(table.schema.names, how, path)))
     else:
         known = ", ".join((*JSONL, *PARQUET, *ARROW))
         text = f"unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
         raise refusal(ValueError, text, path=path)
+
+
+def _wanted(names: Sequence[str], how: Reading, path: Path) -> list[str]:
+    how.check_found(names, path)
+    theirs = how.theirs()
+    return [name for name in names if theirs is None or name in theirs]
 
 
 def in_file(error: Exception, path: Path, first_row: int, *, lines: bool = True) -> Exception:
@@ -194,16 +284,18 @@ def _line(path: Path, row: int) -> int | None:
         return next((number for i, number in enumerate(filled) if i == row), None)
 
 
-def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str) -> Iterator[dict[str, Any]]:
-    hints = {
-        name: field.dtype
-        for name, field in FIELDS.items()
-        if field.dtype is not None and field.per in ("prompt", "response", "sequence")
-    }
+def _jsonl(path: Path, compression: str | None, rows: int | None, how: Reading) -> Iterator[dict[str, Any]]:
+    hints, theirs = how.hints(), how.theirs()
     line, skipped = 1, 0
     for data, lines in _whole(path, compression) if rows is None else _lines(path, compression, rows):
         _, bad, columns = _native.parse_jsonl(
-            data, hints=hints, first_line=line, name=str(path), on_error=on_error
+            data,
+            hints=hints,
+            first_line=line,
+            name=str(path),
+            on_error=how.on_error,
+            nonfinite=how.nonfinite,
+            columns=theirs,
         )
         line += lines
         skipped += bad

@@ -55,6 +55,8 @@ class Options:
         skip_columns: columns to leave out.
         levels: what columns have an element for; see `rollkit.pack`.
         chunk_rows: rows read at a time.
+        nonfinite: as in `rollkit.read`.
+        rename: as in `rollkit.read`.
         packing: the other options of `Layout.pack`.
     """
 
@@ -67,10 +69,13 @@ class Options:
         skip_columns: Sequence[str] = (),
         levels: Mapping[str, str] | None = None,
         chunk_rows: int = 256,
+        nonfinite: str = "raise",
+        rename: Mapping[str, str] | None = None,
         **packing: Unpack[Packing],
     ) -> None:
         self.capacity, self.pad_id, self.packing = capacity, pad_id, packing
         self.bins_per_shard, self.chunk_rows = bins_per_shard, chunk_rows
+        self.nonfinite, self.rename = nonfinite, dict(rename or {})
         self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
         # What is wrong with an option is wrong with it for any row: say so before reading.
         if capacity > _MOST:
@@ -95,6 +100,9 @@ class Options:
             "bins_per_shard": self.bins_per_shard,
             "skip_columns": list(self.skip_columns),
             "levels": self.levels,
+            # Options that came later: the index of a run without them is as it was.
+            **({} if self.nonfinite == "raise" else {"nonfinite": self.nonfinite}),
+            **({"rename": self.rename} if self.rename else {}),
         }
 
 
@@ -176,7 +184,10 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
     for path in paths:
         before = spool.rows
         seen.append(set())
-        chunks = watch(iter_chunks(path, rows=options.chunk_rows), f"reading {path.name}", None)
+        read = iter_chunks(
+            path, rows=options.chunk_rows, nonfinite=options.nonfinite, rename=options.rename
+        )
+        chunks = watch(read, f"reading {path.name}", None)
         try:
             for chunk in chunks:
                 seen[-1] |= chunk.keys()
