@@ -158,7 +158,13 @@ def test_misuse(
         main(arguments)
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("rollkit: ") and said.endswith(" --help says what there is\n") and said.count("\n") == 1
+    assert said.startswith("rollkit: ")
+    assert said.endswith(" --help says what there is\n")
+    assert said.count("\n") == 1
+        said.startswith("rollkit: ")
+        and said.endswith(" --help says what there is\n")
+        and said.count("\n") == 1
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -47,17 +47,24 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message", "position"),
     [
-        ('"rollout_logprobs": [0, NaN]', 'rollout_logprobs[1]: NaN is no JSON; nonfinite="keep" or "null" takes it', 1),
+        (
+            '"rollout_logprobs": [0, NaN]',
+            'rollout_logprobs[1]: NaN is no JSON; nonfinite="keep" or "null" takes it',
+            1,
+        ),
         ('"y": Infinity', 'y: Infinity is no JSON; nonfinite="keep" or "null" takes it', None),
         ('"y": -Infinity', 'y: -Infinity is no JSON; nonfinite="keep" or "null" takes it', None),
         (
             '"rollout_logprobs": [null]',
-            'rollout_logprobs[0]: expected a number, found null; nonfinite="keep" takes it as NaN among floats',
+            "rollout_logprobs[0]: expected a number, found null; "
+            'nonfinite="keep" takes it as NaN among floats',
             0,
         ),
     ],
 )
-def test_they_are_refused_by_key_line_and_option(tmp_path: Path, line: str, message: str, position: Any) -> None:
+def test_they_are_refused_by_key_line_and_option(
+    tmp_path: Path, line: str, message: str, position: Any
+) -> None:
     path = write(tmp_path / "a.jsonl", '{"response_ids": [1]}\n'.replace("}", f", {line}}}"))
     check_refusal(lambda: read(path), ValueError, f"{path}:1: {message}")
     with pytest.raises(ValueError, match="nonfinite") as found:
@@ -82,7 +89,11 @@ def test_they_are_read_as_json_reads_them(rows: list[list[Any]], option: str) ->
     values, offsets = _native.parse_jsonl(
         np.frombuffer(text.encode(), np.uint8), hints={"x": "float64"}, nonfinite=option
     )[2]["x"]
-    flat = [math.nan if x is None or (option == "null" and not math.isfinite(x)) else x for row in rows for x in row]
+    flat = [
+        math.nan if x is None or (option == "null" and not math.isfinite(x)) else x
+        for row in rows
+        for x in row
+    ]
     np.testing.assert_array_equal(values, flat)
     assert np.diff(offsets).tolist() == list(map(len, rows))
 
@@ -124,7 +135,7 @@ def test_columns_and_names_of_every_kind_of_file(kind: str, tmp_path: Path) -> N
     for options in ({"columns": ["y"]}, {"rename": {"y": "z"}}):
         message = f"{path}: no column 'y'; there are 'response_ids'"
         with pytest.raises(ValueError, match="no column 'y'") as found:
-            read(path, **options)  # type: ignore[arg-type]
+            read(path, **options)
         assert str(found.value).startswith(message) or kind == "jsonl"
     with pytest.raises(ValueError, match=r"rename makes two columns 'x'; leave one out"):
         read(path, rename={"theirs": "x"})

@@ -40,7 +40,8 @@ def test_dtypes_meet_across_files_of_parquet(tmp_path: Path) -> None:
         parquet.write_table(table, tmp_path / f"{name}.parquet")
     a, b, c = (tmp_path / f"{name}.parquet" for name in "abc")
     assert read([a, b]).ragged("x").dtype == read([b, a]).ragged("x").dtype == np.int64
-    message = f"column 'x': {c} is uint64, {a} is int32: no integer dtype holds int32 and uint64; cast one with .astype"
+    message = f"column 'x': {c} is uint64, {a} is int32: no integer dtype holds int32 and uint64; "
+    message += "cast one with .astype"
     check_refusal(lambda: read([a, c]), TypeError, message)
 
 

@@ -399,7 +399,7 @@ def test_rows_with_a_gradient_stay_in_the_batch() -> None:
     torch = pytest.importorskip("torch")
     score, pair = torch.ones(1, requires_grad=True), torch.ones(2)
     both = pad({"response_ids": [[1], [2, 3]], "scores": [score, pair.double()]})["scores"]
-    assert both.requires_grad and both.dtype == torch.float32
+    assert (both.requires_grad, both.dtype) == (True, torch.float32)
     for rows in ([score, [1.0, 2.0]], [[1.0], score * torch.tensor([1.0, 2.0])]):
         batch = pad({"response_ids": [[1], [2, 3]], "scores": rows})
         assert batch["scores"].requires_grad

@@ -1,7 +1,8 @@
-"""No column changes its meaning, its place or its numbers because of what comes first, or of a value in it."""
+"""No column changes its meaning, place or numbers because of what comes first, or of a value in it."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -65,17 +66,19 @@ def test_torch_rows_meet_as_rows_of_numpy_do() -> None:
         trained = [row.clone().requires_grad_() if row.is_floating_point() else row for row in order]
         found = Ragged.from_rows(trained)
         assert found.values.dtype == torch.float64
-        assert found.values.requires_grad
+        values: Any = found.values
+        assert values.requires_grad
     assert Ragged.from_rows([rows[1], rows[2]]).dtype == np.int64
 
 
 def test_numbers_of_lists_take_the_dtype_of_arrays_where_they_fit() -> None:
-    small = np.array([1], np.uint8)
+    small: Any = np.array([1], np.uint8)
     for row, wanted in (([2], "uint8"), ([300], "int64"), ([0.5], "float64"), ([], "uint8")):
         for rows in ([small, row], [row, small]):
             found = Ragged.from_rows(rows)
-            assert (found.dtype, found.to_list()) == (wanted, [list(each) for each in rows])
-    for rows in ([[True], [2]], [[2], [True]], [[np.uint8(1)], [300]], [[300], [np.uint8(1)]]):
+            assert (found.dtype.name, found.to_list()) == (wanted, [list(each) for each in rows])
+    lists: list[Any] = [[[True], [2]], [[2], [True]], [[np.uint8(1)], [300]], [[300], [np.uint8(1)]]]
+    for rows in lists:
         assert Ragged.from_rows(rows).to_list() == rows
 
 
@@ -130,9 +133,13 @@ MIXED: list[tuple[Any, str, dict[str, Any]]] = [
 def test_no_value_moves_a_column_to_the_rows(rows: list[Any], message: str, where: dict[str, Any]) -> None:
     steps = {"prompt_token_ids": [[1], [1]], **IDS, "is_last_step": [True, True]}
     for source in ({**IDS, "x": rows}, Rollouts({**IDS, "x": rows})):
-        for call in (lambda: pack(source, 4), lambda: pad(source), lambda: merge_steps({**steps, "x": rows})):
+        for call, given_ in (
+            (pad, source),
+            (lambda found: pack(found, 4), source),
+            (merge_steps, {**steps, "x": rows}),
+        ):
             with pytest.raises((TypeError, ValueError)) as found:
-                call()
+                call(given_)
             assert str(found.value) == f"column 'x': {message}"
             assert {name: getattr(found.value, name) for name in where} == where
             assert found.value.__notes__ == ["levels={'x': \"row\"} carries the rows along as they are"]
@@ -151,7 +158,7 @@ def test_a_list_per_token_is_refused_whatever_its_lengths(name: str) -> None:
         f'column {name!r}: lists per token do not fit a batch; levels={{{name!r}: "row"}} carries them along'
     )
     for column in (even, Ragged.from_rows(even), [np.array(row) for row in even]):
-        check_refusal(lambda column=column: pack({**IDS, name: column}, 4), ValueError, message)
+        check_refusal(partial(pack, {**IDS, name: column}, 4), ValueError, message)
     with pytest.raises(ValueError, match=f"^column '{name}': row 0, position 1: inner shape"):
         pack({"response_ids": [[1, 2], [3]], name: [[[5, 9], [6]], [[7, 8, 9]]]}, 4)
 
@@ -159,12 +166,13 @@ def test_a_list_per_token_is_refused_whatever_its_lengths(name: str) -> None:
 def test_rows_as_a_collator_gets_them() -> None:
     torch = pytest.importorskip("torch")
     wanted = [[1, 2, 3, 0]]
-    for rows in (
+    kinds: list[Any] = [
         [{"input_ids": [1, 2]}, {"input_ids": [3]}],
         ({"input_ids": row} for row in (np.array([1, 2]), np.array([3]))),
         [{"input_ids": torch.tensor([1, 2])}, {"input_ids": torch.tensor([3])}],
         [{"input_ids": []}, {"input_ids": (1, 2, 3)}],
-    ):
+    ]
+    for rows in kinds:
         assert pack(rows, 4)["input_ids"].tolist() == wanted
     rows = [{"prompt_token_ids": [1], "response_ids": [], "rewards": 1.0, "tag": "a"}]
     rows += [{"prompt_token_ids": [2], "response_ids": [3], "rewards": 0.5, "tag": "b"}]
@@ -179,7 +187,8 @@ def test_rows_as_a_collator_gets_them() -> None:
     check_refusal(
         lambda: pack([{"input_ids": [[1]]}, {"input_ids": []}, {"input_ids": [1]}], 4),
         TypeError,
-        "rollouts[2] is a row, its tokens a flat run, and rollouts[0] a source of rows; give either, not both",
+        "rollouts[2] is a row, its tokens a flat run, and rollouts[0] a source of rows; "
+        "give either, not both",
     )
     check_refusal(
         lambda: pack([{"input_ids": [1]}, {"input_ids": [1], "x": 1}], 4),
@@ -212,5 +221,5 @@ def test_dtypes_by_any_name() -> None:
         TypeError, match=r"^column 'x': dtypes\['x'\] is 'zz', which is no dtype that NumPy has$"
     ):
         pack({**IDS, "x": IDS["response_ids"]}, 4, dtypes={"x": "zz"})
-    with pytest.raises(TypeError, match="^dtype is 'zz'"):
+    with pytest.raises(TypeError, match=r"^dtype is 'zz'"):
         numpy_dtype("zz")

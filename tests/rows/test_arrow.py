@@ -194,7 +194,11 @@ def test_nulls_among_tensors_are_named() -> None:
 
 def test_chunks_are_not_joined_by_arrow() -> None:
     """Whose int32 offsets would overflow at an inner level: rows and errors count through the chunks."""
-    chunks = [pa.array([[[1, 2]], []]), pa.array([], pa.list_(pa.list_(pa.int64()))), pa.array([[[3, 4], [5, 6]]])]
+    chunks = [
+        pa.array([[[1, 2]], []]),
+        pa.array([], pa.list_(pa.list_(pa.int64()))),
+        pa.array([[[3, 4], [5, 6]]]),
+    ]
     assert Ragged.from_arrow(pa.chunked_array(chunks)).to_list() == [[[1, 2]], [], [[3, 4], [5, 6]]]
     with pytest.raises(ValueError, match=r"^row 2, position 1 is null"):
         Ragged.from_arrow(pa.chunked_array([chunks[0], pa.array([[[3, 4], None]])]))

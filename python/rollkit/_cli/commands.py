@@ -142,7 +142,12 @@ def _add_pack(commands: Any) -> None:
         help="what a column has an element for: prompt, response, sequence or row; repeatable",
     )
     add(
-        "--rename", action="append", default=[], type=_rename, metavar="OLD=NEW", help="rename a column; repeatable"
+        "--rename",
+        action="append",
+        default=[],
+        type=_rename,
+        metavar="OLD=NEW",
+        help="rename a column; repeatable",
     )
     add(
         "--nonfinite",

@@ -150,7 +150,10 @@ def iter_chunks(
     Args:
         paths: as in `read`. A chunk never spans two files.
         rows: rows of a chunk; the last one of a file has fewer (as has one with blank lines).
-        columns, rename, nonfinite, on_error: as in `read`.
+        columns: as in `read`.
+        rename: as in `read`.
+        nonfinite: as in `read`.
+        on_error: as in `read`.
 
     Example:
         >>> [len(chunk) for chunk in iter_chunks(sample_path(), rows=20)]

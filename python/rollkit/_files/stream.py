@@ -79,7 +79,9 @@ class Options:
         self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
         # What is wrong with an option is wrong with it for any row: say so before reading.
         if capacity > _MOST:
-            raise ValueError(f"capacity must be at most {_MOST:,}, what int32 positions count, got {capacity:,}")
+            raise ValueError(
+                f"capacity must be at most {_MOST:,}, what int32 positions count, got {capacity:,}"
+            )
         self.plan(np.ones(1, np.int64))
         layout = Layout.concat([1])
         pack({"response_ids": [[0]]}, layout=layout, pad_id=pad_id)
@@ -184,9 +186,7 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
     for path in paths:
         before = spool.rows
         seen.append(set())
-        read = iter_chunks(
-            path, rows=options.chunk_rows, nonfinite=options.nonfinite, rename=options.rename
-        )
+        read = iter_chunks(path, rows=options.chunk_rows, nonfinite=options.nonfinite, rename=options.rename)
         chunks = watch(read, f"reading {path.name}", None)
         try:
             for chunk in chunks:

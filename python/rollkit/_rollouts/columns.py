@@ -187,7 +187,8 @@ def as_column(name: str, found: Any) -> Column:
             found = _from_list(found, field)
         if field is not None and field.whole and isinstance(found, Ragged):
             check_whole(found.dtype, found.lengths, rows)
-        return found
+        column: Column = found
+        return column
 
 
 def is_rows(column: Any) -> bool:

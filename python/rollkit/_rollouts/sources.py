@@ -155,7 +155,7 @@ def _is_row(source: Any) -> bool | None:
     if isinstance(source, Rollouts) or not isinstance(source, Mapping):
         return False
     for name in ("response_ids", "input_ids", "prompt_token_ids"):
-        tokens = source.get(name)
+        tokens: Any = source.get(name)
         if isinstance(tokens, list | tuple):
             if tokens:
                 return isinstance(tokens[0], int | np.integer)
@@ -174,8 +174,8 @@ def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
     empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)
     if empty.any():
         warnings.warn(
-            f"truncation leaves {int(empty.sum()):,} of {len(empty):,} rows without a token of their response "
-            f"({int(cut.sum()):,} are cut)",
+            f"truncation leaves {int(empty.sum()):,} of {len(empty):,} rows without a token of their "
+            f"response ({int(cut.sum()):,} are cut)",
             stacklevel=3,
         )
 

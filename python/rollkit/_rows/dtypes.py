@@ -61,7 +61,8 @@ def numpy_dtype(wanted: DTypeLike | Any, name: str = "dtype") -> np.dtype[Any]:
         if word == "bfloat16" or word.startswith("float8"):
             import ml_dtypes  # NumPy has these dtypes only through it
 
-            return np.dtype(getattr(ml_dtypes, word))
+            small: np.dtype[Any] = np.dtype(getattr(ml_dtypes, word))
+            return small
         return np.dtype(word)
     except (TypeError, AttributeError, ModuleNotFoundError):
         raise TypeError(f"{name} is {wanted!r}, which is no dtype that NumPy has") from None

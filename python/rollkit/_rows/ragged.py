@@ -427,7 +427,8 @@ def _common_of(rows: dict[int, AnyArray]) -> np.dtype[Any]:
         i: row.dtype for i, row in rows.items()
     }
     try:
-        return np.dtype(common(dtypes.values()))
+        found: np.dtype[Any] = common(dtypes.values())
+        return found
     except TypeError as error:
         seen: list[np.dtype[Any]] = []
         for i, dtype in dtypes.items():
