@@ -320,6 +320,10 @@ impl<'a> Column<'a> {
                 Problem::Range { place, value, dtype: dtype.name() }
             };
         }
+        let null = matches!(stop.why, Why::Mixed(_)) && Kind::of(text, stop.at) == Some(Kind::Null);
+        if null && self.nonfinite == Nonfinite::Raise && matches!(dtype, Dtype::F32 | Dtype::F64) {
+            return Problem::Nonfinite { place, value: "null".into() };
+        }
         match stop.why {
             Why::Fraction { end } | Why::Range { end } => {
                 let value = String::from_utf8_lossy(&text[stop.at..end]).into();

@@ -63,7 +63,7 @@ pub enum Problem {
         /// The dtype.
         dtype: &'static str,
     },
-    /// `NaN`, `Infinity` or `-Infinity`, which JSON does not have.
+    /// `NaN`, `Infinity` or `-Infinity`, which JSON does not have, or null among floats.
     Nonfinite {
         /// Where in the row.
         place: Place,
@@ -209,13 +209,7 @@ impl fmt::Display for Problem {
             }
             Self::Range { place, value, dtype } => write!(f, "{place}: {value} does not fit {dtype}"),
             Self::Nonfinite { place, value } => {
-                write!(f, "{place}: {value} is no JSON; nonfinite=\"keep\" or \"null\" takes it")
-            }
-            Self::Element { place, wanted, got: Kind::Null } => {
-                write!(
-                    f,
-                    "{place}: expected {wanted}, found null; nonfinite=\"keep\" takes it as NaN among floats"
-                )
+                write!(f, "{place}: {value} is no JSON number; nonfinite=\"keep\" or \"null\" takes it")
             }
             Self::Element { place, wanted, got } => write!(f, "{place}: expected {wanted}, found {got}"),
             Self::Shape { place, wanted, got } => {

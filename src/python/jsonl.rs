@@ -17,6 +17,7 @@ use crate::jsonl::{Data, Hint, Nonfinite, Options, Values, parse};
 /// Reads whole lines of JSON: `(rows, skipped, columns)`.
 #[pyfunction]
 #[pyo3(signature = (data, /, *, hints, first_line=1, name="<bytes>", on_error="raise", nonfinite="raise", columns=None))]
+#[expect(clippy::too_many_arguments, reason = "keywords, in Python")]
 pub fn parse_jsonl<'py>(
     py: Python<'py>,
     data: &Array<'py>,

@@ -161,10 +161,6 @@ def test_misuse(
     assert said.startswith("rollkit: ")
     assert said.endswith(" --help says what there is\n")
     assert said.count("\n") == 1
-        said.startswith("rollkit: ")
-        and said.endswith(" --help says what there is\n")
-        and said.count("\n") == 1
-    )
     assert not list(tmp_path.iterdir())
 
 

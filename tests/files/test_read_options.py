@@ -49,15 +49,14 @@ def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
     [
         (
             '"rollout_logprobs": [0, NaN]',
-            'rollout_logprobs[1]: NaN is no JSON; nonfinite="keep" or "null" takes it',
+            'rollout_logprobs[1]: NaN is no JSON number; nonfinite="keep" or "null" takes it',
             1,
         ),
-        ('"y": Infinity', 'y: Infinity is no JSON; nonfinite="keep" or "null" takes it', None),
-        ('"y": -Infinity', 'y: -Infinity is no JSON; nonfinite="keep" or "null" takes it', None),
+        ('"y": Infinity', 'y: Infinity is no JSON number; nonfinite="keep" or "null" takes it', None),
+        ('"y": -Infinity', 'y: -Infinity is no JSON number; nonfinite="keep" or "null" takes it', None),
         (
             '"rollout_logprobs": [null]',
-            "rollout_logprobs[0]: expected a number, found null; "
-            'nonfinite="keep" takes it as NaN among floats',
+            'rollout_logprobs[0]: null is no JSON number; nonfinite="keep" or "null" takes it',
             0,
         ),
     ],

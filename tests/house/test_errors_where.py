@@ -95,7 +95,7 @@ def test_a_path_that_is_called_like_a_row(tmp_path: Path) -> None:
     source.write_text('{"response_ids": [1]}\n{"response_ids": [1, "a"]}\n')
     error = caught(lambda: read(source))
     assert str(error).startswith(f"{source}:2: response_ids[1]: ")
-    assert place(error) == {"column": "response_ids", "path": str(source), "line": 2}
+    assert place(error) == {"column": "response_ids", "position": 1, "path": str(source), "line": 2}
 
 
 class Mine(ValueError):

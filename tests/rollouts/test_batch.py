@@ -210,6 +210,7 @@ def test_rewards_land_on_the_last_token() -> None:
     assert pad(per_token, side="right")["rewards"].tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
+@pytest.mark.filterwarnings("ignore:truncation leaves")
 def test_truncation_cuts_every_column_at_the_same_token() -> None:
     batch = pack(
         {
@@ -350,6 +351,7 @@ def test_a_two_dimensional_array_of_an_unknown_name_has_an_entry_per_row() -> No
         np.testing.assert_array_equal(batch.rows["scores"], columns["scores"])
 
 
+@pytest.mark.filterwarnings("ignore:truncation leaves")
 def test_a_reward_goes_with_the_last_token_of_the_response_that_is_placed() -> None:
     columns = {
         "prompt_token_ids": [[1, 1, 1], [1, 1, 1, 1, 1]],
