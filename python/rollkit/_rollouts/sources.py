@@ -43,6 +43,8 @@ of dicts whose token columns are flat is rows: one rollout each, as a collator g
 """
 
 
+_WHOLE: Final = frozenset("iub")
+
 SMALL: Final = 1 << 14
 """Columns of as many bytes on average are joined before they are placed."""
 
@@ -247,8 +249,9 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
 def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
     parts = _column_parts(name, found)
-    check_lists(name, parts.inner)
-    if name in FIELDS and FIELDS[name].whole:
+    if parts.inner:
+        check_lists(name, parts.inner)
+    if getattr(parts.dtype, "kind", "") not in _WHOLE and name in FIELDS and FIELDS[name].whole:
         with at(column=name):
             check_whole(parts.dtype, parts.lengths, chain.from_iterable(found))
     return parts

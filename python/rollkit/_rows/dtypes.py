@@ -52,6 +52,8 @@ def numpy_dtype(wanted: DTypeLike | Any, name: str = "dtype") -> np.dtype[Any]:
     Raises:
         TypeError: there is no such dtype; `name` says which argument asked for it.
     """
+    if isinstance(wanted, np.dtype):
+        return wanted
     try:
         return np.dtype(wanted)
     except TypeError:
