@@ -19,6 +19,8 @@ from rollkit._files.read import sample_path as sample_path
 from rollkit._native import __version__ as __version__
 from rollkit._rollouts.advantages import advantages as advantages
 from rollkit._rollouts.groups import Groups as Groups
+from rollkit._rollouts.labels import labels as labels
+from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
 from rollkit._rollouts.masking import mask_overlong as mask_overlong
 from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
 from rollkit._rollouts.masking import spread_rewards as spread_rewards
@@ -43,9 +45,11 @@ __all__ = [
     "advantages",
     "concat",
     "iter_chunks",
+    "labels",
     "mask_overlong",
     "mask_zero_variance",
     "merge_steps",
+    "next_token_logprobs",
     "pack",
     "pad",
     "place",

@@ -14,9 +14,11 @@ from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.fields import narrow
+from rollkit._rollouts.fields import fill_of, narrow
+from rollkit._rollouts.names import Names, check_names, flash_kwargs, renamed
 from rollkit._rollouts.rewards import check_scalars
-from rollkit._rollouts.sources import Source, Sources
+from rollkit._rollouts.sources import Source, Sources, warn_cut
+from rollkit._rows.dtypes import numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, castable, fill_element, is_new, place_parts
 from rollkit._rows.place import take
@@ -41,7 +43,7 @@ class Batch:
     Example:
         >>> batch = pad({"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"]})
         >>> list(batch)
-        ['input_ids', 'segment_ids', 'positions', 'attention_mask']
+        ['input_ids', 'segment_ids', 'positions', 'attention_mask', 'loss_masks']
         >>> batch["positions"]
         array([[0, 1],
                [0, 0]], dtype=int32)
@@ -88,6 +90,51 @@ class Batch:
             [[1, 4, 5], [2, 3, 6]]
         """
         return take(self[array] if isinstance(array, str) else array, self.layout)
+
+    def rename(self, names: Names) -> Batch:
+        """The same arrays under a trainer's names, and with its dtypes.
+
+        Args:
+            names: `{old: new}`, or a word:
+
+                - `"rollkit"`: as they are.
+                - `"hf"`: int64 `input_ids`, `position_ids`, `labels` and `attention_mask` (of `pad`).
+                  `labels` are made (see `rollkit.labels`) unless there are some; of these, too, the first
+                  token of each segment is ignored. What a model's own loss reads is then shifted by it.
+                  Models tell packed segments apart by `position_ids` only without a cache:
+                  `model(input_ids=…, position_ids=…, use_cache=False)`.
+                - `"grain"`: each token array `x` with `x_segment_ids` and `x_positions`, as its packers.
+                - `"maxtext"`: `inputs`, `targets` and `…_position`, `…_segmentation` of both, int32. Targets
+                  are shifted, and of segmentation 0 where no loss is: leave its own shift out.
+
+                Other arrays keep their names.
+
+        Returns:
+            A batch that shares what is not cast.
+
+        Raises:
+            ValueError: an unknown word; no such array; two of one name.
+
+        Example:
+            >>> batch = pack({"response_ids": [[1, 2], [3]]}, capacity=4).rename("hf")
+            >>> batch["position_ids"], batch["labels"]
+            (array([[0, 1, 0, 0]]), array([[-100,    2, -100, -100]]))
+        """
+        return self._with(renamed(self.arrays, self.layout, names))
+
+    def flash_kwargs(self) -> dict[str, Any]:
+        """What models of transformers hand to varlen attention: `model(…, **batch.flash_kwargs())`.
+
+        Gaps and padding are segments of their own: kernels leave what is in none unwritten.
+
+        Returns:
+            `cu_seq_lens_q`, `cu_seq_lens_k` int32, `max_length_q`, `max_length_k` ints, over all lines.
+
+        Example:
+            >>> pack({"response_ids": [[1, 2], [3]]}, capacity=6).flash_kwargs()["cu_seq_lens_q"]
+            array([0, 2, 3, 6], dtype=int32)
+        """
+        return flash_kwargs(self.layout, next(iter(self.arrays.values()), None))
 
     @property
     def responses(self) -> Layout:
@@ -155,6 +202,7 @@ def pack(
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
+    names: Names = "rollkit",
     out: Batch | None = None,
 ) -> Batch:
     """Pack rollouts into bins of `capacity` tokens: `[bins, capacity]`.
@@ -170,17 +218,20 @@ def pack(
         max_segments: at most that many rollouts in a bin.
         bins_multiple_of: empty bins are added up to a multiple of this.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
-            one whose response is cut off whole is left out with it.
-        fills: what padding holds, by column; 0 unless given.
-        dtypes: by array name; int32 ids, uint8 masks and float32 unless given.
+            one whose response is cut off whole is left out with it, and a warning says how many.
+        fills: what padding holds, by column; 0 unless given (`labels`: -100), but of routes experts
+            0 … topk - 1, for the tokens without one too, which `route_masks` marks by 1.
+        dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
         levels: what columns have an element for, where their names do not say it: `"prompt"`,
             `"response"` or `"sequence"` tokens, or `"row"`.
+        names: what the arrays are called, and their dtypes with it: a word or `{old: new}`, as
+            `Batch.rename` takes it.
         out: a batch whose memory is filled again, where it is large enough.
 
     Returns:
         A batch with `input_ids` (prompt, then response), `segment_ids`, `positions`, `loss_masks` (0 on
-        the prompt), `rewards` per token (a scalar lands on the last token), and every other column that
-        has an element per response token, per prompt token or per token.
+        the prompt; 1 on responses if none are given), `rewards` per token (a scalar lands on the last
+        token), and every other column that has an element per response token, per prompt token or per token.
 
     Raises:
         ValueError: rows of a column are of another length than their tokens; column and row are named.
@@ -205,6 +256,7 @@ def pack(
         >>> batch["segment_ids"]
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
     """
+    check_names(names)
     sources = Sources.of(rollouts, levels)
     if layout is not None:
         if capacity is not None:
@@ -222,7 +274,9 @@ def pack(
             bins_multiple_of=bins_multiple_of,
             oversize=oversize,
         )
-    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out)
+        if oversize == "truncate":
+            warn_cut(layout, sources.prompt_lengths)
+    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names)
 
 
 def pad(
@@ -235,6 +289,7 @@ def pad(
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
+    names: Names = "rollkit",
     out: Batch | None = None,
 ) -> Batch:
     """Pad rollouts to a rectangle, one per line: `[rows, width]`.
@@ -256,9 +311,10 @@ def pad(
         array([[1, 1, 1],
                [0, 1, 1]], dtype=uint8)
     """
+    check_names(names)
     sources = Sources.of(rollouts, levels)
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
-    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, attention_mask=True)
+    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names, attention_mask=True)
 
 
 def _fill(
@@ -268,23 +324,41 @@ def _fill(
     fills: Mapping[str, Any],
     dtypes: Mapping[str, DTypeLike],
     out: Batch | None,
+    names: Names,
     attention_mask: bool = False,
 ) -> Batch:
     _check_names(sources, fills, dtypes)
+    if names == "hf":
+        dtypes = {"input_ids": np.int64, **dtypes}
     arrays = _Arrays(sources, layout, dtypes, out)
     arrays.add_tokens(pad_id)
     for name, dtype in MADE.items():
         if attention_mask or name != "attention_mask":
             arrays.make(name, dtype)
     for name, parts in sources.tokens.items():
-        arrays.add(name, sources.level(name), parts, fills.get(name, 0))
+        fill = fills[name] if name in fills else fill_of(name, parts.inner)
+        arrays.add(name, sources.level(name), parts, fill)
+    if "loss_masks" not in sources.tokens:
+        arrays.add(
+            "loss_masks", "response", _constant(1, sources.responses.lengths), fills.get("loss_masks", 0)
+        )
+    routes = sources.tokens.get("rollout_expert_indices")
+    if routes is not None and "route_masks" not in sources.tokens:
+        arrays.add("route_masks", "sequence", _constant(0, routes.lengths), fills.get("route_masks", 1))
     rows = dict(sources.rows)
     if "rewards" in rows:
         scalars = np.asarray(rows["rewards"])
         check_scalars(scalars, sources.responses.lengths)
         arrays.add("rewards", "last", Parts.one_each(scalars), fills.get("rewards", 0))
     arrays.fill()
-    return Batch(arrays.made, layout, sources.prompt_lengths, rows, arrays.memory)
+    made = arrays.made if names == "rollkit" else renamed(arrays.made, layout, names)
+    return Batch(made, layout, sources.prompt_lengths, rows, arrays.memory)
+
+
+def _constant(value: int, lengths: Int64s) -> Parts:
+    """Rows of one value: all of one array, which is as long as the longest."""
+    values = np.full(int(lengths.max(initial=0)), value, np.uint8)
+    return Parts.over(values, np.zeros_like(lengths), lengths)
 
 
 class _Arrays:
@@ -396,7 +470,7 @@ class _Arrays:
     def _dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype that was asked for, or else the narrow one."""
         wanted = self._dtypes.get(name)
-        return narrow(name, found) if wanted is None else np.dtype(wanted)
+        return narrow(name, found) if wanted is None else numpy_dtype(wanted, f"dtypes[{name!r}]")
 
     def _own_dtype(self, name: str, parts: Parts) -> Any:
         """`_dtype` of rows that their framework places; None for their own."""
@@ -422,7 +496,7 @@ def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str
         raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
     if "input_ids" in fills:
         raise ValueError("fills has 'input_ids', whose padding is pad_id")
-    known = [*sources.tokens, *({"rewards"} & sources.rows.keys())]
+    known = [*sources.tokens, *({"loss_masks"} - sources.tokens.keys()), *({"rewards"} & sources.rows.keys())]
     for option, given, names in (("fills", fills, known), ("dtypes", dtypes, ["input_ids", *known])):
         for name in given.keys() - set(names):
             there = ", ".join(map(repr, names)) or "none"

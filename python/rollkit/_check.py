@@ -1,6 +1,7 @@
 """Coercions that every front function needs, with errors that name the argument."""
 
 import operator
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from rollkit._frameworks import as_array
 
 Int64s = NDArray[np.int64]
 
+MOST: Final = 2**63 - 1
 UNSIGNED_BEYOND_INT64: Final = "uint64"
 _INT64: Final = np.dtype(np.int64)
 
@@ -23,7 +25,21 @@ def positive(name: str, value: Any, least: int = 1) -> int:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number > MOST:
+        raise OverflowError(f"{name} is {number}, beyond int64")
     return number
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """Return a shape of one or more dimensions, whose elements int64 counts."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be a tuple of ints, got {type(value).__name__}")
+    found = tuple(positive(f"{name}[{i}]", size, least=-MOST) for i, size in enumerate(value))
+    if not found or min(found) < 0:
+        raise ValueError(f"{name} must have one or more dimensions of 0 or more, got {found}")
+    if prod(found) > MOST:
+        raise OverflowError(f"{name} {found} has more than 2**63 - 1 elements")
+    return found
 
 
 def lengths(name: str, value: Any) -> Int64s:
@@ -72,3 +88,23 @@ def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return str(value)
+
+
+def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `out` if it is an array that can take the result."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
+    flags = out.flags
+    wrong = {
+        "read-only": not flags.writeable,
+        "strided": not flags.c_contiguous,
+        "misaligned": not flags.aligned,
+    }
+    for got, found in wrong.items():
+        if found:
+            raise ValueError(
+                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
+            )
+    return out

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from rollkit.compat.flash_attn import (
     index_first_axis,
+    index_first_axis_residual,
+    index_put_first_axis,
     pad_input,
+    rearrange,
     unpad_input,
     unpad_input_for_concatenated_sequences,
 )
@@ -67,3 +73,45 @@ def test_what_the_original_asserts() -> None:
         index_first_axis(torch.zeros(3), torch.tensor([0]))
     with pytest.raises(AssertionError, match="one axis"):
         pad_input(torch.zeros(1, 2), torch.tensor([[0]]), 1, 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_rows_are_put_and_their_gradients_taken(dtype: torch.dtype) -> None:
+    values = torch.randn(3, 2, 4, dtype=dtype).transpose(1, 2).requires_grad_()
+    places = torch.tensor([4, 0, 2])
+    found = index_put_first_axis(values, places, 5)
+    assert torch.equal(found[places], values)
+    assert not found[[1, 3]].any()
+    weights = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), values)
+    assert torch.equal(gradient, weights[places])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_gradients_of_rows_and_of_the_rest_add_up(dtype: torch.dtype) -> None:
+    given = torch.randn(2, 4, dtype=dtype).T.requires_grad_()
+    places = torch.tensor([3, 1])
+    rows, rest = index_first_axis_residual(given, places)
+    assert torch.equal(rows, given[places])
+    assert rest.data_ptr() == given.data_ptr()
+    assert rest.stride() == given.stride()
+    (gradient,) = torch.autograd.grad((rows * 2).sum() + (rest * 3).sum(), given)
+    assert gradient.tolist() == [[3, 3], [5, 5], [3, 3], [5, 5]]
+
+
+def test_meta_tensors_have_shapes() -> None:
+    values, places = torch.empty(3, 4, device="meta"), torch.empty(3, dtype=torch.int64, device="meta")
+    assert index_put_first_axis(values, places, 5).shape == (5, 4)
+    assert index_first_axis_residual(values, places)[0].shape == (3, 4)
+
+
+def test_rearrange_is_that_of_einops(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(tensor: object, pattern: str, **axes: int) -> tuple[object, ...]:
+        return tensor, pattern, axes
+
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "einops", SimpleNamespace(rearrange=named))
+        assert rearrange(1, "(b s) -> b s", b=2) == (1, "(b s) -> b s", {"b": 2})
+        patch.setitem(sys.modules, "einops", None)
+        with pytest.raises(ModuleNotFoundError, match="this needs einops; install it with: pip install"):
+            rearrange(1, "a -> a")

@@ -290,12 +290,13 @@ class TestValidate:
             skyrl.validate_generator_output(2, steps(**change), step_wise=True)
 
     @pytest.mark.parametrize("form", FORMS)
-    def test_warns_if_all_is_masked(self, form: Any) -> None:
+    def test_logs_each_time_if_all_is_masked(self, form: Any, caplog: pytest.LogCaptureFixture) -> None:
         masked = form(output(loss_masks=[[0, 0], [0]]))
-        with pytest.warns(UserWarning, match="loss-masked"):
+        for _ in range(2):
             skyrl.validate_generator_output(2, masked)
-        with pytest.warns(UserWarning, match="loss-masked"):
-            skyrl.concatenate_generator_outputs([masked])
+        skyrl.concatenate_generator_outputs([masked])
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+        assert all("loss-masked" in record.message for record in caplog.records)
 
 
 class TestStatistics:
@@ -777,7 +778,10 @@ def test_prompt_boundaries() -> None:
     assert skyrl.compute_prompt_boundaries(["a", "a", "b", "c", "c"]) == [(0, 2), (2, 3), (3, 5)]
     assert skyrl.compute_prompt_boundaries(["a"]) == [(0, 1)]
     assert skyrl.compute_prompt_boundaries([]) == []
-    with pytest.raises(AssertionError, match=r"uid 'a' appears in non-contiguous positions.*index 2"):
+    with pytest.raises(
+        AssertionError,
+        match=r"uid 'a' appears in non-contiguous positions at index 2\. Full uids: \['a', 'b', 'a'",
+    ):
         skyrl.compute_prompt_boundaries(["a", "b", "a"])
 
 
@@ -785,3 +789,13 @@ def test_importing_loads_no_framework() -> None:
     code = "import sys, rollkit.compat.skyrl; print([m for m in ('torch', 'jax', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("logprobs", [[[-0.1], [-0.2]], [[-0.1, -0.3, -0.4], [-0.2]], [[], [-0.2]]])
+def test_log_probabilities_that_are_not_one_per_token_are_refused_by_row(logprobs: Any) -> None:
+    rows = [[1], [2]], [[3, 4], [5]], [[0.0, 1.0], [1.0]], [[1, 1], [1]]
+    count = len(logprobs[0])
+    with pytest.raises(
+        ValueError, match=f"logprobs: row 0 has {count} log-probabilities for 2 response tokens"
+    ):
+        skyrl.convert_prompts_responses_to_batch_tensors(0, *rows, logprobs)

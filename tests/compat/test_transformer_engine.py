@@ -83,3 +83,12 @@ def test_a_mask_it_does_not_know() -> None:
     for name in ("arbitrary", "paddign_causal", "bottom_right"):
         with pytest.raises(ValueError, match=f"attn_mask_type '{name}' is not known"):
             te._segment_ids_pos_to_seqlens_offsets([[1]], [[1]], [[0]], [[0]], name, None, 1)
+
+
+@pytest.mark.parametrize("window", [None, (-1, -1)])
+def test_a_padding_mask_of_one_row_is_not_causal(window: Any) -> None:
+    ids_q, ids_kv = np.array([[1, 1, 2, 2, 0]]), np.array([[1, 2, 2, 2, 0]])
+    at_q, at_kv = np.array([[0, 1, 0, 1, 0]]), np.array([[5, 5, 6, 7, 0]])
+    mask = AttnMaskType.PADDING_MASK
+    found = te._segment_ids_pos_to_seqlens_offsets(ids_q, ids_kv, at_q, at_kv, mask, window, 3)
+    assert [part.tolist() for part in found[:2]] == [[[2, 2, 0]], [[1, 3, 0]]]

@@ -1,6 +1,7 @@
 """Drop-in functions for verifiers against what its function does, by decoding all."""
 
 import base64
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rollkit.compat import verifiers
 from rollkit.compat.verifiers import attribute_routed_experts
 
 
@@ -111,3 +113,21 @@ def test_malformed_payloads_are_refused() -> None:
     trace = SimpleNamespace(nodes=[SimpleNamespace(token_ids=[1], routed_experts=None)])
     with pytest.raises(ValueError, match=r"^the payload's 'data' decodes to 3 bytes"):
         attribute_routed_experts(trace, [0], 0, {"data": "AAAA", "shape": [2, 1, 1], "start": 0})
+
+
+def test_the_private_name_has_the_order_of_verifiers() -> None:
+    names = list(inspect.signature(verifiers._attribute_routed_experts).parameters)
+    assert names == ["trace", "prefix_node_ids", "new_node_ids", "path_len", "payload"]
+    payload = {"data": "AAECAwQF", "shape": [3, 1, 2], "start": 0}
+
+    def trace() -> Any:
+        before = np.array([[[0, 1]], [[0, 1]]], np.uint8)  # the last row is a stand-in
+        prefix = SimpleNamespace(token_ids=[5, 6], sampled=True, routed_experts=before)
+        return SimpleNamespace(nodes=[prefix, SimpleNamespace(token_ids=[7, 8], routed_experts=None)])
+
+    ours, native = trace(), trace()
+    verifiers._attribute_routed_experts(ours, [0], [1], 2, payload)
+    verifiers.attribute_routed_experts(native, [1], 2, payload, prefix_node_ids=[0])
+    for got, wanted in zip(ours.nodes, native.nodes, strict=True):
+        assert got.routed_experts.tolist() == wanted.routed_experts.tolist()
+    assert ours.nodes[0].routed_experts.tolist() == [[[0, 1]], [[2, 3]]]

@@ -4,6 +4,7 @@ import base64
 import pickle
 import re
 import tracemalloc
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from rollkit import Layout, Ragged, Rollouts
 from rollkit.routing import (
     NodeRoutes,
     RouteBuilder,
+    cycle_routes,
     decode_routes,
     join_routes,
     narrow_routes,
@@ -54,26 +56,30 @@ def payload_of(routes: Array, kind: str = "str", start: int = 0) -> Any:
     return {"data": data, "shape": list(routes.shape), "dtype": routes.dtype.str, "start": start}
 
 
-def fill_of(final: str, routes: Array, num_experts: int) -> Array:
-    """The row that a peer appends."""
+def fill_of(final: str, routes: Array, num_experts: int, first: int = 0) -> Array:
+    """The row that a peer appends to those from position `first` on."""
     inner = routes.shape[1:]
     rows: dict[str, Any] = {
         "zeros": np.zeros(inner),
         "arange": np.tile(np.arange(inner[1]), (inner[0], 1)),
-        "cycle": (np.arange(inner[0] * inner[1]) % num_experts).reshape(inner),
+        "cycle": (((first + len(routes)) * prod(inner) + np.arange(prod(inner))) % num_experts).reshape(
+            inner
+        ),
         "sentinel": np.full(inner, -1),
     }
     return np.asarray(routes[-1] if final == "repeat" else rows[final])
 
 
 def split_reference(
-    routes: Array, lengths: list[int], off: int, final: str | None, num_experts: int
+    routes: Array, lengths: list[int], off: int, final: str | None, num_experts: int, first: int = 0
 ) -> list[Array | None]:
     """Pad the full context by one row, then slice it."""
     rows = len(routes)
     padded = routes
     if final is not None and (rows or final != "repeat"):
-        padded = np.concatenate([routes, fill_of(final, routes, num_experts)[None].astype(routes.dtype)])
+        padded = np.concatenate(
+            [routes, fill_of(final, routes, num_experts, first)[None].astype(routes.dtype)]
+        )
     last = max((i for i, n in enumerate(lengths) if n), default=-1)
     nodes: list[Array | None] = []
     for i, n in enumerate(lengths):
@@ -107,7 +113,7 @@ def test_split_equals_padding_the_context(
         return
     payload = payload_of(routes, kind, first)
     nodes = split_routes(payload, lengths, start=start, final=final, num_experts=7, copy=copy)
-    expected = split_reference(routes, lengths, start - first, final, 7)
+    expected = split_reference(routes, lengths, start - first, final, 7, first)
     assert [rows is None for rows in nodes] == [rows is None for rows in expected]
     for rows, wanted in zip(nodes, expected, strict=True):
         if rows is not None and wanted is not None:
@@ -315,7 +321,9 @@ def test_join_is_the_inverse(case: tuple[Array, list[int], int, int], final: str
         joined = join_routes(nodes)
         assert joined is not None
         rows = [
-            node for node in split_reference(routes, lengths, start - first, final, 7) if node is not None
+            node
+            for node in split_reference(routes, lengths, start - first, final, 7, first)
+            if node is not None
         ]
         np.testing.assert_array_equal(joined, np.concatenate(rows))
         out = np.empty_like(joined)
@@ -527,6 +535,70 @@ def test_routes_travel_with_the_rows() -> None:
         back = found.unpack("rollout_expert_indices")
         for placed_row, row in zip(back, expected, strict=True):
             np.testing.assert_array_equal(placed_row[:-1], row)
-            assert not placed_row[-1].any()
+            assert (placed_row[-1] == np.arange(3)).all()
     again = rollkit.pack(rollouts, 16, out=packed)
     np.testing.assert_array_equal(again["rollout_expert_indices"], tensors["rollout_expert_indices"])
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32"])
+def test_what_is_filled_is_a_legal_route_and_marked(framework: str, dtype: str) -> None:
+    rows = [routes_of(4, dtype), routes_of(2, dtype)]
+    if framework != "numpy":
+        as_theirs = pytest.importorskip(framework).asarray if framework == "torch" else _jax_array()
+        rows = [as_theirs(row) for row in rows]
+    rollouts = {"prompt_token_ids": [[1], [2]], "response_ids": [[3] * 4, [4]]}
+    rollouts["rollout_expert_indices"] = rows  # type: ignore[assignment]
+    for batch in (rollkit.pad(rollouts), rollkit.pack(rollouts, 9), rollkit.pad(rollouts, side="right")):
+        placed, marks = np.asarray(batch["rollout_expert_indices"]), np.asarray(batch["route_masks"])
+        assert marks.dtype == np.uint8
+        np.testing.assert_array_equal(marks, route_mask(batch.layout, [4, 2]))
+        assert (placed[marks == 1] == np.arange(placed.shape[-1])).all()
+
+
+def test_the_marks_of_filled_routes_stay_those_of_the_rollouts() -> None:
+    rollouts = {
+        "response_ids": [[3, 4]],
+        "rollout_expert_indices": [routes_of(2, "uint8")],
+        "route_masks": [[0, 1]],
+    }
+    assert rollkit.pack(rollouts, 3)["route_masks"].tolist() == [[0, 1, 1]]
+    back = rollkit.pack({**rollouts, "route_masks": [[0, 0]]}, 3, fills={"route_masks": 0})
+    assert back["route_masks"].tolist() == [[0, 0, 0]]
+
+
+def _jax_array() -> Any:
+    pytest.importorskip("jax")
+    import jax.numpy as jnp
+
+    return jnp.asarray
+
+
+@pytest.mark.parametrize(("experts", "topk"), [(8, 3), (4, 4), (5, 2)])
+def test_cycled_routes_go_on_from_row_to_row(experts: int, topk: int) -> None:
+    routes = np.zeros((2, 6, 2, topk), np.int16)
+    marks = np.array([[0, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1]], np.uint8)
+    found = cycle_routes(routes, marks, num_experts=experts)
+    assert found is routes
+    assert not routes[marks == 0].any()
+    filled = routes[marks == 1]
+    np.testing.assert_array_equal(filled.ravel(), np.arange(filled.size) % experts)
+    assert all(len(set(row)) == topk for row in filled.reshape(-1, topk).tolist())
+    with pytest.raises(ValueError, match="num_experts"):
+        cycle_routes(routes, marks, num_experts=topk - 1)
+    with pytest.raises(OverflowError, match="int8 does not hold expert 255"):
+        cycle_routes(np.zeros((200, 1, 2), np.int8), np.ones(200, bool), num_experts=256)
+
+
+def test_the_last_row_of_a_longer_sequence_cycles_to_other_experts() -> None:
+    routes = np.zeros((9, 2, 2), np.uint8)
+    lasts = []
+    for length in (4, 5):
+        node = split_routes(routes[: length - 1], [length], final="cycle", num_experts=16)[0]
+        builder = RouteBuilder()
+        builder.append(routes[: length - 1])
+        built = builder.finish(length, final="cycle", num_experts=16)
+        assert node is not None
+        np.testing.assert_array_equal(node[-1], built[-1])
+        lasts.append(node[-1].ravel().tolist())
+    assert lasts == [[12, 13, 14, 15], [0, 1, 2, 3]]

@@ -388,7 +388,7 @@ def test_pack_of_pieces_equals_the_reference(rows: list[dict[str, Any]], data: s
         lines = [line[:n] for line, n in zip(full[name], layout.row_lengths, strict=True)]
         if name == "rewards":
             lines = [on_last(row, line, at) for row, line, at in zip(rows, lines, last, strict=True)]
-        fill = {"input_ids": 5, **fills}.get(name, 0)
+        fill = {"input_ids": 5, "route_masks": 1, **fills}.get(name, 0)
         same(
             array,
             segment_ids_reference(layout) if name == "segment_ids" else place_reference(lines, layout, fill),

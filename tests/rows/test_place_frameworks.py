@@ -346,7 +346,7 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: place([with_grad(range(6))[:1], np.ones(1), np.ones(2)], ROWS), TypeError, "parts[1] and parts[0] are of two frameworks, or of a device and the host"),
     (lambda: concat([with_grad(range(6)), Ragged(np.ones(2), int64s([0, 2]))]), TypeError, "parts[1] and parts[0] are of two frameworks, or of a device and the host"),
     (lambda: concat([with_grad(range(6)), Ragged(torch.ones(2, device="meta", dtype=torch.float64), int64s([0, 2]))]), TypeError, "rows are on cpu and on meta; move all to one device"),
-    (lambda: place([torch.ones(3, requires_grad=True), torch.ones(1).double(), torch.ones(2)], ROWS), ValueError, "row 1 is float64 of inner shape (), row 0 is float32 of ()"),
+    (lambda: place([torch.ones(3, requires_grad=True), torch.ones(1, 2).double(), torch.ones(2)], ROWS), ValueError, "row 1 is float64 of inner shape (2,), row 0 is float64 of ()"),
     (lambda: place([torch.ones((), requires_grad=True)], Layout.pad([1])), ValueError, "row 0 is a 0-D array; a row has at least one dimension"),
     (lambda: with_grad(range(6)).to_arrow(), TypeError, "Ragged.to_arrow reads values on the host; these are of torch, on a device, with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"),
     (lambda: with_grad(range(6)).equals(with_grad(range(6))), TypeError, "Ragged.equals reads values on the host; these are of torch, on a device, with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"),
@@ -577,3 +577,23 @@ def test_an_array_keeps_its_gradient_or_is_refused(name: str, place_: str) -> No
         )
     else:
         assert "meta" in str([*getattr(result, "rows", {}).values(), getattr(result, "values", result)])
+
+
+def test_tensors_that_are_no_block_are_refused() -> None:
+    import torch
+
+    layout = Layout.concat(np.array([2, 2]))
+    pieces = [torch.ones(2), torch.ones(2)]
+    for tensor in (torch.ones(4).to_sparse(), torch.nested.nested_tensor(pieces, layout=torch.jagged)):
+        with pytest.raises(TypeError, match="pass a dense one, or a list of rows"):
+            take(tensor, layout)
+
+
+def test_torch_dtypes_are_taken_wherever_rows_are_moved() -> None:
+    import torch
+
+    layout = Layout.concat(np.array([1, 2]))
+    rows = [torch.tensor([1]), torch.tensor([2, 3])]
+    assert str(place(rows, layout, dtype=torch.bfloat16).dtype) == "bfloat16"
+    meta = [row.to("meta", torch.float8_e5m2) for row in rows]
+    assert place(meta, layout).dtype == torch.float8_e5m2

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._arrays import jax_bits
+from rollkit._arrays import jax_bits, jax_logprobs
 from rollkit._errors import Unfit
 from rollkit._extras import extra
 
@@ -54,6 +54,10 @@ def memory(array: Any) -> AnyArray:
 def is_plain(array: Any) -> bool:
     """Whether Rust may move the array: one with values, on the CPU."""
     return is_host(array)
+
+
+def check_dense(array: Any) -> None:
+    """JAX's arrays are."""
 
 
 def bits(array: Any) -> AnyArray:
@@ -232,6 +236,7 @@ def cumsum(rows: Any) -> Any:
 nth = jax_bits.nth
 latest = jax_bits.latest
 rank = jax_bits.rank
+picked = jax_logprobs.picked
 
 
 def search(rows: Any, values: Any) -> Any:

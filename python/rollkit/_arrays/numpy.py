@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 AnyArray = NDArray[Any]
 IN_PLACE: Final = True
 
+_PART: Final = 1 << 20
+"""Elements of a part of logits that is cast at a time."""
+
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyArray:
     """Return the array itself."""
@@ -29,6 +32,10 @@ def memory(array: AnyArray) -> AnyArray:
 def is_plain(array: Any) -> bool:
     """Yes."""
     return True
+
+
+def check_dense(array: Any) -> None:
+    """NumPy's arrays are."""
 
 
 def bits(array: AnyArray) -> AnyArray:
@@ -222,3 +229,18 @@ def _rows(index: AnyArray) -> AnyArray:
 def take(array: AnyArray, order: list[int], axis: int) -> AnyArray:
     """Elements along an axis, by a few numbers."""
     return np.take(array, order, axis)
+
+
+def picked(logits: AnyArray, rows: AnyArray, ids: AnyArray, *, normalised: bool) -> AnyArray:
+    """What each row has for its id, normalised; float32."""
+    if normalised:
+        return logits[rows, ids].astype(np.float32)
+    found = np.empty(len(rows), np.float32)
+    step = max(_PART // max(logits.shape[1], 1), 1)
+    for i in range(0, len(rows), step):
+        values = logits[rows[i : i + step]].astype(np.float32)
+        chosen = np.take_along_axis(values, ids[i : i + step, None], 1)[:, 0]
+        largest = values.max(1, initial=-np.inf, keepdims=True)
+        np.exp(np.subtract(values, largest, out=values), out=values)
+        found[i : i + step] = chosen - largest[:, 0] - np.log(values.sum(1))
+    return found

@@ -39,6 +39,14 @@ class Ops(Protocol):
         """Whether Rust may move the array: the host's memory, with no gradient or trace to lose."""
         ...
 
+    def check_dense(self, array: Any) -> None:
+        """Refuse an array that is not one block of elements: sparse, nested.
+
+        Raises:
+            TypeError: it is not.
+        """
+        ...
+
     def bits(self, array: Any) -> AnyArray:
         """The memory of a plain array, as integers of its item size where NumPy has not its dtype."""
         ...
@@ -177,6 +185,13 @@ class Ops(Protocol):
 
     def look_up(self, table: Any, index: Any) -> Any:
         """The number that each row of a table has at each index of the row; `[R, N]`."""
+        ...
+
+    def picked(self, logits: Any, rows: Any, ids: Any, *, normalised: bool) -> Any:
+        """`[E]` float32: the log-probability that row `rows[i]` of `[N, V]` logits gives `ids[i]`.
+
+        No row is given twice. `normalised` ones are log-probabilities already.
+        """
         ...
 
     def take(self, array: Any, order: Any, axis: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._arrays import torch_logprobs
 from rollkit._errors import Unfit
 from rollkit._extras import extra
 
@@ -27,7 +28,7 @@ _NOT_SCATTERED: Final = frozenset(
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     """Return a tensor that shares the array's memory, or a copy of it on another device."""
     array = np.ascontiguousarray(array)
-    if array.dtype.kind == "V":  # bfloat16 and fp8, which NumPy has from ml_dtypes
+    if array.dtype.kind == "V" or array.dtype.isbuiltin == 2:  # bfloat16 and fp8, of ml_dtypes
         named = getattr(torch, array.dtype.name, None)
         if named is None:
             raise TypeError(f"torch has no dtype like {array.dtype}")
@@ -94,10 +95,18 @@ def is_plain(array: Any) -> bool:
     """Whether Rust may move the tensor: a dense one on the CPU that no gradient goes through."""
     return (
         is_host(array)
+        and not array.is_nested
         and array.layout == torch.strided
         and not array.is_quantized
         and not (array.requires_grad and torch.is_grad_enabled())
     )
+
+
+def check_dense(array: Any) -> None:
+    """Refuse a tensor that is not one block of elements."""
+    if array.is_nested or array.layout != torch.strided:
+        kind = "nested" if array.is_nested else f"of layout {array.layout}"
+        raise TypeError(f"got a torch tensor that is {kind}; pass a dense one, or a list of rows")
 
 
 def cat(arrays: Sequence[Any]) -> Any:
@@ -269,6 +278,7 @@ def int32(array: Any) -> Any:
 
 
 where = torch.where
+picked = torch_logprobs.picked
 
 
 def within(ids: Any, most: int) -> Any:

@@ -13,30 +13,52 @@ class Field:
     Attributes:
         dtype: what its numbers are kept as; None keeps what comes.
         per: what a row has one element for: `"prompt"`, `"response"`, `"sequence"` (prompt and
-            response) tokens, `"token or row"` of the response, or nothing (`"row"`).
+            response) tokens, `"response or sequence"` tokens, by the lengths of the rows, `"token or row"`
+            of the response, or nothing (`"row"`).
         short: rows may end before the last token: engines send no routes for it, nor for what they add
             to a response without a look by the model.
+        fill: what tokens get that have no element: padding, and what is not the response.
+        whole: floats are refused: these are numbers of something.
     """
 
     dtype: np.dtype[Any] | None
     per: str
     short: bool = False
+    fill: int = 0
+    whole: bool = False
+
+    @property
+    def level(self) -> str | None:
+        """What the name alone says: which tokens a row of elements is of; None where its length tells."""
+        return {"token or row": "response", "response or sequence": None}.get(self.per, self.per)
+
+    @property
+    def is_per_token(self) -> bool:
+        """Whether a row always has an element per token."""
+        return "row" not in self.per
 
 
 _INT32 = np.dtype(np.int32)
 _UINT8 = np.dtype(np.uint8)
 _FLOAT32 = np.dtype(np.float32)
+_INT64 = np.dtype(np.int64)
 
 FIELDS: Final[dict[str, Field]] = {
-    "prompt_token_ids": Field(_INT32, "prompt"),
-    "response_ids": Field(_INT32, "response"),
-    "input_ids": Field(_INT32, "sequence"),
+    "prompt_token_ids": Field(_INT32, "prompt", whole=True),
+    "response_ids": Field(_INT32, "response", whole=True),
+    "input_ids": Field(_INT32, "sequence", whole=True),
     "loss_masks": Field(_UINT8, "response"),
     "rewards": Field(_FLOAT32, "token or row"),
     "rollout_logprobs": Field(_FLOAT32, "response"),
-    "rollout_expert_indices": Field(None, "sequence", short=True),
+    "rollout_expert_indices": Field(None, "sequence", short=True, whole=True),
+    "labels": Field(_INT64, "response or sequence", fill=-100, whole=True),
+    "loss_weights": Field(_FLOAT32, "response"),
+    "route_masks": Field(_UINT8, "sequence", fill=1),
     "is_last_step": Field(np.dtype(bool), "row"),
 }
+
+PER_TOKEN_LISTS: Final = ("sampling_mask", "sampling_masks", "kept_token_ids")
+"""Columns that have a list for each token, whose lengths may be equal by chance: no inner dimension."""
 
 
 def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -45,3 +67,15 @@ def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     if field is not None and field.dtype is not None:
         return field.dtype
     return _FLOAT32 if dtype == np.float64 else dtype
+
+
+def fill_of(name: str, inner: tuple[int, ...] = ()) -> Any:
+    """What a column's tokens get that have no element, unless asked otherwise. Elements have shape `inner`.
+
+    A row of routes names no expert twice, which dropless dispatch cannot take: experts 0, 1, … in every
+    layer. Such rows are marked by 1 in `route_masks`.
+    """
+    if name == "rollout_expert_indices" and inner and inner[-1] > 1:
+        return np.arange(inner[-1])
+    field = FIELDS.get(name)
+    return 0 if field is None else field.fill

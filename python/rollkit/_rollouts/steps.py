@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rollkit import _native
 from rollkit._check import Int64s
+from rollkit._rollouts.fields import fill_of
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rollouts.trajectories import trajectory_ends
@@ -85,7 +86,7 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
     for name, parts in sources.tokens.items():
         level = sources.level(name)
         if level == "response":
-            columns[name] = trusted(place_parts(parts, acted, 0), offsets)
+            columns[name] = trusted(place_parts(parts, acted, fill_of(name)), offsets)
         elif level == "prompt":
             columns[name] = _end_to_end(parts, ~joined * parts.lengths, firsts)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import prod
 from typing import Any, Final
 
@@ -12,17 +11,18 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
-from rollkit._arrays.ops import Ops
 from rollkit._check import Int64s
-from rollkit._frameworks import as_array, framework_of
+from rollkit._frameworks import as_array
 from rollkit._rows.binpack import plan_options
+from rollkit._rows.edges import edges
+from rollkit._rows.pieces import ABSENT as ABSENT
+from rollkit._rows.pieces import Pieces
 
-ABSENT: Final = -1
 MOST_ELEMENTS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Layout:
+class Layout(Pieces):
     """Where each row goes in an output of `shape`, from row lengths alone.
 
     A layout knows no tokens: it is small, picklable, and can be made in one place (a driver, the step
@@ -66,9 +66,7 @@ class Layout:
         for name in ("starts", "lengths", "row_lengths", "source_rows", "begins"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _check.int64s(name, given))
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if not self.shape or min(self.shape) < 0:
-            raise ValueError(f"shape must have one or more dimensions of 0 or more, got {self.shape}")
+        object.__setattr__(self, "shape", _check.shape("shape", self.shape))
         for name in (
             "lengths",
             "source_rows",
@@ -92,31 +90,6 @@ class Layout:
             raise ValueError(
                 f"row {row} is dropped (its start is -1), but its length is {self.lengths[row]}; "
                 "a dropped row has length 0"
-            )
-
-    def _check_pieces(self) -> None:
-        """Check that pieces are within their rows, and no element is in two."""
-        if (odd := self.row_lengths < 0).any():
-            row = int(odd.argmax())
-            raise ValueError(f"row {row} has {self.row_lengths[row]} elements; expected 0 or more")
-        rows, begins = self.pieces_of_rows()
-        if (odd := (rows < 0) | (rows >= len(self))).any():
-            piece = int(odd.argmax())
-            raise ValueError(f"piece {piece} is of row {rows[piece]}; there are {len(self)} rows")
-        if (odd := (begins < 0) | (begins > self.row_lengths[rows] - self.lengths)).any():
-            piece = int(odd.argmax())
-            raise ValueError(
-                f"piece {piece} is {self.lengths[piece]} elements from element {begins[piece]} on of row "
-                f"{rows[piece]}, which has {self.row_lengths[rows[piece]]}"
-            )
-        order = self._row_order
-        order = order[self.lengths[order] > 0]  # an empty piece may be anywhere, within another too
-        rows, begins, lengths = rows[order], begins[order], self.lengths[order]
-        odd = (rows[1:] == rows[:-1]) & (begins[1:] < begins[:-1] + lengths[:-1])
-        if odd.any():
-            at = int(odd.argmax())
-            raise ValueError(
-                f"pieces {order[at]} and {order[at + 1]} both have element {begins[at + 1]} of row {rows[at]}"
             )
 
     @classmethod
@@ -262,6 +235,9 @@ class Layout:
             >>> both.starts.tolist(), both.lengths.tolist()
             ([0, 4, 1, 5], [1, 1, 2, 1])
         """
+        for i, layout in enumerate(layouts):
+            if not isinstance(layout, Layout):
+                raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
         shapes = {layout.shape for layout in layouts}
         if not shapes:
             raise ValueError("layouts is empty; union needs at least one layout")
@@ -358,7 +334,7 @@ class Layout:
         lines = _check.positive("lines", lines, least=0)
         line = prod(self.shape[1:])
         begin, end = first_line * line, (first_line + lines) * line
-        pieces, rows_of_pieces = self._pieces_of(chosen)
+        pieces, rows_of_pieces = self.pieces_of(chosen)
         starts, lengths = self.starts[pieces], self.lengths[pieces]
         odd = (starts != ABSENT) & ((starts < begin) | (starts + lengths > end))
         if odd.any():
@@ -374,132 +350,6 @@ class Layout:
             return Layout._trusted(shape, starts, lengths, row_lengths, order)
         begins = self.pieces_of_rows()[1][pieces]
         return Layout._trusted(shape, starts, lengths, row_lengths, order, rows_of_pieces, begins)
-
-    def _pieces_of(self, rows: Int64s) -> tuple[Int64s, Int64s]:
-        """The pieces of some rows, and which of these each is of."""
-        if self.source_rows is None:
-            return rows, np.arange(len(rows))
-        order, offsets = self._row_order, self._row_pieces
-        counts = np.diff(offsets)[rows]
-        ends = _native.offsets_from_lengths(counts)
-        at = np.arange(ends[-1]) + np.repeat(offsets[:-1][rows] - ends[:-1], counts)
-        return order[at], np.repeat(np.arange(len(rows)), counts)
-
-    @property
-    def has_pieces(self) -> bool:
-        """Whether pieces are other than whole rows, one each."""
-        return self.source_rows is not None or self.begins is not None
-
-    def pieces_of_rows(self) -> tuple[Int64s, Int64s]:
-        """`[pieces]` int64: the row of each piece, and its first element within it."""
-        rows = np.arange(len(self.starts)) if self.source_rows is None else self.source_rows
-        return rows, np.zeros_like(self.starts) if self.begins is None else self.begins
-
-    @property
-    def slots(self) -> tuple[Int64s, Int64s, Int64s | None]:
-        """What kernels take of where pieces are: starts, lengths, order."""
-        return self.starts, self.lengths, self.order
-
-    @property
-    def pieces(self) -> dict[str, Int64s]:
-        """What kernels take of which pieces there are; nothing where they are rows."""
-        if not self.has_pieces:
-            return {}
-        rows, begins = self.pieces_of_rows()
-        return {"row_lengths": self.row_lengths, "source_rows": rows, "begins": begins}
-
-    @cached_property
-    def _row_order(self) -> Int64s:
-        """Pieces by row, and in their order within one."""
-        rows, begins = self.pieces_of_rows()
-        return np.lexsort((self.lengths, begins, rows))
-
-    @cached_property
-    def _row_pieces(self) -> Int64s:
-        """`[rows + 1]`: where each row's pieces begin in `_row_order`."""
-        rows, _ = self.pieces_of_rows()
-        return _native.offsets_from_lengths(np.bincount(rows, minlength=len(self)).astype(np.int64))
-
-    def reads(self) -> tuple[Int64s, Int64s]:
-        """What `take` copies, row after row: where each piece is, and its length."""
-        if not self.has_pieces:
-            return self.starts, self.lengths
-        order = self._row_order
-        return self.starts[order], self.lengths[order]
-
-    def row_offsets(self) -> Int64s:
-        """`[rows + 1]` int64: where rows begin once `take` has copied them."""
-        ends = _native.offsets_from_lengths(self.reads()[1])
-        return ends[self._row_pieces] if self.has_pieces else ends
-
-    def offsets(self) -> Int64s:
-        """`[pieces + 1]` int64: where each piece starts, and the end of the output, for pieces in order."""
-        found = np.empty(len(self.starts) + 1, np.int64)
-        found[:-1] = self.starts
-        found[-1] = self.size
-        return found
-
-    def is_end_to_end(self) -> bool:
-        """Whether the output is the rows themselves, one after the other from its beginning on."""
-        begins, lengths = self.reads()
-        ends = _native.offsets_from_lengths(lengths)[:-1]
-        return bool(((begins == ends) | (lengths == 0)).all())
-
-    @property
-    def num_placed(self) -> int:
-        """The elements that rows fill."""
-        return int(self.lengths.sum())
-
-    def indices(self, own: Ops, like: Any) -> Any:
-        """`gather_indices()` on the framework and device of `like`; made once for each."""
-        if own.is_traced(like):
-            return own.from_host(self.gather_indices(), like)
-        key = (framework_of(like), str(getattr(like, "device", None)))
-        if (kept := self._indices.get(key)) is not None:
-            return kept
-        made = own.from_host(self.gather_indices(), like)
-        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
-            self._indices[key] = made
-        return made
-
-    @cached_property
-    def _indices(self) -> dict[Any, Any]:
-        return {}
-
-    def row_position(self, element: int) -> tuple[int, int]:
-        """Row and position of the `element`-th of all that are placed, in the order of `gather_indices`."""
-        rows, begins = self.pieces_of_rows()
-        order = self._row_order
-        ends = self.lengths[order].cumsum()
-        at = int(np.searchsorted(ends, element, side="right"))
-        piece = order[at]
-        return int(rows[piece]), int(begins[piece] + element - (ends[at] - self.lengths[piece]))
-
-    def source_indices(self, begins: Int64s) -> Int64s | None:
-        """Which elements of rows that begin at `begins` are placed, in the order of `gather_indices`.
-
-        None if they are the first ones, one after the other.
-        """
-        if self.has_pieces:
-            rows, firsts = self.pieces_of_rows()
-            order = self._row_order
-            at, lengths = (begins[rows] + firsts)[order], self.lengths[order]
-        else:
-            at, lengths = begins, self.lengths
-        ends = _native.offsets_from_lengths(lengths)
-        if np.array_equal(np.where(lengths > 0, at, ends[:-1]), ends[:-1]):
-            return None
-        return np.repeat(at - ends[:-1], lengths) + np.arange(ends[-1])
-
-    @property
-    def size(self) -> int:
-        """The elements of the output."""
-        return prod(self.shape)
-
-    @property
-    def width(self) -> int:
-        """The elements of a line: of a bin, of a padded row, of the whole stream."""
-        return self.shape[-1]
 
     @property
     def max_seqlen(self) -> int:
@@ -554,19 +404,25 @@ class Layout:
         first, size = (0, self.size) if line is None else (line * self.width, self.width)
         return _int32(np.append(self.starts[self._segments(line)] - first, size))
 
-    def gather_indices(self) -> Int64s:
-        """`[sum(lengths)]` int64: the flat position of every element, row after row.
+    def edges(self, where: Any = None) -> tuple[Any, Any]:
+        """Where each token is that has a predecessor in its own segment, and where that is.
 
-        What `take` does with memory, a differentiable gather does with these on any device:
-        `output.flatten(0, 1)[indices]`.
+        The model's output at the predecessor is about the token: a head and a loss that run on these alone
+        see no padding, no first token (before it is another rollout), and nothing that does not count.
+
+        Args:
+            where: `shape`, of any framework: only tokens at which it is not 0, such as
+                `batch["loss_masks"]`. It has values: not under `jit`.
+
+        Returns:
+            `predecessor` and `token`, `[edges]` int64 (in JAX what it has for that), flat positions in
+            memory order; of the framework and on the device of `where`, else NumPy's.
 
         Example:
-            >>> Layout.pad([2, 1]).gather_indices()
-            array([0, 1, 3])
+            >>> Layout.pack([3, 2], capacity=6).edges()
+            (array([0, 1, 3]), array([1, 2, 4]))
         """
-        begins, lengths = self.reads()
-        ends = _native.offsets_from_lengths(lengths)
-        return np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
+        return edges(self, where)
 
     def _segments(self, line: int | None) -> Int64s:
         """Rows that have a place, in memory order."""
@@ -575,6 +431,7 @@ class Layout:
         if line is None:
             present: Int64s = rows[starts != ABSENT]
             return present
+        line = _check.positive("line", line, least=-MOST_ELEMENTS)
         count = prod(self.shape[:-1])
         if not 0 <= line < count:
             raise IndexError(f"line {line} is out of range: the layout has shape {self.shape}")
@@ -589,10 +446,7 @@ class Layout:
         if out is None:
             fresh: NDArray[Any] = np.empty(self.shape, dtype)
             return fresh
-        return checked_out(out, self.shape, np.dtype(dtype))
-
-    def __len__(self) -> int:
-        return len(self.row_lengths)
+        return _check.checked_out(out, self.shape, np.dtype(dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.starts, self.lengths, self.row_lengths, self.source_rows, self.begins)
@@ -602,26 +456,6 @@ class Layout:
         shape = " × ".join(f"{n:,}" for n in self.shape)
         of = f"{len(self.starts):,} pieces of " if self.has_pieces else ""
         return f"Layout({of}{len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
-
-
-def checked_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return `out` if it is an array that can take the result."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
-    if out.shape != shape or out.dtype != dtype:
-        raise ValueError(f"out must be {dtype} of shape {shape}, got {out.dtype} of shape {out.shape}")
-    flags = out.flags
-    wrong = {
-        "read-only": not flags.writeable,
-        "strided": not flags.c_contiguous,
-        "misaligned": not flags.aligned,
-    }
-    for got, found in wrong.items():
-        if found:
-            raise ValueError(
-                f"out must be C-contiguous, aligned and writeable, got a {got} array; np.empty makes one"
-            )
-    return out
 
 
 def _orders(layouts: Sequence[Layout]) -> Int64s:

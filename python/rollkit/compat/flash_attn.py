@@ -29,6 +29,65 @@ def index_first_axis(input: Any, indices: Any) -> Any:
     return input.index_select(0, indices)
 
 
+def index_put_first_axis(values: Any, indices: Any, first_axis_dim: int) -> Any:
+    """Put rows at places of a tensor that is 0 elsewhere.
+
+    Args:
+        values: `[M, …]`, two axes or more.
+        indices: `[M]` integers.
+        first_axis_dim: N.
+
+    Returns:
+        `[N, …]`.
+
+    Example:
+        >>> import torch
+        >>> index_put_first_axis(torch.tensor([[1.0], [2.0]]), torch.tensor([2, 0]), 3).flatten().tolist()
+        [2.0, 0.0, 1.0]
+    """
+    assert indices.ndim == 1, f"indices must have one axis, got shape {tuple(indices.shape)}"
+    shape = tuple(values.shape)
+    assert len(shape) >= 2, f"values must have two axes or more, got shape {shape}"
+    out = values.new_zeros((first_axis_dim, *shape[1:]))
+    return out.index_copy(0, indices.long(), values)
+
+
+def index_first_axis_residual(input: Any, indices: Any) -> tuple[Any, Any]:
+    """Take rows of a tensor, and pass it on beside them: what a residual connection adds to later.
+
+    Args:
+        input: `[N, …]`, two axes or more.
+        indices: `[M]` integers.
+
+    Returns:
+        `[M, …]`, and the input: in the same memory, as it is laid out. The gradients of both add up.
+
+    Example:
+        >>> import torch
+        >>> rows, rest = index_first_axis_residual(torch.tensor([[1.0], [2.0]]), torch.tensor([1]))
+        >>> rows.tolist(), rest.tolist()
+        ([[2.0]], [[1.0], [2.0]])
+    """
+    return index_first_axis(input, indices), input.view_as(input)
+
+
+def rearrange(tensor: Any, pattern: str, **axes_lengths: int) -> Any:
+    """`einops.rearrange`, which flash-attn's module has too and verl imports from there.
+
+    Args:
+        tensor: a tensor.
+        pattern: its axes before and after, as einops reads them.
+        **axes_lengths: lengths of axes that the pattern names.
+
+    Returns:
+        The tensor with axes as after the arrow.
+
+    Raises:
+        ModuleNotFoundError: einops is not installed.
+    """
+    return extra("einops", "einops").rearrange(tensor, pattern, **axes_lengths)
+
+
 def unpad_input(
     hidden_states: Any, attention_mask: Any, unused_mask: Any = None
 ) -> tuple[Any, Any, Any, int, Any]:
@@ -104,11 +163,7 @@ def pad_input(hidden_states: Any, indices: Any, batch: int, seqlen: int) -> Any:
         tensor([[1., 0.],
                 [0., 2.]])
     """
-    assert indices.ndim == 1, f"indices must have one axis, got shape {tuple(indices.shape)}"
-    shape = tuple(hidden_states.shape)
-    assert len(shape) >= 2, f"hidden_states must have two axes or more, got shape {shape}"
-    out = hidden_states.new_zeros((batch * seqlen, *shape[1:]))
-    return out.index_copy(0, indices.long(), hidden_states).unflatten(0, (batch, seqlen))
+    return index_put_first_axis(hidden_states, indices, batch * seqlen).unflatten(0, (batch, seqlen))
 
 
 def _unpadded(torch: Any, hidden: Any, placed: Any, lengths: Any) -> tuple[Any, Any, Any, int]:

@@ -35,8 +35,8 @@ def attribute_routed_experts(
     Raises:
         ValueError: malformed base64, or a shape that is not the data's.
 
-    Follows verifiers' `_attribute_routed_experts` (`verifiers/v1/graph.py`; its `prefix_node_ids` comes
-    second there).
+    Follows verifiers' `_attribute_routed_experts` (`verifiers/v1/graph.py`), which has its name and order of
+    arguments here too.
 
     Example:
         >>> from types import SimpleNamespace as Node
@@ -55,6 +55,35 @@ def attribute_routed_experts(
     for node, rows in zip(nodes, split, strict=True):
         if rows is not None:
             node.routed_experts = rows
+
+
+def _attribute_routed_experts(
+    trace: Any,
+    prefix_node_ids: Sequence[int],
+    new_node_ids: Sequence[int],
+    path_len: int,
+    payload: Mapping[str, Any] | None,
+) -> None:
+    """`attribute_routed_experts` with the name and the order of arguments of verifiers 0.4.0.
+
+    Args:
+        trace: see `attribute_routed_experts`, as for all others.
+        prefix_node_ids: the nodes before the turn's.
+        new_node_ids: the turn's nodes.
+        path_len: the tokens before them.
+        payload: `{data, shape, start}` and, unless uint8, `dtype`, or `None`.
+
+    Source: `verifiers.v1.graph._attribute_routed_experts`.
+
+    Example:
+        >>> from types import SimpleNamespace as Node
+        >>> trace = Node(nodes=[Node(token_ids=[5, 6], sampled=False), Node(token_ids=[7, 8])])
+        >>> payload = {"data": "AAECAwQF", "shape": [3, 1, 2], "start": 0}
+        >>> _attribute_routed_experts(trace, [0], [1], 2, payload)
+        >>> trace.nodes[1].routed_experts.tolist()
+        [[[4, 5]], [[4, 5]]]
+    """
+    attribute_routed_experts(trace, new_node_ids, path_len, payload, prefix_node_ids=prefix_node_ids)
 
 
 def _mend(prefix: Sequence[Any], payload: Payload, known: int) -> None:

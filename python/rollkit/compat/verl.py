@@ -19,7 +19,15 @@ from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
 from rollkit.compat._verl_concat import concat
 
-__all__ = ["concat", "left_right_2_no_padding", "no_padding_2_padding"]
+__all__ = [
+    "build_attention_mask_from_nested",
+    "concat",
+    "embeds_padding_2_no_padding",
+    "left_right_2_no_padding",
+    "no_padding_2_padding",
+    "response_from_nested",
+    "response_to_nested",
+]
 
 Data = MutableMapping[str, Any]
 """A `tensordict.TensorDict`, or a dict."""
@@ -64,21 +72,21 @@ def left_right_2_no_padding(data: Data) -> Data:
     _set_other(data, "max_seq_len", ids.shape[1])
     _set_other(data, "max_response_len", responses.shape[1])
     _set_other(data, "indices", tokens.indices)
-    jagged = torch.nested.nested_tensor_from_jagged
     positions = data["position_ids"]
-    data["input_ids"] = jagged(tokens.of(ids), tokens.offsets)
+    data["input_ids"] = tokens.jagged(ids)
     if positions.dim() == 2:
-        data["position_ids"] = jagged(tokens.of(positions), tokens.offsets.long())
+        data["position_ids"] = tokens.jagged(positions, torch.int64)
     else:
-        data["position_ids"] = jagged(tokens.of_axes(positions), tokens.offsets.long(), jagged_dim=2)
+        values, offsets = tokens.of_axes(positions), tokens.offsets.long()
+        data["position_ids"] = _jagged(values, offsets, tokens.counts, jagged_dim=2)
     data["loss_mask"] = responses
     routes = data.get("routed_experts", None)
     if routes is not None and not routes.is_nested:
-        data["routed_experts"] = jagged(tokens.of(routes), tokens.offsets)
+        data["routed_experts"] = tokens.jagged(routes)
     teachers = {name: data.get(name, None) for name in ("teacher_logprobs", "teacher_ids")}
     if all(teacher is not None for teacher in teachers.values()):
         for name, teacher in teachers.items():
-            data[name] = jagged(tokens.of(teacher), tokens.offsets)
+            data[name] = tokens.jagged(teacher)
     return data
 
 
@@ -112,7 +120,7 @@ def no_padding_2_padding(tensor: Tensor, data: Mapping[str, Any]) -> Tensor:
         tensor([[0.5000, 0.0000],
                 [0.8000, 0.9000]])
     """
-    values = tensor.values() if tensor.is_nested else tensor
+    values = _without_holes(tensor).values() if tensor.is_nested else tensor
     prompts, responses, width = _lengths(data)
     ends = np.cumsum(prompts + responses)
     total = int(ends[-1]) if len(ends) else 0
@@ -127,6 +135,153 @@ def no_padding_2_padding(tensor: Tensor, data: Mapping[str, Any]) -> Tensor:
     return place_same([values], layout, begins=[begins])
 
 
+def build_attention_mask_from_nested(input_ids: Tensor, max_seq_len: int | None = None) -> Tensor:
+    """Say where the tokens of a nested batch are once it is padded on the right.
+
+    Args:
+        input_ids: nested.
+        max_seq_len: the width; the longest row's by default.
+
+    Returns:
+        `[rows, width]` int32, 1 on tokens.
+
+    Raises:
+        AssertionError: `input_ids` is not nested.
+
+    Source: `verl.workers.utils.padding.build_attention_mask_from_nested`.
+
+    Example:
+        >>> import torch
+        >>> ids = torch.nested.nested_tensor_from_jagged(torch.tensor([5, 6, 7]), torch.tensor([0, 2, 3]))
+        >>> build_attention_mask_from_nested(ids).tolist()
+        [[1, 1], [1, 0]]
+    """
+    torch = extra("torch", "torch")
+    if not input_ids.is_nested:
+        raise AssertionError("input_ids must be a nested tensor")
+    lengths = input_ids.offsets().diff().to(input_ids.values().device)
+    width = int(lengths.max()) if max_seq_len is None else max_seq_len
+    return (torch.arange(width, device=lengths.device) < lengths[:, None]).to(torch.int32)
+
+
+def embeds_padding_2_no_padding(data: Data) -> Data:
+    """Replace padded embeddings of prompts, and their masks, by nested (jagged) tensors, in place.
+
+    Args:
+        data: with `prompt_embeds` `[rows, width, size]` and `prompt_embeds_mask` `[rows, width]`; likewise
+            `negative_prompt_embeds` and `negative_prompt_embeds_mask`, if there are any.
+
+    Returns:
+        `data`, in which these hold a row per prompt, of what the mask keeps; masks are bool. A gradient
+        goes through.
+
+    Source: `verl.workers.utils.padding.embeds_padding_2_no_padding`.
+
+    Example:
+        >>> import torch
+        >>> data = embeds_padding_2_no_padding({
+        ...     "prompt_embeds": torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]]),
+        ...     "prompt_embeds_mask": torch.tensor([[1, 1], [1, 0]]),
+        ... })
+        >>> data["prompt_embeds"].values().flatten().tolist()
+        [1.0, 2.0, 3.0]
+    """
+    torch = extra("torch", "torch")
+    names = ["prompt_embeds"]
+    if isinstance(data.get("negative_prompt_embeds", None), torch.Tensor):
+        names.append("negative_prompt_embeds")
+    for name in names:
+        mask = data[f"{name}_mask"]
+        tokens = _Tokens.kept_by(mask)
+        data[name] = tokens.jagged(data[name], torch.int64)
+        data[f"{name}_mask"] = tokens.jagged(mask != 0, torch.int64)
+    return data
+
+
+def response_from_nested(tensor: Tensor, response_mask: Tensor) -> Tensor:
+    """Cut the responses out of a nested output, moved by one: what predicted each token.
+
+    Args:
+        tensor: nested, an output for every token of prompt and response. A gradient goes through.
+        response_mask: nested, a row per response.
+
+    Returns:
+        Nested, a row per response: element j is the output one token before its token j.
+
+    Raises:
+        AssertionError: the rows are not as many, or one has no token before its response (verl takes the
+            row before's, or nothing).
+
+    Source: `verl.workers.utils.padding.response_from_nested`.
+
+    Example:
+        >>> import torch
+        >>> jagged = torch.nested.nested_tensor_from_jagged
+        >>> output = jagged(torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9]), torch.tensor([0, 2, 5]))
+        >>> mask = jagged(torch.tensor([1, 1, 1]), torch.tensor([0, 1, 3]))
+        >>> response_from_nested(output, mask).values()
+        tensor([0.5000, 0.7000, 0.8000])
+    """
+    tensor = _without_holes(tensor)
+    ends, lengths = tensor.offsets().cpu().numpy(), response_mask.offsets().diff().cpu().numpy()
+    if len(ends) - 1 != len(lengths):
+        raise AssertionError(f"tensor has {len(ends) - 1} rows, response_mask {len(lengths)}")
+    if (short := np.diff(ends) <= lengths).any():
+        row = int(short.argmax())
+        raise AssertionError(
+            f"row {row} has {ends[row + 1] - ends[row]} tokens, {lengths[row]} of the response: "
+            "no token comes before it"
+        )
+    return _cut(tensor.values(), ends[1:] - lengths - 1, lengths)
+
+
+def response_to_nested(tensor: Tensor, response_mask: Tensor) -> Tensor:
+    """Take the padding off responses.
+
+    Args:
+        tensor: `[rows, width, *inner]`, padded on the right. A gradient goes through.
+        response_mask: nested, a row per response.
+
+    Returns:
+        Nested, a row per response.
+
+    Raises:
+        AssertionError: `response_mask` is not nested, its rows are not as many, or one is longer than the
+            width (verl gives a shorter row).
+
+    Source: `verl.workers.utils.padding.response_to_nested`.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.nested.nested_tensor_from_jagged(torch.ones(3), torch.tensor([0, 2, 3]))
+        >>> response_to_nested(torch.tensor([[5, 6], [7, 0]]), mask).values()
+        tensor([5, 6, 7])
+    """
+    if not response_mask.is_nested:
+        raise AssertionError("response_mask must be a nested tensor")
+    lengths = response_mask.offsets().diff().cpu().numpy()
+    rows, width = tensor.shape[:2]
+    if rows != len(lengths):
+        raise AssertionError(f"tensor has {rows} rows, response_mask {len(lengths)}")
+    if (long := lengths > width).any():
+        row = int(long.argmax())
+        raise AssertionError(f"response {row} has {lengths[row]} tokens, tensor is {width} wide")
+    return _cut(tensor.flatten(0, 1), np.arange(rows) * width, lengths)
+
+
+def _without_holes(nested: Tensor) -> Tensor:
+    """Rows end to end: those of a narrowed tensor lie apart, and its offsets do not tell their lengths."""
+    return nested if nested.lengths() is None else nested.contiguous()
+
+
+def _cut(values: Tensor, begins: Int64s, lengths: Int64s) -> Tensor:
+    """A row of so many values from each begin on."""
+    layout = Layout.concat(np.asarray(lengths, np.int64))
+    cut = place_same([values], layout, begins=[np.asarray(begins, np.int64)])
+    offsets = extra("torch", "torch").from_numpy(layout.offsets()).to(values.device)
+    return _jagged(cut, offsets, layout.lengths)
+
+
 @dataclass(frozen=True, slots=True)
 class _Tokens:
     """The tokens of a padded batch that its attention mask keeps.
@@ -134,12 +289,14 @@ class _Tokens:
     Attributes:
         indices: `[tokens]` int64 tensor, where each was in the flattened batch.
         offsets: `[rows + 1]` int32 tensor, where each row begins among them.
+        counts: `[rows]`, how many each row has.
         begins: `[runs]`, where tokens that lie side by side begin in the flattened batch.
         lengths: `[runs]`, how many they are.
     """
 
     indices: Tensor
     offsets: Tensor
+    counts: Int64s
     begins: Int64s
     lengths: Int64s
 
@@ -150,19 +307,32 @@ class _Tokens:
         framed = np.concatenate([[False], kept.reshape(-1), [False]])
         edges = np.flatnonzero(framed[1:] != framed[:-1])
         begins, ends = np.ascontiguousarray(edges.reshape(-1, 2).T)
-        offsets = np.append(0, np.cumsum(kept.sum(axis=1))).astype(np.int32)
+        counts = kept.sum(axis=1)
+        offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
         indices, offsets = (
             torch.from_numpy(found).to(attention_mask.device) for found in (np.flatnonzero(kept), offsets)
         )
-        return cls(indices, offsets, begins, ends - begins)
+        return cls(indices, offsets, counts, begins, ends - begins)
 
     def of(self, column: Tensor) -> Tensor:
         """`[rows, width, *inner]` to `[tokens, *inner]`."""
         return place_same([column.flatten(0, 1)], Layout.concat(self.lengths), begins=[self.begins])
 
+    def jagged(self, column: Tensor, dtype: Any = None) -> Tensor:
+        """`[rows, width, *inner]` to a row of tokens each; the dtype is that of the offsets."""
+        return _jagged(self.of(column), self.offsets.to(dtype), self.counts)
+
     def of_axes(self, column: Tensor) -> Tensor:
         """`[rows, axes, width]` to `[axes, tokens]`."""
         return column.transpose(0, 1).flatten(1)[:, self.indices]
+
+
+def _jagged(values: Tensor, offsets: Tensor, counts: Int64s, jagged_dim: int = 1) -> Tensor:
+    """Rows of so many values each; torch pads to the width that it is told, and loses tokens if it is not."""
+    shortest, longest = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+    return extra("torch", "torch").nested.nested_tensor_from_jagged(
+        values, offsets, jagged_dim=jagged_dim, min_seqlen=shortest, max_seqlen=longest
+    )
 
 
 def _lengths(data: Mapping[str, Any]) -> tuple[Int64s, Int64s, int]:

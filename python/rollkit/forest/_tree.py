@@ -12,7 +12,7 @@ from rollkit._check import Int64s
 from rollkit._errors import at
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import level_of
-from rollkit._rollouts.fields import FIELDS
+from rollkit._rollouts.fields import FIELDS, fill_of
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.growing import Growing
 from rollkit._rows.layout import Layout
@@ -303,7 +303,7 @@ def _row(name: str, value: Any) -> AnyArray:
 def _new_elements(
     name: str, row: AnyArray, prompt: AnyArray, response: AnyArray, matched: int, whole: bool
 ) -> AnyArray:
-    """A column's elements for the tokens from `matched` on: 0 for those of the prompt unless it has them."""
+    """A column's elements for the tokens from `matched` on: of the prompt the fill unless it has them."""
     wanted = len(response) + whole * len(prompt)
     if len(row) != wanted:
         raise ValueError(
@@ -312,7 +312,7 @@ def _new_elements(
         )
     if whole:
         return row[matched:]
-    return np.concatenate([np.zeros((len(prompt) - matched, *row.shape[1:]), row.dtype), row])
+    return np.concatenate([np.full((len(prompt) - matched, *row.shape[1:]), fill_of(name), row.dtype), row])
 
 
 def _with_room(name: str, column: Growing | None, new: AnyArray) -> Growing:

@@ -7,6 +7,7 @@ expects there, and keep rows and tokens together. A column of routes is a `Ragge
 """
 
 from rollkit.routing._builder import RouteBuilder as RouteBuilder
+from rollkit.routing._cycle import cycle_routes as cycle_routes
 from rollkit.routing._decode import decode_routes as decode_routes
 from rollkit.routing._join import join_routes as join_routes
 from rollkit.routing._mask import route_mask as route_mask
@@ -17,6 +18,7 @@ from rollkit.routing._split import split_routes as split_routes
 __all__ = [
     "NodeRoutes",
     "RouteBuilder",
+    "cycle_routes",
     "decode_routes",
     "join_routes",
     "narrow_routes",

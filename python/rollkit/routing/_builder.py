@@ -97,7 +97,7 @@ class RouteBuilder:
             raise ValueError(
                 f"length is {length}, there are {len(self)} rows; only that of the last token may be missing"
             )
-        fill = final_row(final, rows.dtype, rows.inner, num_experts)
+        fill = final_row(final, rows.dtype, rows.inner, num_experts, max(len(self) + missing - 1, 0))
         if missing and final is not None:
             if fill is None and not len(self):
                 raise ValueError("there is no row to repeat; pass another policy as final")

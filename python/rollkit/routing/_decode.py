@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from rollkit._check import checked_out
 from rollkit._frameworks import AnyArray
-from rollkit._rows.layout import checked_out
 from rollkit.routing._payload import Payload
 
 

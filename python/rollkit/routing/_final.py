@@ -14,9 +14,16 @@ FINALS: Final = ("repeat", "zeros", "arange", "cycle", "sentinel")
 
 
 def final_row(
-    final: str | None, dtype: np.dtype[Any], inner: tuple[int, ...], num_experts: int | None
+    final: str | None,
+    dtype: np.dtype[Any],
+    inner: tuple[int, ...],
+    num_experts: int | None,
+    position: int = 0,
 ) -> AnyArray | None:
-    """The row that a policy writes; `None` where it writes none, or the one before (`"repeat"`)."""
+    """The row that a policy writes; `None` where it writes none, or the one before (`"repeat"`).
+
+    `"cycle"` is that of the row's position in its sequence, so that rows of many sequences are spread.
+    """
     if final is None:
         return None
     choice("final", final, FINALS)
@@ -27,7 +34,7 @@ def final_row(
             raise ValueError("final='cycle' needs num_experts, how many there are to cycle over")
         # A row then has no expert twice, which dropless dispatch cannot take.
         count = positive("num_experts", num_experts, least=max(inner[-1], 1))
-        row = np.arange(prod(inner)) % count
+        row = (position * prod(inner) + np.arange(prod(inner))) % count
     else:
         one = {"zeros": 0, "arange": np.arange(inner[-1]), "sentinel": -1}[final]
         row = np.broadcast_to(np.asarray(one), inner)

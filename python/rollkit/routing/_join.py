@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from rollkit._check import checked_out
 from rollkit._frameworks import AnyArray, as_array
-from rollkit._rows.layout import Layout, checked_out
+from rollkit._rows.layout import Layout
 from rollkit._rows.parts import place_parts
 from rollkit._rows.place import parts_of
 from rollkit.routing._payload import Payload

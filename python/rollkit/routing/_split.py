@@ -52,8 +52,9 @@ def split_routes(
         node_lengths: `[nodes]` ints, the tokens of each node.
         start: the position of the first node: the tokens whose routes are known from turns before.
         final: what the missing row of the last token holds: `"repeat"` the row before, `"zeros"`,
-            `"arange"` (0 … topk - 1 in every layer), `"cycle"` (0, 1, … over all layers, modulo
-            `num_experts`), `"sentinel"` (-1); with `None` the node has one row less than it has tokens.
+            `"arange"` (0 … topk - 1 in every layer), `"cycle"` (0, 1, … over all layers and on from row to
+            row, modulo `num_experts`: a sequence begins with 0), `"sentinel"` (-1); with `None` the node
+            has one row less than it has tokens.
         num_experts: for `"cycle"`.
         copy: each node's rows in memory of its own, which keeps neither the payload nor the other nodes
             alive. Else they are views of the array, or of what was decoded.
@@ -78,10 +79,11 @@ def split_routes(
         array([2, 0, 0])
     """
     payload = Payload.of(routes)
-    fill = final_row(final, payload.dtype, payload.inner, num_experts)
     tokens = lengths("node_lengths", node_lengths)
     counts = tokens.tolist()  # nodes are few: a loop over ints is faster than arrays of them
     first = positive("start", start, least=0) - payload.start
+    last = max(start + sum(counts) - 1, 0)
+    fill = final_row(final, payload.dtype, payload.inner, num_experts, last)
     end = first + sum(counts)
     short = end == payload.rows + 1 and (payload.rows > 0 or final != "repeat")
     rows = _Rows(payload, copy, max(first, 0))

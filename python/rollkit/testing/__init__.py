@@ -7,8 +7,10 @@ The strategies need hypothesis, which is imported when one is called.
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
+from rollkit.testing.rows import labels_reference as labels_reference
 from rollkit.testing.rows import layouts as layouts
 from rollkit.testing.rows import lengths as lengths
+from rollkit.testing.rows import next_token_logprobs_reference as next_token_logprobs_reference
 from rollkit.testing.rows import pack_reference as pack_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
 from rollkit.testing.rows import pad_reference as pad_reference
@@ -33,9 +35,11 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
+    "labels_reference",
     "layouts",
     "lengths",
     "mask_reference",
+    "next_token_logprobs_reference",
     "pack_reference",
     "pack_starts_reference",
     "pad_reference",

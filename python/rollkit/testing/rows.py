@@ -266,6 +266,9 @@ def _batch_reference(
         "segment_ids": np.zeros(shape, np.int32),
         "positions": np.zeros(shape, np.int32),
     }
+    if not any("loss_masks" in row for row in rows):
+        arrays["loss_masks"] = np.zeros(shape, np.uint8)
+        rows = [{**row, "loss_masks": [1] * len(row["response_ids"])} for row in rows]
     # Of rollouts with one start the empty ones come first.
     filled = [bool(row.get("prompt_token_ids", ()) or row["response_ids"]) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: (starts[i], filled[i]))
@@ -289,7 +292,12 @@ def _batch_reference(
                 cells = {first + j: entry for j, entry in enumerate(found)}
                 shown = _narrow_reference(name, [row[name] for row in rows])
             if name not in arrays:
-                arrays[name] = np.full((*shape, *shown.shape[1:]), fills.get(name, 0), shown.dtype)
+                inner: tuple[int, ...] = shown.shape[1:]
+                legal: Any = np.arange(inner[-1]) if name == "rollout_expert_indices" and inner else 0
+                arrays[name] = np.full((*shape, *inner), fills.get(name, legal), shown.dtype)
+            if name == "rollout_expert_indices":
+                masks = arrays.setdefault("route_masks", np.ones(shape, np.uint8))
+                masks[line, column : column + len(cells)] = 0
             for position, entry in cells.items():
                 arrays[name][line, column + position] = entry
     return arrays
@@ -308,6 +316,41 @@ def _narrow_reference(name: str, rows: Sequence[list[Any]]) -> NDArray[Any]:
     flat = np.array([entry for row in rows for entry in row])
     natural: type[np.generic] = np.float32 if flat.dtype == np.float64 else flat.dtype.type
     return flat.astype(known.get(name, natural if flat.size else np.int64))
+
+
+def next_token_logprobs_reference(
+    logits: NDArray[Any], tokens: NDArray[Any], segment_ids: NDArray[Any]
+) -> NDArray[np.float64]:
+    """`rollkit.next_token_logprobs` of `[B, T, V]` logits, token by token in float64.
+
+    Example:
+        >>> next_token_logprobs_reference(np.zeros((1, 3, 2)), np.array([[1, 0, 1]]), np.array([[1, 1, 2]]))
+        array([[ 0.        , -0.69314718,  0.        ]])
+    """
+    found = np.zeros(tokens.shape)
+    for line in range(tokens.shape[0]):
+        for t in range(1, tokens.shape[1]):
+            if segment_ids[line, t] and segment_ids[line, t] == segment_ids[line, t - 1]:
+                scores = logits[line, t - 1].astype(np.float64)
+                found[line, t] = scores[tokens[line, t]] - np.logaddexp.reduce(scores)
+    return found
+
+
+def labels_reference(
+    tokens: NDArray[Any], segment_ids: NDArray[Any], masks: NDArray[Any], ignore_index: int = -100
+) -> NDArray[np.int64]:
+    """`rollkit.labels`, token by token.
+
+    Example:
+        >>> labels_reference(np.array([[7, 8, 9]]), np.array([[1, 1, 2]]), np.ones((1, 3)))
+        array([[-100,    8, -100]])
+    """
+    found = np.full(tokens.shape, ignore_index, np.int64)
+    for line in range(tokens.shape[0]):
+        for t in range(1, tokens.shape[1]):
+            if masks[line, t] and segment_ids[line, t] and segment_ids[line, t] == segment_ids[line, t - 1]:
+                found[line, t] = tokens[line, t]
+    return found
 
 
 def lengths(max_rows: int = 8, max_length: int = 9) -> SearchStrategy[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +15,8 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import changes, returning, trajectory_keys
 from rollkit._rollouts.validate import ALL_MASKED, any_nonzero
 from rollkit._rows.ragged import Ragged
+
+_logger = logging.getLogger(__name__)
 
 _PER_ROW = (
     "response_ids",
@@ -51,8 +53,7 @@ def validate_generator_output(
         AssertionError: row counts differ; masks, token rewards or log-probabilities are not one per
             response token; rewards are mixed; steps are not as step-wise training needs them.
 
-    Warns:
-        UserWarning: every token is masked (SkyRL logs it).
+    Logs a warning if every token is masked, for each batch: to this module's logger of `logging`.
 
     Example:
         >>> output = {
@@ -82,7 +83,7 @@ def check(
     if masks is None:
         masks = mask_column(generator_output["loss_masks"])
     if not any_nonzero(masks.flat):
-        warnings.warn(ALL_MASKED, stacklevel=3)
+        _logger.warning(ALL_MASKED)
     lengths = _token_reward_lengths(generator_output["rewards"])
     assert lengths is None or (lengths != _NO_ROW).all(), _MIXED
     if step_wise:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import Int64s
+from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, is_array
 from rollkit._rollouts.columns import mask_column
@@ -55,7 +56,8 @@ def convert_prompts_responses_to_batch_tensors(
 
     Raises:
         AssertionError: row counts differ, or there are no rows.
-        ValueError: rewards are not per token, a row is longer than the longest response, or routes are
+        ValueError: rewards are not per token, a row is longer than the longest response, log-probabilities
+            are not one per response token (SkyRL makes those missing 0, or 1 in probability), or routes are
             missing, differ in `[layers, topk]`, or are for more tokens than there are.
         TypeError: routes are no list of NumPy arrays.
 
@@ -83,7 +85,7 @@ def convert_prompts_responses_to_batch_tensors(
         _ones(tail),
         _right_aligned("rewards", _reward_rows(rewards), tail.width),
         _right_aligned("loss_masks", parts_of(mask_column(loss_masks)), tail.width),
-        None if logprobs is None else _right_aligned("logprobs", parts_of(logprobs, _FLOAT32), tail.width),
+        None if logprobs is None else _logprobs(logprobs, response_rows.lengths, tail.width),
         None if rollout_expert_indices is None else _routes(rollout_expert_indices, whole),
     )
     return tuple(None if array is None else torch.from_numpy(array) for array in arrays)
@@ -106,7 +108,7 @@ def compute_prompt_boundaries(uids: Sequence[str]) -> list[tuple[int, int]]:
         if uids[i] != uids[i - 1]:
             seen.add(uids[i - 1])
             assert uids[i] not in seen, (
-                f"uid {uids[i]!r} appears in non-contiguous positions, again at index {i}"
+                f"uid {uids[i]!r} appears in non-contiguous positions at index {i}. Full uids: {uids}"
             )
             boundaries.append((begin, i))
             begin = i
@@ -167,6 +169,16 @@ def _right_aligned(name: str, rows: Parts, width: int) -> AnyArray:
         rows, Layout.pad(rows.lengths, side="left", width=width), 0.0, dtype=_FLOAT32
     )
     return found
+
+
+def _logprobs(logprobs: Sequence[Any], responses: Int64s, width: int) -> AnyArray:
+    """One for each token: a missing one would be 0, the log of certainty."""
+    rows = parts_of(logprobs, _FLOAT32)
+    if (odd := rows.lengths != responses).any():
+        row = int(odd.argmax())
+        what = f" has {rows.lengths[row]} log-probabilities for {responses[row]} response tokens"
+        raise refusal(ValueError, what, column="logprobs", label="logprobs", row=row)
+    return _right_aligned("logprobs", rows, width)
 
 
 def _reward_rows(rewards: Any) -> Parts:

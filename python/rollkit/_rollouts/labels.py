@@ -1,0 +1,99 @@
+"""From tokens to what a loss compares with: `labels`."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rollkit import _check
+from rollkit._arrays.ops import Ops, ops
+from rollkit._frameworks import as_array, check_ints, framework_of
+from rollkit._rows.edges import followers
+from rollkit._rows.layout import Layout
+
+
+class Laid(Protocol):
+    """Arrays by name, and the layout they share: a `Batch`."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where rows are."""
+        ...
+
+    def __getitem__(self, name: str) -> Any:
+        """An array."""
+        ...
+
+
+def labels(batch: Laid, ignore_index: int = -100, mask: Any = "loss_masks", *, shift: bool = False) -> Any:
+    """The tokens that a loss is about, and `ignore_index` everywhere else.
+
+    The first token of a segment is never one: what stands before it is another rollout, or padding.
+
+    Args:
+        batch: a `Batch`, of any framework, traced or not.
+        ignore_index: what all other tokens get; losses of torch and Hugging Face take -100.
+        mask: which tokens count, where it is not 0: the name of an array of the batch, an array of its
+            shape, or None for all.
+        shift: each token one to the left, where its predecessor is: for losses that compare output `t` with
+            label `t`. Models of Hugging Face shift by themselves.
+
+    Returns:
+        `[*batch.layout.shape]` int64 (in JAX what it has for that), of the framework and on the device of
+        the tokens.
+
+    Raises:
+        TypeError: `batch` is none, or `ignore_index` no int.
+        ValueError: the mask has another shape.
+
+    Example:
+        >>> import rollkit
+        >>> rows = {"prompt_token_ids": [[1], []], "response_ids": [[2, 3], [4, 5]]}
+        >>> batch = rollkit.pack(rows, capacity=6)
+        >>> batch["input_ids"]
+        array([[1, 2, 3, 4, 5, 0]], dtype=int32)
+        >>> labels(batch)
+        array([[-100,    2,    3, -100,    5, -100]])
+        >>> labels(batch, shift=True)
+        array([[   2,    3, -100,    5, -100, -100]])
+    """
+    layout = layout_of(batch)
+    ignore_index = _check.positive("ignore_index", ignore_index, least=-(2**63))
+    tokens = tokens_of(batch, layout)
+    own = ops(framework_of(tokens) or "numpy")
+    counts = own.from_host(followers(layout), tokens)
+    if mask is not None:
+        counts = counts & _nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
+    found = own.where(counts, own.wide(tokens), ignore_index)
+    return shifted(own, found, ignore_index) if shift else found
+
+
+def shifted(own: Ops, values: Any, last: int) -> Any:
+    """Each element one to the left; of values whose segments begin with one that does not count."""
+    flat = values.reshape(-1)
+    return own.cat([flat[1:], flat[:1] * 0 + last]).reshape(values.shape)
+
+
+def layout_of(batch: Any) -> Layout:
+    """The layout of a batch, or a refusal of what is none."""
+    layout = getattr(batch, "layout", None)
+    if not isinstance(layout, Layout):
+        raise TypeError(f"batch must be a Batch, got {type(batch).__name__}; pack and pad make one")
+    return layout
+
+
+def tokens_of(batch: Laid, layout: Layout) -> Any:
+    """The token ids of a batch, one integer a token."""
+    tokens = batch["input_ids"]
+    check_ints("input_ids", tokens)
+    if tuple(tokens.shape) != layout.shape:
+        raise ValueError(f"input_ids must have shape {layout.shape}, got {tuple(tokens.shape)}")
+    return tokens
+
+
+def _nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
+    """Where a mask is not 0, beside the tokens."""
+    if framework_of(mask) != framework_of(tokens):
+        mask = own.from_host(as_array(mask), tokens)
+    if tuple(mask.shape) != tuple(tokens.shape):
+        raise ValueError(f"mask must have the batch's shape {tuple(tokens.shape)}, got {tuple(mask.shape)}")
+    return (own.wide(mask) if own.is_integer(mask) else mask) != 0

@@ -1,0 +1,46 @@
+"""Which tokens have a predecessor in their own segment, and where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit import _native
+from rollkit._arrays.ops import ops
+from rollkit._check import Int64s
+from rollkit._frameworks import framework_of
+from rollkit._rows.pieces import Pieces
+
+
+def followers(layout: Pieces) -> NDArray[np.bool_]:
+    """`shape` bool: the element is in a segment, and not its first one."""
+    found = np.empty(layout.shape, np.uint8)
+    _native.attention_mask(layout.starts, layout.lengths, layout.order, out=found)
+    found.reshape(-1)[layout.starts[layout.lengths > 0]] = 0
+    return found.view(bool)
+
+
+def edges(layout: Pieces, where: Any) -> tuple[Any, Any]:
+    """Flat positions of predecessors and their tokens, in memory order; see `Layout.edges`."""
+    chosen = followers(layout)
+    framework = framework_of(where)
+    if where is None or framework is None:
+        host = None if where is None else np.asarray(where)
+    else:
+        own = ops(framework)
+        if own.is_traced(where):
+            raise TypeError(
+                "where has no values yet, and how many edges there are is the size of an array; "
+                "call edges outside of jit, or leave where out and multiply by it"
+            )
+        host = own.to_host(where)
+    if host is not None:
+        if host.shape != layout.shape:
+            raise ValueError(f"where must have the layout's shape {layout.shape}, got {host.shape}")
+        chosen &= host != 0
+    tokens: Int64s = np.flatnonzero(chosen)
+    if framework is None:
+        return tokens - 1, tokens
+    return own.from_host(tokens - 1, where), own.from_host(tokens, where)
