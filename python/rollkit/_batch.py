@@ -10,14 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rollkit import _check, _native
+from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import fill_of, narrow
 from rollkit._rollouts.names import Names, check_names, flash_kwargs, renamed
 from rollkit._rollouts.rewards import check_scalars
-from rollkit._rollouts.sources import Source, Sources
+from rollkit._rollouts.sources import Source, Sources, warn_cut
+from rollkit._rows.dtypes import numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, castable, fill_element, is_new, place_parts
 from rollkit._rows.place import take
@@ -217,7 +218,7 @@ def pack(
         max_segments: at most that many rollouts in a bin.
         bins_multiple_of: empty bins are added up to a multiple of this.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
-            one whose response is cut off whole is left out with it.
+            one whose response is cut off whole is left out with it, and a warning says how many.
         fills: what padding holds, by column; 0 unless given (`labels`: -100), but of routes experts
             0 … topk - 1, for the tokens without one too, which `route_masks` marks by 1.
         dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
@@ -273,6 +274,8 @@ def pack(
             bins_multiple_of=bins_multiple_of,
             oversize=oversize,
         )
+        if oversize == "truncate":
+            warn_cut(layout, sources.prompt_lengths)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names)
 
 
@@ -467,7 +470,7 @@ class _Arrays:
     def _dtype(self, name: str, found: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype that was asked for, or else the narrow one."""
         wanted = self._dtypes.get(name)
-        return narrow(name, found) if wanted is None else _check.dtype("dtypes", wanted)
+        return narrow(name, found) if wanted is None else numpy_dtype(wanted, f"dtypes[{name!r}]")
 
     def _own_dtype(self, name: str, parts: Parts) -> Any:
         """`_dtype` of rows that their framework places; None for their own."""

@@ -42,22 +42,6 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     return found
 
 
-def dtype(name: str, value: Any) -> np.dtype[Any]:
-    """Return a dtype of NumPy's, also for torch's of the same name."""
-    word = str(value)
-    if word.startswith("torch."):
-        value = word.removeprefix("torch.")
-        if value == "bfloat16" or value.startswith("float8"):
-            import ml_dtypes  # NumPy has these dtypes only through it
-
-            value = getattr(ml_dtypes, value)
-    try:
-        found: np.dtype[Any] = np.dtype(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a dtype, got {value!r}") from None
-    return found
-
-
 def lengths(name: str, value: Any) -> Int64s:
     """Return row lengths as a contiguous, one-dimensional int64 array without negatives."""
     found = int64s(name, value)

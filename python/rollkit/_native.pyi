@@ -128,8 +128,12 @@ def parse_jsonl(
     first_line: int = 1,
     name: str = "<bytes>",
     on_error: str = "raise",
+    nonfinite: str = "raise",
+    columns: set[str] | None = None,
 ) -> tuple[int, int, dict[str, Any]]:
     """Read whole lines of JSON: (rows, lines skipped, columns).
+
+    `columns` are the keys to keep; of others nothing is decoded.
 
     A column is (values, offsets), an array of one number per row, or a list.
     """

@@ -49,7 +49,10 @@ def utilisation(
     ax.set_ylim(0, width)
     ax.set_xlabel("bin" if bins <= _MOST_BINS else "bins, fullest first")
     ax.set_ylabel("tokens")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    if bins <= 1:
+        ax.set_xticks(range(bins))  # there is no bin −1
+    else:
+        ax.xaxis.get_major_locator().set_params(integer=True)
     key = "grey: padding" if bins > _MOST_BINS else "darker: longer rows   grey: padding"
     ax.set_title(key, loc="right", color=_MUTED, fontsize="small", pad=10)
     told = f"{layout.utilisation:.1%}".replace("%", " %")
@@ -80,7 +83,7 @@ def lengths(layout: Layout | ArrayLike, *, ax: Any = None) -> Any:
         ax.set_ylim(0, counts.max() * 1.16)
         ax.axvline(median, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
         ax.annotate(
-            f"median {median:,.0f}",
+            f"median {median:,.1f}".removesuffix(".0"),
             (median, 1),
             xycoords=("data", "axes fraction"),
             xytext=(5, -4),

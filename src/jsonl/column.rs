@@ -1,9 +1,9 @@
 //! A column while it grows: what it holds is decided by its first value and kept by the others.
 
-use super::array::{MAX_DEPTH, Reader};
+use super::array::{How, MAX_DEPTH, Reader};
 use super::scan::{self, Stop, Why, skip};
 use super::values::Values;
-use super::{Data, Hint, Kind, Place, Problem};
+use super::{Data, Hint, Kind, Nonfinite, Place, Problem};
 use crate::cast::Dtype;
 
 /// The JSON of a value that is not there.
@@ -16,6 +16,7 @@ pub struct Column<'a> {
     pub spelled: &'a [u8],
     pub rows: usize,
     hint: Option<Hint>,
+    nonfinite: Nonfinite,
     data: Data<'a>,
     /// Whether `data` is a list of nulls and empty arrays, which may become anything.
     open: bool,
@@ -34,17 +35,37 @@ enum Undo<'a> {
 
 impl<'a> Column<'a> {
     /// A column whose first `rows` rows are missing.
-    pub fn new(name: Box<str>, spelled: &'a [u8], hint: Option<Hint>, rows: usize) -> Self {
-        let open = hint != Some(Hint::Object);
-        Self { name, spelled, rows, hint, data: Data::Json(vec![NULL; rows]), open, undo: None }
+    pub fn new(
+        name: Box<str>,
+        spelled: &'a [u8],
+        hint: Option<Hint>,
+        nonfinite: Nonfinite,
+        rows: usize,
+    ) -> Self {
+        let open = !matches!(hint, Some(Hint::Object | Hint::Ignore));
+        let data = Data::Json(vec![NULL; rows]);
+        Self { name, spelled, rows, hint, nonfinite, data, open, undo: None }
+    }
+
+    /// Whether it is read only to be checked.
+    pub fn is_ignored(&self) -> bool {
+        self.hint == Some(Hint::Ignore)
     }
 
     /// Reads this row's value; returns where it ends.
     pub fn read(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
+        if self.is_ignored() {
+            let end = scan::pass(text, at)?;
+            return self.read_nothing().map(|()| end);
+        }
         let kind = Kind::of(text, at).ok_or_else(|| Problem::syntax(text, at, "a value"))?;
         let end = match (&mut self.data, kind) {
             (_, Kind::Null) => {
                 let end = scan::value(text, at)?;
+                return self.read_nothing().map(|()| end);
+            }
+            (_, Kind::Number) if self.nonfinite == Nonfinite::Null && scan::nonfinite(text, at).is_some() => {
+                let end = scan::nonfinite(text, at).map_or(at, |(_, end)| end);
                 return self.read_nothing().map(|()| end);
             }
             (Data::Json(_), Kind::Array) if self.open => self.read_first_array(text, at)?,
@@ -129,10 +150,14 @@ impl<'a> Column<'a> {
         }
     }
 
+    fn how(&self) -> How {
+        How { fixed: self.hint.is_some(), nonfinite: self.nonfinite }
+    }
+
     fn dtype(&self) -> Option<Dtype> {
         match self.hint {
             Some(Hint::Dtype(dtype)) => Some(dtype),
-            Some(Hint::Object) | None => None,
+            Some(Hint::Object | Hint::Ignore) | None => None,
         }
     }
 
@@ -190,13 +215,15 @@ impl<'a> Column<'a> {
             (Some(dtype), _) => dtype,
             (None, Some(Kind::Number)) => Dtype::I64,
             (None, Some(Kind::Bool)) => Dtype::Bool,
+            (None, Some(Kind::Null)) if self.nonfinite != Nonfinite::Raise => Dtype::F64,
             _ => return self.read_json(text, at),
         };
         if depth > MAX_DEPTH {
             return Err(Problem::syntax(text, at + MAX_DEPTH, "an array of at most 32 dimensions"));
         }
         let mut values = Values::new(dtype);
-        let mut reader = Reader::new(text, &mut values, self.hint.is_some(), vec![None; depth - 1]);
+        let how = self.how();
+        let mut reader = Reader::new(text, &mut values, how, vec![None; depth - 1]);
         let (count, end) = match reader.level(at + 1, 0) {
             Ok(found) => found,
             Err(Stop { why: Why::Mixed(_) | Why::Shape { .. }, .. }) if self.hint.is_none() => {
@@ -221,7 +248,8 @@ impl<'a> Column<'a> {
         let Data::Ragged { values, offsets, inner } = &mut self.data else { return Ok(at) };
         let dtype = values.dtype();
         let inner = inner.iter().map(|&length| Some(length)).collect();
-        let mut reader = Reader::new(text, values, self.hint.is_some(), inner);
+        let how = How { fixed: self.hint.is_some(), nonfinite: self.nonfinite };
+        let mut reader = Reader::new(text, values, how, inner);
         let read = reader.level(at + 1, 0);
         let (integers, path) = (reader.integers, reader.path);
         if let Ok((count, _)) = read {
@@ -234,7 +262,8 @@ impl<'a> Column<'a> {
     fn read_scalar(&mut self, text: &[u8], at: usize) -> Result<usize, Problem> {
         let Data::Scalars { values, .. } = &mut self.data else { return Ok(at) };
         let dtype = values.dtype();
-        let mut reader = Reader::new(text, values, self.hint.is_some(), Vec::new());
+        let how = How { fixed: self.hint.is_some(), nonfinite: self.nonfinite };
+        let mut reader = Reader::new(text, values, how, Vec::new());
         let read = reader.number(at);
         let integers = reader.integers;
         self.note(integers);
@@ -276,6 +305,25 @@ impl<'a> Column<'a> {
     #[cold]
     fn problem(&self, text: &[u8], stop: &Stop, path: &[usize], dtype: Dtype) -> Problem {
         let place = Place { key: self.name.clone(), indices: path.iter().rev().copied().collect() };
+        if let Some((value, _)) = scan::nonfinite(text, stop.at) {
+            let value = if value.is_nan() {
+                "NaN"
+            } else if value > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            };
+            let value = value.into();
+            return if self.nonfinite == Nonfinite::Raise {
+                Problem::Nonfinite { place, value }
+            } else {
+                Problem::Range { place, value, dtype: dtype.name() }
+            };
+        }
+        let null = matches!(stop.why, Why::Mixed(_)) && Kind::of(text, stop.at) == Some(Kind::Null);
+        if null && self.nonfinite == Nonfinite::Raise && matches!(dtype, Dtype::F32 | Dtype::F64) {
+            return Problem::Nonfinite { place, value: "null".into() };
+        }
         match stop.why {
             Why::Fraction { end } | Why::Range { end } => {
                 let value = String::from_utf8_lossy(&text[stop.at..end]).into();

@@ -29,7 +29,7 @@ mod scan;
 mod values;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::cast::Dtype;
 use crate::{Error, Result};
@@ -44,15 +44,31 @@ pub use values::Values;
 pub struct Options {
     /// What columns are to hold, by key.
     pub hints: HashMap<String, Hint>,
+    /// The keys that become columns, all if `None`; of others nothing is kept.
+    pub only: Option<HashSet<String>>,
     /// The number of the first line.
     pub first_line: u64,
     /// Whether to leave out lines that are refused, instead of stopping at the first.
     pub skip: bool,
+    /// What becomes of numbers that JSON does not have.
+    pub nonfinite: Nonfinite,
+}
+
+/// What becomes of `NaN`, `Infinity`, `-Infinity` and, among floats, `null`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Nonfinite {
+    /// They are refused.
+    #[default]
+    Raise,
+    /// They are kept; `null` in an array of floats is NaN.
+    Keep,
+    /// None is a number: in an array of floats all are NaN, one per row is missing.
+    Null,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { hints: HashMap::new(), first_line: 1, skip: false }
+        Self { hints: HashMap::new(), only: None, first_line: 1, skip: false, nonfinite: Nonfinite::Raise }
     }
 }
 
@@ -63,6 +79,8 @@ pub enum Hint {
     Dtype(Dtype),
     /// Any JSON.
     Object,
+    /// Nothing: values are checked to be JSON, their strings are not decoded, and there is no column.
+    Ignore,
 }
 
 /// Columns of equal row count, in the order in which their keys first appear.
@@ -133,7 +151,8 @@ pub fn parse<'a>(data: &'a [u8], options: &Options) -> Result<Table<'a>> {
             reading.columns.iter_mut().for_each(|column| column.reserve(rest.len() / done));
         }
     }
-    let columns = reading.columns.into_iter().map(|column| (column.name.clone(), column.finish())).collect();
+    let kept = reading.columns.into_iter().filter(|column| !column.is_ignored());
+    let columns = kept.map(|column| (column.name.clone(), column.finish())).collect();
     Ok(Table { rows: reading.rows, skipped, columns })
 }
 
@@ -224,10 +243,12 @@ impl<'a> Reading<'a, '_> {
         if let Some(&found) = self.index.get(key.as_ref()) {
             return Ok((found, end));
         }
-        let hint = self.options.hints.get(key.as_ref()).copied();
+        let left_out = self.options.only.as_ref().is_some_and(|only| !only.contains(key.as_ref()));
+        let hint = if left_out { Some(Hint::Ignore) } else { self.options.hints.get(key.as_ref()).copied() };
         let name = Box::<str>::from(key);
         self.index.insert(name.clone(), self.columns.len());
-        self.columns.push(Column::new(name, &text[at..end], hint, self.rows));
+        let nonfinite = self.options.nonfinite;
+        self.columns.push(Column::new(name, &text[at..end], hint, nonfinite, self.rows));
         Ok((self.columns.len() - 1, end))
     }
 }

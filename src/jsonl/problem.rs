@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::scan;
+
 /// Why a line is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -61,6 +63,13 @@ pub enum Problem {
         /// The dtype.
         dtype: &'static str,
     },
+    /// `NaN`, `Infinity` or `-Infinity`, which JSON does not have, or null among floats.
+    Nonfinite {
+        /// Where in the row.
+        place: Place,
+        /// As it is written.
+        value: Box<str>,
+    },
     /// An element of another kind than its column's.
     Element {
         /// Where in the row.
@@ -118,6 +127,7 @@ impl Kind {
             b'n' => Self::Null,
             b't' | b'f' => Self::Bool,
             b'-' | b'0'..=b'9' => Self::Number,
+            b'N' | b'I' if scan::nonfinite(text, at).is_some() => Self::Number,
             b'"' => Self::Text,
             b'[' => Self::Array,
             b'{' => Self::Object,
@@ -150,10 +160,23 @@ impl Problem {
             | Self::Mismatch { key, .. }
             | Self::NotNumeric { key, .. }
             | Self::Absent { key } => Some(key),
-            Self::Range { place, .. } | Self::Element { place, .. } | Self::Shape { place, .. } => {
-                Some(&place.key)
-            }
-            Self::Syntax { .. } | Self::Json { .. } => None,
+            _ => self.place().map(|place| &*place.key),
+        }
+    }
+
+    /// The element of the row that it is of, if it is of one.
+    #[must_use]
+    pub fn position(&self) -> Option<usize> {
+        self.place().and_then(|place| place.indices.first().copied())
+    }
+
+    fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Range { place, .. }
+            | Self::Nonfinite { place, .. }
+            | Self::Element { place, .. }
+            | Self::Shape { place, .. } => Some(place),
+            _ => None,
         }
     }
 
@@ -185,6 +208,9 @@ impl fmt::Display for Problem {
                 write!(f, "{key}: missing or null; a column of arrays needs an array in every row")
             }
             Self::Range { place, value, dtype } => write!(f, "{place}: {value} does not fit {dtype}"),
+            Self::Nonfinite { place, value } => {
+                write!(f, "{place}: {value} is no JSON number; nonfinite=\"keep\" or \"null\" takes it")
+            }
             Self::Element { place, wanted, got } => write!(f, "{place}: expected {wanted}, found {got}"),
             Self::Shape { place, wanted, got } => {
                 write!(f, "{place}: {got} elements, expected {wanted} as in the other arrays")

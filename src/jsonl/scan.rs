@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Problem;
 
@@ -64,6 +64,26 @@ pub fn literal(text: &[u8], at: usize) -> Option<(bool, usize)> {
         return Some((true, at + 4));
     }
     rest.starts_with(b"false").then_some((false, at + 5))
+}
+
+/// A number that JSON does not have but Python writes, and where it ends.
+pub fn nonfinite(text: &[u8], at: usize) -> Option<(f64, usize)> {
+    // Reading a number stops behind its sign.
+    let sign = at > 0 && text.get(at - 1) == Some(&b'-') && text.get(at) == Some(&b'I');
+    let at = at - usize::from(sign);
+    let rest = text.get(at..)?;
+    [("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)]
+        .into_iter()
+        .find(|(word, _)| rest.starts_with(word.as_bytes()))
+        .map(|(word, value)| (value, at + word.len()))
+}
+
+/// Passes the value at `at`, of any kind: checked to be JSON, its strings not decoded.
+pub fn pass(text: &[u8], at: usize) -> Result<usize, Problem> {
+    if let Some((_, end)) = nonfinite(text, at) {
+        return Ok(end);
+    }
+    read::<IgnoredAny>(text, at).map(|(_, end)| end)
 }
 
 /// Reads the string at `at`.

@@ -104,6 +104,16 @@ impl Values {
         self.len() == 0
     }
 
+    /// Adds a float; whether these are floats.
+    pub(super) fn push_float(&mut self, value: f64) -> bool {
+        match self {
+            Self::F32(vector) => vector.push(value as f32), // NaN or infinite
+            Self::F64(vector) => vector.push(value),
+            _ => return false,
+        }
+        true
+    }
+
     /// Turns int64 to float64, each rounded to nearest; returns what they were.
     pub(super) fn promote(&mut self) -> Option<Vec<i64>> {
         let Self::I64(integers) = self else { return None };

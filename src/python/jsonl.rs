@@ -1,7 +1,7 @@
 //! Binding of `jsonl`.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use numpy::{PyArray1, PyArrayDescr, PyArrayDescrMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -12,11 +12,12 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use super::array::{self, Array, DETACH_BYTES};
 use super::error::{Place, refusal};
 use crate::Error;
-use crate::jsonl::{Data, Hint, Options, Values, parse};
+use crate::jsonl::{Data, Hint, Nonfinite, Options, Values, parse};
 
 /// Reads whole lines of JSON: `(rows, skipped, columns)`.
 #[pyfunction]
-#[pyo3(signature = (data, /, *, hints, first_line=1, name="<bytes>", on_error="raise"))]
+#[pyo3(signature = (data, /, *, hints, first_line=1, name="<bytes>", on_error="raise", nonfinite="raise", columns=None))]
+#[expect(clippy::too_many_arguments, reason = "keywords, in Python")]
 pub fn parse_jsonl<'py>(
     py: Python<'py>,
     data: &Array<'py>,
@@ -24,16 +25,29 @@ pub fn parse_jsonl<'py>(
     first_line: u64,
     name: &str,
     on_error: &str,
+    nonfinite: &str,
+    columns: Option<HashSet<String>>,
 ) -> PyResult<(usize, usize, Bound<'py, PyDict>)> {
     let bytes = array::bytes("data", data)?;
-    let options = Options { hints: read_hints(hints)?, first_line, skip: skips(on_error)? };
+    let options = Options {
+        hints: read_hints(hints)?,
+        only: columns,
+        first_line,
+        skip: skips(on_error)?,
+        nonfinite: nonfinites(nonfinite)?,
+    };
     let run = || parse(bytes, &options);
     let read = if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) };
     let table = read.map_err(|error| match error {
         Error::Line { line, problem } => {
             let place =
                 Place { column: problem.key(), path: Some(name), line: Some(line), ..Place::default() };
-            refusal::<PyValueError>(&problem.to_string(), place)
+            let refused = refusal::<PyValueError>(&problem.to_string(), place);
+            // The message has it already: `key[position]`.
+            match refused.value(py).setattr("position", problem.position()) {
+                Ok(()) => refused,
+                Err(other) => other,
+            }
         }
         error => error.into(),
     })?;
@@ -49,6 +63,15 @@ fn skips(on_error: &str) -> PyResult<bool> {
         "raise" => Ok(false),
         "skip" => Ok(true),
         _ => Err(PyValueError::new_err(format!("on_error must be 'raise' or 'skip', got {on_error:?}"))),
+    }
+}
+
+fn nonfinites(word: &str) -> PyResult<Nonfinite> {
+    match word {
+        "raise" => Ok(Nonfinite::Raise),
+        "keep" => Ok(Nonfinite::Keep),
+        "null" => Ok(Nonfinite::Null),
+        _ => Err(PyValueError::new_err(format!("nonfinite must be 'raise', 'keep' or 'null', got {word:?}"))),
     }
 }
 

@@ -110,8 +110,8 @@ def test_rearrange_is_that_of_einops(monkeypatch: pytest.MonkeyPatch) -> None:
         return tensor, pattern, axes
 
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "einops", SimpleNamespace(rearrange=named))  # type: ignore[misc]
+        patch.setitem(sys.modules, "einops", SimpleNamespace(rearrange=named))
         assert rearrange(1, "(b s) -> b s", b=2) == (1, "(b s) -> b s", {"b": 2})
-        patch.setitem(sys.modules, "einops", None)  # type: ignore[arg-type]
+        patch.setitem(sys.modules, "einops", None)
         with pytest.raises(ModuleNotFoundError, match="this needs einops; install it with: pip install"):
             rearrange(1, "a -> a")

@@ -157,7 +157,10 @@ def test_misuse(
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert "usage: rollkit" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("rollkit: ")
+    assert said.endswith(" --help says what there is\n")
+    assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -26,6 +26,7 @@ pad: Any = rollkit.pad
 place: Any = rollkit.place
 take: Any = rollkit.take
 
+UNSIGNED: Any = Ragged(np.array([2**63], np.uint64), np.array([0, 1]))
 ROWS: Any = Ragged.from_rows([[1], [2, 3], [4, 5, 600]])
 PLAN: Any = Layout.pad(ROWS.lengths)
 FROZEN = np.zeros((3, 3), np.int32)
@@ -41,7 +42,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Layout.pack([2**62], capacity=2**63), OverflowError, "capacity is 9223372036854775808, beyond int64"),
     (lambda: Layout.union([PLAN, 1]), TypeError, "layouts must be Layouts; layouts[1] is int"),
     (lambda: PLAN.cu_seqlens(line="a"), TypeError, "line must be an int, got str"),
-    (lambda: place(ROWS, PLAN, dtype="nonsense"), TypeError, "dtype must be a dtype, got 'nonsense'"),
+    (lambda: place(ROWS, PLAN, dtype="nonsense"), TypeError, "dtype is 'nonsense', which is no dtype that NumPy has"),
     (lambda: Ragged([[1]], [0, 1]), TypeError, "values must be an array of at least one dimension, got list; Ragged.from_rows takes lists"),
     (lambda: Ragged(np.array(1), [0]), TypeError, "values must be an array of at least one dimension, got a 0-D array; Ragged.from_rows takes lists"),
     (lambda: Ragged(np.zeros(3), []), ValueError, "offsets is empty; expected one more than there are rows, so at least one"),
@@ -64,7 +65,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Ragged.from_rows([np.zeros(2), np.array(1)]), ValueError, "row 1 is a 0-D array; a row has at least one dimension"),
     (lambda: Ragged.from_rows([np.zeros((1, 2)), np.zeros((1, 3))]), ValueError, "row 1 has inner shape (3,), row 0 has (2,)"),
     (lambda: Ragged.from_rows([[], np.zeros((1, 2)), [[1, 2, 3]]]), ValueError, "row 2 has inner shape (3,), expected (2,)"),
-    (lambda: Ragged.from_rows([np.zeros(1, np.int32), np.zeros(1)]), TypeError, "row 1: cannot cast float64 to int32 without loss; round it first"),
+    (lambda: Ragged.from_rows([np.zeros(1, np.int32), np.zeros(1)], np.int32), TypeError, "row 1: cannot cast float64 to int32 without loss; round it first"),
     (lambda: Ragged.from_rows([np.zeros(1, np.int32), ["a"]]), TypeError, "row 1, position 0: 'a' is not a number"),
     (lambda: Ragged.from_arrow([[1]]), TypeError, "expected an Arrow list array, got list"),
     (lambda: ROWS[3], IndexError, "row 3 is out of range: there are 3 rows"),
@@ -76,7 +77,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: ROWS.take([True]), ValueError, "a bool selection needs one entry per row: 3, got (1,)"),
     (lambda: ROWS.astype(np.int8), OverflowError, "row 2, position 2: 600 does not fit int8"),
     (lambda: ROWS.astype(bool), OverflowError, "row 1, position 0: 2 does not fit bool"),
-    (lambda: Ragged.from_rows([[0.5]]).astype(int), TypeError, "cannot cast float64 to int64 without loss; round it first"),
+    (lambda: Ragged.from_rows([[0.5]]).astype(int), TypeError, "row 0: cannot cast float64 to int64 without loss; round it first"),
     (lambda: Ragged.from_rows([[0.5]]).astype("S3"), TypeError, "cannot cast float64 to |S3: only numbers are cast"),
     (lambda: Ragged(np.zeros(1, ">i4"), [0, 1]).to_arrow(), TypeError, "Arrow has no dtype like >i4; cast with .astype first"),
     (lambda: np.asarray(ROWS), TypeError, "a Ragged is no rectangle; use .values, or place it in a padded Layout (rollkit.place)"),
@@ -140,13 +141,13 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: place(ROWS, PLAN, fill=300, dtype=np.int8), OverflowError, "fill=300 does not fit int8"),
     (lambda: place(ROWS[2:], Layout.concat([3]), dtype=np.int8), OverflowError, "row 0, position 2: 600 does not fit int8"),
     (lambda: place(Ragged.from_rows([[1.5]]), Layout.concat([1]), fill=1e39, dtype=np.float32), OverflowError, "fill=1e+39 does not fit float32"),
-    (lambda: place(Ragged.from_rows([[1.5]]), Layout.concat([1]), dtype=int), TypeError, "cannot cast float64 to int64 without loss; round it first"),
+    (lambda: place(Ragged.from_rows([[1.5]]), Layout.concat([1]), dtype=int), TypeError, "row 0: cannot cast float64 to int64 without loss; round it first"),
     (lambda: place(ROWS, PLAN, out=[0]), TypeError, "out must be a NumPy array, got list"),
     (lambda: place(ROWS, PLAN, out=np.zeros((3, 3), np.int32)), ValueError, "out must be int64 of shape (3, 3), got int32 of shape (3, 3)"),
     (lambda: place(ROWS, PLAN, out=np.zeros(9, np.int64)), ValueError, "out must be int64 of shape (3, 3), got int64 of shape (9,)"),
     (lambda: place(ROWS, PLAN, out=np.zeros((3, 6), np.int64)[:, ::2]), ValueError, "out must be C-contiguous, aligned and writeable, got a strided array; np.empty makes one"),
     (lambda: place(ROWS, Layout.concat([1, 2, 3]), out=ROWS.values), ValueError, "out shares memory with an input; pass a buffer of its own"),
-    (lambda: place([ROWS, Ragged.from_rows([[1.5]])], PLAN), TypeError, "parts[1] is float64, parts[0] is int64; cast one with .astype"),
+    (lambda: place([ROWS, UNSIGNED], PLAN), TypeError, "parts[1] is uint64, parts[0] is int64: no integer dtype holds int64 and uint64; cast one with .astype"),
     (lambda: place([ROWS, Ragged.from_rows([[[1, 2]]])], PLAN), ValueError, "parts[1] has inner shape (2,), parts[0] has ()"),
     (lambda: place(Ragged(np.array([None]), [0, 1]), Layout.concat([1])), TypeError, "the column has dtype object, which holds Python objects; expected numbers"),
     (lambda: take([1, 2], PLAN), TypeError, "array must be an array of NumPy, torch or JAX, got list"),
@@ -164,7 +165,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: COLUMNS.ragged("tags"), TypeError, "column 'tags' is a list of objects, expected a Ragged; index rollouts['tags'] for it"),
     (lambda: concat([COLUMNS], out=np.zeros(5)), TypeError, "out must be a dict of arrays by column for Rollouts, got ndarray"),
     (lambda: concat([COLUMNS, COLUMNS.with_columns(x=[1])]), ValueError, "columns must have equal row counts: 'x' has 1, 'response_ids' has 2"),
-    (lambda: concat([COLUMNS, Rollouts({"response_ids": Ragged.from_rows([[1.5]]), "tags": ["a"]})]), TypeError, "column 'response_ids': parts[1] is float64, parts[0] is int32; cast one with .astype"),
+    (lambda: concat([COLUMNS, Rollouts({"response_ids": UNSIGNED, "tags": ["a"]})]), TypeError, "column 'response_ids': parts[1] is uint64, parts[0] is int32: no integer dtype holds int32 and uint64; cast one with .astype"),
     (lambda: concat([COLUMNS, Rollouts({"response_ids": [[1]], "tags": [1]})]), TypeError, "column 'tags' is list in some parts and ndarray in others"),
     (lambda: Rollouts({"a": [1], "b": [1, 2]}), ValueError, "columns must have equal row counts: 'b' has 2, 'a' has 1"),
     (lambda: Rollouts({"response_ids": None}), TypeError, "column 'response_ids': expected a Ragged, an array or a list, got NoneType"),
@@ -196,7 +197,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: pack({"response_ids": [[1], ["a"]]}, 8), TypeError, "column 'response_ids': row 1, position 0: 'a' is not a number"),
     (lambda: pack({"response_ids": [np.array([1]), np.array([2**40])]}, 8), OverflowError, "column 'input_ids': row 1, position 0: 1099511627776 does not fit int32"),
     (lambda: pack({"prompt_token_ids": [[1], [1]], "response_ids": [np.array([1]), np.array([2**40])]}, 8), OverflowError, "column 'response_ids': row 1, position 0: 1099511627776 does not fit int32"),
-    (lambda: pack({"response_ids": [np.array([0.5])]}, 8), TypeError, "column 'input_ids': cannot cast float64 to int32 without loss; round it first"),
+    (lambda: pack({"response_ids": [np.array([0.5])]}, 8), TypeError, "column 'response_ids': row 0: expected integers, got float64; round them first"),
     (lambda: pack({"response_ids": [[1], [2]], "loss_masks": [[1], [1, 1]]}, 8), ValueError, "column 'loss_masks': row 1 has 2 elements; its prompt has 0 tokens, its response 1"),
     (lambda: pack({"response_ids": [[1], [2]], "loss_masks": [[1]]}, 8), ValueError, "column 'loss_masks' has 1 rows, there are 2"),
     (lambda: pack({"response_ids": [[1], [2]], "rewards": [1.0]}, 8), ValueError, "column 'rewards' has 1 rows, 'response_ids' has 2"),
@@ -220,7 +221,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: BATCH.unpack([1]), TypeError, "array must be an array of NumPy, torch or JAX, got list"),
     (lambda: BATCH.to("tensorflow"), ValueError, "framework must be one of 'numpy', 'torch', 'jax', got 'tensorflow'"),
     (lambda: BATCH.to("numpy", "cuda"), ValueError, "NumPy arrays are on the CPU and take no options, got device='cuda'"),
-    (lambda: concat([ROWS, Ragged.from_rows([[1]], np.int32)]), TypeError, "parts[1] is int32, parts[0] is int64; cast one with .astype"),
+    (lambda: concat([ROWS, UNSIGNED]), TypeError, "parts[1] is uint64, parts[0] is int64: no integer dtype holds int64 and uint64; cast one with .astype"),
     (lambda: PLAN.segment_ids(np.frombuffer(bytearray(37), np.uint8)[1:].view(np.int32).reshape(3, 3)), ValueError, "out must be C-contiguous, aligned and writeable, got a misaligned array; np.empty makes one"),
 ]
 # fmt: on

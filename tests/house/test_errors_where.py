@@ -42,7 +42,8 @@ def place(error: Any) -> dict[str, Any]:
         (lambda: Ragged.from_rows([[1], 5]), {"row": 1}),
         (lambda: Ragged.from_rows([[1], [2, 300]], np.uint8), {"row": 1, "position": 1}),
         (lambda: Ragged.from_rows([np.zeros(1, np.int32), ["a"]]), {"row": 1, "position": 0}),
-        (lambda: Ragged.from_rows([np.zeros(1, np.int32), np.zeros(1)]), {"row": 1}),
+        (lambda: Ragged.from_rows([np.zeros(1, np.int32), np.zeros(1)], np.int32), {"row": 1}),
+        (lambda: Ragged.from_rows([np.zeros(1, np.int64), np.zeros(1, np.uint64)]), {"row": 1}),
         (lambda: Ragged.from_rows([[1], [600]]).astype(np.int8), {"row": 1, "position": 0}),
         (lambda: Ragged(np.zeros(3), np.array([0, 2, 1])), {"row": 1}),
         (lambda: Layout.concat([2**62, 2**62]), {"row": 1}),
@@ -94,7 +95,7 @@ def test_a_path_that_is_called_like_a_row(tmp_path: Path) -> None:
     source.write_text('{"response_ids": [1]}\n{"response_ids": [1, "a"]}\n')
     error = caught(lambda: read(source))
     assert str(error).startswith(f"{source}:2: response_ids[1]: ")
-    assert place(error) == {"column": "response_ids", "path": str(source), "line": 2}
+    assert place(error) == {"column": "response_ids", "position": 1, "path": str(source), "line": 2}
 
 
 class Mine(ValueError):
@@ -242,5 +243,5 @@ def test_merging_names_what_is_wrong() -> None:
     columns = {"prompt_token_ids": [[1]], "response_ids": [[2]], "is_last_step": [[True]]}
     error = caught(lambda: merge_steps(columns))
     assert place(error) == {"column": "is_last_step"}
-    error = caught(lambda: concat([Rollouts({"x": [[1]]}), Rollouts({"x": [[0.5]]})]))
+    error = caught(lambda: concat([Rollouts({"x": [[1]]}), Rollouts({"x": [[[1]]]})]))
     assert place(error) == {"column": "x"}

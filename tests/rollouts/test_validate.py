@@ -67,12 +67,12 @@ def test_accepts(change: dict[str, Any]) -> None:
             "column 'rewards': row 1 has 2 elements, its response has 1 tokens",
         ),
         (
-            {"rollout_expert_indices": [np.zeros((4, 1, 2)), np.zeros((3, 1, 2))]},
+            {"rollout_expert_indices": [np.zeros((4, 1, 2), int), np.zeros((3, 1, 2), int)]},
             "column 'rollout_expert_indices': row 0 has routes for 4 of its 3 tokens; "
             "expected a prefix of them that is not empty",
         ),
         (
-            {"rollout_expert_indices": [np.zeros((3, 1, 2)), np.zeros((0, 1, 2))]},
+            {"rollout_expert_indices": [np.zeros((3, 1, 2), int), np.zeros((0, 1, 2), int)]},
             "column 'rollout_expert_indices': row 1 has routes for 0 of its 3 tokens; "
             "expected a prefix of them that is not empty",
         ),

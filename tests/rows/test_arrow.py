@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollkit import Ragged, Rollouts
+from rollkit import Ragged, Rollouts, concat, iter_chunks, read
 from rollkit.testing import raggeds
 
 ROWS = [[1, 2], [], [3], [4, 5, 6]]
@@ -145,3 +146,59 @@ def test_columns_with_nulls_are_named_or_kept_as_objects() -> None:
     assert Rollouts.from_arrow(pa.table({"x": [1, None]}))["x"] == [1, None]
     with pytest.raises(ValueError, match=r"^column 'x': row 1 is null"):
         Rollouts.from_arrow(pa.table({"x": [[1], None]}))
+
+
+def tensors(shape: tuple[int, ...], count: int) -> Any:
+    size = int(np.prod(shape))
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(count * size)), size)
+    return pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int64(), shape), flat)
+
+
+def test_tensors_keep_their_shape(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = tensors((2, 3), 4)
+    rows = np.arange(24).reshape(4, 2, 3)
+    lists = pa.ListArray.from_arrays([0, 1, 1, 4], column)
+    for array in (column, pa.chunked_array([column[:1], column[1:]])):
+        assert Ragged.from_arrow(array).to_list() == rows.tolist()
+    assert Ragged.from_arrow(column[1:3]).to_list() == rows[1:3].tolist()
+    wanted = [rows[:1].tolist(), [], rows[1:].tolist()]
+    assert Ragged.from_arrow(lists).to_list() == wanted
+    assert Ragged.from_arrow(lists[1:]).to_list() == wanted[1:]
+    table = pa.table({"x": lists})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pa.ipc.new_file(tmp_path / "x.arrow", table.schema) as file:
+        file.write_table(table)
+    for found in (
+        Rollouts.from_arrow(table),
+        read(tmp_path / "x.parquet"),
+        read(tmp_path / "x.arrow"),
+        concat(list(iter_chunks(tmp_path / "x.parquet", rows=2))),
+    ):
+        assert found.ragged("x").to_list() == wanted
+    turned = pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.int64(), (2, 3), permutation=[1, 0]), column.storage
+    )
+    with pytest.raises(TypeError, match=r"^tensors with a permutation \(\[1, 0\]\) are not read"):
+        Ragged.from_arrow(turned)
+
+
+def test_nulls_among_tensors_are_named() -> None:
+    storage = pa.array([[1, 2, 3, 4], None], pa.list_(pa.int64(), 4))
+    column = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int64(), (2, 2)), storage)
+    with pytest.raises(ValueError, match=r"^row 1 is null"):
+        Ragged.from_arrow(column)
+    with pytest.raises(ValueError, match=r"^row 1, position 0 is null"):
+        Ragged.from_arrow(pa.ListArray.from_arrays([0, 1, 2], column))
+
+
+def test_chunks_are_not_joined_by_arrow() -> None:
+    """Whose int32 offsets would overflow at an inner level: rows and errors count through the chunks."""
+    chunks = [
+        pa.array([[[1, 2]], []]),
+        pa.array([], pa.list_(pa.list_(pa.int64()))),
+        pa.array([[[3, 4], [5, 6]]]),
+    ]
+    assert Ragged.from_arrow(pa.chunked_array(chunks)).to_list() == [[[1, 2]], [], [[3, 4], [5, 6]]]
+    with pytest.raises(ValueError, match=r"^row 2, position 1 is null"):
+        Ragged.from_arrow(pa.chunked_array([chunks[0], pa.array([[[3, 4], None]])]))

@@ -346,7 +346,7 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: place([with_grad(range(6))[:1], np.ones(1), np.ones(2)], ROWS), TypeError, "parts[1] and parts[0] are of two frameworks, or of a device and the host"),
     (lambda: concat([with_grad(range(6)), Ragged(np.ones(2), int64s([0, 2]))]), TypeError, "parts[1] and parts[0] are of two frameworks, or of a device and the host"),
     (lambda: concat([with_grad(range(6)), Ragged(torch.ones(2, device="meta", dtype=torch.float64), int64s([0, 2]))]), TypeError, "rows are on cpu and on meta; move all to one device"),
-    (lambda: place([torch.ones(3, requires_grad=True), torch.ones(1).double(), torch.ones(2)], ROWS), ValueError, "row 1 is float64 of inner shape (), row 0 is float32 of ()"),
+    (lambda: place([torch.ones(3, requires_grad=True), torch.ones(1, 2).double(), torch.ones(2)], ROWS), ValueError, "row 1 is float64 of inner shape (2,), row 0 is float64 of ()"),
     (lambda: place([torch.ones((), requires_grad=True)], Layout.pad([1])), ValueError, "row 0 is a 0-D array; a row has at least one dimension"),
     (lambda: with_grad(range(6)).to_arrow(), TypeError, "Ragged.to_arrow reads values on the host; these are of torch, on a device, with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"),
     (lambda: with_grad(range(6)).equals(with_grad(range(6))), TypeError, "Ragged.equals reads values on the host; these are of torch, on a device, with a gradient, or traced: take them there first (.detach().cpu(), np.asarray)"),

@@ -94,10 +94,10 @@ def test_from_rows_of_a_mix() -> None:
     ]
     mixed = Ragged.from_rows(rows)
     assert mixed.to_list() == wanted
-    assert mixed.dtype == np.int32
+    assert mixed.dtype == np.int64
     assert Ragged.from_rows(rows[::-1], np.int16).to_list() == wanted[::-1]
     with pytest.raises(OverflowError, match=r"^row 1, position 0: 3000000000 does not fit int32$"):
-        Ragged.from_rows([np.array([1], np.int32), np.array([3_000_000_000])])
+        Ragged.from_rows([np.array([1], np.int32), np.array([3_000_000_000])], np.int32)
 
 
 def test_from_rows_of_object_arrays() -> None:

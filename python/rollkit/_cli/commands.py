@@ -8,10 +8,11 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from rollkit._cli import text
 from rollkit._rollouts.columns import LEVELS
@@ -58,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that cannot show × shows ?
     try:
         options = _parser().parse_args(arguments)
-        status: int = options.run(options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # told, whatever the environment makes of warnings
+            warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
+            status: int = options.run(options)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader, `head` say, has seen enough
@@ -91,7 +95,7 @@ def _told(error: OSError) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rollkit", description="Pack LLM rollouts into training batches, and look at what came out."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
@@ -137,6 +141,20 @@ def _add_pack(commands: Any) -> None:
         metavar="NAME=LEVEL",
         help="what a column has an element for: prompt, response, sequence or row; repeatable",
     )
+    add(
+        "--rename",
+        action="append",
+        default=[],
+        type=_rename,
+        metavar="OLD=NEW",
+        help="rename a column; repeatable",
+    )
+    add(
+        "--nonfinite",
+        choices=("raise", "keep", "null"),
+        default="raise",
+        help="what becomes of NaN and Infinity in JSONL (raise)",
+    )
     add("--bins-per-shard", type=_positive, default=64, metavar="K", help="bins in a file (64)")
     add("--chunk-rows", type=_positive, default=256, metavar="R", help="rows read at a time (256)")
     add("--plot", metavar="PNG", help="draw how full the bins are")
@@ -156,6 +174,13 @@ def _add_inspect(commands: Any) -> None:
     inspect.add_argument("--plot", metavar="PNG", help="draw how full the bins are")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments in one line."""
+        _complain(f"{message}; {self.prog} --help says what there is")
+        self.exit(2)
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from rollkit import __version__
@@ -172,6 +197,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return number
+
+
+def _rename(text: str) -> tuple[str, str]:
+    old, _, new = text.partition("=")
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
+    return old, new
 
 
 def _level(text: str) -> tuple[str, str]:
@@ -197,6 +229,8 @@ def _pack(options: argparse.Namespace) -> int:
         skip_columns=options.skip_column,
         levels=dict(options.level),
         chunk_rows=options.chunk_rows,
+        nonfinite=options.nonfinite,
+        rename=dict(options.rename),
         **cast(Packing, {name: getattr(options, name) for name in DEFAULTS}),
     )
     watch = text.Progress() if sys.stderr.isatty() and not options.quiet else stream.unwatched
@@ -291,7 +325,9 @@ def _check_plot(path: str | None) -> None:
     if path is None:
         return
     from rollkit._extras import extra
+    from rollkit._files.read import local_path
 
+    local_path(path)
     known = extra("matplotlib.backend_bases", "plot").FigureCanvasBase.get_supported_filetypes()
     if Path(path).suffix.removeprefix(".").lower() not in known:
         raise ValueError(f"{path}: no picture format; a name that ends in .png, .svg or .pdf has one")

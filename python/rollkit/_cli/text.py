@@ -71,7 +71,7 @@ def histogram(lengths: Any) -> None:
     order = np.sort(lengths)
     told = (
         ("shortest", f"{order[0]:,}"),
-        ("median", f"{np.median(order):,.0f}"),
+        ("median", f"{np.median(order):,.1f}".removesuffix(".0")),
         ("mean", f"{order.mean():,.0f}"),
         ("longest", f"{order[-1]:,}"),
     )

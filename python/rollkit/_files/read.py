@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +20,6 @@ from rollkit._extras import extra
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rows.place import concat
 from rollkit._rows.ragged import Ragged
 
 PathLike = str | os.PathLike[str]
@@ -33,13 +34,82 @@ BLOCK: Final = 4 << 20
 """Bytes read at a time: large enough that calls cost nothing, small enough to stay in a cache."""
 
 
-def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Rollouts:
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: what `read` and `iter_chunks` take by keyword."""
+
+    on_error: str = "raise"
+    nonfinite: str = "raise"
+    columns: Collection[str] | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check.choice("on_error", self.on_error, ("raise", "skip"))
+        _check.choice("nonfinite", self.nonfinite, ("raise", "keep", "null"))
+        if isinstance(self.columns, str):
+            raise TypeError(f"columns must be a sequence of names, got the text {self.columns!r}")
+
+    def named(self, theirs: str) -> str:
+        """The name of a file's column."""
+        return self.rename.get(theirs, theirs)
+
+    def theirs(self) -> set[str] | None:
+        """The file's names of the columns that are wanted; None for all."""
+        if self.columns is None:
+            return None
+        back = {ours: theirs for theirs, ours in self.rename.items()}
+        return {name if name in self.rename else back.get(name, name) for name in self.columns}
+
+    def hints(self) -> dict[str, Any]:
+        """The dtypes of known columns, by the file's names."""
+        names = [*self.rename, *(name for name in FIELDS if name not in self.rename)]
+        known = {name: FIELDS[self.named(name)] for name in names if self.named(name) in FIELDS}
+        return {
+            name: field.dtype
+            for name, field in known.items()
+            if field.dtype is not None and field.is_per_token
+        }
+
+    def renamed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns under the names that are wanted."""
+        found: dict[str, Any] = {}
+        for theirs, column in columns.items():
+            name = self.named(theirs)
+            if name in found:
+                text = f"rename makes two columns {name!r}; leave one out with columns=[…]"
+                raise refusal(ValueError, text, column=name, label="")
+            found[name] = column
+        return found
+
+    def check_found(self, names: Collection[str], path: Path) -> None:
+        """Refuse a file that lacks a column that is asked for by name."""
+        asked = self.theirs() or set()
+        for name in [*asked, *self.rename]:
+            if name not in names and (name in asked or self.columns is None):
+                text = f"no column {name!r}; there are {', '.join(map(repr, names)) or 'none'}"
+                raise refusal(ValueError, text, path=path)
+
+
+def read(
+    paths: PathLike | Sequence[PathLike],
+    *,
+    columns: Collection[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    nonfinite: str = "raise",
+    on_error: str = "raise",
+) -> Rollouts:
     """Read rollouts from files, straight into columns.
 
     Args:
         paths: a file or several, whose rows count through: JSONL (`.jsonl`, `.ndjson`, `.json`, also
             with `.gz` or `.zst`: one object per line, strict JSON), Parquet (`.parquet`) or Arrow IPC
             (`.arrow`, `.feather`), which need the extra `arrow`.
+        columns: the columns to read, by the file's names or those of `rename`; all by default. Texts of the
+            others are not decoded.
+        rename: our names of columns, by the file's.
+        nonfinite: for JSONL, what becomes of `NaN`, `Infinity` and `-Infinity`, which Python writes:
+            `"raise"`; `"keep"` them, with null in an array of floats as NaN; or `"null"`: as if null had been
+            written, which is NaN in an array and None where there is one entry per row.
         on_error: for JSONL, `"raise"` or `"skip"`: leave bad lines out, and warn with their count.
 
     Returns:
@@ -56,19 +126,33 @@ def read(paths: PathLike | Sequence[PathLike], *, on_error: str = "raise") -> Ro
         >>> len(rollouts), rollouts["response_ids"].dtype
         (32, dtype('int32'))
     """
-    parts = [part for path in _paths(paths) for part in _chunks(path, None, on_error)]
-    filled = [part for part in parts if len(part)]
-    return concat(filled) if len(filled) > 1 else (filled or parts or [Rollouts({})])[0]
+    how = Reading(on_error, nonfinite, columns, rename or {})
+    parts = [(path, part) for path in _paths(paths) for part in _chunks(path, None, how)]
+    filled = [(path, part) for path, part in parts if len(part)] or parts[:1]
+    for path, part in filled:
+        check_columns(path, part.keys(), *filled[0][:1], filled[0][1].keys())
+    if len(filled) <= 1:
+        return filled[0][1] if filled else Rollouts({})
+    return Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
 
 
 def iter_chunks(
-    paths: PathLike | Sequence[PathLike], *, rows: int = 1024, on_error: str = "raise"
+    paths: PathLike | Sequence[PathLike],
+    *,
+    rows: int = 1024,
+    columns: Collection[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    nonfinite: str = "raise",
+    on_error: str = "raise",
 ) -> Iterator[Rollouts]:
     """Read rollouts from files in pieces, in memory that does not grow with the files.
 
     Args:
         paths: as in `read`. A chunk never spans two files.
         rows: rows of a chunk; the last one of a file has fewer (as has one with blank lines).
+        columns: as in `read`.
+        rename: as in `read`.
+        nonfinite: as in `read`.
         on_error: as in `read`.
 
     Example:
@@ -76,7 +160,18 @@ def iter_chunks(
         [20, 12]
     """
     count = _check.positive("rows", rows)
-    return (chunk for path in _paths(paths) for chunk in _chunks(path, count, on_error) if len(chunk))
+    how = Reading(on_error, nonfinite, columns, rename or {})
+    return (chunk for path in _paths(paths) for chunk in _chunks(path, count, how) if len(chunk))
+
+
+def check_columns(
+    path: Path, names: Collection[str], first: Path, others: Collection[str], fix: str = "columns=[…]"
+) -> None:
+    """Refuse a file whose columns are not those of the first one."""
+    odd = sorted(set(names) ^ set(others))
+    if odd:
+        text = f"differs in columns from {first}: {', '.join(map(repr, odd))}; {fix} leaves them out"
+        raise refusal(ValueError, text, path=path)
 
 
 def sample_path() -> Path:
@@ -91,45 +186,79 @@ def sample_path() -> Path:
 
 def _paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
     if isinstance(paths, str | os.PathLike):
-        return [Path(paths)]
-    found = [Path(path) for path in paths]
+        return [local_path(paths)]
+    if isinstance(paths, bytes | bytearray | memoryview) or hasattr(paths, "read"):
+        kind = type(paths).__name__
+        raise TypeError(f"paths must be the names of files, got {kind}; write its contents to a file first")
+    if not hasattr(paths, "__iter__"):
+        raise TypeError(f"paths must be a path or a sequence of paths, got {type(paths).__name__}")
+    found = [local_path(path) for path in paths]
     if not found:
         raise ValueError("paths is empty; give at least one file")
     return found
 
 
-def _chunks(path: Path, rows: int | None, on_error: str) -> Iterator[Rollouts]:
+def local_path(path: PathLike) -> Path:
+    """A path; refuses a URL, which would be a local folder of that name."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"expected a path, got {type(path).__name__}")
+    name = os.fspath(path)
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    scheme = _URL.match(name)
+    if scheme is not None:
+        text = f"URLs of {scheme[1]} are not read or written; copy the file here first, or write to a folder"
+        raise refusal(ValueError, text, path=name)
+    return Path(name)
+
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
+
+
+def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     """The rollouts of one file; all at once if `rows` is None."""
-    _check.choice("on_error", on_error, ("raise", "skip"))
     kind = path.suffix.lower()
     compression = COMPRESSED.get(kind)
     if compression is not None:
         kind = Path(path.stem).suffix.lower()
-    done = 0
+    done, seen = 0, dict[str, None]()
     try:
-        for columns in _columns(path, kind, compression, rows, on_error):
-            chunk = Rollouts(columns)
+        for columns in _columns(path, kind, compression, rows, how):
+            seen |= dict.fromkeys(columns)
+            if rows is None:
+                how.check_found(seen, path)
+            chunk = Rollouts(how.renamed(columns))
             yield chunk
             done += len(chunk)
+        if done:
+            how.check_found(seen, path)
     except TELLING as error:
-        raise in_file(error, path, done, lines=on_error == "raise") from None
+        raise in_file(error, path, done, lines=how.on_error == "raise") from None
 
 
 def _columns(
-    path: Path, kind: str, compression: str | None, rows: int | None, on_error: str
+    path: Path, kind: str, compression: str | None, rows: int | None, how: Reading
 ) -> Iterator[dict[str, Any]]:
     if kind in JSONL:
-        yield from _jsonl(path, compression, rows, on_error)
+        yield from _jsonl(path, compression, rows, how)
     elif kind in PARQUET and compression is None:
         file = extra("pyarrow.parquet", "arrow").ParquetFile(path)
-        tables = [file.read()] if rows is None else file.iter_batches(batch_size=rows)
+        names = _wanted(file.schema_arrow.names, how, path)
+        tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)
         yield from map(columns_from_arrow, tables)
     elif kind in ARROW and compression is None:
-        yield from map(columns_from_arrow, _arrow(path, rows))
+        for table in _arrow(path, rows):
+            yield columns_from_arrow(table.select(_wanted(table.schema.names, how, path)))
     else:
         known = ", ".join((*JSONL, *PARQUET, *ARROW))
         text = f"unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
         raise refusal(ValueError, text, path=path)
+
+
+def _wanted(names: Sequence[str], how: Reading, path: Path) -> list[str]:
+    how.check_found(names, path)
+    theirs = how.theirs()
+    return [name for name in names if theirs is None or name in theirs]
 
 
 def in_file(error: Exception, path: Path, first_row: int, *, lines: bool = True) -> Exception:
@@ -158,14 +287,18 @@ def _line(path: Path, row: int) -> int | None:
         return next((number for i, number in enumerate(filled) if i == row), None)
 
 
-def _jsonl(path: Path, compression: str | None, rows: int | None, on_error: str) -> Iterator[dict[str, Any]]:
-    hints = {
-        name: field.dtype for name, field in FIELDS.items() if field.dtype is not None and field.is_per_token
-    }
+def _jsonl(path: Path, compression: str | None, rows: int | None, how: Reading) -> Iterator[dict[str, Any]]:
+    hints, theirs = how.hints(), how.theirs()
     line, skipped = 1, 0
     for data, lines in _whole(path, compression) if rows is None else _lines(path, compression, rows):
         _, bad, columns = _native.parse_jsonl(
-            data, hints=hints, first_line=line, name=str(path), on_error=on_error
+            data,
+            hints=hints,
+            first_line=line,
+            name=str(path),
+            on_error=how.on_error,
+            nonfinite=how.nonfinite,
+            columns=theirs,
         )
         line += lines
         skipped += bad

@@ -18,16 +18,19 @@ from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, PLAN, agree, claimed, digest, replace, write_json
-from rollkit._files.read import in_file, iter_chunks
+from rollkit._files.read import check_columns, in_file, iter_chunks, local_path
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
 from rollkit._files.spool import Spool, per_token
 from rollkit._native import __version__
 from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.sources import warn_cut
 from rollkit._rows.binpack import DEFAULTS, Packing
 from rollkit._rows.layout import ABSENT, Layout
 
 T = TypeVar("T")
+
+_MOST: Final = 2**31 - 1
 
 
 class Watch(Protocol):
@@ -52,6 +55,8 @@ class Options:
         skip_columns: columns to leave out.
         levels: what columns have an element for; see `rollkit.pack`.
         chunk_rows: rows read at a time.
+        nonfinite: as in `rollkit.read`.
+        rename: as in `rollkit.read`.
         packing: the other options of `Layout.pack`.
     """
 
@@ -64,13 +69,21 @@ class Options:
         skip_columns: Sequence[str] = (),
         levels: Mapping[str, str] | None = None,
         chunk_rows: int = 256,
+        nonfinite: str = "raise",
+        rename: Mapping[str, str] | None = None,
         **packing: Unpack[Packing],
     ) -> None:
         self.capacity, self.pad_id, self.packing = capacity, pad_id, packing
         self.bins_per_shard, self.chunk_rows = bins_per_shard, chunk_rows
+        self.nonfinite, self.rename = nonfinite, dict(rename or {})
         self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
         # What is wrong with an option is wrong with it for any row: say so before reading.
-        layout = self.plan(np.ones(1, np.int64))
+        if capacity > _MOST:
+            raise ValueError(
+                f"capacity must be at most {_MOST:,}, what int32 positions count, got {capacity:,}"
+            )
+        self.plan(np.ones(1, np.int64))
+        layout = Layout.concat([1])
         pack({"response_ids": [[0]]}, layout=layout, pad_id=pad_id)
         for name, level in self.levels.items():
             check_level(name, level)
@@ -89,6 +102,9 @@ class Options:
             "bins_per_shard": self.bins_per_shard,
             "skip_columns": list(self.skip_columns),
             "levels": self.levels,
+            # Options that came later: the index of a run without them is as it was.
+            **({} if self.nonfinite == "raise" else {"nonfinite": self.nonfinite}),
+            **({"rename": self.rename} if self.rename else {}),
         }
 
 
@@ -121,8 +137,8 @@ def write_shards(
             of a run with other sources or options. Nothing is left behind where no shard was written.
     """
     extra("safetensors", "cli")
-    paths = [Path(source) for source in sources]
-    with claimed(Path(folder), resume) as work:
+    paths = [local_path(source) for source in sources]
+    with claimed(local_path(folder), resume) as work:
         job = {
             "format": FORMAT,
             "rollkit": __version__,
@@ -166,11 +182,15 @@ def _source(path: Path) -> dict[str, Any]:
 def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch) -> list[int]:
     """Read and check all rows; return how many each source has."""
     counts, scratch = [], None
+    seen: list[set[str]] = []
     for path in paths:
         before = spool.rows
-        chunks = watch(iter_chunks(path, rows=options.chunk_rows), f"reading {path.name}", None)
+        seen.append(set())
+        read = iter_chunks(path, rows=options.chunk_rows, nonfinite=options.nonfinite, rename=options.rename)
+        chunks = watch(read, f"reading {path.name}", None)
         try:
             for chunk in chunks:
+                seen[-1] |= chunk.keys()
                 wanted = _wanted(chunk, options)
                 # What `pack` would refuse later it refuses now, when nothing is written yet.
                 layout = Layout.concat(_lengths(wanted))
@@ -186,8 +206,25 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
         except TELLING as error:
             raise in_file(error, path, spool.rows - before) from None
         counts.append(spool.rows - before)
+    _check_seen(paths, counts, seen, options)
     spool.finish()
     return counts
+
+
+def _check_seen(
+    paths: Sequence[Path], counts: Sequence[int], seen: Sequence[set[str]], options: Options
+) -> None:
+    """Refuse files of other columns than the first one, and names to leave out that none has."""
+    skipped = set(options.skip_columns)
+    filled = [i for i, count in enumerate(counts) if count]
+    for i in filled:
+        first = filled[0]
+        check_columns(paths[i], seen[i] - skipped, paths[first], seen[first] - skipped, "--skip-column")
+    known = set().union(*seen)
+    for name in options.skip_columns:
+        if filled and name not in known:
+            there = ", ".join(map(repr, sorted(known)))
+            raise ValueError(f"--skip-column {name}: no source has this column; there are {there}")
 
 
 def _among(levels: Mapping[str, str], columns: Mapping[str, Any]) -> dict[str, str]:
@@ -274,6 +311,7 @@ def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequ
     layout = options.plan(lengths)
     if not layout.shape[0]:
         raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
+    warn_cut(layout, prompt_lengths)
     return _Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
 
 

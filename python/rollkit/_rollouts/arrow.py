@@ -5,7 +5,7 @@ from typing import Any
 
 from rollkit._errors import at
 from rollkit._extras import extra
-from rollkit._rows.arrow import is_list, rows_to_arrow
+from rollkit._rows.arrow import is_list, rows_to_arrow, stored_type
 from rollkit._rows.ragged import Ragged
 
 
@@ -40,10 +40,10 @@ def column_from_arrow(name: str, column: Any) -> Any:
     pa = extra("pyarrow", "arrow")
     if not isinstance(column, pa.Array | pa.ChunkedArray):
         column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.array(column)
-    kind = column.type.storage_type if isinstance(column.type, pa.ExtensionType) else column.type
-    leaf = kind
-    while is_list(pa, leaf):
-        leaf = leaf.value_type
+    with at(column=name):
+        kind = leaf = stored_type(pa, column.type)
+        while is_list(pa, leaf):
+            leaf = stored_type(pa, leaf.value_type)
     number = pa.types.is_integer(leaf) or pa.types.is_floating(leaf) or pa.types.is_boolean(leaf)
     with at(column=name):
         if number and is_list(pa, kind):

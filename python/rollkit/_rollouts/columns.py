@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -10,9 +11,10 @@ import numpy as np
 from rollkit import _check, _native
 from rollkit._check import Int64s, same_ints
 from rollkit._errors import at, refusal
-from rollkit._frameworks import AnyArray, as_array, is_array
+from rollkit._frameworks import AnyArray, as_array, is_array, kind_of
 from rollkit._rollouts.arrow import column_from_arrow, is_arrow
-from rollkit._rollouts.fields import FIELDS, Field
+from rollkit._rollouts.fields import FIELDS, PER_TOKEN_LISTS, Field
+from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.ragged import Ragged, trusted
 
 Column = Ragged | AnyArray | list[Any]
@@ -155,6 +157,8 @@ def _rows_of(name: str, found: Any) -> Any:
     """What has one entry per rollout, as it is; None for what is one value of the whole batch."""
     if isinstance(found, Ragged | list | tuple):
         return found
+    if getattr(found, "is_nested", False):  # torch's jagged tensors
+        return list(found.unbind())
     if is_array(found):
         return found if name in FIELDS or getattr(found, "ndim", 1) != 0 else None
     if is_arrow(found):
@@ -171,30 +175,68 @@ def as_column(name: str, found: Any) -> Column:
         TypeError, OverflowError, ValueError: with the column's name in front.
     """
     field = FIELDS.get(name)
+    if not isinstance(found, Ragged) and getattr(found, "is_nested", False):
+        found = list(found.unbind())
     with at(column=name):
-        found = as_array(found)
-        if isinstance(found, Ragged):
-            return found
-        if isinstance(found, np.ndarray):
-            return _from_array(found, field)
-        if not isinstance(found, list | tuple):
+        rows = found = as_array(found)
+        if not isinstance(found, Ragged | np.ndarray | list | tuple):
             raise TypeError(f"expected a Ragged, an array or a list, got {type(found).__name__}")
-        return _from_list(found, field)
+        if isinstance(found, np.ndarray):
+            found = _from_array(found, field)
+        elif not isinstance(found, Ragged):
+            found = _from_list(found, field)
+        if field is not None and field.whole and isinstance(found, Ragged):
+            check_whole(found.dtype, found.lengths, rows)
+        column: Column = found
+        return column
 
 
 def is_rows(column: Any) -> bool:
     """Whether a column, raw or not, has an element per token (and not an entry per row).
 
-    An array `[rows, …]` has an entry per row, unless its name says otherwise (`Field`).
+    Any row of elements tells, wherever it is. An array `[rows, …]` has an entry per row, unless its name
+    says otherwise (`Field`).
     """
     if isinstance(column, Ragged):
         return True
     if isinstance(column, np.ndarray):
         return column.dtype == object and is_rows(column.tolist())
-    first = next((row for row in column if row is not None), None)
-    if first is not None and is_array(first):
-        return bool(first.ndim)
-    return isinstance(first, list | tuple)
+    return any(map(_is_row, column))
+
+
+def _is_row(found: Any) -> bool:
+    if isinstance(found, list | tuple):
+        return True
+    return not isinstance(found, _SCALARS) and is_array(found) and bool(found.ndim)
+
+
+_NUMBERS: Final = (int, float, np.number, type(None))
+_SCALARS: Final = (str, int, float, type(None), Mapping)
+
+
+def holds_numbers(column: Any) -> bool:
+    """Whether a list of rows has a number in any row: then its rows are elements, and no objects."""
+    if isinstance(column, np.ndarray) and column.dtype == object:
+        column = column.tolist()
+    if isinstance(column, list | tuple):
+        return any(map(holds_numbers, column))
+    return isinstance(column, int | float | np.number | Ragged) or is_array(column)
+
+
+def check_whole(dtype: Any, lengths: Int64s, rows: Iterable[Any] = ()) -> None:
+    """Refuse floats where there are elements; `rows`, as they came, tell which is the first."""
+    if lengths.any() and numpy_dtype(dtype).kind not in "iub":
+        odd = (i for i, row in enumerate(rows) if is_array(row) and len(row) and kind_of(row) == "float")
+        row = next(odd, int((lengths > 0).argmax()))
+        text = f": expected integers, got {numpy_dtype(dtype)}; round them first"
+        raise refusal(TypeError, text, row=row)
+
+
+def check_lists(name: str, inner: tuple[int, ...]) -> None:
+    """Refuse a list per token, which a batch cannot hold: never one kind or another by chance."""
+    if inner and name in PER_TOKEN_LISTS:
+        text = f'lists per token do not fit a batch; levels={{{name!r}: "row"}} carries them along'
+        raise refusal(ValueError, text, column=name)
 
 
 def _from_array(found: AnyArray, field: Field | None) -> Column:
@@ -228,14 +270,20 @@ def _from_list(found: Sequence[Any], field: Field | None) -> Column:
 def _scalars(found: Sequence[Any], field: Field | None) -> Column:
     """One entry per row: an array if they are numbers. Kept wide, there are few of them."""
     array = np.array(found) if all(isinstance(x, int | float | np.generic) for x in found) else None
-    if found and array is not None and array.dtype.kind in "biuf":
+    if found and array is not None and array.dtype.kind in "biuf" and not _is_rounded(array, found):
         return array
     if field is not None and found:
         row = next((i for i, x in enumerate(found) if np.array(x).dtype.kind not in "biuf"), 0)
         if isinstance(found[row], int):
+            row = next((i for i, x in enumerate(found) if not -(2**63) <= x < 2**63), row)
             raise refusal(OverflowError, f": {found[row]} does not fit 64 bits", row=row)
         raise refusal(TypeError, f": {found[row]!r} is no number", row=row)
     return list(found)
+
+
+def _is_rounded(array: AnyArray, found: Sequence[Any]) -> bool:
+    """Whether NumPy has made floats of integers that no integer dtype of its holds together."""
+    return array.dtype.kind == "f" and all(isinstance(x, int | np.integer) for x in found)
 
 
 def _refuse_none(found: Sequence[Any]) -> None:
@@ -246,6 +294,22 @@ def _refuse_none(found: Sequence[Any]) -> None:
         raise ValueError("all rows are None; leave the column out")
     text = " is None, others are not; give all rows or leave the column out"
     raise refusal(ValueError, text, row=missing[0])
+
+
+def joined_entries(name: str, columns: Sequence[Any]) -> Any:
+    """Columns of one entry per row, joined: an array if all are numbers, else a list."""
+    filled = [column for column in columns if len(column)] or columns[:1]
+    if all(isinstance(column, np.ndarray) for column in filled):
+        with at(column=name):
+            dtype = common(column.dtype for column in filled)
+        return np.concatenate([column.astype(dtype, copy=False) for column in filled])
+    if any(isinstance(column, np.ndarray) for column in filled):  # numbers, and those of the others may lack
+        for column in filled:
+            if isinstance(column, list) and not all(isinstance(x, _NUMBERS) for x in column):
+                text = f"column {name!r} is list in some parts and ndarray in others"
+                raise refusal(TypeError, text, column=name, label="")
+    entries = (column.tolist() if isinstance(column, np.ndarray) else column for column in filled)
+    return list(chain.from_iterable(entries))
 
 
 def mask_column(loss_masks: Any) -> Ragged:

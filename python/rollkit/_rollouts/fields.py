@@ -18,12 +18,14 @@ class Field:
         short: rows may end before the last token: engines send no routes for it, nor for what they add
             to a response without a look by the model.
         fill: what tokens get that have no element: padding, and what is not the response.
+        whole: floats are refused: these are numbers of something.
     """
 
     dtype: np.dtype[Any] | None
     per: str
     short: bool = False
     fill: int = 0
+    whole: bool = False
 
     @property
     def level(self) -> str | None:
@@ -42,18 +44,21 @@ _FLOAT32 = np.dtype(np.float32)
 _INT64 = np.dtype(np.int64)
 
 FIELDS: Final[dict[str, Field]] = {
-    "prompt_token_ids": Field(_INT32, "prompt"),
-    "response_ids": Field(_INT32, "response"),
-    "input_ids": Field(_INT32, "sequence"),
+    "prompt_token_ids": Field(_INT32, "prompt", whole=True),
+    "response_ids": Field(_INT32, "response", whole=True),
+    "input_ids": Field(_INT32, "sequence", whole=True),
     "loss_masks": Field(_UINT8, "response"),
     "rewards": Field(_FLOAT32, "token or row"),
     "rollout_logprobs": Field(_FLOAT32, "response"),
-    "rollout_expert_indices": Field(None, "sequence", short=True),
-    "labels": Field(_INT64, "response or sequence", fill=-100),
+    "rollout_expert_indices": Field(None, "sequence", short=True, whole=True),
+    "labels": Field(_INT64, "response or sequence", fill=-100, whole=True),
     "loss_weights": Field(_FLOAT32, "response"),
     "route_masks": Field(_UINT8, "sequence", fill=1),
     "is_last_step": Field(np.dtype(bool), "row"),
 }
+
+PER_TOKEN_LISTS: Final = ("sampling_mask", "sampling_masks", "kept_token_ids")
+"""Columns that have a list for each token, whose lengths may be equal by chance: no inner dimension."""
 
 
 def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:

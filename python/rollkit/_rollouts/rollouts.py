@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +13,7 @@ from rollkit import _native
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.arrow import columns_from_arrow, columns_to_arrow
-from rollkit._rollouts.columns import Column, as_column, token_columns
+from rollkit._rollouts.columns import Column, as_column, joined_entries, token_columns
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.validate import validate
 from rollkit._rows.ragged import Ragged, row_indices, same_values
@@ -112,15 +111,21 @@ class Rollouts:
         return columns_to_arrow(self.columns)
 
     @classmethod
-    def joined(cls, parts: Sequence[Rollouts], out: Mapping[str, AnyArray] | None = None) -> Rollouts:
-        """See `rollkit.concat`."""
+    def joined(
+        cls,
+        parts: Sequence[Rollouts],
+        out: Mapping[str, AnyArray] | None = None,
+        called: Sequence[str] = (),
+    ) -> Rollouts:
+        """See `rollkit.concat`; `called` is what refusals call the parts."""
+        called = called or [f"parts[{i}]" for i in range(len(parts))]
         first, names = parts[0], parts[0].columns.keys()
-        for i, part in enumerate(parts):
+        for one, part in zip(called, parts, strict=True):
             if part.columns.keys() != names:
                 odd = sorted(part.columns.keys() ^ names)
-                raise ValueError(f"parts[{i}] and parts[0] differ in columns: {', '.join(map(repr, odd))}")
+                raise ValueError(f"{one} and {called[0]} differ in columns: {', '.join(map(repr, odd))}")
         out = _outs(out, first)
-        return cls._trusted({name: _join(name, parts, out.get(name)) for name in names})
+        return cls._trusted({name: _join(name, parts, out.get(name), called) for name in names})
 
     def take(self, indices: ArrayLike) -> Rollouts:
         """Copy the rows at `indices` (ints, or one bool per row), in that order."""
@@ -269,22 +274,25 @@ class Rollouts:
         return f"Rollouts({len(self):,} rows: {', '.join(kinds)})".replace(": )", ")")
 
 
-def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None) -> Column:
+def _join(name: str, parts: Sequence[Rollouts], out: AnyArray | None, called: Sequence[str]) -> Column:
     """Join a column of many rollouts."""
     found: list[Any] = [part.columns[name] for part in parts]
     if len(set(map(type, found))) > 1:
         # A column of no rows may be a list, for want of an entry that tells what it is.
-        found = [column for column in found if len(column)] or found[:1]
-        kinds = sorted({type(column).__name__ for column in found})
-        if len(kinds) > 1:
-            raise TypeError(f"column {name!r} is {' in some parts and '.join(kinds)} in others")
-    if isinstance(found[0], list):
-        return list(chain.from_iterable(found))
+        filled = [i for i, column in enumerate(found) if len(column)] or [0]
+        found, called = [found[i] for i in filled], [called[i] for i in filled]
+        rows = [isinstance(column, Ragged) for column in found]
+        if len(set(rows)) > 1:
+            text = f"has rows of elements in {called[rows.index(True)]}, one entry per row in "
+            raise refusal(TypeError, text + called[rows.index(False)], column=name)
     if isinstance(found[0], Ragged):
         with at(column=name):
-            return Ragged.joined(found, out)
-    joined = _native.concat_arrays(found)  # None unless C-contiguous and of one dtype
-    return np.concatenate(found) if joined is None else joined[0]
+            return Ragged.joined(found, out, called)
+    if all(isinstance(column, np.ndarray) for column in found):
+        joined = _native.concat_arrays(found)  # None unless C-contiguous and of one dtype
+        if joined is not None:
+            return joined[0]
+    return cast(Column, joined_entries(name, found))
 
 
 def _outs(out: Any, first: Rollouts) -> Mapping[str, AnyArray]:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
 
 from rollkit._check import Int64s
-from rollkit._errors import at
+from rollkit._errors import at, refusal
 from rollkit._frameworks import is_array
 from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
-from rollkit._rollouts.columns import Level, as_column, check_level, is_rows, level_of, token_columns, uneven
+from rollkit._rollouts.columns import (
+    Level,
+    as_column,
+    check_level,
+    check_lists,
+    check_whole,
+    holds_numbers,
+    is_rows,
+    joined_entries,
+    level_of,
+    token_columns,
+    uneven,
+)
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.dtypes import common
+from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.parts import Parts
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
@@ -22,9 +38,12 @@ from rollkit._rows.ragged import Ragged
 Source = Rollouts | Mapping[str, Any]
 """Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors.
 
-What speaks Arrow (tables, record batches, data frames) is taken too, where `pyarrow` is installed.
+What speaks Arrow (tables, record batches, data frames) is taken too, where `pyarrow` is installed. A sequence
+of dicts whose token columns are flat is rows: one rollout each, as a collator gets them.
 """
 
+
+_WHOLE: Final = frozenset("iub")
 
 SMALL: Final = 1 << 14
 """Columns of as many bytes on average are joined before they are placed."""
@@ -58,9 +77,11 @@ class Sources:
                 try:
                     tokens[name] = _named_parts(name, found)
                     continue
-                except (TypeError, ValueError):
-                    if name in FIELDS or name in levels or _has_arrays(found):
-                        raise  # others may be lists of texts or of objects, one per row
+                except (TypeError, ValueError) as error:
+                    if name in FIELDS or any(map(holds_numbers, found)):
+                        if name not in FIELDS:
+                            error.add_note(f'levels={{{name!r}: "row"}} carries the rows along as they are')
+                        raise  # others are lists of texts or of objects, one per row
             rows[name] = _joined_rows(name, found)
         prompts = tokens.pop("prompt_token_ids", None)
         main = "response_ids" if "response_ids" in tokens else "input_ids"
@@ -109,7 +130,56 @@ def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
     sources = list(rollouts)
     if not sources:
         raise ValueError("rollouts is empty; give at least one part")
-    return sources
+    return _joined_dicts(sources)
+
+
+def _joined_dicts(sources: list[Any]) -> list[Any]:
+    """Sources as they are, or one of all rows where each is a row (a dict whose tokens are a flat run)."""
+    kinds = [_is_row(source) for source in sources]
+    if True not in kinds:
+        return sources
+    if False in kinds:
+        row, source = kinds.index(True), kinds.index(False)
+        raise TypeError(
+            f"rollouts[{row}] is a row, its tokens a flat run, and rollouts[{source}] a source of rows; "
+            "give either, not both"
+        )
+    names = sources[0].keys()
+    for i, row in enumerate(sources):
+        if row.keys() != names:
+            odd = ", ".join(map(repr, sorted(row.keys() ^ names)))
+            raise refusal(ValueError, f" and row 0 differ in columns: {odd}", row=i)
+    return [{name: [row[name] for row in sources] for name in names}]
+
+
+def _is_row(source: Any) -> bool | None:
+    """Whether this is one rollout, and no source of rollouts; None where it has no token that tells."""
+    if isinstance(source, Rollouts) or not isinstance(source, Mapping):
+        return False
+    for name in ("response_ids", "input_ids", "prompt_token_ids"):
+        tokens: Any = source.get(name)
+        if isinstance(tokens, list | tuple):
+            if tokens:
+                return isinstance(tokens[0], int | np.integer)
+        elif is_array(tokens) and tokens.dtype != object:
+            if tokens.ndim and 0 not in tokens.shape:
+                return bool(tokens.ndim == 1)
+        elif tokens is not None:
+            return False
+    return None
+
+
+def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
+    """Say once how many rows truncation has left without a response: nothing of them is trained on."""
+    placed = layout.starts != ABSENT
+    cut = placed & (layout.lengths < layout.row_lengths)
+    empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)
+    if empty.any():
+        warnings.warn(
+            f"truncation leaves {int(empty.sum()):,} of {len(empty):,} rows without a token of their "
+            f"response ({int(cut.sum()):,} are cut)",
+            stacklevel=3,
+        )
 
 
 def columns_of(rollouts: Source | Sequence[Source]) -> list[Mapping[str, Any]]:
@@ -176,13 +246,18 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
     return kinds == {True}
 
 
-def _has_arrays(found: Sequence[Any]) -> bool:
-    """Whether a column has rows that are arrays: these are elements, and no objects."""
-    return any(is_array(row) for column in found if isinstance(column, list | tuple) for row in column)
-
-
 def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
+    parts = _column_parts(name, found)
+    if parts.inner:
+        check_lists(name, parts.inner)
+    if getattr(parts.dtype, "kind", "") not in _WHOLE and name in FIELDS and FIELDS[name].whole:
+        with at(column=name):
+            check_whole(parts.dtype, parts.lengths, chain.from_iterable(found))
+    return parts
+
+
+def _column_parts(name: str, found: Sequence[Any]) -> Parts:
     known = FIELDS.get(name)
     dtype = None if known is None else known.dtype
     if len(found) == 1:
@@ -195,8 +270,9 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
         with at(column=name, label=_of_part(name, i)):
             parts.append(parts_of(column, dtype))
     dtypes = {part.dtype for part in parts if part.lengths.any()}
-    if len(dtypes) > 1:
-        wanted = narrow(name, np.result_type(*dtypes))
+    if len(dtypes) > 1 and all(part.own is None for part in parts):
+        with at(column=name):
+            wanted = narrow(name, common(dtypes))
         for i, part in enumerate(parts):
             with at(column=name, label=_of_part(name, i)):
                 parts[i] = part.astype(wanted)
@@ -226,6 +302,4 @@ def _of_part(name: str, index: int) -> str:
 
 def _joined_rows(name: str, found: Sequence[Any]) -> Any:
     columns = [as_column(name, column) for column in found]
-    if all(isinstance(column, np.ndarray) for column in columns):
-        return columns[0] if len(columns) == 1 else np.concatenate(columns)
-    return [entry for column in columns for entry in column]
+    return columns[0] if len(columns) == 1 else joined_entries(name, columns)

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from rollkit._check import Int64s
-from rollkit._errors import refusal
+from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
+from rollkit._rows.parts import Parts, end_to_end
 
 
 def rows_from_arrow(array: Any) -> tuple[AnyArray, Int64s]:
@@ -18,22 +19,33 @@ def rows_from_arrow(array: Any) -> tuple[AnyArray, Int64s]:
             array = pa.chunked_array(array)
         elif hasattr(array, "__arrow_c_array__"):
             array = pa.array(array)
-    if isinstance(array, pa.ChunkedArray):
-        if array.num_chunks > 1 and pa.types.is_list(array.type):
-            # Offsets of a `list` are int32, and chunks together may be beyond.
-            array = array.cast(pa.large_list(array.type.value_field))
-        array = array.combine_chunks()
+    if not isinstance(array, pa.ChunkedArray):
+        return _rows_of_array(pa, array)
+    chunks = [chunk for chunk in array.chunks if len(chunk)]
+    if len(chunks) <= 1:
+        return _rows_of_array(pa, chunks[0] if chunks else pa.array([], array.type))
+    # Not by Arrow: its offsets may be int32 at any level, and chunks together beyond.
+    parts, before = [], 0
+    for chunk in chunks:
+        with at(first_row=before):
+            values, offsets = _rows_of_array(pa, chunk)
+        parts.append(Parts.over(values, offsets[:-1], np.diff(offsets)))
+        before += len(chunk)
+    joined: tuple[AnyArray, Int64s] = end_to_end(Parts.join(parts))
+    return joined
+
+
+def _rows_of_array(pa: Any, array: Any) -> tuple[AnyArray, Int64s]:
     if not isinstance(array, pa.Array):
         raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
+    array = _stored(pa, array, None, 1)
     if not is_list(pa, array.type):
         raise TypeError(f"expected an Arrow list array, got {array.type}")
     if (row := _first_null(array)) is not None:
         raise refusal(ValueError, " is null; fill or drop nulls first", row=row)
     offsets, values = _children(pa, array)
     count, inner, size = len(values), [], 1
-    while is_list(pa, values.type):
+    while is_list(pa, (values := _stored(pa, values, offsets, size)).type):
         _refuse_nulls(values, offsets, size)
         width, values = _rectangular(pa, values, offsets, size)
         inner.append(width)
@@ -55,6 +67,46 @@ def rows_to_arrow(values: AnyArray, offsets: Int64s) -> Any:
     for width in reversed(inner):
         flat = pa.FixedSizeListArray.from_arrays(flat, width)
     return pa.LargeListArray.from_arrays(pa.array(offsets), flat)
+
+
+def stored_type(pa: Any, kind: Any) -> Any:
+    """What an Arrow type is kept as: extension types as their storage, tensors as nested lists."""
+    if not isinstance(kind, pa.BaseExtensionType):
+        return kind
+    shape = _tensor_shape(kind)
+    if not shape:
+        return stored_type(pa, kind.storage_type)
+    leaf = kind.value_type
+    for width in reversed(shape):
+        leaf = pa.list_(leaf, width)
+    return leaf
+
+
+def _tensor_shape(kind: Any) -> tuple[int, ...]:
+    """The shape of a `fixed_shape_tensor`, whose storage is flat; empty for other types."""
+    if kind.extension_name != "arrow.fixed_shape_tensor":
+        return ()
+    order = kind.permutation
+    if order is not None and list(order) != sorted(order):
+        raise TypeError(f"tensors with a permutation ({order}) are not read; store them in row-major order")
+    return tuple(kind.shape)
+
+
+def _stored(pa: Any, array: Any, rows: Int64s | None, size: int) -> Any:
+    """An array as `stored_type` has it. Rebuilding lists of a tensor loses nulls, so they are refused."""
+    if not isinstance(array, pa.ExtensionArray):
+        return array
+    shape = _tensor_shape(array.type)
+    if not shape:
+        return _stored(pa, array.storage, rows, size)
+    if rows is not None:
+        _refuse_nulls(array, rows, size)
+    elif (row := _first_null(array)) is not None:
+        raise refusal(ValueError, " is null; fill or drop nulls first", row=row)
+    nested = _children(pa, array.storage)[1]
+    for width in reversed(shape):
+        nested = pa.FixedSizeListArray.from_arrays(nested, width)
+    return nested
 
 
 def is_list(pa: Any, kind: Any) -> bool:

@@ -17,9 +17,9 @@ import numpy as np
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s, checked_out, same_ints
-from rollkit._check import dtype as checked_dtype
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
+from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.ways import took
 
@@ -121,29 +121,31 @@ class Parts:
         return Parts.over(values[:0], np.zeros_like(self.lengths), self.lengths)
 
     @classmethod
-    def join(cls, parts: Sequence[Parts]) -> Parts:
-        """Let the rows of several parts count through."""
+    def join(cls, parts: Sequence[Parts], names: Sequence[str] = ()) -> Parts:
+        """Let the rows of several parts count through, in the dtype that all meet in (`common`).
+
+        Args:
+            parts: of one inner shape.
+            names: what refusals call them; `parts[0]` and so on unless given.
+        """
         if len(parts) == 1:
             return parts[0]
         # Lists without a number have neither dtype nor inner shape: they take those of the others.
         at = next((i for i, part in enumerate(parts) if part.lengths.any()), 0)
         first = parts[at]
         filled = [part if part.lengths.any() else part.like(first) for part in parts]
-        for i, part in enumerate(filled):
+        called = names or [f"parts[{i}]" for i in range(len(parts))]
+        for name, part in zip(called, filled, strict=True):
             if part.inner != first.inner:
-                raise ValueError(f"parts[{i}] has inner shape {part.inner}, parts[{at}] has {first.inner}")
+                raise ValueError(f"{name} has inner shape {part.inner}, {called[at]} has {first.inner}")
             if part.own is not first.own:
-                raise TypeError(
-                    f"parts[{i}] and parts[{at}] are of two frameworks, or of a device and the host"
-                )
-            if part.dtype != first.dtype:
-                raise TypeError(
-                    f"parts[{i}] is {part.dtype}, parts[{at}] is {first.dtype}; cast one with .astype"
-                )
+                raise TypeError(f"{name} and {called[at]} are of two frameworks, or of a device and the host")
+        dtype = _common_of(called, [part.dtype for part in filled])
+        filled = [part.astype(dtype) for part in filled]
         return cls(
             [buffer for part in filled for buffer in part.buffers],
             np.concatenate([part.lengths for part in filled]),
-            first.dtype,
+            filled[at].dtype,
             first.inner,
             first.own,
         )
@@ -159,22 +161,43 @@ def _lengths(rows: Sequence[Any]) -> Int64s:
 
 def _together(own: Ops, rows: Sequence[Any]) -> Any:
     """Rows in one array; None if they are plain, but unlike: then they are cast as rows of NumPy's are."""
+    dtypes = {row.dtype for row in rows}
+    if len(dtypes) > 1:
+        if all(map(own.is_plain, rows)):
+            return None
+        wanted = numpy_dtype(common([row.dtype for row in rows if len(row)] or dtypes))
+        rows = [own.cast(row, wanted) if len(row) else _empty(own, row, wanted) for row in rows]
     try:
-        values = own.cat(rows)
-        odd = None if values.dtype == rows[0].dtype else _odd_row(rows)
+        return own.cat(rows)
     except (RuntimeError, TypeError, ValueError):
         odd = _odd_row(rows)
         if odd is None:
             _check_device(own, rows)
             raise
-    if odd is None:
-        return values
     if all(map(own.is_plain, rows)):
         return None
     raise ValueError(
         f"row {odd} is {dtype_name(rows[odd])} of inner shape {tuple(rows[odd].shape[1:])}, "
         f"row 0 is {dtype_name(rows[0])} of {tuple(rows[0].shape[1:])}"
     )
+
+
+def _empty(own: Ops, row: Any, dtype: Any) -> Any:
+    """A row of no elements in a dtype that its own may not be cast to."""
+    return own.from_host(np.empty(tuple(row.shape), dtype), row)
+
+
+def _common_of(names: Sequence[str], dtypes: Sequence[Any]) -> Any:
+    """`common`, whose refusal names the first that does not meet those before it."""
+    try:
+        return common(dtypes)
+    except TypeError as error:
+        for i in range(1, len(dtypes)):
+            try:
+                common(dtypes[: i + 1])
+            except TypeError:
+                raise TypeError(f"{names[i]} is {dtypes[i]}, {names[0]} is {dtypes[0]}: {error}") from None
+        raise
 
 
 def _check_device(own: Ops, arrays: Sequence[Any]) -> None:
@@ -220,7 +243,7 @@ def place_parts(
         took("framework")
         return _placed_by(parts.own, parts, layout, fill, dtype, out)
     took("rust")
-    wanted = parts.dtype if dtype is None else checked_dtype("dtype", dtype)
+    wanted = parts.dtype if dtype is None else numpy_dtype(dtype)
     parts = castable(parts, wanted)
     shape = (*layout.shape, *parts.inner)
     element = fill_element(fill, wanted, parts.inner) if layout.size else None
@@ -350,8 +373,10 @@ def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> An
         raise TypeError(
             f"cannot cast {given} to {dtype} without loss; take its real part or its magnitude first"
         )
-    elif given.kind not in "iub" and dtype.kind in "iub":
-        raise TypeError(f"cannot cast {given} to {dtype} without loss; round it first")
+    elif given.kind not in "iub" and dtype.kind in "iub" and len(values):
+        row = int(np.searchsorted(starts, 0, side="right")) - 1
+        text = f": cannot cast {given} to {dtype} without loss; round it first"
+        raise refusal(TypeError, text, row=row)
     with np.errstate(over="ignore", invalid="ignore"):
         found: AnyArray = values.astype(dtype)
     if given.kind in "iu" and dtype.kind in "fV":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, overload
@@ -15,6 +16,7 @@ from rollkit._arrays.ops import as_like, ops_of
 from rollkit._check import Int64s, checked_out, int64s
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
+from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
 
@@ -67,7 +69,9 @@ class Ragged:
         Args:
             rows: lists or tuples of numbers (nested for inner dimensions), NumPy arrays, CPU tensors,
                 or a mix. Arrays keep their dtype; ints become int64, bools
-                bool, and floats, or ints with floats among them, float64.
+                bool, and floats, or ints with floats among them, float64. Where arrays differ,
+                integers widen, and integers and floats meet in a float, whatever comes first;
+                numbers of lists take the dtype of the arrays where they fit it.
             dtype: the dtype of the values; ints that do not fit it are an error, and so are floats for
                 an integer dtype.
 
@@ -92,7 +96,7 @@ class Ragged:
         tensors = None if rows and isinstance(rows[0], np.ndarray) else Parts.of_arrays(rows)
         if tensors is not None and tensors.own is not None:  # of its dtypes or of NumPy's
             return trusted(*end_to_end(tensors, dtype=dtype))
-        wanted = None if dtype is None else np.dtype(dtype)
+        wanted = None if dtype is None else numpy_dtype(dtype)
         joined = _native.concat_arrays(rows) if rows and isinstance(rows[0], np.ndarray) else None
         if joined is None and tensors is None:
             tensors = Parts.of_arrays(rows)
@@ -114,16 +118,17 @@ class Ragged:
         return trusted(place_parts(parts, layout, 0), bounds)
 
     @classmethod
-    def joined(cls, parts: Sequence[Ragged], out: Any = None) -> Ragged:
-        """See `rollkit.concat`."""
+    def joined(cls, parts: Sequence[Ragged], out: Any = None, called: Sequence[str] = ()) -> Ragged:
+        """See `rollkit.concat`; `called` is what refusals call the parts."""
         values, offsets = [part.values for part in parts], [part.offsets for part in parts]
         on_host = all(type(array) is np.ndarray for array in values)
         if out is not None and on_host:
             rows = out.shape[:1] if isinstance(out, np.ndarray) else ()
-            checked_out(out, (*rows, *parts[0].inner), parts[0].dtype)
+            some = [part for part in parts if len(part.flat)] or parts
+            checked_out(out, (*rows, *some[0].inner), common(part.dtype for part in some))
         found = _native.concat_columns(values, offsets, out=out) if on_host else None
         if found is None:  # strided, of equal dtypes that are other objects, on a device, or refused
-            rows_of = Parts.join([part.parts() for part in parts])
+            rows_of = Parts.join([part.parts() for part in parts], called)
             if isinstance(out, np.ndarray):
                 out = out[: rows_of.lengths.sum()]
             return trusted(*end_to_end(rows_of, out=out))
@@ -247,7 +252,7 @@ class Ragged:
         """
         own = own_ops(self.values)
         if own is None:
-            dtype = np.dtype(dtype)
+            dtype = numpy_dtype(dtype)
         if self.dtype == (dtype if own is None else own.cast(self.values[:0], dtype).dtype):
             return self
         return trusted(*end_to_end(self.parts(), dtype=dtype))
@@ -354,9 +359,12 @@ def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) 
         return found.values, found.offsets
     try:
         return _native.from_lists(rows, dtype)
-    except TypeError:
+    except (TypeError, OverflowError):
         if dtype is not None:
             raise
+        # The first number decides, but not for the others: NumPy's small integers and bools widen.
+        with suppress(TypeError, OverflowError):
+            return _native.from_lists(rows, np.dtype(np.int64))
         # Ints with a float among them are floats, as in NumPy; anything else fails again, and says so.
         return _native.from_lists(rows, np.dtype(np.float64))
 
@@ -380,16 +388,16 @@ def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     if at is None:
         return trusted(*_from_lists(arrays, dtype))
     first = arrays[at]
-    if dtype is None:
-        dtype = first.dtype
+    wanted = dtype or _common_of({i: row for i, row in enumerate(arrays) if isinstance(row, np.ndarray)})
     for i, row in enumerate(arrays):
         if not isinstance(row, np.ndarray):
-            arrays[i] = _one_list(i, row, dtype, first.shape[1:])
-            continue
-        if row.shape[1:] != first.shape[1:]:
+            arrays[i] = _one_list(i, row, wanted, first.shape[1:], fixed=dtype is not None)
+        elif row.shape[1:] != first.shape[1:]:
             raise ValueError(f"row {i} has inner shape {row.shape[1:]}, row {at} has {first.shape[1:]}")
+    dtype = dtype or _common_of(dict(enumerate(arrays)))
+    for i, row in enumerate(arrays):
         if row.dtype != dtype:
-            row = _cast_row(i, row, dtype)
+            row = _cast_row(i, row, dtype) if len(row) else row.astype(dtype)
         arrays[i] = np.ascontiguousarray(row).view(dtype)
     # One dtype object for all rows: the kernel compares it by identity.
     arrays = [row if row.dtype is dtype else row.view(dtype) for row in arrays]
@@ -413,9 +421,36 @@ def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
         return one.astype(dtype).values
 
 
-def _one_list(row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
+def _common_of(rows: dict[int, AnyArray]) -> np.dtype[Any]:
+    """The dtype that rows meet in; empty ones, which NumPy makes float64, have no say where others have."""
+    dtypes = {i: row.dtype for i, row in rows.items() if len(row)} or {
+        i: row.dtype for i, row in rows.items()
+    }
+    try:
+        found: np.dtype[Any] = common(dtypes.values())
+        return found
+    except TypeError as error:
+        seen: list[np.dtype[Any]] = []
+        for i, dtype in dtypes.items():
+            seen.append(dtype)
+            try:
+                common(seen)
+            except TypeError:
+                raise retold(error, row=i) from None
+        raise
+
+
+def _one_list(
+    row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...], *, fixed: bool
+) -> AnyArray:
+    """A list as an array of `dtype`; of its own where that is not fixed, and does not hold it."""
     with at(row=row):
-        found = _from_lists([values], dtype)[0]
+        try:
+            found = _from_lists([values], dtype)[0]
+        except (TypeError, OverflowError):
+            if fixed:
+                raise
+            found = _from_lists([values], None)[0]
     if len(found) == 0:
         found = np.empty((0, *inner), dtype)
     if found.shape[1:] != inner:

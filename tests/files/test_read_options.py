@@ -1,0 +1,154 @@
+"""`columns=`, `rename=` and `nonfinite=` of `read`, `iter_chunks` and the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.house.refusals import check_refusal
+
+from rollkit import _native, concat, iter_chunks, read
+from rollkit._cli import main
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def both(path: Path, **options: Any) -> Any:
+    """What `read` gives, which chunks give too."""
+    found = read(path, **options)
+    assert concat(list(iter_chunks(path, rows=1, **options))).equals(found)
+    return found
+
+
+ODD = '{"response_ids": [1, 2], "rollout_logprobs": [NaN, -Infinity], "x": [1, null, Infinity], "y": NaN}\n'
+
+
+def test_numbers_that_json_does_not_have(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", ODD)
+    kept = both(path, nonfinite="keep")
+    np.testing.assert_array_equal(kept["rollout_logprobs"].values, np.array([np.nan, -np.inf], np.float32))
+    np.testing.assert_array_equal(kept["x"].values, [1.0, np.nan, np.inf])
+    assert math.isnan(kept["y"][0])
+    null = both(path, nonfinite="null")
+    assert np.isnan(null["rollout_logprobs"].values).all()
+    np.testing.assert_array_equal(null["x"].values, [1.0, np.nan, np.nan])
+    assert null["y"] == [None]
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "position"),
+    [
+        (
+            '"rollout_logprobs": [0, NaN]',
+            'rollout_logprobs[1]: NaN is no JSON number; nonfinite="keep" or "null" takes it',
+            1,
+        ),
+        ('"y": Infinity', 'y: Infinity is no JSON number; nonfinite="keep" or "null" takes it', None),
+        ('"y": -Infinity', 'y: -Infinity is no JSON number; nonfinite="keep" or "null" takes it', None),
+        (
+            '"rollout_logprobs": [null]',
+            'rollout_logprobs[0]: null is no JSON number; nonfinite="keep" or "null" takes it',
+            0,
+        ),
+    ],
+)
+def test_they_are_refused_by_key_line_and_option(
+    tmp_path: Path, line: str, message: str, position: Any
+) -> None:
+    path = write(tmp_path / "a.jsonl", '{"response_ids": [1]}\n'.replace("}", f", {line}}}"))
+    check_refusal(lambda: read(path), ValueError, f"{path}:1: {message}")
+    with pytest.raises(ValueError, match="nonfinite") as found:
+        read(path)
+    assert (found.value.line, found.value.position) == (1, position)  # type: ignore[attr-defined]
+
+
+def test_ids_are_never_nan(tmp_path: Path) -> None:
+    for word in ("NaN", "null"):
+        path = write(tmp_path / "a.jsonl", f'{{"response_ids": [1, {word}]}}\n')
+        for option in ("keep", "null"):
+            with pytest.raises(ValueError, match=r"response_ids\[1\]: "):
+                read(path, nonfinite=option)
+
+
+FLOATS = st.none() | st.integers(-5, 5) | st.floats(width=32)
+
+
+@given(st.lists(st.lists(FLOATS, max_size=6), min_size=1, max_size=4), st.sampled_from(["keep", "null"]))
+def test_they_are_read_as_json_reads_them(rows: list[list[Any]], option: str) -> None:
+    text = "\n".join(json.dumps({"x": row}) for row in rows)
+    values, offsets = _native.parse_jsonl(
+        np.frombuffer(text.encode(), np.uint8), hints={"x": "float64"}, nonfinite=option
+    )[2]["x"]
+    flat = [
+        math.nan if x is None or (option == "null" and not math.isfinite(x)) else x
+        for row in rows
+        for x in row
+    ]
+    np.testing.assert_array_equal(values, flat)
+    assert np.diff(offsets).tolist() == list(map(len, rows))
+
+
+TEXTS = '{"response_ids": [1], "text": "\\ud800", "note": {"a": "\\ud800"}, "theirs": [2]}\n'
+
+
+def test_columns_that_are_left_out_do_not_cost_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", TEXTS * 2)
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: "):
+        read(path)
+    found = both(path, columns=["response_ids", "loss_masks"], rename={"theirs": "loss_masks"})
+    assert list(found) == ["response_ids", "loss_masks"]
+    assert found["loss_masks"].dtype == np.uint8
+    assert both(path, columns=["theirs"], rename={"theirs": "loss_masks"}).equals(
+        both(path, columns=["loss_masks"], rename={"theirs": "loss_masks"})
+    )
+    with pytest.raises(ValueError, match="at column"):
+        read(write(tmp_path / "b.jsonl", '{"response_ids": [1], "text": "a}\n'), columns=["response_ids"])
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow"])
+def test_columns_and_names_of_every_kind_of_file(kind: str, tmp_path: Path) -> None:
+    columns = {"response_ids": [[1], [2]], "theirs": [[0.5], [1.5]], "x": ["a", "b"]}
+    path = tmp_path / f"a.{kind}"
+    if kind == "jsonl":
+        rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        table = pa.table(columns)
+        if kind == "parquet":
+            pytest.importorskip("pyarrow.parquet").write_table(table, path)
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+    assert list(both(path, columns=["theirs", "response_ids"])) == ["response_ids", "theirs"]
+    assert list(both(path, rename={"theirs": "ours"})) == ["response_ids", "ours", "x"]
+    for options in ({"columns": ["y"]}, {"rename": {"y": "z"}}):
+        message = f"{path}: no column 'y'; there are 'response_ids'"
+        with pytest.raises(ValueError, match="no column 'y'") as found:
+            read(path, **options)
+        assert str(found.value).startswith(message) or kind == "jsonl"
+    with pytest.raises(ValueError, match=r"rename makes two columns 'x'; leave one out"):
+        read(path, rename={"theirs": "x"})
+
+
+def test_the_command_line_takes_them(tmp_path: Path, capsys: Any) -> None:
+    path = write(tmp_path / "a.jsonl", '{"theirs": [1, 2], "rollout_logprobs": [NaN, 0.5]}\n')
+    arguments = ["pack", str(path), "-o", str(tmp_path / "out"), "--capacity", "4", "--quiet"]
+    assert main([*arguments, "--rename", "theirs=response_ids"]) == 1
+    assert 'nonfinite="keep"' in capsys.readouterr().err
+    assert main([*arguments, "--rename", "theirs=response_ids", "--nonfinite", "keep"]) == 0
+
+
+def test_a_json_array_is_refused_in_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", '[{"response_ids": [1]}]')
+    with pytest.raises(ValueError, match=r"a\.json:1: expected an object"):
+        read(path)
