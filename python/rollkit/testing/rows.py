@@ -292,8 +292,8 @@ def _batch_reference(
                 cells = {first + j: entry for j, entry in enumerate(found)}
                 shown = _narrow_reference(name, [row[name] for row in rows])
             if name not in arrays:
-                inner = shown.shape[1:]
-                legal: Any = np.arange(inner[-1]) if name == "rollout_expert_indices" and inner != () else 0
+                inner: tuple[int, ...] = shown.shape[1:]
+                legal: Any = np.arange(inner[-1]) if name == "rollout_expert_indices" and inner else 0
                 arrays[name] = np.full((*shape, *inner), fills.get(name, legal), shown.dtype)
             if name == "rollout_expert_indices":
                 masks = arrays.setdefault("route_masks", np.ones(shape, np.uint8))
