@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +17,8 @@ from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
+from rollkit.compat.skyrl._logger import warn
 from rollkit.compat.skyrl._routes import compact_routed_expert_indices
-
-_logger = logging.getLogger(__name__)
 
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
@@ -75,8 +73,9 @@ def convert_prompts_responses_to_batch_tensors(
     whole = Layout.pad(prompt_rows.lengths + response_rows.lengths, side="left")
     tail = Layout.pad(response_rows.lengths, side="left")
     if max_seq_len is not None and whole.width > max_seq_len:
-        _logger.warning(
-            "the longest sequence (%d) exceeds max_seq_len (%d); nothing is cut off", whole.width, max_seq_len
+        warn(
+            "dataset.preprocess",
+            f"the longest sequence ({whole.width}) exceeds max_seq_len ({max_seq_len}); nothing is cut off",
         )
     pad = getattr(pad_token_id, "pad_token_id", pad_token_id)
     arrays = (
