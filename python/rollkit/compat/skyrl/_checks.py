@@ -14,6 +14,7 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import changes, returning, trajectory_keys
 from rollkit._rollouts.validate import any_nonzero
 from rollkit._rows.ragged import Ragged
+from rollkit.compat._values import on_host
 from rollkit.compat.skyrl._logger import warn
 
 _PER_ROW = (
@@ -83,7 +84,7 @@ def check(
     _row_counts(num_prompts, len(responses), len(prompts), generator_output, step_wise)
     _token_counts(row_lengths(responses), generator_output)
     if masks is None:
-        masks = mask_column(generator_output["loss_masks"])
+        masks = mask_column(on_host("loss_masks", generator_output["loss_masks"]))
     if not any_nonzero(masks.flat):
         warn("utils.trainer_utils", _ALL_MASKED)
     lengths = _token_reward_lengths(generator_output["rewards"])
