@@ -7,12 +7,12 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from rollkit._check import choice
 
-# Where each framework defines the originals.
+# Where each framework defines the originals; not every version has those after the first.
 _HOMES: Final = {
     "flash_attn": ("flash_attn.bert_padding",),
     "skyrl": (
@@ -60,7 +60,7 @@ def patched(name: str) -> Iterator[tuple[str, ...]]:
         ...     pytest.main(["tests/test_utils.py"])
     """
     choice("name", name, tuple(_HOMES))
-    homes = [_imported(name, home) for home in _HOMES[name]]
+    homes = _imported(name, *_HOMES[name])
     with _lock:
         if not _entered.get(name):
             _originals[name] = _pairs(name, homes)
@@ -76,13 +76,17 @@ def patched(name: str) -> Iterator[tuple[str, ...]]:
                 _swap({id(ours): original for original, ours in _originals.pop(name)})
 
 
-def _imported(name: str, home: str) -> Any:
+def _imported(name: str, first: str, *others: str) -> list[Any]:
     try:
-        return importlib.import_module(home)
+        found = [importlib.import_module(first)]
     except ImportError as error:
         raise ImportError(
-            f"patched({name!r}) replaces functions of {home}, which cannot be imported: {error}", name=home
+            f"patched({name!r}) replaces functions of {first}, which cannot be imported: {error}", name=first
         ) from error
+    for other in others:
+        with suppress(ImportError):
+            found.append(importlib.import_module(other))
+    return found
 
 
 def _pairs(name: str, homes: list[Any]) -> list[tuple[Any, Any]]:
