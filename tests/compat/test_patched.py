@@ -6,6 +6,7 @@ import sys
 import threading
 from types import ModuleType
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -87,3 +88,21 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, HOME, ModuleType(HOME))
     with pytest.raises(ImportError, match=rf"^patched\('trl'\) found none of its functions in {HOME}"):
         patched("trl").__enter__()
+
+
+def test_skyrl_logs_to_the_logger_that_its_test_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its homes beyond the first need not be there."""
+
+    def validate_generator_output(*_: Any) -> None:
+        raise AssertionError
+
+    utils: Any = ModuleType("skyrl.train.utils.trainer_utils")
+    utils.validate_generator_output, utils.logger = validate_generator_output, Mock()
+    for module in (ModuleType("skyrl.train.generators.utils"), utils):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    output = {"prompt_token_ids": [[1]], "response_ids": [[2]], "rewards": [1.0], "loss_masks": [[0]]}
+    with patched("skyrl") as names:
+        assert names == ("validate_generator_output",)
+        utils.validate_generator_output(1, output)
+    utils.logger.warning.assert_called_once()
+    assert utils.validate_generator_output is validate_generator_output

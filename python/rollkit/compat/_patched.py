@@ -95,7 +95,7 @@ def _pairs(name: str, homes: list[Any]) -> list[tuple[Any, Any]]:
     pairs = []
     for home in homes:
         for function, original in vars(home).items():
-            mine = ours.get(function)
+            mine: Any = ours.get(function)
             if function in _NOT_THEIRS or not _is_ours(mine) or _is_ours(original) or not callable(original):
                 continue
             pairs.append((original, _stand_in(mine)))
