@@ -112,7 +112,11 @@ def test_what_does_not_fit_is_refused() -> None:
         verl.response_to_nested(torch.zeros(2, 1), mask)
     with pytest.raises(AssertionError, match="tensor has 3 rows, response_mask 2"):
         verl.response_to_nested(torch.zeros(3, 2), mask)
-    for call in (verl.build_attention_mask_from_nested, lambda flat: verl.response_to_nested(flat, flat)):
+    calls: list[Any] = [
+        verl.build_attention_mask_from_nested,
+        lambda flat: verl.response_to_nested(flat, flat),
+    ]
+    for call in calls:
         with pytest.raises(AssertionError, match="must be a nested tensor"):
             call(torch.zeros(2, 2))
 
