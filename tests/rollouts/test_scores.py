@@ -1,13 +1,17 @@
-"""What is compared with what: trajectories, groups, equal rewards, stop reasons, and values that spoil a batch."""
+"""What is compared with what: trajectories, groups, equal rewards, stops, and values that spoil a batch."""
 
+import json
+import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.paths import ROOT
 
 import rollkit
 from rollkit import Rollouts, advantages, mask_overlong, mask_zero_variance, merge_steps
@@ -199,6 +203,13 @@ def test_what_is_kept_wins_over_what_is_known() -> None:
         mask_overlong(rows, keep=3)  # type: ignore[arg-type]
 
 
+def test_the_documented_words_are_the_known_ones() -> None:
+    text = (ROOT / "docs" / "rollouts.md").read_text()
+    for line, words in (("| finished |", FINISHED), ("| was cut off |", CUT)):
+        row = next(row for row in text.splitlines() if row.startswith(line))
+        assert set(re.findall("`([a-z_]+)`", row)) == words
+
+
 def test_our_own_engine_says_known_words() -> None:
     from rollkit.decode.generate import BAD
 
@@ -217,7 +228,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("prompt_token_ids", [[1], [1, -2]], "row 1, position 1: -2 is wrong; expected a token id, 0 or more"),
     ("response_ids", [[2, -3], [4]], "row 0, position 1: -3 is wrong; expected a token id, 0 or more"),
     ("loss_masks", [[1, 0], [2]], "row 1, position 0: 2 is wrong; expected 0 or 1"),
-    ("loss_masks", [[1, 0.5], [1]], "row 0, position 1: 0.5 is wrong; expected 0 or 1"),
     ("rewards", [np.nan, 1.0], "row 0 is nan; expected a finite number"),
     ("rewards", [1.0, np.inf], "row 1 is inf; expected a finite number"),
     ("rewards", [1.0, None], "row 1 is None; expected a number"),
@@ -229,8 +239,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ),
     (
         "rollout_logprobs",
-        [[-1.0, 0.1], [-1.0]],
-        "row 0, position 1: 0.1 is wrong; expected a log-probability",
+        [[-1.0, 0.5], [-1.0]],
+        "row 0, position 1: 0.5 is wrong; expected a log-probability",
     ),
     ("ref_logprobs", [[-1.0, -1.0], [0.5]], "row 1, position 0: 0.5 is wrong; expected a log-probability"),
     ("rollout_expert_indices", [[[[0, 1]], [[0, 1]]], [[[-1, 2]]]], "row 1, position 0: -1 is wrong"),
@@ -249,6 +259,29 @@ def test_validate_looks_at_values(name: str, column: Any, message: str) -> None:
         assert caught.value.column == name  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("make", [lambda rows: rollkit.pack(rows, 8), rollkit.pad, rollkit.spread_rewards])
+def test_an_unscored_row_is_named_where_a_number_is_needed(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match="'rewards': row 1 is None"):
+        make(VALID | {"rewards": [1.0, None]})
+
+
 def test_a_batch_keeps_what_it_is_given() -> None:
     batch = rollkit.pack(VALID | {"rollout_logprobs": [[np.nan, 0.5], [0.0]]}, 8)
     assert np.isnan(batch["rollout_logprobs"]).any()
+
+
+@pytest.mark.parametrize(("name", "column", "message"), WRONG)
+def test_a_batch_and_a_file_look_at_values_where_asked(
+    name: str, column: Any, message: str, tmp_path: Path
+) -> None:
+    rows = VALID | {name: column}
+    for make in (rollkit.pad, lambda rows, **options: rollkit.pack([rows], 8, **options)):
+        make(VALID, validate=True)
+        with pytest.raises(ValueError, match=f"column '{name}': {message}"):
+            make(rows, validate=True)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({key: rows[key][i] for key in rows}) + "\n" for i in range(2)))
+    with pytest.raises(ValueError, match=f"column '{name}': ") as caught:
+        rollkit.read(path, nonfinite="keep", validate=True)
+    assert caught.value.row is not None  # type: ignore[attr-defined]
+    rollkit.read(path, nonfinite="keep")

@@ -151,7 +151,8 @@ def test_accepts_steps(ids: Any) -> None:
         (
             {"trajectory_ids": ["a", "a", "b", "a", "a"]},
             "column 'trajectory_ids': row 3 goes on with trajectory 'a', but rows of another lie between; "
-            'the steps of a trajectory must be adjacent: rollouts.sort("trajectory_ids") brings them together',
+            'the steps of a trajectory must be adjacent: rollouts.sort("trajectory_ids") brings them '
+            "together",
         ),
         (
             {"is_last_step": [False, False, True, False, True]},

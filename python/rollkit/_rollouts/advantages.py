@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ ESTIMATORS: Final = ("grpo", "mean", "rloo")
 def advantages(
     rollouts: Source | Sequence[Source],
     *,
-    by: str | ArrayLike | Sequence[Any] = "instance_ids",
+    by: str | ArrayLike | Iterable[Any] = "instance_ids",
     estimator: str = "grpo",
     ddof: int = 1,
     eps: float = 1e-6,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut:
 
 def mask_zero_variance(
     rollouts: Source | Sequence[Source],
-    by: str | ArrayLike | Sequence[Any] = "instance_ids",
+    by: str | ArrayLike | Iterable[Any] = "instance_ids",
     *,
     tol: float = 0.0,
     ignore: Ignored = None,

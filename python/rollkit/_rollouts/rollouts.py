@@ -161,7 +161,7 @@ class Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
 
-    def group_by(self, by: str | ArrayLike | Sequence[Any]) -> Groups:
+    def group_by(self, by: str | ArrayLike | Iterable[Any]) -> Groups:
         """Group rollouts whose entries of a per-row column are equal (`"instance_ids"`).
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,7 +58,7 @@ class Scores:
         return found[self.trajectory]
 
 
-def scores(rollouts: Rollouts, by: str | ArrayLike | Sequence[Any], ignore: Ignored) -> Scores:
+def scores(rollouts: Rollouts, by: str | ArrayLike | Iterable[Any], ignore: Ignored) -> Scores:
     """Rewards by group; `ignore` is that of `advantages`."""
     ids = rollouts.group_by(by).ids
     lasts, trajectory = trajectories(rollouts.columns, ids, by if isinstance(by, str) else "by")
@@ -94,7 +94,8 @@ def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s)
 def _masked(rollouts: Rollouts, lasts: Int64s, trajectory: Int64s) -> Bools:
     """Trajectories of which no token counts."""
     tokens = turns_of(mask_column(rollouts["loss_masks"]))[2]
-    return np.bincount(trajectory, weights=tokens, minlength=len(lasts)) == 0
+    masked: Bools = np.bincount(trajectory, weights=tokens, minlength=len(lasts)) == 0
+    return masked
 
 
 def _unscored(rewards: Any) -> Bools:

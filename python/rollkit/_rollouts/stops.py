@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._errors import refusal
-from rollkit._frameworks import AnyArray
+from rollkit._rollouts.columns import Column
+from rollkit._rows.ragged import Ragged
 
 # Who says what: vLLM and OpenAI stop, tool_calls, function_call; SGLang {"type": "stop"}; Anthropic end_turn,
 # stop_sequence, tool_use; TGI eos_token; TensorRT-LLM end_id, stop_words; llama.cpp eos, word.
@@ -23,16 +24,17 @@ FINISHED: Final = frozenset({
 # model_context_window_exceeded; TensorRT-LLM timeout, cancelled, not_finished; llama.cpp limit;
 # rollkit's own `generate` cancelled, nan, masked.
 CUT: Final = frozenset({
-    "length", "max_tokens", "max_new_tokens", "max_length", "max_output_tokens", "limit", "context_length",
-    "model_context_window_exceeded", "abort", "aborted", "cancelled", "canceled", "timeout", "timed_out",
-    "error",     "content_filter", "safety", "refusal", "pause_turn", "not_finished", "incomplete", "nan", "masked",
+    "length", "max_tokens", "max_new_tokens", "max_length", "max_output_tokens", "limit",
+    "context_length", "model_context_window_exceeded", "abort", "aborted", "cancelled", "canceled",
+    "timeout", "timed_out", "error", "content_filter", "safety", "refusal", "pause_turn",
+    "not_finished", "incomplete", "nan", "masked",
 })  # fmt: skip
 
 
 Words = str | Iterable[str | None] | None
 
 
-def finished(reasons: Sequence[Any] | AnyArray, *, keep: Words, cut: Words) -> NDArray[np.bool_]:
+def finished(reasons: Column, *, keep: Words, cut: Words) -> NDArray[np.bool_]:
     """`[rows]` bool: the rollout came to its own end.
 
     Raises:
@@ -40,6 +42,8 @@ def finished(reasons: Sequence[Any] | AnyArray, *, keep: Words, cut: Words) -> N
     """
     ends = dict.fromkeys(FINISHED, True) | dict.fromkeys(CUT, False)
     ends |= dict.fromkeys(_words("cut", cut), False) | dict.fromkeys(_words("keep", keep), True)
+    if isinstance(reasons, Ragged):
+        raise refusal(TypeError, "expected a word per row, got rows of elements", column="stop_reasons")
     found = np.empty(len(reasons), bool)
     for row, reason in enumerate(reasons):
         end = ends.get(_word(reason))

@@ -46,9 +46,7 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
     if "rollout_expert_indices" in columns:
         _routes(columns["rollout_expert_indices"], prompts + responses)
     masks = _tokens("loss_masks", columns["loss_masks"])
-    for name, column in columns.items():
-        if (wrong := _wanted(name)) is not None and not isinstance(column, list):
-            _check_values(name, column, *wrong)
+    check_values(columns)
     if step_wise:
         _steps(columns)
     if not any_nonzero(masks.flat):
@@ -87,6 +85,15 @@ def _check_values(name: str, column: Any, wrong: Callable[[AnyArray], Any], want
     row = int(np.searchsorted(ends, found, side="right"))
     position = found - int(column.offsets[row] - column.offsets[0])
     raise refusal(ValueError, f": {value} is wrong; {wanted}", column=name, row=row, position=position)
+
+
+def check_values(columns: Mapping[str, Any]) -> None:
+    """Refuse values of known columns that no rollout has."""
+    for name, column in columns.items():
+        if (wrong := _wanted(name)) is not None and not isinstance(column, list):
+            _check_values(name, column, *wrong)
+        elif name == "rewards":
+            _row_rewards(name, column)
 
 
 def any_nonzero(values: AnyArray) -> bool:
