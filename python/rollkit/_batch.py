@@ -203,6 +203,7 @@ def pack(
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
     names: Names = "rollkit",
+    validate: bool = False,
     out: Batch | None = None,
 ) -> Batch:
     """Pack rollouts into bins of `capacity` tokens: `[bins, capacity]`.
@@ -226,6 +227,8 @@ def pack(
             `"response"` or `"sequence"` tokens, or `"row"`.
         names: what the arrays are called, and their dtypes with it: a word or `{old: new}`, as
             `Batch.rename` takes it.
+        validate: refuse values that no rollout has, as `Rollouts.validate` does (a NaN log-probability, a
+            negative id), which are kept else.
         out: a batch whose memory is filled again, where it is large enough.
 
     Returns:
@@ -258,6 +261,8 @@ def pack(
     """
     check_names(names)
     sources = Sources.of(rollouts, levels)
+    if validate:
+        sources.check_values()
     if layout is not None:
         if capacity is not None:
             raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
@@ -290,6 +295,7 @@ def pad(
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
     names: Names = "rollkit",
+    validate: bool = False,
     out: Batch | None = None,
 ) -> Batch:
     """Pad rollouts to a rectangle, one per line: `[rows, width]`.
@@ -313,6 +319,8 @@ def pad(
     """
     check_names(names)
     sources = Sources.of(rollouts, levels)
+    if validate:
+        sources.check_values()
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
     return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names, attention_mask=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -109,9 +110,10 @@ def test_rearrange_is_that_of_einops(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(tensor: object, pattern: str, **axes: int) -> tuple[object, ...]:
         return tensor, pattern, axes
 
+    modules: Any = sys.modules
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "einops", SimpleNamespace(rearrange=named))
+        patch.setitem(modules, "einops", SimpleNamespace(rearrange=named))
         assert rearrange(1, "(b s) -> b s", b=2) == (1, "(b s) -> b s", {"b": 2})
-        patch.setitem(sys.modules, "einops", None)
+        patch.setitem(modules, "einops", None)
         with pytest.raises(ModuleNotFoundError, match="this needs einops; install it with: pip install"):
             rearrange(1, "a -> a")

@@ -119,3 +119,14 @@ def test_what_does_not_fit_is_refused() -> None:
     for call in calls:
         with pytest.raises(AssertionError, match="must be a nested tensor"):
             call(torch.zeros(2, 2))
+
+
+def test_what_torch_loses_without_a_width() -> None:
+    """As docs/compat.md says."""
+    tokens, offsets = torch.arange(1, 10), torch.tensor([0, 2, 5, 9])
+    jagged = torch.nested.nested_tensor_from_jagged
+    rows = jagged(tokens, offsets).to_padded_tensor(0)
+    assert rows.shape == (3, 9)
+    assert rows[rows != 0].tolist() == tokens.tolist()
+    axes = jagged(torch.stack([tokens, tokens]), offsets, jagged_dim=2).to_padded_tensor(0)
+    assert axes[:, 0].tolist() == [[1, 2], [3, 4], [6, 7]]

@@ -9,6 +9,7 @@ import types
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -296,7 +297,23 @@ class TestValidate:
             skyrl.validate_generator_output(2, masked)
         skyrl.concatenate_generator_outputs([masked])
         assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
-        assert all("loss-masked" in record.message for record in caplog.records)
+        assert all("loss masked" in record.message for record in caplog.records)
+        assert {record.name for record in caplog.records} == {"rollkit.compat.skyrl"}
+
+    @pytest.mark.parametrize("name", ["skyrl.train.utils.trainer_utils", "skyrl_train.utils.trainer_utils"])
+    def test_logs_where_skyrl_does(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        masked = output(loss_masks=[[0, 0], [0]])
+        theirs, loguru = Mock(), Mock()
+        monkeypatch.setitem(sys.modules, "loguru", loguru)
+        skyrl.validate_generator_output(2, masked)
+        message = (
+            "All outputs are loss masked, which may lead to NaN loss, please check your generation logic!!"
+        )
+        loguru.logger.warning.assert_called_once_with(message)
+        monkeypatch.setitem(sys.modules, name, theirs)
+        skyrl.validate_generator_output(2, masked)
+        theirs.logger.warning.assert_called_once_with(message)
+        loguru.logger.warning.assert_called_once()
 
 
 class TestStatistics:

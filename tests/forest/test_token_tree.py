@@ -285,6 +285,24 @@ def test_errors_of_branches() -> None:
     assert lone.branches(final="sentinel")[ROUTES].to_list() == [[[[-1, -1], [-1, -1]]]]  # type: ignore[union-attr]
 
 
+def test_cycle_goes_on_with_the_position() -> None:
+    """Each filled row names other experts, the same on every branch, and those that `split_routes` names."""
+    tree = TokenTree()
+    contexts = [[1, 2], [1, 2, 3, 4], [1, 2, 5, 6, 7]]
+    for context, start in zip(contexts, (0, 2, 2), strict=True):
+        payload = {"data": routes_for(context)[start:-1], "start": start}
+        tree.commit(context[:-1], context[-1:], routes=payload)
+    branches = tree.branches(final="cycle", num_experts=7)
+    filled = branches["route_masks"].to_list()  # type: ignore[union-attr]
+    assert filled == [[0, 1, 0, 1], [0, 1, 0, 0, 1]]
+    for marks, routes in zip(filled, branches[ROUTES], strict=True):
+        for position in np.flatnonzero(marks):
+            assert routes[position].ravel().tolist() == [(4 * position + i) % 7 for i in range(4)]
+    lone = split_routes(routes_for(contexts[2])[:-1], [5], final="cycle", num_experts=7)[0]
+    assert lone is not None
+    np.testing.assert_array_equal(lone[4], branches[ROUTES][1][4])
+
+
 def test_tables_that_are_no_tree() -> None:
     tree = TokenTree()
     tree.commit([1], [2])

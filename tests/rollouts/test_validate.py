@@ -151,11 +151,12 @@ def test_accepts_steps(ids: Any) -> None:
         (
             {"trajectory_ids": ["a", "a", "b", "a", "a"]},
             "column 'trajectory_ids': row 3 goes on with trajectory 'a', but rows of another lie between; "
-            "the steps of a trajectory must be adjacent",
+            'the steps of a trajectory must be adjacent: rollouts.sort("trajectory_ids") brings them '
+            "together",
         ),
         (
             {"is_last_step": [False, False, True, False, True]},
-            "column 'is_last_step': row 1 is False, but row 2 belongs to another trajectory",
+            "column 'is_last_step': row 1 is False, but row 2 belongs to another trajectory, 'b'",
         ),
         (
             {"is_last_step": np.ones((5, 1), bool)},

@@ -203,5 +203,17 @@ def test_options_of_packing_are_declared_once(function: Any) -> None:
     given = inspect.signature(function).parameters
     assert {name: given[name].default for name in wanted} == wanted
     assert all(given[name].kind is inspect.Parameter.KEYWORD_ONLY for name in wanted)
-    own = {"capacity", "lengths", "rollouts", "pad_id", "layout", "fills", "dtypes", "levels", "names", "out"}
+    own = {
+        "capacity",
+        "lengths",
+        "rollouts",
+        "pad_id",
+        "layout",
+        "fills",
+        "dtypes",
+        "levels",
+        "names",
+        "validate",
+        "out",
+    }
     assert given.keys() - own == wanted.keys()

@@ -20,6 +20,7 @@ from rollkit._extras import extra
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.validate import check_values
 from rollkit._rows.ragged import Ragged
 
 PathLike = str | os.PathLike[str]
@@ -97,6 +98,7 @@ def read(
     rename: Mapping[str, str] | None = None,
     nonfinite: str = "raise",
     on_error: str = "raise",
+    validate: bool = False,
 ) -> Rollouts:
     """Read rollouts from files, straight into columns.
 
@@ -111,6 +113,7 @@ def read(
             `"raise"`; `"keep"` them, with null in an array of floats as NaN; or `"null"`: as if null had been
             written, which is NaN in an array and None where there is one entry per row.
         on_error: for JSONL, `"raise"` or `"skip"`: leave bad lines out, and warn with their count.
+        validate: refuse values that no rollout has, as `Rollouts.validate` does; else they are kept.
 
     Returns:
         A column per key. Token ids are int32, masks uint8, log-probabilities float32 (rounded once, from
@@ -132,8 +135,12 @@ def read(
     for path, part in filled:
         check_columns(path, part.keys(), *filled[0][:1], filled[0][1].keys())
     if len(filled) <= 1:
-        return filled[0][1] if filled else Rollouts({})
-    return Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
+        found = filled[0][1] if filled else Rollouts({})
+    else:
+        found = Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
+    if validate:
+        check_values(found.columns)
+    return found
 
 
 def iter_chunks(

@@ -114,8 +114,12 @@ class Spool:
 
 
 def per_token(columns: Mapping[str, Column], levels: Mapping[str, str]) -> dict[str, Column]:
-    """The columns of a chunk that `Spool.tokens` would give of its rows."""
-    return {name: column for name, column in columns.items() if _is_packed(name, _kind(column), levels)}
+    """The columns of a chunk that `Spool.tokens` would give of its rows; rewards that some rows lack, too."""
+    return {
+        name: column
+        for name, column in columns.items()
+        if _is_packed(name, _kind(column), levels) or (name == "rewards" and not _only_none(column))
+    }
 
 
 def _is_packed(name: str, kind: Kind | None, levels: Mapping[str, str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,11 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
 from rollkit._errors import refusal
-from rollkit._rollouts.groups import Groups
-from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
-from rollkit._rollouts.trajectories import trajectories
 from rollkit._rows.ragged import Ragged
 
 ESTIMATORS: Final = ("grpo", "mean", "rloo")
@@ -23,10 +21,11 @@ ESTIMATORS: Final = ("grpo", "mean", "rloo")
 def advantages(
     rollouts: Source | Sequence[Source],
     *,
-    by: str | ArrayLike | Sequence[Any] = "instance_ids",
+    by: str | ArrayLike | Iterable[Any] = "instance_ids",
     estimator: str = "grpo",
     ddof: int = 1,
     eps: float = 1e-6,
+    ignore: Ignored = None,
 ) -> Ragged:
     """Compare each rollout's reward with those of its group, and put the result on its tokens.
 
@@ -36,7 +35,8 @@ def advantages(
     | `"mean"` | r - mean | Dr. GRPO, arXiv 2503.20783 |
     | `"rloo"` | r - mean of the other n - 1 | RLOO (leave one out), arXiv 2402.14740 |
 
-    A group of one has nothing to compare with: its advantage is 0.
+    A group of one has nothing to compare with: its advantage is 0. So is, exactly and for any `eps`, that of
+    equal rewards.
 
     Rows that are steps of one trajectory count as one: trajectories are compared by the reward of their last
     row (as SkyRL does), and every row has its trajectory's advantage. Where a trajectory ends says
@@ -50,6 +50,9 @@ def advantages(
         estimator: one of the three above.
         ddof: of the standard deviation: 1 divides by n - 1 (as torch and most trainers), 0 by n.
         eps: added to the standard deviation.
+        ignore: rollouts that are compared with none and get 0: one bool per row, or `"unscored"` (the
+            reward is None or NaN), `"masked"` (every token is), or both words. Of a trajectory, the bool of
+            its last row counts.
 
     Returns:
         A `Ragged` of float32 with the rows of `response_ids`: the advantage on every token whose mask is
@@ -57,8 +60,12 @@ def advantages(
 
     Raises:
         KeyError: a column is missing.
-        ValueError: the last row is not the last step of its trajectory, or masks are not one per token.
+        ValueError: with column and row: rows of one trajectory are not adjacent, or of two groups, or the
+            last is not its last step; a reward is NaN or infinite; masks are not one per token.
         TypeError: rewards are no numbers; the row is named.
+
+    Warns:
+        UserWarning: every group has one rollout.
 
     Example:
         >>> rollouts = Rollouts({
@@ -74,19 +81,19 @@ def advantages(
     if eps < 0:
         raise ValueError(f"eps must be 0 or more, got {eps}")
     rollouts = as_rollouts(rollouts)
-    lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
-    groups = Groups.by(rollouts.group_by(by).ids[lasts])
-    rewards = row_rewards(rollouts["rewards"])[lasts]
-    sizes = groups.sizes[groups.ids]
-    found = rewards - groups.mean(rewards)[groups.ids]
+    known = scores(rollouts, by, ignore)
+    groups, rewards = known.groups, known.rewards
+    ids, sizes = groups.ids, groups.sizes
+    found = rewards - groups.mean(rewards)[ids]
     if estimator == "grpo":
-        spread = groups.std(rewards, ddof=_check.positive("ddof", ddof, 0))[groups.ids] + eps
+        spread = groups.std(rewards, ddof=_check.positive("ddof", ddof, 0))[ids] + eps
         found = found / np.where(spread == 0, 1, spread)
     elif estimator == "rloo":
         # r - (sum - r) / (n - 1), written with the mean, which keeps more digits.
-        found = found * (sizes / np.maximum(sizes - 1, 1))
-    per_row = np.where(sizes > 1, found, 0.0)[trajectory]
-    return _on_tokens(per_row.astype(np.float32), rollouts)
+        found = found * (sizes / np.maximum(sizes - 1, 1))[ids]
+    # Of equal rewards the mean is rounded, and what is left of that can be as large as the deviation.
+    found = np.where(known.differ()[ids], found, 0.0)
+    return _on_tokens(known.of_rows(found, 0.0).astype(np.float32), rollouts)
 
 
 def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:

@@ -272,6 +272,8 @@ def _scalars(found: Sequence[Any], field: Field | None) -> Column:
     array = np.array(found) if all(isinstance(x, int | float | np.generic) for x in found) else None
     if found and array is not None and array.dtype.kind in "biuf" and not _is_rounded(array, found):
         return array
+    if field is not None and field.per == "token or row" and _are_numbers_or_none(found):
+        return list(found)  # unscored: `validate` and `advantages` say so, and a batch refuses them
     if field is not None and found:
         row = next((i for i, x in enumerate(found) if np.array(x).dtype.kind not in "biuf"), 0)
         if isinstance(found[row], int):
@@ -279,6 +281,10 @@ def _scalars(found: Sequence[Any], field: Field | None) -> Column:
             raise refusal(OverflowError, f": {found[row]} does not fit 64 bits", row=row)
         raise refusal(TypeError, f": {found[row]!r} is no number", row=row)
     return list(found)
+
+
+def _are_numbers_or_none(found: Sequence[Any]) -> bool:
+    return None in found and all(x is None or isinstance(x, _NUMBERS) for x in found)
 
 
 def _is_rounded(array: AnyArray, found: Sequence[Any]) -> bool:

@@ -76,6 +76,6 @@ def fill_of(name: str, inner: tuple[int, ...] = ()) -> Any:
     layer. Such rows are marked by 1 in `route_masks`.
     """
     if name == "rollout_expert_indices" and inner and inner[-1] > 1:
-        return np.arange(inner[-1])
+        return range(inner[-1])  # immutable, so that its element is made once
     field = FIELDS.get(name)
     return 0 if field is None else field.fill

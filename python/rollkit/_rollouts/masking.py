@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit._errors import refusal
-from rollkit._rollouts.columns import mask_column, turns_of
-from rollkit._rollouts.rewards import last_tokens, row_rewards
+from rollkit._rollouts.rewards import last_tokens
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
-from rollkit._rollouts.trajectories import trajectories
+from rollkit._rollouts.stops import Words, finished
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import place
@@ -22,21 +22,25 @@ from rollkit._rows.ragged import Ragged
 _FLOAT32 = np.dtype(np.float32)
 
 
-def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Sequence[str] = ("stop",)) -> Rollouts:
-    """Mask rows whole that the engine cut off: their stop reason is none of `keep`.
+def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut: Words = ()) -> Rollouts:
+    """Mask rows whole that the engine cut off, by their stop reason.
 
     DAPO's overlong filtering (Yu et al. 2025, arXiv:2503.14476, section 3.4), by stop reason, so that it
     depends on no tokenizer.
 
     Args:
         rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `stop_reasons`.
-        keep: the stop reasons of finished rollouts.
+            The words of vLLM, SGLang (of its dicts the `"type"`), OpenAI, Anthropic, TGI, TensorRT-LLM and
+            llama.cpp are known, in any case; docs/rollouts.md lists them.
+        keep: more stop reasons of finished rollouts, None among them; it wins over what is known.
+        cut: more stop reasons of rollouts that were cut off.
 
     Returns:
         Rollouts with new `loss_masks`; the other columns are shared, and the input is as it was.
 
     Raises:
         KeyError: a column is missing.
+        ValueError: a stop reason is not known; its row is named.
 
     Example:
         >>> rollouts = Rollouts({
@@ -48,25 +52,22 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Sequence[str] = 
         [[0, 0], [1]]
     """
     rollouts = as_rollouts(rollouts)
-    finished = frozenset([keep] if isinstance(keep, str) else keep)
-    reasons = rollouts["stop_reasons"]
-    kept = np.fromiter((reason in finished for reason in reasons), bool, len(reasons))
+    kept = finished(rollouts["stop_reasons"], keep=keep, cut=cut)
     return rollouts.with_columns(loss_masks=keep_rows(_masks(rollouts), kept))
 
 
 def mask_zero_variance(
     rollouts: Source | Sequence[Source],
-    by: str | ArrayLike | Sequence[Any] = "instance_ids",
+    by: str | ArrayLike | Iterable[Any] = "instance_ids",
     *,
     tol: float = 0.0,
-    ignore_masked: bool = False,
+    ignore: Ignored = None,
 ) -> Rollouts:
     """Mask groups whole whose rewards are all equal: their group-relative advantages are all zero.
 
-    SkyRL's zero-variance filter, and the rule of DAPO's dynamic sampling (Yu et al. 2025,
-    arXiv:2503.14476, section 3.2). A group of one is kept. A group with a NaN reward is masked, as its
-    advantages are NaN. Rewards are compared, where SkyRL asks whether their standard deviation is 0,
-    which rounding may keep it from (three rewards of 0.1).
+    SkyRL's zero-variance filter, and the rule of DAPO's dynamic sampling (Yu et al. 2025, arXiv:2503.14476,
+    section 3.2). A group of one is kept. Rewards are compared, where SkyRL asks whether their standard
+    deviation is 0, which rounding may keep it from (three rewards of 0.1).
 
     Rows that are steps of one trajectory count as one, by the reward of their last row; see `advantages`.
 
@@ -75,16 +76,20 @@ def mask_zero_variance(
             per token are summed).
         by: what groups share: a column's name, or one id per row.
         tol: rewards this far apart count as equal.
-        ignore_masked: leave trajectories that are masked whole already out of their group's comparison, so
-            that a truncated one makes no group look varied. A group with one left is then kept.
+        ignore: rollouts that are compared with none, as in `advantages`: with `"masked"`, a truncated one
+            makes no group look varied. They stay as they are, and so does a group with one left.
 
     Returns:
         Rollouts with new `loss_masks`; the other columns are shared, and the input is as it was.
 
     Raises:
         KeyError: a column is missing.
-        ValueError: `by` has another number of ids than there are rows, or the last row is not the last
-            step of its trajectory.
+        ValueError: `by` has another number of ids than there are rows; with column and row: rows of one
+            trajectory are not adjacent, or of two groups, or the last is not its last step; a reward is NaN
+            or infinite.
+
+    Warns:
+        UserWarning: every group has one rollout.
 
     Example:
         >>> rollouts = Rollouts({
@@ -98,20 +103,10 @@ def mask_zero_variance(
     """
     rollouts = as_rollouts(rollouts)
     masks = _masks(rollouts)
-    lasts, trajectory = trajectories(rollouts.columns, len(rollouts))
-    groups = rollouts.group_by(by).ids[lasts]
-    rewards = row_rewards(rollouts["rewards"])[lasts]
-    live = np.ones(len(lasts), bool)
-    if ignore_masked:
-        live = np.bincount(trajectory, weights=_live(masks), minlength=len(lasts)) > 0
-    count = int(groups.max(initial=-1)) + 1
-    least, most = np.full(count, np.inf), np.full(count, -np.inf)
-    with np.errstate(invalid="ignore"):  # NaN
-        np.minimum.at(least, groups[live], rewards[live])
-        np.maximum.at(most, groups[live], rewards[live])
-    varied = most > least + tol
-    flat = (np.bincount(groups[live], minlength=count) > 1) & ~varied
-    return rollouts.with_columns(loss_masks=keep_rows(masks, ~flat[groups[trajectory]]))
+    known = scores(rollouts, by, ignore)
+    groups = known.groups
+    flat = (groups.sizes > 1) & ~known.differ(tol)
+    return rollouts.with_columns(loss_masks=keep_rows(masks, ~known.of_rows(flat[groups.ids], False)))
 
 
 def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
@@ -156,7 +151,3 @@ def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
     """A copy in which rows that are not kept are zeros: to the kernel, rows without a place."""
     rows = Layout.concat(masks.lengths)
     return Ragged(place(masks, rows.kept(kept), 0), rows.offsets())
-
-
-def _live(masks: Ragged) -> NDArray[np.bool_]:
-    return turns_of(mask_column(masks))[2] > 0

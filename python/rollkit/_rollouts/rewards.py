@@ -76,6 +76,9 @@ def _row_sums(rows: Ragged) -> NDArray[np.float64]:
 
 def check_scalars(rewards: AnyArray, responses: Int64s) -> None:
     """Check rewards of which each goes on the last token of a response, of these lengths."""
+    if rewards.dtype == object and rewards.ndim == 1 and None in (entries := rewards.tolist()):
+        text = " is None; score it, leave the rollout out, or give 0"
+        raise refusal(ValueError, text, column="rewards", row=entries.index(None))
     if rewards.ndim != 1 or (rewards.size and rewards.dtype.kind not in "biuf"):
         text = "expected a number per rollout, or one per response token"
         raise refusal(ValueError, text, column="rewards")

@@ -132,11 +132,36 @@ class Rollouts:
         rows = row_indices(indices, len(self))
         return self._trusted({name: _take(column, rows) for name, column in self.columns.items()})
 
+    def sort(self, *names: str) -> Rollouts:
+        """Copy the rows in ascending order of columns that have one entry per row; ties as they are.
+
+        Args:
+            names: the columns, the most important first. Ids that have a `to_string()` are sorted by it.
+
+        Raises:
+            KeyError: there is no such column.
+            TypeError: a column has an element per token, or entries that cannot be compared.
+
+        Example:
+            >>> rollouts = Rollouts({"trajectory_ids": ["b", "a", "b"], "step": [1, 0, 0]})
+            >>> rollouts.sort("trajectory_ids", "step")["step"]
+            array([0, 0, 1])
+        """
+        rows = list(range(len(self)))
+        for name in reversed(names):
+            keys = sort_keys(name, self[name])
+            try:
+                rows.sort(key=keys.__getitem__)
+            except TypeError as error:
+                text = f"entries cannot be compared: {error}; give one kind of text or number"
+                raise refusal(TypeError, text, column=name) from None
+        return self.take(np.array(rows, np.int64))
+
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
 
-    def group_by(self, by: str | ArrayLike | Sequence[Any]) -> Groups:
+    def group_by(self, by: str | ArrayLike | Iterable[Any]) -> Groups:
         """Group rollouts whose entries of a per-row column are equal (`"instance_ids"`).
 
         Args:
@@ -149,6 +174,8 @@ class Rollouts:
             >>> rollouts.group_by([7, 7, 8]).sizes
             array([2, 1])
         """
+        if isinstance(by, Iterator):
+            by = list(by)
         name, column = (by, self[by]) if isinstance(by, str) else ("by", as_column("by", by))
         if len(column) != len(self):
             raise ValueError(f"by has {len(column)} ids, there are {len(self)} rows")
@@ -157,7 +184,7 @@ class Rollouts:
         return Groups.by(column)
 
     def validate(self, *, step_wise: bool = False) -> None:
-        """Check that these rollouts can be trained on; offsets are compared, tokens are not read.
+        """Check that these rollouts can be trained on: their columns, the lengths of rows, and the values.
 
         The rules are those of SkyRL's `validate_generator_output` (NovaSky-AI/SkyRL, August 2026).
 
@@ -168,7 +195,9 @@ class Rollouts:
             ValueError: with column and row: a needed column (`prompt_token_ids`, `response_ids`,
                 `loss_masks`, `rewards`) is missing; `loss_masks`, token `rewards` or `rollout_logprobs`
                 are not one per response token; routes are for more tokens than there are; the steps of
-                a trajectory are not adjacent, or `is_last_step` is not where trajectories end.
+                a trajectory are not adjacent, or of two `instance_ids`, or `is_last_step` is not where
+                trajectories end. With position: a token id or expert is negative, a mask neither 0 nor 1,
+                a reward None, NaN or infinite, a log-probability NaN or above 0.
 
         Warns:
             UserWarning: every token is masked.
@@ -277,6 +306,15 @@ def _outs(out: Any, first: Rollouts) -> Mapping[str, AnyArray]:
             kind = "is no Ragged" if name in first.columns else "is not in parts[0]"
             raise ValueError(f"out has column {name!r}, which {kind}; leave it out")
     return out
+
+
+def sort_keys(name: str, column: Column) -> list[Any]:
+    """What rows are sorted by."""
+    if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
+        text = "has no single entry per rollout to sort by"
+        raise refusal(TypeError, f"column {name!r} {text}", column=name, label="")
+    entries = column.tolist() if isinstance(column, np.ndarray) else column
+    return [entry.to_string() if hasattr(entry, "to_string") else entry for entry in entries]
 
 
 def _take(column: Column, rows: AnyArray) -> Column:

@@ -12,7 +12,7 @@ import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
-from rollkit._frameworks import is_array
+from rollkit._frameworks import as_array, is_array
 from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
 from rollkit._rollouts.columns import (
     Level,
@@ -29,9 +29,10 @@ from rollkit._rollouts.columns import (
 )
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.validate import check_values
 from rollkit._rows.dtypes import common
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.parts import Parts
+from rollkit._rows.parts import Parts, end_to_end
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
 
@@ -112,10 +113,21 @@ class Sources:
         """Tokens of each rollout: prompt and response."""
         return self.prompt_lengths + self.responses.lengths
 
+    def check_values(self) -> None:
+        """Refuse values that no rollout has, as `Rollouts.validate` does."""
+        named = {"prompt_token_ids": self.prompts, "response_ids": self.responses, **self.tokens}
+        parts = {name: found for name, found in named.items() if found is not None}
+        check_values({name: _on_host(found) for name, found in parts.items()} | self.rows)
+
     def level(self, name: str) -> Level:
         """What a column of `tokens` has an element for: `"response"`, `"sequence"` or `"prompt"` tokens."""
         lengths = self.tokens[name].lengths
         return level_of(name, lengths, self.prompt_lengths, self.responses.lengths, self.levels)
+
+
+def _on_host(parts: Parts) -> Ragged:
+    values, offsets = end_to_end(parts)
+    return Ragged(as_array(values), offsets)
 
 
 def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:

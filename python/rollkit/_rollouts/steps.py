@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._rollouts.fields import fill_of
+from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources
-from rollkit._rollouts.trajectories import trajectory_ends
+from rollkit._rollouts.trajectories import check_groups, trajectory_ends
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.ragged import Ragged, trusted
@@ -40,9 +41,9 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
         reason, `is_last_step`, ids) the entry of the row's last turn.
 
     Raises:
-        ValueError: no column says where trajectories end, or `is_last_step` is False where
-            `trajectory_ids` change; or a column's rows are of another length than their tokens (column and
-            row are named).
+        ValueError: no column says where trajectories end, or `is_last_step` is not where `trajectory_ids`
+            end; rows of one trajectory are not adjacent, or of two `instance_ids`; or a column's rows are
+            of another length than their tokens (column and row are named).
 
     The rule is that of SkyRL's prefix-aware merging (pull request 1532), which refuses routed experts.
 
@@ -102,6 +103,8 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
 def _first_steps(sources: Sources) -> NDArray[np.bool_]:
     """`[steps]` bool: the step is the first of its trajectory."""
     ends = trajectory_ends(sources.rows, len(sources.lengths))
+    if ends is not None and "instance_ids" in sources.rows:
+        check_groups(Groups.by(sources.rows["instance_ids"]).ids, ends, "instance_ids")
     if ends is None:
         raise ValueError(
             "merging needs a column 'is_last_step' or 'trajectory_ids', to know where trajectories end"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,14 @@ from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
-from rollkit._rollouts.trajectories import changes, check_end, last_steps, returning, trajectory_keys
+from rollkit._rollouts.groups import Groups
+from rollkit._rollouts.trajectories import check_groups, trajectory_ends
 from rollkit._rows.ragged import Ragged
 
 NEEDED = ("prompt_token_ids", "response_ids", "loss_masks", "rewards")
+TOKENS = ("prompt_token_ids", "response_ids", "input_ids")
+# What rounding may add to the log-probability of a token that is nearly certain.
+ROUNDING = 1e-4
 PER_RESPONSE_TOKEN = ("loss_masks", "rewards", "rollout_logprobs")
 
 ALL_MASKED = "every token is loss-masked, so the loss has nothing to average and may be NaN"
@@ -42,10 +46,54 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
     if "rollout_expert_indices" in columns:
         _routes(columns["rollout_expert_indices"], prompts + responses)
     masks = _tokens("loss_masks", columns["loss_masks"])
+    check_values(columns)
     if step_wise:
         _steps(columns)
     if not any_nonzero(masks.flat):
         warnings.warn(ALL_MASKED, stacklevel=3)
+
+
+def _wanted(name: str) -> tuple[Callable[[AnyArray], Any], str] | None:
+    """What is wrong with values of a known column, as `[values]` bool, and what is wanted; None of others."""
+    if name in TOKENS:
+        return (lambda values: values < 0), "expected a token id, 0 or more"
+    if name == "loss_masks":
+        return (lambda values: (values != 0) & (values != 1)), "expected 0 or 1"
+    if name == "rewards":
+        return (lambda values: ~np.isfinite(values)), "expected a finite number"
+    if name.endswith("logprobs"):
+        wrong = "expected a log-probability, 0 or less"
+        return (lambda values: ~(values <= ROUNDING)), wrong  # NaN is not, either
+    if name == "rollout_expert_indices":
+        return (lambda values: values < 0), "expected the number of an expert, 0 or more"
+    return None
+
+
+def _check_values(name: str, column: Any, wrong: Callable[[AnyArray], Any], wanted: str) -> None:
+    """Refuse the first value that is wrong, by row and position."""
+    values = column.flat if isinstance(column, Ragged) else column
+    if values.dtype.kind in "bu" and name != "loss_masks":
+        return
+    bad = wrong(values)
+    if not bad.any():
+        return
+    found = int(bad.reshape(len(values), -1).any(1).argmax())
+    value = values[found].reshape(-1)[bad[found].reshape(-1).argmax()]
+    if not isinstance(column, Ragged):
+        raise refusal(ValueError, f" is {value}; {wanted}", column=name, row=found)
+    ends = column.offsets[1:] - column.offsets[0]
+    row = int(np.searchsorted(ends, found, side="right"))
+    position = found - int(column.offsets[row] - column.offsets[0])
+    raise refusal(ValueError, f": {value} is wrong; {wanted}", column=name, row=row, position=position)
+
+
+def check_values(columns: Mapping[str, Any]) -> None:
+    """Refuse values of known columns that no rollout has."""
+    for name, column in columns.items():
+        if (wrong := _wanted(name)) is not None and not isinstance(column, list):
+            _check_values(name, column, *wrong)
+        elif name == "rewards":
+            _row_rewards(name, column)
 
 
 def any_nonzero(values: AnyArray) -> bool:
@@ -67,6 +115,9 @@ def _tokens(name: str, column: Any) -> Ragged:
 def _row_rewards(name: str, column: Any) -> None:
     if name != "rewards":
         raise refusal(ValueError, "expected an element per token, got one per row", column=name)
+    if isinstance(column, list) and None in column:
+        row = column.index(None)
+        raise refusal(ValueError, " is None; expected a number", column=name, row=row)
     if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype.kind not in "biuf":
         text = "expected a number per row, or one per response token"
         raise refusal(ValueError, text, column=name)
@@ -99,27 +150,6 @@ def _steps(columns: Mapping[str, Column]) -> None:
         if name not in columns:
             text = f"column {name!r} is missing; step-wise rollouts need it"
             raise refusal(ValueError, text, column=name, label="")
-    last = last_steps(columns["is_last_step"], len(columns["is_last_step"]))
-    check_end(last)
-    keys = trajectory_keys(columns["trajectory_ids"])  # type: ignore[arg-type]
-    begins = changes(keys)
-    row = returning(keys, begins)
-    if row is not None:
-        raise refusal(
-            ValueError,
-            f" goes on with trajectory {keys[row]!r}, but rows of another lie between; the steps of a "
-            "trajectory must be adjacent",
-            column="trajectory_ids",
-            row=row,
-        )
-    ends = np.zeros(len(keys), bool)
-    ends[[begin - 1 for begin in begins]] = True
-    ends[-1] = True
-    if (ends != last).any():
-        row = int((ends != last).argmax())
-        why = (
-            f" is False, but row {row + 1} belongs to another trajectory"
-            if ends[row]
-            else f" is True, but trajectory {keys[row]!r} goes on at row {row + 1}"
-        )
-        raise refusal(ValueError, why, column="is_last_step", row=row)
+    ends = trajectory_ends(columns, len(columns["is_last_step"]))
+    if ends is not None and "instance_ids" in columns:
+        check_groups(Groups.by(columns["instance_ids"]).ids, ends, "instance_ids")  # type: ignore[arg-type]

@@ -425,6 +425,17 @@ def fill_element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> Any
     """One element's worth of padding."""
     if type(fill) is int and fill == 0 and dtype.kind in "biuf":
         return _zero(dtype, inner)
+    return _run(fill, dtype, inner) if type(fill) is range else _element(fill, dtype, inner)
+
+
+@lru_cache(maxsize=64)
+def _run(fill: range, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
+    element = _element(np.array(fill), dtype, inner)
+    element.flags.writeable = False
+    return element
+
+
+def _element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
     given = np.asarray(as_array(fill))
     if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
         given = np.zeros(given.shape, dtype)  # not the text "0"

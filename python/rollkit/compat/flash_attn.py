@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rollkit._extras import extra
+from rollkit.compat._values import need_values
 
 
 def index_first_axis(input: Any, indices: Any) -> Any:
@@ -110,6 +111,8 @@ def unpad_input(
         ([0, 1, 4], [0, 2, 3], 2, [2, 1])
     """
     torch = extra("torch", "torch")
+    need_values("attention_mask", attention_mask)
+    attention_mask = attention_mask.detach()  # counts have no gradient
     placed = attention_mask if unused_mask is None else attention_mask + unused_mask
     lengths = placed.sum(dim=-1, dtype=torch.int32)
     used = attention_mask.sum(dim=-1, dtype=torch.int32)
@@ -139,7 +142,8 @@ def unpad_input_for_concatenated_sequences(
         ([0, 1, 2, 4, 5, 6], [0, 2, 3, 6], 3)
     """
     torch = extra("torch", "torch")
-    lengths = attention_mask_in_length
+    need_values("attention_mask_in_length", attention_mask_in_length)
+    lengths = attention_mask_in_length.detach()
     columns = torch.arange(lengths.shape[-1], device=lengths.device)
     placed = columns < lengths.sum(dim=-1, keepdim=True)
     return _unpadded(torch, hidden_states, placed.flatten(), lengths[lengths != 0])

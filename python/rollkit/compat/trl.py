@@ -16,6 +16,7 @@ from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
+from rollkit.compat._values import need_values
 
 __all__ = ["flush_left", "pad"]
 
@@ -106,6 +107,7 @@ def flush_left(mask: Tensor, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
                 [1, 1]]), tensor([[2, 3],
                 [5, 6]]))
     """
+    need_values("mask", mask)
     _, width = mask.shape
     begins = mask.argmax(dim=1).cpu().numpy()
     rolled = _Rolled.by(begins, width, width).of(mask)

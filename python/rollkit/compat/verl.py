@@ -17,6 +17,7 @@ from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
+from rollkit.compat._values import need_values
 from rollkit.compat._verl_concat import concat
 
 __all__ = [
@@ -68,7 +69,7 @@ def left_right_2_no_padding(data: Data) -> Data:
         if name not in data:
             raise AssertionError(f"{name} is required")
     ids, responses = data.pop("input_ids"), data["response_mask"]
-    tokens = _Tokens.kept_by(data["attention_mask"])
+    tokens = _Tokens.kept_by("attention_mask", data["attention_mask"])
     _set_other(data, "max_seq_len", ids.shape[1])
     _set_other(data, "max_response_len", responses.shape[1])
     _set_other(data, "indices", tokens.indices)
@@ -77,7 +78,8 @@ def left_right_2_no_padding(data: Data) -> Data:
     if positions.dim() == 2:
         data["position_ids"] = tokens.jagged(positions, torch.int64)
     else:
-        values, offsets = tokens.of_axes(positions), tokens.offsets.long()
+        values = tokens.of_axes(positions)
+        offsets = tokens.offsets.to(values.device, torch.int64)
         data["position_ids"] = _jagged(values, offsets, tokens.counts, jagged_dim=2)
     data["loss_mask"] = responses
     routes = data.get("routed_experts", None)
@@ -159,6 +161,7 @@ def build_attention_mask_from_nested(input_ids: Tensor, max_seq_len: int | None 
     torch = extra("torch", "torch")
     if not input_ids.is_nested:
         raise AssertionError("input_ids must be a nested tensor")
+    need_values("input_ids", input_ids.offsets())
     lengths = input_ids.offsets().diff().to(input_ids.values().device)
     width = int(lengths.max()) if max_seq_len is None else max_seq_len
     return (torch.arange(width, device=lengths.device) < lengths[:, None]).to(torch.int32)
@@ -192,7 +195,7 @@ def embeds_padding_2_no_padding(data: Data) -> Data:
         names.append("negative_prompt_embeds")
     for name in names:
         mask = data[f"{name}_mask"]
-        tokens = _Tokens.kept_by(mask)
+        tokens = _Tokens.kept_by(f"{name}_mask", mask)
         data[name] = tokens.jagged(data[name], torch.int64)
         data[f"{name}_mask"] = tokens.jagged(mask != 0, torch.int64)
     return data
@@ -223,7 +226,7 @@ def response_from_nested(tensor: Tensor, response_mask: Tensor) -> Tensor:
         tensor([0.5000, 0.7000, 0.8000])
     """
     tensor = _without_holes(tensor)
-    ends, lengths = tensor.offsets().cpu().numpy(), response_mask.offsets().diff().cpu().numpy()
+    ends, lengths = _offsets("tensor", tensor), np.diff(_offsets("response_mask", response_mask))
     if len(ends) - 1 != len(lengths):
         raise AssertionError(f"tensor has {len(ends) - 1} rows, response_mask {len(lengths)}")
     if (short := np.diff(ends) <= lengths).any():
@@ -259,7 +262,7 @@ def response_to_nested(tensor: Tensor, response_mask: Tensor) -> Tensor:
     """
     if not response_mask.is_nested:
         raise AssertionError("response_mask must be a nested tensor")
-    lengths = response_mask.offsets().diff().cpu().numpy()
+    lengths = np.diff(_offsets("response_mask", response_mask))
     rows, width = tensor.shape[:2]
     if rows != len(lengths):
         raise AssertionError(f"tensor has {rows} rows, response_mask {len(lengths)}")
@@ -267,6 +270,13 @@ def response_to_nested(tensor: Tensor, response_mask: Tensor) -> Tensor:
         row = int(long.argmax())
         raise AssertionError(f"response {row} has {lengths[row]} tokens, tensor is {width} wide")
     return _cut(tensor.flatten(0, 1), np.arange(rows) * width, lengths)
+
+
+def _offsets(name: str, nested: Tensor) -> Int64s:
+    """`[rows + 1]`, where rows begin; they decide shapes, so they must be known."""
+    need_values(name, nested.offsets())
+    found: Int64s = nested.offsets().cpu().numpy()
+    return found
 
 
 def _without_holes(nested: Tensor) -> Tensor:
@@ -301,7 +311,8 @@ class _Tokens:
     lengths: Int64s
 
     @classmethod
-    def kept_by(cls, attention_mask: Tensor) -> _Tokens:
+    def kept_by(cls, name: str, attention_mask: Tensor) -> _Tokens:
+        need_values(name, attention_mask)
         torch = extra("torch", "torch")
         kept = (attention_mask != 0).cpu().numpy()
         framed = np.concatenate([[False], kept.reshape(-1), [False]])
@@ -320,7 +331,8 @@ class _Tokens:
 
     def jagged(self, column: Tensor, dtype: Any = None) -> Tensor:
         """`[rows, width, *inner]` to a row of tokens each; the dtype is that of the offsets."""
-        return _jagged(self.of(column), self.offsets.to(dtype), self.counts)
+        values = self.of(column)
+        return _jagged(values, self.offsets.to(values.device, dtype), self.counts)
 
     def of_axes(self, column: Tensor) -> Tensor:
         """`[rows, axes, width]` to `[axes, tokens]`."""
@@ -339,10 +351,11 @@ def _lengths(data: Mapping[str, Any]) -> tuple[Int64s, Int64s, int]:
     """`[rows]` lengths of the prompts and of the responses, and the width that responses are padded to."""
     prompts, responses = data["prompts"], data["responses"]
     if prompts.is_nested:
-        lengths = [part.offsets().diff().cpu().numpy() for part in (prompts, responses)]
+        lengths: list[Int64s] = [np.diff(_offsets(name, data[name])) for name in ("prompts", "responses")]
         # Not .get, which does not unwrap what is no tensor of a TensorDict.
         padded = "max_response_len" in data and data["max_response_len"] >= 0
-        return *lengths, data["max_response_len"] if padded else int(lengths[1].max())
+        return lengths[0], lengths[1], data["max_response_len"] if padded else int(lengths[1].max())
+    need_values("attention_mask", data["attention_mask"])
     mask, first = data["attention_mask"] != 0, prompts.shape[1]
     lengths = [part.sum(dim=1).cpu().numpy() for part in (mask[:, :first], mask[:, first:])]
     return lengths[0], lengths[1], responses.shape[1]

@@ -76,9 +76,12 @@ class Branches:
         if final is None:
             self._check_last(missing)
             return self._gather(values, everything, kept, kept), None
-        fill = final_row(final, values.dtype, values.shape[1:], num_experts)
-        found = self._gather(values, everything, kept, fill=0 if fill is None else fill)
-        if fill is None:
+        found = self._gather(values, everything, kept)
+        positions = holes - found.offsets[self.rows[missing]]
+        fill = final_row(final, values.dtype, values.shape[1:], num_experts, positions)
+        if fill is not None:
+            found.values[holes] = fill
+        else:
             self._check_repeat(found, holes)
             for hole in holes.tolist():  # in order: the row before may be one too
                 found.values[hole] = found.values[hole - 1]

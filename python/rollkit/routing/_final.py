@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rollkit._check import choice, positive
+from rollkit._check import Int64s, choice, positive
 from rollkit._frameworks import AnyArray
 
 FINALS: Final = ("repeat", "zeros", "arange", "cycle", "sentinel")
@@ -18,11 +18,12 @@ def final_row(
     dtype: np.dtype[Any],
     inner: tuple[int, ...],
     num_experts: int | None,
-    position: int = 0,
+    position: int | Int64s = 0,
 ) -> AnyArray | None:
     """The row that a policy writes; `None` where it writes none, or the one before (`"repeat"`).
 
-    `"cycle"` is that of the row's position in its sequence, so that rows of many sequences are spread.
+    `"cycle"` is that of the row's position in its sequence, so that rows of many sequences are spread; of
+    `[rows]` positions there are as many.
     """
     if final is None:
         return None
@@ -34,7 +35,8 @@ def final_row(
             raise ValueError("final='cycle' needs num_experts, how many there are to cycle over")
         # A row then has no expert twice, which dropless dispatch cannot take.
         count = positive("num_experts", num_experts, least=max(inner[-1], 1))
-        row = (position * prod(inner) + np.arange(prod(inner))) % count
+        row = (np.asarray(position)[..., None] * prod(inner) + np.arange(prod(inner))) % count
+        row = row.reshape(np.shape(position) + inner)
     else:
         one = {"zeros": 0, "arange": np.arange(inner[-1]), "sentinel": -1}[final]
         row = np.broadcast_to(np.asarray(one), inner)
@@ -45,4 +47,4 @@ def final_row(
             f"final={final!r} writes {worst}, which {dtype} does not hold; widen the routes first, such as "
             "with decode_routes(payload).astype(np.int32)"
         )
-    return row.reshape(inner).astype(dtype)
+    return row.astype(dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,10 @@ from rollkit._rollouts.columns import mask_column, row_lengths
 from rollkit._rollouts.rewards import is_row
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import changes, returning, trajectory_keys
-from rollkit._rollouts.validate import ALL_MASKED, any_nonzero
+from rollkit._rollouts.validate import any_nonzero
 from rollkit._rows.ragged import Ragged
-
-_logger = logging.getLogger(__name__)
+from rollkit.compat._values import on_host
+from rollkit.compat.skyrl._logger import warn
 
 _PER_ROW = (
     "response_ids",
@@ -40,6 +39,9 @@ _PER_TOKEN = {
 
 _MIXED = "rewards must be `List[float]` or `List[List[float]]`: some rows have a number, others one per token"
 
+# SkyRL's words: its own test compares all of them.
+_ALL_MASKED = "All outputs are loss masked, which may lead to NaN loss, please check your generation logic!!"
+
 _NO_ROW = -1
 
 
@@ -53,7 +55,8 @@ def validate_generator_output(
         AssertionError: row counts differ; masks, token rewards or log-probabilities are not one per
             response token; rewards are mixed; steps are not as step-wise training needs them.
 
-    Logs a warning if every token is masked, for each batch: to this module's logger of `logging`.
+    Logs a warning if every token is masked, for each batch: to SkyRL's logger or else loguru's where those
+    are imported, else to the logger `"rollkit.compat.skyrl"` of `logging`.
 
     Example:
         >>> output = {
@@ -81,9 +84,9 @@ def check(
     _row_counts(num_prompts, len(responses), len(prompts), generator_output, step_wise)
     _token_counts(row_lengths(responses), generator_output)
     if masks is None:
-        masks = mask_column(generator_output["loss_masks"])
+        masks = mask_column(on_host("loss_masks", generator_output["loss_masks"]))
     if not any_nonzero(masks.flat):
-        _logger.warning(ALL_MASKED)
+        warn("utils.trainer_utils", _ALL_MASKED)
     lengths = _token_reward_lengths(generator_output["rewards"])
     assert lengths is None or (lengths != _NO_ROW).all(), _MIXED
     if step_wise:

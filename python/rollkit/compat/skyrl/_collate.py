@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -18,9 +17,9 @@ from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
+from rollkit.compat._values import on_host
+from rollkit.compat.skyrl._logger import warn
 from rollkit.compat.skyrl._routes import compact_routed_expert_indices
-
-_logger = logging.getLogger(__name__)
 
 _INT64 = np.dtype(np.int64)
 _FLOAT32 = np.dtype(np.float32)
@@ -71,12 +70,14 @@ def convert_prompts_responses_to_batch_tensors(
     torch = extra("torch", "torch")
     logprobs = None if logprobs is None or not len(logprobs) else logprobs
     _verify(prompts, responses, rewards, loss_masks, logprobs)
-    prompt_rows, response_rows = parts_of(prompts, _INT64), parts_of(responses, _INT64)
+    prompt_rows = parts_of(on_host("prompts", prompts), _INT64)
+    response_rows = parts_of(on_host("responses", responses), _INT64)
     whole = Layout.pad(prompt_rows.lengths + response_rows.lengths, side="left")
     tail = Layout.pad(response_rows.lengths, side="left")
     if max_seq_len is not None and whole.width > max_seq_len:
-        _logger.warning(
-            "the longest sequence (%d) exceeds max_seq_len (%d); nothing is cut off", whole.width, max_seq_len
+        warn(
+            "dataset.preprocess",
+            f"the longest sequence ({whole.width}) exceeds max_seq_len ({max_seq_len}); nothing is cut off",
         )
     pad = getattr(pad_token_id, "pad_token_id", pad_token_id)
     arrays = (
@@ -84,7 +85,7 @@ def convert_prompts_responses_to_batch_tensors(
         _ones(whole),
         _ones(tail),
         _right_aligned("rewards", _reward_rows(rewards), tail.width),
-        _right_aligned("loss_masks", parts_of(mask_column(loss_masks)), tail.width),
+        _right_aligned("loss_masks", parts_of(mask_column(on_host("loss_masks", loss_masks))), tail.width),
         None if logprobs is None else _logprobs(logprobs, response_rows.lengths, tail.width),
         None if rollout_expert_indices is None else _routes(rollout_expert_indices, whole),
     )
@@ -173,7 +174,7 @@ def _right_aligned(name: str, rows: Parts, width: int) -> AnyArray:
 
 def _logprobs(logprobs: Sequence[Any], responses: Int64s, width: int) -> AnyArray:
     """One for each token: a missing one would be 0, the log of certainty."""
-    rows = parts_of(logprobs, _FLOAT32)
+    rows = parts_of(on_host("logprobs", logprobs), _FLOAT32)
     if (odd := rows.lengths != responses).any():
         row = int(odd.argmax())
         what = f" has {rows.lengths[row]} log-probabilities for {responses[row]} response tokens"
