@@ -1,8 +1,10 @@
 //! `pack` beside a loop that lays one bin after the other.
 
+mod common;
 #[path = "oracles/pack.rs"]
 mod oracle;
 
+use common::examples;
 use oracle::reference;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,7 +35,7 @@ fn cases() -> impl Strategy<Value = (Vec<i64>, Options)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(examples(4000)))]
 
     #[test]
     fn rows_lie_as_in_a_loop((lengths, options) in cases(), multiple in 1..4usize) {
