@@ -1,9 +1,10 @@
-"""State files that are damaged, folders with strangers' things in them, files that change while they are read."""
+"""State files that are damaged, folders with strangers' things, files that change while they are read."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -31,13 +32,13 @@ def unfinished(source: Path, tmp_path: Path) -> Path:
     class Stop(Exception):
         pass
 
-    def watch(items: Any, what: str, total: int | None) -> Any:
+    def stopping(items: Any, what: str, total: int | None) -> Any:
         for number, item in enumerate(items):
             if what == "writing shards" and number == 2:
                 raise Stop
             yield item
 
-    folder = tmp_path / "out"
+    folder, watch = tmp_path / "out", cast(Any, stopping)
     with pytest.raises(Stop):
         write_shards([source], folder, OPTIONS, watch=watch)
     assert sorted(path.name for path in (folder / WORK).glob("*.json")) == [
@@ -61,10 +62,11 @@ def test_a_damaged_index_is_named(source: Path, tmp_path: Path, text: str) -> No
     write_shards([source], tmp_path / "out", OPTIONS)
     index = tmp_path / "out" / "index.json"
     index.write_bytes(text.encode("utf-8", "surrogateescape"))
-    for call in (
+    calls: list[Callable[[], Any]] = [
         lambda: read_index(tmp_path / "out"),
         lambda: write_shards([source], tmp_path / "out", OPTIONS, resume=True),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ValueError, match=r"index\.json: (not an index that rollkit wrote|format)"):
             call()
 
@@ -129,24 +131,26 @@ def linked(work: Path, victim: Path) -> None:
     work.symlink_to(victim)
 
 
+def spooled(work: Path, victim: Path) -> None:
+    (work / "spool").mkdir()
+    (work / "spool" / "mine").write_text("x")
+
+
+def lock_linked(work: Path, victim: Path) -> None:
+    (work / "lock").unlink()
+    (work / "lock").symlink_to(victim / "new")
+
+
 STRANGERS: dict[str, Any] = {
     "a link to a folder": linked,
     "a file": lambda work, victim: (work / "notes.txt").write_text("mine"),
     "a folder": lambda work, victim: (work / "mine").mkdir(),
     "a name that is nearly ours": lambda work, victim: (work / "shard-1.safetensors.json").write_text("{}"),
-    "a link with a name of ours": lambda work, victim: (work / "plan.json.tmp").symlink_to(
-        victim / "thesis.tex"
-    ),
+    "a link with a name of ours": lambda work, victim: (work / "plan.json.tmp").symlink_to(victim / "a"),
     "a spool that is a link": lambda work, victim: (work / "spool").symlink_to(victim),
     "a spool that is a file": lambda work, victim: (work / "spool").write_text("mine"),
-    "a stranger in the spool": lambda work, victim: [
-        (work / "spool").mkdir(),
-        (work / "spool/mine").write_text("x"),
-    ],
-    "a lock that is a link": lambda work, victim: [
-        (work / "lock").unlink(),
-        (work / "lock").symlink_to(victim / "new"),
-    ],
+    "a stranger in the spool": spooled,
+    "a lock that is a link": lock_linked,
 }
 
 

@@ -355,7 +355,7 @@ def _bytes(file: FileIO) -> Bytes:
     """All of a file that has a size, in memory that NumPy takes in huge pages."""
     data = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
     done = 0
-    while done < len(data) and (count := file.readinto(memoryview(data[done:]))):
+    while done < len(data) and (count := file.readinto(data[done:].data)):
         done += count
     return data[:done]
 
