@@ -223,3 +223,9 @@ def test_dtypes_by_any_name() -> None:
         pack({**IDS, "x": IDS["response_ids"]}, 4, dtypes={"x": "zz"})
     with pytest.raises(TypeError, match=r"^dtype is 'zz'"):
         numpy_dtype("zz")
+
+
+def test_rows_that_are_all_empty_are_rows() -> None:
+    rows = [{"response_ids": [], "rewards": 0.0}, {"response_ids": [], "rewards": 0.0}]
+    assert len(pack(rows, 4).layout) == 2
+    assert len(as_rollouts(rows)) == 2
