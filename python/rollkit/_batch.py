@@ -105,7 +105,8 @@ class Batch:
                   `model(input_ids=…, position_ids=…, use_cache=False)`.
                 - `"grain"`: each token array `x` with `x_segment_ids` and `x_positions`, as its packers.
                 - `"maxtext"`: `inputs`, `targets` and `…_position`, `…_segmentation` of both, int32. Targets
-                  are shifted, and of segmentation 0 where no loss is: leave its own shift out.
+                  are shifted, and of segmentation 0 where no loss is: leave its own shift out. What else
+                  is per token is shifted with them, but routes.
 
                 Other arrays keep their names.
 

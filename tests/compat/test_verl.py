@@ -400,3 +400,10 @@ def test_tensordicts(tensordict: Any, case: tuple[list[Data], Data]) -> None:
     assert flat["indices"].tolist() == wanted["indices"].tolist()
     outputs = torch.arange(1.0, 1 + len(wanted["indices"]))
     assert torch.equal(no_padding_2_padding(outputs, flat), no_padding_2_padding(outputs, wanted))
+
+
+@pytest.mark.parametrize("short", [np.array(["a"], object), torch.ones(1)])
+def test_concat_refuses_columns_of_other_rows(short: Any) -> None:
+    batch = {"input_ids": torch.ones(2, 3, dtype=torch.int64), "uid": short}
+    with pytest.raises(ValueError, match=r"batches\[0\]: 'uid' has 1 rows, 'input_ids' has 2"):
+        concat([batch, batch])

@@ -619,3 +619,12 @@ def test_tau_airline(tmp_path: Path) -> None:
     assert index["totals"]["tokens"] == 836_774
     with TAU.open() as file:
         assert_holds(tmp_path / "out", [json.loads(line) for line in file])
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_row_without_a_reward_does_not_cost_the_column(tmp_path: Path, at: int) -> None:
+    rows: list[Row] = [{**GOOD, "rewards": None if row == at else 0.5} for row in range(3)]
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match=r"rows\.jsonl.*column 'rewards'"):
+        write_shards([source], tmp_path / "out", Options(capacity=64))
+    write_shards([source], tmp_path / "out", Options(capacity=64, skip_columns=("rewards",)))

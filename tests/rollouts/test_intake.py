@@ -223,3 +223,20 @@ def test_dtypes_by_any_name() -> None:
         pack({**IDS, "x": IDS["response_ids"]}, 4, dtypes={"x": "zz"})
     with pytest.raises(TypeError, match=r"^dtype is 'zz'"):
         numpy_dtype("zz")
+
+
+def test_rows_that_are_all_empty_are_rows() -> None:
+    rows = [{"response_ids": [], "rewards": 0.0}, {"response_ids": [], "rewards": 0.0}]
+    assert len(pack(rows, 4).layout) == 2
+    assert len(as_rollouts(rows)) == 2
+
+
+@pytest.mark.parametrize(
+    "column", [{0.5, 1.5}, frozenset([0.5, 1.5]), np.ma.masked_array([0.5, 1.5], [False, True])]
+)
+def test_what_has_no_order_or_a_mask_is_no_column(column: Any) -> None:
+    rows = {"response_ids": [[1], [2]], "rewards": column}
+    calls: list[Any] = [lambda: pack(rows, 4), lambda: Rollouts(rows)]
+    for call in calls:
+        with pytest.raises(TypeError, match="column 'rewards': "):
+            call()

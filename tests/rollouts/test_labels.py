@@ -236,3 +236,9 @@ def test_what_labels_and_logprobs_refuse() -> None:
         labels(batch, ignore_index=0.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="where must have the layout's shape"):
         batch.layout.edges(np.ones(3))
+
+
+def test_a_mask_may_be_a_list() -> None:
+    batch = pack({"response_ids": [[5, 6, 7]]}, 4)
+    assert labels(batch, mask=[[1, 1, 0, 1]]).tolist() == [[-100, 6, -100, -100]]
+    assert labels(batch.to("torch"), mask=[[1, 1, 0, 1]]).tolist() == [[-100, 6, -100, -100]]

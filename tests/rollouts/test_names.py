@@ -96,7 +96,9 @@ def test_grain_and_maxtext() -> None:
     assert found["inputs_segmentation"].tolist() == [[1, 1, 1, 2, 2, 0]]
     assert found["inputs_position"].tolist() == [[0, 1, 2, 0, 1, 0]]
     assert {array.dtype.name for name, array in found.items() if name != "loss_masks"} == {"int32"}
+    assert found["loss_masks"].tolist() == [[1, 1, 0, 1, 0, 0]]
     jax = pack(rows, 6).to("jax").rename("maxtext")
+    np.testing.assert_array_equal(jax["loss_masks"], found["loss_masks"])
     np.testing.assert_array_equal(jax["targets"], found["targets"])
 
 

@@ -170,3 +170,8 @@ def test_repr_shows_no_data() -> None:
 def test_a_row_without_a_key_is_named() -> None:
     with pytest.raises(ValueError, match=r"^row 1 and row 0 differ in keys: 'b'$"):
         Rollouts.from_rows([{"a": 1, "b": 2}, {"a": 1}])
+
+
+def test_a_list_of_rows_is_told_the_way_in() -> None:
+    with pytest.raises(TypeError, match="columns must be a mapping, got list; Rollouts"):
+        Rollouts([{"response_ids": [1]}])  # type: ignore[arg-type]

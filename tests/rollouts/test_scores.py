@@ -285,3 +285,65 @@ def test_a_batch_and_a_file_look_at_values_where_asked(
         rollkit.read(path, nonfinite="keep", validate=True)
     assert caught.value.row is not None  # type: ignore[attr-defined]
     rollkit.read(path, nonfinite="keep")
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+@pytest.mark.parametrize("name", ["trajectory_ids", "instance_ids"])
+@pytest.mark.parametrize("call", [advantages, mask_zero_variance, merge_steps])
+def test_rows_without_an_id_are_not_of_one_trajectory_or_group(call: Any, name: str, missing: Any) -> None:
+    rows = {
+        "prompt_token_ids": [[1], [1, 2], [1, 2]],
+        "response_ids": [[2], [3], [4]],
+        "rewards": [0.0, 0.0, 1.0],
+        "instance_ids": ["a", "a", "a"],
+        name: ["a", missing, missing],
+    }
+    if call is merge_steps and name == "instance_ids":
+        return  # joins by trajectories alone
+    with pytest.raises(ValueError, match=rf"column '{name}': row 1 is (None|nan); give each row an id"):
+        call(rows)
+
+
+def test_a_missing_id_is_refused_by_array_too() -> None:
+    rows = {"response_ids": [[1], [2]], "rewards": [0.0, 1.0], "trajectory_ids": np.array([np.nan, np.nan])}
+    with pytest.raises(ValueError, match="column 'trajectory_ids': row 0 is nan"):
+        advantages(rows, by=["a", "a"])
+    del rows["trajectory_ids"]
+    with pytest.raises(ValueError, match="column 'by': row 1 is None"):
+        advantages(rows, by=["a", None])
+
+
+@pytest.mark.parametrize("call", [advantages, mask_zero_variance])
+def test_rewards_of_more_tokens_than_there_are_are_refused(call: Callable[..., Any]) -> None:
+    rows = {"response_ids": [[1], [2, 3]], "rewards": [[1.0], [0.0]], "instance_ids": ["a", "a"]}
+    with pytest.raises(ValueError, match="column 'rewards': row 1 has 1 elements, its response has 2 tokens"):
+        call(rows)
+
+
+@pytest.mark.parametrize("reason", [float("nan"), np.float32("nan")])
+def test_a_missing_stop_reason_is_not_the_word_nan(reason: Any) -> None:
+    rows = {"response_ids": [[1], [2]], "stop_reasons": ["stop", reason]}
+    with pytest.raises(ValueError, match="column 'stop_reasons': row 1 is"):
+        mask_overlong(rows)
+    assert mask_overlong(rows, keep=[reason]).ragged("loss_masks").to_list() == [[1], [1]]
+
+
+@pytest.mark.parametrize("entries", [[1, 2], np.array([1, 2]), [True, False], np.array([True, False])])
+def test_stop_reasons_that_are_numbers_go_by_value(entries: Any) -> None:
+    rows = {"response_ids": [[1], [2]], "stop_reasons": entries}
+    keep, cut = ([entry.item() if isinstance(entry, np.generic) else entry] for entry in entries)
+    assert mask_overlong(rows, keep=keep, cut=cut).ragged("loss_masks").to_list() == [[1], [0]]
+
+
+def test_masks_left_out_are_1_on_responses() -> None:
+    rows = {"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"], "rewards": [1.0, 1.0]}
+    assert mask_overlong(rows).ragged("loss_masks").to_list() == [[1, 1], [0]]
+    assert mask_zero_variance(rows, by=["a", "a"]).ragged("loss_masks").to_list() == [[0, 0], [0]]
+    rows["rewards"] = [1.0, 0.0]
+    assert advantages(rows, by=["a", "a"], estimator="mean", ignore="masked").to_list() == [[0.5] * 2, [-0.5]]
+
+
+@pytest.mark.parametrize(("name", "column"), [("route_masks", [[0, 2]]), ("loss_weights", [[1.0, np.nan]])])
+def test_validate_looks_at_masks_and_weights(name: str, column: Any) -> None:
+    with pytest.raises(ValueError, match=f"column '{name}': row 0, position 1: "):
+        rollkit.pack({"prompt_token_ids": [[1]], "response_ids": [[2, 3]], name: column}, 4, validate=True)

@@ -22,6 +22,7 @@ from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
+from rollkit._files.read import local_path
 from rollkit._files.state import INDEX_SHAPE, read_state
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
@@ -33,7 +34,7 @@ TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
 
 def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `index.json` of a folder that `write_shards` wrote."""
-    path = Path(folder) / INDEX
+    path = local_path(folder) / INDEX
     try:
         index = read_state(path, "an index", INDEX_SHAPE)
     except FileNotFoundError:

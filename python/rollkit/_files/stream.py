@@ -241,6 +241,10 @@ def _wanted(chunk: Rollouts, options: Options) -> Rollouts:
                 f"(--skip-column {name})",
                 column=name,
             )
+    rewards = columns.get("rewards")
+    if isinstance(rewards, list) and None in rewards:  # as objects they would not be in the shard's arrays
+        text = " is None; score it, leave the rollout out, or --skip-column rewards"
+        raise refusal(ValueError, text, column="rewards", row=rewards.index(None))
     return Rollouts(columns)
 
 

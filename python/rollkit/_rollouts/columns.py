@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
 from typing import Any, Final, Literal, get_args
 
@@ -153,6 +153,17 @@ def uneven(name: str, count: int, main: str, wanted: int) -> ValueError:
     )
 
 
+def _refuse_masked(name: str, found: Any) -> None:
+    """Refuse NumPy's masked arrays, whose mask nothing here looks at."""
+    if (
+        isinstance(found, np.ndarray)
+        and type(found) is not np.ndarray
+        and isinstance(found, np.ma.MaskedArray)
+    ):
+        text = "a masked array; fill it (.filled), or give its rows as lists (.compressed)"
+        raise refusal(TypeError, text, column=name)
+
+
 def _rows_of(name: str, found: Any) -> Any:
     """What has one entry per rollout, as it is; None for what is one value of the whole batch."""
     if isinstance(found, Ragged | list | tuple):
@@ -160,11 +171,15 @@ def _rows_of(name: str, found: Any) -> Any:
     if getattr(found, "is_nested", False):  # torch's jagged tensors
         return list(found.unbind())
     if is_array(found):
+        _refuse_masked(name, found)
         return found if name in FIELDS or getattr(found, "ndim", 1) != 0 else None
     if is_arrow(found):
         return column_from_arrow(name, found)
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
         return None
+    if isinstance(found, Set):
+        text = "a set has no order of rows; give a list"
+        raise refusal(TypeError, text, column=name)
     return list(found)
 
 
@@ -175,6 +190,7 @@ def as_column(name: str, found: Any) -> Column:
         TypeError, OverflowError, ValueError: with the column's name in front.
     """
     field = FIELDS.get(name)
+    _refuse_masked(name, found)
     if not isinstance(found, Ragged) and getattr(found, "is_nested", False):
         found = list(found.unbind())
     with at(column=name):

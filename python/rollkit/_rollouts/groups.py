@@ -88,6 +88,7 @@ class Groups:
             ddof: 0 divides by the group's size, 1 by one less.
         """
         found = self._values(values)
+        found = found - found[self.rows[self.offsets[:-1]]][self.ids]  # so that equal values are exactly 0
         squares = self.sum((found - self.mean(found)[self.ids]) ** 2)
         return np.sqrt(squares / np.maximum(self.sizes - ddof, 1))
 

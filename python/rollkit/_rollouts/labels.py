@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
 from rollkit._frameworks import as_array, check_ints, framework_of
@@ -93,7 +95,7 @@ def tokens_of(batch: Laid, layout: Layout) -> Any:
 def _nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
     """Where a mask is not 0, beside the tokens."""
     if framework_of(mask) != framework_of(tokens):
-        mask = own.from_host(as_array(mask), tokens)
+        mask = own.from_host(np.asarray(as_array(mask)), tokens)
     if tuple(mask.shape) != tuple(tokens.shape):
         raise ValueError(f"mask must have the batch's shape {tuple(tokens.shape)}, got {tuple(mask.shape)}")
     return (own.wide(mask) if own.is_integer(mask) else mask) != 0

@@ -29,7 +29,7 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut:
     depends on no tokenizer.
 
     Args:
-        rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `stop_reasons`.
+        rollouts: `Rollouts`, a dict or a sequence of them, with a column `stop_reasons`.
             The words of vLLM, SGLang (of its dicts the `"type"`), OpenAI, Anthropic, TGI, TensorRT-LLM and
             llama.cpp are known, in any case; docs/rollouts.md lists them.
         keep: more stop reasons of finished rollouts, None among them; it wins over what is known.
@@ -72,8 +72,8 @@ def mask_zero_variance(
     Rows that are steps of one trajectory count as one, by the reward of their last row; see `advantages`.
 
     Args:
-        rollouts: `Rollouts`, a dict or a sequence of them, with columns `loss_masks` and `rewards` (rewards
-            per token are summed).
+        rollouts: `Rollouts`, a dict or a sequence of them, with a column `rewards` (rewards per token are
+            summed).
         by: what groups share: a column's name, or one id per row.
         tol: rewards this far apart count as equal.
         ignore: rollouts that are compared with none, as in `advantages`: with `"masked"`, a truncated one
@@ -140,6 +140,11 @@ def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
 
 
 def _masks(rollouts: Rollouts) -> Ragged:
+    """The loss masks: 1 on responses where none are given, as in a batch."""
+    if "loss_masks" not in rollouts:
+        responses = rollouts.ragged("response_ids" if "response_ids" in rollouts else "input_ids")
+        rows = Layout.concat(responses.lengths)
+        return Ragged(np.ones(rows.size, np.uint8), rows.offsets())
     masks = rollouts["loss_masks"]
     if not isinstance(masks, Ragged):
         text = "expected an element per token, got one per row"

@@ -11,7 +11,7 @@ import numpy as np
 from rollkit import _check
 from rollkit._arrays.ops import ops_of
 from rollkit._rollouts.fields import FIELDS
-from rollkit._rollouts.labels import labels
+from rollkit._rollouts.labels import labels, shifted
 from rollkit._rows.edges import followers
 from rollkit._rows.layout import Layout
 
@@ -122,7 +122,19 @@ def _maxtext(batch: Named) -> dict[str, Any]:
         "targets_segmentation": ops_of(segments).where(_beside(counts, segments), segments, 0),
     }
     taken = ("input_ids", "segment_ids", "positions")
-    return found | {name: array for name, array in batch.arrays.items() if name not in taken}
+    rest = {name: array for name, array in batch.arrays.items() if name not in taken}
+    return found | {name: _beside_targets(batch, name, array) for name, array in rest.items()}
+
+
+def _beside_targets(batch: Named, name: str, array: Any) -> Any:
+    """What belongs to a token moves with it, to where it is the target; routes belong to what goes in."""
+    if name in ("rollout_expert_indices", "route_masks", "attention_mask") or array.ndim != len(
+        batch.layout.shape
+    ):
+        return array
+    own = ops_of(array)
+    chosen = own.from_host(followers(batch.layout), array)
+    return shifted(own, own.where(chosen, array, 0), 0)
 
 
 def _beside(flags: Any, like: Any) -> Any:

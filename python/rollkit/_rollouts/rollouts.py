@@ -41,6 +41,11 @@ class Rollouts:
     columns: Mapping[str, Column]
 
     def __post_init__(self) -> None:
+        if not hasattr(self.columns, "items"):
+            got = type(self.columns).__name__
+            raise TypeError(
+                f"columns must be a mapping, got {got}; Rollouts.from_rows takes a dict per rollout"
+            )
         columns = {str(name): as_column(str(name), found) for name, found in self.columns.items()}
         counts = {name: len(column) for name, column in columns.items()}
         first = next(iter(counts), None)

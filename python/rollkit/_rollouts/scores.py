@@ -18,7 +18,8 @@ from rollkit._rollouts.columns import mask_column, turns_of
 from rollkit._rollouts.groups import Float64s, Groups
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rollouts.trajectories import trajectories
+from rollkit._rollouts.trajectories import check_given, trajectories
+from rollkit._rows.ragged import Ragged
 
 Bools = NDArray[np.bool_]
 
@@ -60,15 +61,30 @@ class Scores:
 
 def scores(rollouts: Rollouts, by: str | ArrayLike | Iterable[Any], ignore: Ignored) -> Scores:
     """Rewards by group; `ignore` is that of `advantages`."""
-    ids = rollouts.group_by(by).ids
-    lasts, trajectory = trajectories(rollouts.columns, ids, by if isinstance(by, str) else "by")
+    groups, name = rollouts.group_by(by), by if isinstance(by, str) else "by"
+    if any(key is None or key != key for key in groups.keys):
+        check_given(name, [groups.keys[group] for group in groups.ids])
+    ids = groups.ids
+    lasts, trajectory = trajectories(rollouts.columns, ids, name)
     counts = ~_ignored(rollouts, ignore, lasts, trajectory)
     needed = np.zeros(len(rollouts), bool)
     needed[lasts[counts]] = True
+    _check_lengths(rollouts)
     rewards = _rewards(rollouts["rewards"], needed)
     groups = Groups.by(ids[lasts[counts]])
     _warn_of_single(groups)
     return Scores(groups, rewards[lasts[counts]], counts, trajectory)
+
+
+def _check_lengths(rollouts: Rollouts) -> None:
+    """Refuse rewards per token that are not one for each: their sum would be another reward."""
+    rewards = rollouts["rewards"]
+    if isinstance(rewards, Ragged) and "response_ids" in rollouts:
+        wanted = rollouts.ragged("response_ids").lengths
+        if (odd := rewards.lengths != wanted).any():
+            row = int(odd.argmax())
+            text = f" has {rewards.lengths[row]} elements, its response has {wanted[row]} tokens"
+            raise refusal(ValueError, text, column="rewards", row=row)
 
 
 def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s) -> Bools:
@@ -93,7 +109,10 @@ def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s)
 
 def _masked(rollouts: Rollouts, lasts: Int64s, trajectory: Int64s) -> Bools:
     """Trajectories of which no token counts."""
-    tokens = turns_of(mask_column(rollouts["loss_masks"]))[2]
+    if "loss_masks" in rollouts:
+        tokens = turns_of(mask_column(rollouts["loss_masks"]))[2]
+    else:
+        tokens = rollouts.ragged("response_ids").lengths
     masked: Bools = np.bincount(trajectory, weights=tokens, minlength=len(lasts)) == 0
     return masked
 

@@ -44,6 +44,9 @@ of dicts whose token columns are flat is rows: one rollout each, as a collator g
 """
 
 
+_OF_A_ROW: Final = ("rewards", "stop_reasons", "instance_ids", "trajectory_ids", "is_last_step")
+"""Columns with an entry per row: a number or a text in one is that of a row."""
+
 _WHOLE: Final = frozenset("iub")
 
 SMALL: Final = 1 << 14
@@ -178,7 +181,8 @@ def _is_row(source: Any) -> bool | None:
                 return bool(tokens.ndim == 1)
         elif tokens is not None:
             return False
-    return None
+    one = any(isinstance(source.get(name), str | int | float | np.number) for name in _OF_A_ROW)
+    return True if one else None
 
 
 def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:

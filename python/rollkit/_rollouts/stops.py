@@ -68,7 +68,9 @@ def _word(reason: Any) -> Any:
         reason = reason.get("type")
     if isinstance(reason, enum.Enum):
         reason = reason.name
-    return reason.lower() if isinstance(reason, str) else None if reason is None else repr(reason)
+    if reason is None or isinstance(reason, str):
+        return reason if reason is None else reason.lower()
+    return f"<{reason.item() if isinstance(reason, np.generic) else reason!r}>"  # NaN is no word "nan"
 
 
 def _unknown(reason: Any) -> str:

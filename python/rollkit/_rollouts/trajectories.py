@@ -20,6 +20,14 @@ def trajectory_keys(ids: Sequence[Any] | AnyArray) -> list[Any]:
     return [entry.to_string() if hasattr(entry, "to_string") else str(entry) for entry in entries]
 
 
+def check_given(name: str, ids: Sequence[Any] | AnyArray) -> None:
+    """Refuse ids that are missing: rows without one would be taken for rows of one."""
+    for row, entry in enumerate(ids):
+        if entry is None or (isinstance(entry, float | np.floating) and entry != entry):
+            text = f" is {entry}; give each row an id, or leave the column out"
+            raise refusal(ValueError, text, column=name, row=row)
+
+
 def changes(keys: Sequence[Any]) -> list[int]:
     """Rows at which another trajectory begins, but for row 0."""
     return [i for i in range(1, len(keys)) if keys[i] != keys[i - 1]]
@@ -101,12 +109,13 @@ def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_]
     `is_last_step` says so, or else a change of `trajectory_ids`.
 
     Raises:
-        ValueError: `is_last_step` is not one bool per row, or is not where `trajectory_ids` end; or rows of
-            one trajectory are not adjacent.
+        ValueError: `is_last_step` is not one bool per row, or is not where `trajectory_ids` end; an id is
+            None or NaN; or rows of one trajectory are not adjacent.
     """
     ids, found = columns.get("trajectory_ids"), columns.get("is_last_step")
     if ids is None:
         return None if found is None else last_steps(found, count)
+    check_given("trajectory_ids", ids)
     keys = trajectory_keys(ids)
     begins = changes(keys)
     check_adjacent(keys, begins)

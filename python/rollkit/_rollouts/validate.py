@@ -18,6 +18,7 @@ from rollkit._rows.ragged import Ragged
 
 NEEDED = ("prompt_token_ids", "response_ids", "loss_masks", "rewards")
 TOKENS = ("prompt_token_ids", "response_ids", "input_ids")
+MASKS = ("loss_masks", "route_masks")
 # What rounding may add to the log-probability of a token that is nearly certain.
 ROUNDING = 1e-4
 PER_RESPONSE_TOKEN = ("loss_masks", "rewards", "rollout_logprobs")
@@ -57,9 +58,9 @@ def _wanted(name: str) -> tuple[Callable[[AnyArray], Any], str] | None:
     """What is wrong with values of a known column, as `[values]` bool, and what is wanted; None of others."""
     if name in TOKENS:
         return (lambda values: values < 0), "expected a token id, 0 or more"
-    if name == "loss_masks":
+    if name in MASKS:
         return (lambda values: (values != 0) & (values != 1)), "expected 0 or 1"
-    if name == "rewards":
+    if name in ("rewards", "loss_weights"):
         return (lambda values: ~np.isfinite(values)), "expected a finite number"
     if name.endswith("logprobs"):
         wrong = "expected a log-probability, 0 or less"
@@ -72,7 +73,7 @@ def _wanted(name: str) -> tuple[Callable[[AnyArray], Any], str] | None:
 def _check_values(name: str, column: Any, wrong: Callable[[AnyArray], Any], wanted: str) -> None:
     """Refuse the first value that is wrong, by row and position."""
     values = column.flat if isinstance(column, Ragged) else column
-    if values.dtype.kind in "bu" and name != "loss_masks":
+    if values.dtype.kind in "bu" and name not in MASKS:
         return
     bad = wrong(values)
     if not bad.any():

@@ -54,9 +54,9 @@ def concat(
         row must be equal in all.
 
     Raises:
-        ValueError: there are no batches; they differ in columns, in a tensor's inner shape, or in an
-            entry that must be equal; or a tensor's width is neither the same in all nor what its level
-            says. The message names the column and the batch.
+        ValueError: there are no batches; columns of one differ in rows; they differ in columns, in a
+            tensor's inner shape, or in an entry that must be equal; or a tensor's width is neither the
+            same in all nor what its level says. The message names the column and the batch.
         TypeError: a column is a tensor in some batches only, or nested.
 
     Source: `verl.protocol.DataProto.concat`, which takes batches of one width.
@@ -78,6 +78,7 @@ def concat(
         if odd := set(names) ^ set(part.keys()):
             listed = ", ".join(map(repr, sorted(odd)))
             raise ValueError(f"batches[{i}] and batches[0] differ in columns: {listed}")
+        _check_rows(i, part)
     widths = [_widths(i, part) for i, part in enumerate(parts)]
     said = {} if levels is None else levels
     for name, level in said.items():
@@ -109,6 +110,17 @@ def _all_tensors(name: str, columns: Sequence[Any]) -> bool:
     if any(found) and any(column.is_nested for column in columns):
         raise TypeError(f"column {name!r} is nested; concat takes padded tensors")
     return all(found)
+
+
+def _check_rows(i: int, part: Mapping[str, Any]) -> None:
+    """Refuse a batch whose columns differ in rows: joined, theirs would stand beside others'."""
+    first = ""
+    for name, column in part.items():  # a TensorDict iterates over its rows
+        if not getattr(column, "ndim", 0):
+            continue
+        first = first or name
+        if (count := len(column)) != (wanted := len(part[first])):
+            raise ValueError(f"batches[{i}]: {name!r} has {count} rows, {first!r} has {wanted}")
 
 
 def _widths(index: int, batch: Any) -> Widths:
