@@ -155,11 +155,7 @@ def uneven(name: str, count: int, main: str, wanted: int) -> ValueError:
 
 def _refuse_masked(name: str, found: Any) -> None:
     """Refuse NumPy's masked arrays, whose mask nothing here looks at."""
-    if (
-        isinstance(found, np.ndarray)
-        and type(found) is not np.ndarray
-        and isinstance(found, np.ma.MaskedArray)
-    ):
+    if isinstance(found, np.ndarray) and hasattr(found, "mask"):  # without an import of numpy.ma
         text = "a masked array; fill it (.filled), or give its rows as lists (.compressed)"
         raise refusal(TypeError, text, column=name)
 
