@@ -121,7 +121,7 @@ fn natural_dtype<'py>(first: &Bound<'py, PyAny>, at: At<'_>) -> PyResult<Bound<'
     }
     match Number::of(first)? {
         Some(Number::Int(_)) => Ok(numpy::dtype::<i64>(py)),
-        Some(Number::Float(_)) => Ok(numpy::dtype::<f64>(py)),
+        Some(Number::Float(_) | Number::Beyond) => Ok(numpy::dtype::<f64>(py)),
         None => Err(at.not_a_number(first, 0)),
     }
 }
@@ -197,8 +197,14 @@ fn convert<T: Scalar>(object: &Bound<'_, PyAny>, index: usize, at: At<'_>) -> Py
             .extract()
             .map_or_else(|_| T::from_big_int(&value), T::from_int)
             .ok_or_else(|| at.out_of_range(&value, index, T::DTYPE)),
-        Some(Number::Float(value)) => T::from_float(value)
-            .ok_or_else(|| at.unwanted_float(PyFloat::new(object.py(), value).as_any(), index, T::DTYPE)),
+        Some(Number::Float(value)) => T::from_float(value).ok_or_else(|| {
+            let value = PyFloat::new(object.py(), value);
+            match T::DTYPE {
+                Dtype::F32 | Dtype::F64 => at.out_of_range(&value, index, T::DTYPE),
+                _ => at.unwanted_float(&value, index, T::DTYPE),
+            }
+        }),
+        Some(Number::Beyond) => Err(at.out_of_range(object, index, T::DTYPE)),
         None => Err(at.not_a_number(object, index)),
     }
 }

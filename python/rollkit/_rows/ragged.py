@@ -239,7 +239,9 @@ class Ragged:
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
 
-        Integers must fit; floats become floats of another size (too large ones infinite), never integers.
+        Integers must fit; floats become floats of another size, never integers, and never infinite that were
+        not. That is not looked at where it would wait for a device, or where there are no values yet: there
+        a float too large becomes infinite.
 
         Raises:
             OverflowError: a value does not fit; the message names row and position.
