@@ -156,7 +156,7 @@ impl Level {
     fn wanted(self, prompt: i64, tokens: i64) -> (usize, &'static str) {
         match self {
             Self::Prompt => (prompt as usize, "one per prompt token"),
-            Self::Response => ((tokens - prompt) as usize, "one per response token"),
+            Self::Response => (tokens.wrapping_sub(prompt) as usize, "one per response token"),
             Self::Sequence => {
                 (tokens as usize, "one per token of prompt and response, the last ones may be missing")
             }
@@ -293,7 +293,9 @@ fn fill_piece<O: Out<u8>>(
         let (taken, tail) = tail.split_at_mut((to - from) * item);
         (rest, free) = (tail, to);
         gaps.write(gap);
-        let bytes = &bytes[(from - first) * source_item..(to - first) * source_item];
+        // Prompt lengths are read once more for the plan, and another thread may have written to them.
+        let bytes = bytes.get((from - first) * source_item..(to - first) * source_item);
+        let bytes = bytes.ok_or_else(|| Error::Changed { name: "lengths" }.in_column(index, number))?;
         source.mover.run(bytes, taken).map_err(|bad| {
             source.mover.refused(&bad, piece.row, from - first, source_item).in_column(index, number)
         })?;

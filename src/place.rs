@@ -94,7 +94,7 @@ impl Pieces<'_> {
         match error {
             Error::ValueRange { row: piece, position, value, dtype } => {
                 let (row, begin) = (self.source_rows[piece] as usize, self.begins[piece] as usize);
-                Error::ValueRange { row, position: begin + position, value, dtype }
+                Error::ValueRange { row, position: begin.wrapping_add(position), value, dtype }
             }
             other => other,
         }
@@ -226,7 +226,7 @@ pub fn place_ahead<O: Out<u8>>(
     layout::prepare(slots, item, out.len())?;
     layout::same_count("rows", rows.len(), slots.starts.len())?;
     for (row, (bytes, &length)) in rows.iter().zip(slots.lengths).enumerate() {
-        let wanted = length as usize * source_item;
+        let wanted = (length as usize).wrapping_mul(source_item);
         if bytes.len() != wanted && slots.starts[row] != layout::ABSENT {
             return Err(Error::RowBytes { row, got: bytes.len(), wanted });
         }
@@ -238,6 +238,10 @@ pub fn place_ahead<O: Out<u8>>(
         out,
         |gap| gaps.write(gap),
         |row, slot| {
+            // Lengths are read again for the slot, and another thread may have written to them.
+            if rows[row].len().wrapping_mul(item) != slot.len().wrapping_mul(source_item) {
+                return Err(Error::Changed { name: "lengths" });
+            }
             if let Some(later) = later.next() {
                 prefetch((&raw const rows[later]).cast(), 1);
             }

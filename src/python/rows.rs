@@ -8,6 +8,7 @@ use pyo3::types::PyTuple;
 use super::array::{self, Array, DETACH_BYTES, RowType};
 use super::layout::offsets_from_lengths;
 use super::place::snapshot;
+use crate::Error;
 use crate::layout::same_count;
 use crate::offsets as row_offsets;
 use crate::place::{self as kernel, Part};
@@ -75,8 +76,10 @@ pub fn concat_columns<'py>(
     for (values, rows) in values.iter().zip(&rows) {
         let Some((length, bytes)) = row_type.row(values) else { return Ok(None) };
         row_offsets::check(rows, length)?;
-        let [begin, end] = [rows[0], rows[rows.len() - 1]].map(|at| at as usize * row_type.item);
-        columns.push(&bytes[begin..end]);
+        let [begin, end] =
+            [rows[0], rows[rows.len() - 1]].map(|at| (at as usize).wrapping_mul(row_type.item));
+        // Offsets are read again after their check, and another thread may have written to them.
+        columns.push(bytes.get(begin..end).ok_or(Error::Changed { name: "offsets" })?);
     }
     let ends = array::fresh::<i64>(py, rows.iter().map(|rows| rows.len() - 1).sum::<usize>() + 1)?;
     row_offsets::join(&rows, array::out_slice("offsets", &ends, [])?)?;
@@ -84,7 +87,7 @@ pub fn concat_columns<'py>(
     let shape = PyTuple::new(py, [&[total], &row_type.inner[..]].concat())?;
     let out = out.map_or_else(|| array::empty(py, shape, &row_type.dtype), Ok)?;
     let written = array::out_bytes("out", &out, values.iter().chain(&offsets))?;
-    let Some(written) = written.get_mut(..total * row_type.item) else {
+    let Some(written) = written.get_mut(..total.saturating_mul(row_type.item)) else {
         let got = out.shape().first().map_or(0, |&length| length);
         return Err(PyValueError::new_err(format!("out must have room for {total} elements, got {got}")));
     };

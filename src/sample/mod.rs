@@ -267,7 +267,7 @@ fn draw(
         }),
         (Noise::Given(given), Columns::List(ids), _) => race(&row, *floor, |out, at| {
             for (u, &id) in out.iter_mut().zip(&ids[at..]) {
-                *u = given[id as usize];
+                *u = given.get(id as usize).copied().unwrap_or(0.5); // as in `logits::value`
             }
         }),
     };
