@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit import _native
-from rollkit._check import Int64s
+from rollkit._check import Int64s, mapping
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import fill_of, narrow
@@ -276,7 +276,7 @@ def pack(
         )
         if oversize == "truncate":
             warn_cut(layout, sources.prompt_lengths)
-    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names)
+    return _fill(sources, layout, pad_id, fills, dtypes, out, names)
 
 
 def pad(
@@ -314,19 +314,20 @@ def pad(
     check_names(names)
     sources = Sources.of(rollouts, levels)
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
-    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names, attention_mask=True)
+    return _fill(sources, layout, pad_id, fills, dtypes, out, names, attention_mask=True)
 
 
 def _fill(
     sources: Sources,
     layout: Layout,
     pad_id: int,
-    fills: Mapping[str, Any],
-    dtypes: Mapping[str, DTypeLike],
+    fills: Mapping[str, Any] | None,
+    dtypes: Mapping[str, DTypeLike] | None,
     out: Batch | None,
     names: Names,
     attention_mask: bool = False,
 ) -> Batch:
+    fills, dtypes = mapping("fills", fills), mapping("dtypes", dtypes)
     _check_names(sources, fills, dtypes)
     if names == "hf":
         dtypes = {"input_ids": np.int64, **dtypes}

@@ -122,7 +122,9 @@ def seqlens(rng: Rng, rows: int) -> Call:
 
 def thd(rng: Rng, rows: int) -> Call:
     q, kv = segment_numbers(rng, rows), segment_numbers(rng, rows)
-    positions = [np.tile(np.arange(q.shape[1], dtype=rng.choice([np.int32, np.int64])), (len(q), 1)) for _ in (q, kv)]
+    positions = [
+        np.tile(np.arange(q.shape[1], dtype=rng.choice([np.int32, np.int64])), (len(q), 1)) for _ in (q, kv)
+    ]
     mask = str(rng.choice(["causal", "causal_bottom_right", "padding"]))
     return Call([q, kv, *positions], {"mask": mask, "max_segments": 4, "pair": bool(rng.integers(2))})
 
@@ -165,7 +167,10 @@ def joined_steps(rng: Rng, rows: int) -> Call:
 def gather_rows(rng: Rng, rows: int) -> Call:
     lengths = lengths_of(rng, rows)
     begins = (np.cumsum(lengths) - lengths)[::-1].copy()
-    return Call([np.zeros(int(lengths.sum()), np.int32), begins, lengths[::-1].copy()], {"copy": bool(rng.integers(2))})
+    return Call(
+        [np.zeros(int(lengths.sum()), np.int32), begins, lengths[::-1].copy()],
+        {"copy": bool(rng.integers(2))},
+    )
 
 
 def concat_columns(rng: Rng, rows: int) -> Call:
@@ -194,7 +199,11 @@ def sample(rng: Rng, rows: int) -> Call:
         "positions": np.arange(height) if keyed else None,
         "noise": None if keyed else rng.random((height, width)).astype(np.float32),
     }
-    options = {"order": str(rng.choice(["hf", "vllm", "joint", "acestep"])), "logprobs": "kept", "return_kept": True}
+    options = {
+        "order": str(rng.choice(["hf", "vllm", "joint", "acestep"])),
+        "logprobs": "kept",
+        "return_kept": True,
+    }
     ids = listed if rng.integers(2) else (3, width)
     return Call([cond, uncond, ids], {"dtype": dtype, "full": True, "rows": parameters, **options})
 
@@ -215,7 +224,9 @@ def decode_base64(rng: Rng, rows: int) -> Call:
 def parse_jsonl(rng: Rng, rows: int) -> Call:
     line = b'{"response_ids": [1, 2, 3], "rewards": 1.5, "name": "x\\u00e9"}\n'
     on_error = str(rng.choice(["raise", "skip"]))
-    return Call([np.frombuffer(line * (rows // 16 + 1), np.uint8).copy()], {"hints": {}, "on_error": on_error})
+    return Call(
+        [np.frombuffer(line * (rows // 16 + 1), np.uint8).copy()], {"hints": {}, "on_error": on_error}
+    )
 
 
 def some_rows(rng: Rng, rows: int) -> Call:

@@ -60,7 +60,25 @@ class Guarded:
 
 NUMBERS = (-(2**63), -(2**31), -2, -1, 0, 1, 2, 7, 8, 16, 2**31 - 1, 2**32, 2**63 - 1, 2**64)
 WORDS = ("", "raise", "drop", "alone", "next_fit", "first_fit", "causal", "padding", "float16", "ids", "é")
-DTYPES = ("i1", "u1", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "?", ">i4", ">i8", "c8", "M8[s]", "O", "S3", "V5")
+DTYPES = (
+    "i1",
+    "u1",
+    "i4",
+    "u4",
+    "i8",
+    "u8",
+    "f2",
+    "f4",
+    "f8",
+    "?",
+    ">i4",
+    ">i8",
+    "c8",
+    "M8[s]",
+    "O",
+    "S3",
+    "V5",
+)
 
 
 def mutated(array: Any, rng: np.random.Generator) -> Any:

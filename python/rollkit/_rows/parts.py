@@ -16,7 +16,7 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
-from rollkit._check import Int64s, checked_out, same_ints
+from rollkit._check import Int64s, checked_out, host, same_ints
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
 from rollkit._rows.dtypes import common, numpy_dtype
@@ -434,7 +434,7 @@ def fill_element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> Any
     """One element's worth of padding."""
     if type(fill) is int and fill == 0 and dtype.kind in "biuf":
         return _zero(dtype, inner)
-    given = np.asarray(as_array(fill))
+    given = host("fill", fill)
     if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
         given = np.zeros(given.shape, dtype)  # not the text "0"
     try:

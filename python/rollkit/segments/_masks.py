@@ -161,6 +161,10 @@ def block_mask(
         device = found.like.device
     left, right = _reach(mask, checked_window(window), found.shape[-1])
     grids = _grids(found, q_size, kv_size, left, right)
+    try:
+        device = None if device is None else torch.device(device)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(f"device is {device!r}, which torch does not know") from None
     blocks = [torch.from_numpy(array).to(device) for grid in grids for array in _ordered(grid)]
     flex = extra("torch.nn.attention.flex_attention", "torch")
     return flex.BlockMask.from_kv_blocks(
