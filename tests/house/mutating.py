@@ -67,6 +67,8 @@ def main(name: str, seconds: float, seed: int) -> None:
         finally:
             stop.set()
             writer.join()
+    if _native.panics():
+        raise SystemExit(f"{name}: {_native.panics()} panics")
     print(f"{name}: {calls} calls, {refused} refused")
 
 

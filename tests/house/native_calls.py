@@ -272,7 +272,10 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "value_range": lambda rng, rows: Call([rng.integers(-9, 9, rows).astype(np.int16)], {}),
 }
 
-FUNCTIONS = [name for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith("_")]
+COUNTERS = {"panics"}
+"""Functions without arguments."""
+
+FUNCTIONS = [name for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith("_") and name not in COUNTERS]
 """All there are; `Decompressor` has tests of its own."""
 
 

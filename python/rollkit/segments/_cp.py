@@ -89,6 +89,7 @@ def cp_pad(
     align = tp_size * (2 * cp_size if cp_size > 1 else 1)
     narrow = 16 * cp_size if _check.flag("fp8", fp8) else 1
     align = lcm(align, narrow, _check.positive("multiple_of", multiple_of))
+    align = _check.positive("the alignment", align)
     sums = _sums(counts)  # first: within int32, rounding up stays within int64
     slots = -(-counts // align) * align
     found = [rewrapped(array, like) for array in (slots, sums, _sums(slots))]
