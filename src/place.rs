@@ -6,7 +6,7 @@
 use crate::cast::{BadValue, Cast};
 use crate::layout::{self, Slots};
 use crate::out::Out;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Rows of one buffer: row `i` is `lengths[i]` elements from element `begins[i]` on.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub struct Part<'a> {
 impl<'a> Part<'a> {
     /// Appends the bytes of each row to `rows`; its row numbers go on from there.
     pub fn append_to(self, rows: &mut Vec<&'a [u8]>) -> Result<()> {
-        rows.reserve(self.begins.len());
+        memory::make_room("rows", rows, self.begins.len())?;
         for (&begin, &length) in self.begins.iter().zip(self.lengths) {
             let row = elements(self.bytes, self.item, begin, length).ok_or_else(|| Error::OutsideSource {
                 row: rows.len(),
@@ -44,7 +44,7 @@ impl<'a> Part<'a> {
         offsets: &[i64],
         rows: &mut Vec<&'a [u8]>,
     ) -> Result<()> {
-        rows.reserve(offsets.len());
+        memory::make_room("rows", rows, offsets.len())?;
         for pair in offsets.windows(2) {
             let (begin, length) = (pair[0], pair[1].saturating_sub(pair[0]));
             let row = elements(bytes, item, begin, length).ok_or_else(|| Error::OutsideSource {
@@ -85,7 +85,11 @@ impl Pieces<'_> {
                 Error::OutsideRow { piece, row, begin, length, available }
             })
         });
-        pieces.collect()
+        let mut found = memory::with_room("pieces", self.lengths.len())?;
+        for piece in pieces {
+            found.push(piece?);
+        }
+        Ok(found)
     }
 
     /// An error of a value, told of the row that its piece is of.

@@ -10,6 +10,7 @@ use super::layout::offsets_from_lengths;
 use super::place::snapshot;
 use crate::Error;
 use crate::layout::same_count;
+use crate::memory;
 use crate::offsets as row_offsets;
 use crate::place::{self as kernel, Part};
 
@@ -48,9 +49,10 @@ pub fn concat_arrays<'py>(
         array::rows::join(rows, &row_type, ends, out)
     } else {
         let held = snapshot(rows)?;
-        let held = held.as_slice().iter().map(|row| Some(row_type.row(row.cast().ok()?)?.1));
-        let slices = held.collect::<Option<Vec<_>>>();
-        slices.is_some_and(|slices| py.detach(|| kernel::join(&slices, out)).is_ok())
+        let mut slices = memory::with_room("rows", held.len())?;
+        let found = held.as_slice().iter().map_while(|row| Some(row_type.row(row.cast().ok()?)?.1));
+        slices.extend(found);
+        slices.len() == held.len() && py.detach(|| kernel::join(&slices, out)).is_ok()
     };
     if !same {
         return Err(PyValueError::new_err("rows changed while they were read"));
@@ -123,9 +125,10 @@ pub fn gather_rows<'py>(
     let out = array::empty(py, shape, values.dtype())?;
     let bytes = array::bytes("values", values)?;
     let item = inner.iter().product::<usize>() * values.dtype().itemsize();
-    let mut sources = Vec::with_capacity(starts.len());
+    let mut sources = memory::with_room("rows", starts.len())?;
     // A row that was dropped is empty, and has no place.
-    let found: Vec<_> = starts.iter().zip(counts).map(|(&at, &n)| if n == 0 { 0 } else { at }).collect();
+    let found = starts.iter().zip(counts).map(|(&at, &n)| if n == 0 { 0 } else { at });
+    let found = memory::collected("rows", found)?;
     Part { bytes, item, begins: &found, lengths: counts }.append_to(&mut sources)?;
     let written = array::out_bytes("out", &out, [values, begins, lengths])?;
     let mut run = || kernel::join(&sources, written);

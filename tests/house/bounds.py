@@ -14,7 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from rollkit import Layout, Ragged, Rollouts, concat, decode, forest, pack, pad, place, plan_bins, routing, segments, take
+from rollkit import (
+    Layout,
+    Ragged,
+    Rollouts,
+    concat,
+    decode,
+    forest,
+    pack,
+    pad,
+    place,
+    plan_bins,
+    routing,
+    segments,
+    take,
+)
 
 HUGE = 2**40
 SECONDS = 10
@@ -88,12 +102,16 @@ CASES: dict[str, Callable[[], Any]] = {
     "lengths of a broadcast": lambda: plan_bins(wide(np.int64), 8),
     "allowed of a huge vocabulary": lambda: decode.AllowedSet([1], 2**31 - 1).window(),
     "a batch of many": lambda: decode.ActiveBatch(HUGE),
-    "routes of many rows": lambda: routing.decode_routes({"data": "", "shape": [HUGE, 0, 2], "dtype": "uint8"}),
+    "routes of many rows": lambda: routing.decode_routes(
+        {"data": "", "shape": [HUGE, 0, 2], "dtype": "uint8"}
+    ),
     "routes of room": lambda: routing.RouteBuilder(capacity=HUGE).append(empty(1, 1, 2, dtype=np.uint8)),
     "routes of many nodes": lambda: routing.split_routes(empty(1, 1, 2), [HUGE, HUGE]),
     "a tree of a broadcast": lambda: forest.TokenTree().commit(wide(), [1]),
     "uniforms of many": lambda: decode.uniforms([1], [0], wide()),
-    "sample of no rows": lambda: decode.sample(empty(0, 4, dtype=np.float32), allowed=None, seeds=1, positions=0),
+    "sample of no rows": lambda: decode.sample(
+        empty(0, 4, dtype=np.float32), allowed=None, seeds=1, positions=0
+    ),
     "sample of a broadcast": lambda: decode.sample(
         np.broadcast_to(np.float32(0), (1, HUGE)), allowed=None, seeds=1, positions=0
     ),

@@ -275,7 +275,11 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
 COUNTERS = {"panics"}
 """Functions without arguments."""
 
-FUNCTIONS = [name for name in dir(_native) if callable(getattr(_native, name)) and not name.startswith("_") and name not in COUNTERS]
+FUNCTIONS = [
+    name
+    for name in dir(_native)
+    if callable(getattr(_native, name)) and not name.startswith("_") and name not in COUNTERS
+]
 """All there are; `Decompressor` has tests of its own."""
 
 
