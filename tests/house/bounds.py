@@ -1,5 +1,6 @@
-"""Calls whose numbers are huge and whose inputs are small, under a memory limit. Run by `test_bounds.py`, as a process.
+"""Calls whose numbers are huge and whose inputs are small, under a memory limit.
 
+Run by `test_bounds.py`, as a process.
 Each must end in a second or two: with a result as small as its input, or a refusal.
 """
 
@@ -130,7 +131,7 @@ def main(name: str) -> None:
     took = time.monotonic() - begin
     if took > SECONDS / 2:
         raise SystemExit(f"{name} took {took:.0f} s")
-    print(f"{name}: {ended[:90]} ({took:.2f} s)", flush=True)
+    sys.stdout.write(f"{name}: {ended[:90]} ({took:.2f} s)\n")
 
 
 if __name__ == "__main__":

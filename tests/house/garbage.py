@@ -1,4 +1,4 @@
-"""What the garbage tests call, and with what: public callables read off the package, and values nobody means."""
+"""What the garbage tests call, and with what: public callables of the package, and values nobody means."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Calls native functions while another thread writes to what they read. Run by `test_hostile.py`, as a process.
+"""Calls native functions while another thread writes to what they read.
 
-Arguments: a function's name, the seconds to go on, a seed. It ends with 0 if every call returned, or refused as
-functions may; a panic or a crash does not.
+Run by `test_hostile.py`, as a process. Arguments: names of functions, the seconds for each, a seed. It ends
+with 0 if every call returned, or refused as functions may; not after a panic, a crash or a hang.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main(name: str, seconds: float, seed: int) -> None:
             writer.join()
     if _native.panics():
         raise SystemExit(f"{name}: {_native.panics()} panics")
-    print(f"{name}: {calls} calls, {refused} refused")
+    sys.stdout.write(f"{name}: {calls} calls, {refused} refused\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Calls with little memory left: a MemoryError or a result, never the end of the process. Run by `test_bounds.py`.
+"""Calls with little memory left: a MemoryError or a result, never the end of the process.
 
-The inputs are made first; then the process may grow by so many bytes only, from nearly none on.
+Run by `test_bounds.py`, as a process. The inputs are made first; then the process may grow by so many bytes
+only, from nearly none on.
 """
 
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,11 +163,9 @@ def main(name: str) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     call()
-    print(f"{name}: {refused} of {len(ROOM)} refused", flush=True)
+    sys.stdout.write(f"{name}: {refused} of {len(ROOM)} refused\n")
 
 
 if __name__ == "__main__":
-    import sys
-
     for one in sys.argv[1:] or CASES:
         main(one)

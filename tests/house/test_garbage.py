@@ -1,4 +1,4 @@
-"""Every public callable, each argument in turn replaced by what nobody means: it is refused by name, or taken.
+"""Every public callable, each argument in turn replaced by garbage: it is refused by name, or taken.
 
 Which callables there are, and their parameters, is read off the package; see `tests/house/garbage.py` for the
 valid arguments that the others keep. A new parameter without a default needs a word there.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import host, int64s
+from rollkit._frameworks import as_array
 
 Int64s = NDArray[np.int64]
 
@@ -49,8 +50,8 @@ def as_seeds(seeds: Any) -> Int64s:
 
 def as_positions(positions: Any) -> Int64s:
     """Return positions on the host as int64, in range."""
-    given = host("positions", positions)
-    found = int64s("positions", np.atleast_1d(given) if np.ndim(given) == 0 else given)
+    given = as_array(positions)
+    found = int64s("positions", np.atleast_1d(given) if host("positions", given).ndim == 0 else given)
     if found.size and (found.min() < 0 or found.max() >= POSITIONS):
         raise ValueError(f"positions must be 0 to 2**31 - 1, got {found.min()} to {found.max()}")
     return found

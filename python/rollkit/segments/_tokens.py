@@ -12,7 +12,8 @@ from rollkit._frameworks import FRAMEWORKS, AnyArray, framework_of, is_array, sa
 
 INT32_MAX = 2**31 - 1
 
-# Room for more segments than a row has tokens is for fixed shapes; beyond this it is a mistake that takes all memory.
+# Room for more segments than a row has tokens is for fixed shapes; beyond this it is a mistake that takes all
+# memory.
 ROOM = 1 << 16
 
 _numpy_ops = ops("numpy")
