@@ -41,8 +41,7 @@ def number(name: str, value: Any) -> float:
     """Return `value` if it is a real number; an array of one is none."""
     if not isinstance(value, numbers.Real | np.number | np.bool_) or isinstance(value, np.complexfloating):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    found: float = value
-    return found
+    return value  # type: ignore[no-any-return,unused-ignore]
 
 
 def flag(name: str, value: Any) -> bool:

@@ -15,21 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from rollkit import (
-    Layout,
-    Ragged,
-    Rollouts,
-    concat,
-    decode,
-    forest,
-    pack,
-    pad,
-    place,
-    plan_bins,
-    routing,
-    segments,
-    take,
-)
+import rollkit
+from rollkit import Rollouts, concat, decode, forest, pack, pad, place, plan_bins, routing, segments, take
+
+# Lists pass for arrays here as elsewhere, but for type checkers.
+Layout: Any = rollkit.Layout
+Ragged: Any = rollkit.Ragged
 
 HUGE = 2**40
 SECONDS = 10

@@ -329,7 +329,9 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.take": {"array": lambda: np.zeros((3, 3))},
     "rollkit.merge_steps": {"rollouts": lambda: {**columns(), "trajectory_ids": [1, 1, 2]}},
     "rollkit.pack": {"capacity": lambda: 8},
-    "rollkit.Layout.union": {"layouts": lambda: [Layout.at((4,), [0], [2]), Layout.at((4,), [2], [1])]},
+    "rollkit.Layout.union": {
+        "layouts": lambda: [Layout.at((4,), np.array([at]), np.array([1])) for at in (0, 2)]
+    },
     "rollkit.segments.flash_attention_kwargs": {"ids_q": lambda: np.ones((2, 4), np.int32)},
     "rollkit.segments.flash_attn_varlen": {"ids_q": lambda: np.ones((2, 4), np.int32)},
     "rollkit.routing.decode_routes": {"rows": lambda: slice(None)},

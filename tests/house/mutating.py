@@ -26,7 +26,12 @@ REFUSALS = (ValueError, TypeError, OverflowError, MemoryError, IndexError)
 def arrays_of(call: Any) -> list[Any]:
     """The arrays among the arguments."""
     found: list[Any] = []
-    replaced(call, lambda array: found.append(array) or array)
+
+    def keep(array: Any) -> Any:
+        found.append(array)
+        return array
+
+    replaced(call, keep)
     return found
 
 

@@ -117,14 +117,12 @@ def segment_numbers(rng: Rng, rows: int, dtype: Any = np.int32) -> Any:
 
 def seqlens(rng: Rng, rows: int) -> Call:
     named = {"name": "ids", "max_segments": 4, "pair": bool(rng.integers(2))}
-    return Call([segment_numbers(rng, rows, rng.choice([np.int8, np.int32, np.int64]))], named)
+    return Call([segment_numbers(rng, rows, rng.choice(["i1", "i4", "i8"]))], named)
 
 
 def thd(rng: Rng, rows: int) -> Call:
     q, kv = segment_numbers(rng, rows), segment_numbers(rng, rows)
-    positions = [
-        np.tile(np.arange(q.shape[1], dtype=rng.choice([np.int32, np.int64])), (len(q), 1)) for _ in (q, kv)
-    ]
+    positions = [np.tile(np.arange(q.shape[1], dtype=rng.choice(["i4", "i8"])), (len(q), 1)) for _ in (q, kv)]
     mask = str(rng.choice(["causal", "causal_bottom_right", "padding"]))
     return Call([q, kv, *positions], {"mask": mask, "max_segments": 4, "pair": bool(rng.integers(2))})
 
@@ -152,7 +150,7 @@ def offsets_of(rng: Rng, rows: int) -> Any:
 
 def turns(rng: Rng, rows: int) -> Call:
     offsets = offsets_of(rng, rows)
-    dtype = rng.choice([np.bool_, np.int16, np.int32, np.float32, np.float64])
+    dtype = rng.choice(["?", "i2", "i4", "f4", "f8"])
     return Call([(rng.random(offsets[-1]) < 0.9).astype(dtype), offsets], {})
 
 
@@ -234,7 +232,7 @@ def some_rows(rng: Rng, rows: int) -> Call:
 
 
 def lists(rng: Rng, rows: int) -> Call:
-    dtype = rng.choice([None, np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.uint8)])
+    dtype = [None, np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.uint8)][rng.integers(4)]
     return Call([[row.tolist() for row in some_rows(rng, rows).args[0]], dtype], {})
 
 

@@ -275,7 +275,7 @@ def test_no_finite_float_becomes_infinite(source: str, target: Any, value: compl
     for cast in (rows.astype, lambda dtype: place(rows, Layout.pad([2, 3]), dtype=dtype)):
         with pytest.raises(OverflowError, match=r"^row 1, position 1: .* does not fit ") as caught:
             cast(target)
-        assert (caught.value.row, caught.value.position) == (1, 1)
+        assert (error := vars(caught.value))["row"] == error["position"] == 1
     with pytest.raises(OverflowError, match="does not fit"):
         place(ragged(np.zeros(1, target), [0, 1]), Layout.pad([1], width=2), fill=value)
     lists = [[1, 2], [3, -value, 5]]
@@ -303,10 +303,11 @@ def test_rounding_decides_what_is_beyond() -> None:
     below = np.nextafter(half, 0)
     assert ragged(np.array([below]), [0, 1]).astype("f4").to_list() == [[most]]
     assert Ragged.from_rows([[below]], "f4").to_list() == [[most]]
-    for rows in (
+    made: list[Any] = [
         lambda: ragged(np.array([half]), [0, 1]).astype("f4"),
         lambda: Ragged.from_rows([[half]], "f4"),
-    ):
+    ]
+    for rows in made:
         with pytest.raises(
             OverflowError, match=r"^row 0, position 0: 3.4028235677973366e\+38 does not fit float32$"
         ):

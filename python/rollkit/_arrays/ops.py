@@ -240,7 +240,8 @@ def as_like(name: str, value: Any, like: Any, dtype: Any = None) -> Any:
 
 def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Return a function from arrays of any framework to arrays of `framework` on `device`."""
-    if not isinstance(framework, str) or framework not in FRAMEWORKS:
+    given: object = framework
+    if not isinstance(given, str) or given not in FRAMEWORKS:
         known = ", ".join(map(repr, FRAMEWORKS))
         raise ValueError(f"framework must be one of {known}, got {framework!r}")
     own = ops(framework)

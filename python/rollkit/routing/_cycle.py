@@ -34,8 +34,9 @@ def cycle_routes(routes: AnyArray, route_masks: ArrayLike, *, num_experts: int) 
         >>> cycle_routes(routes, [0, 1, 1], num_experts=3)[:, 0].tolist()
         [[7, 5], [0, 1], [2, 0]]
     """
-    if not isinstance(routes, np.ndarray) or routes.dtype.kind not in "iu":
-        got = routes.dtype if isinstance(routes, np.ndarray) else type(routes).__name__
+    given: object = routes
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "iu":
+        got = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
         raise TypeError(f"routes must be a NumPy array of integers, got {got}")
     marks = host("route_masks", route_masks) != 0
     if routes.shape[: marks.ndim] != marks.shape or routes.ndim == marks.ndim:
