@@ -37,11 +37,11 @@ def integer(name: str, value: Any) -> int:
     return positive(name, value, least=-MOST)
 
 
-def number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> Any:
     """Return `value` if it is a real number; an array of one is none."""
     if not isinstance(value, numbers.Real | np.number | np.bool_) or isinstance(value, np.complexfloating):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    return value  # type: ignore[no-any-return,unused-ignore]
+    return value
 
 
 def flag(name: str, value: Any) -> bool:
