@@ -249,7 +249,10 @@ struct Plan<'a, P, O> {
 }
 
 /// What is said of lengths that were others when they were read before.
-const CHANGED: Error = Error::Changed { name: "lengths" };
+#[cold]
+fn changed() -> Error {
+    Error::Changed { name: "lengths" }
+}
 
 impl<'a, P: Packer, O: Out<i64>> Plan<'a, P, O> {
     fn new(options: &'a Options, packer: P, out: &'a mut [O]) -> Self {
@@ -258,13 +261,13 @@ impl<'a, P: Packer, O: Out<i64>> Plan<'a, P, O> {
 
     /// Finds bins for rows of one length.
     fn assign(&mut self, length: i64, mut rows: impl ExactSizeIterator<Item = usize>) -> Result<()> {
-        self.left = self.left.checked_sub(rows.len()).ok_or(CHANGED)?;
+        self.left = self.left.checked_sub(rows.len()).ok_or_else(changed)?;
         let length = self.options.counted(length);
         if length > self.options.capacity {
             if self.options.oversize == Oversize::Alone {
                 for row in rows {
                     let bin = self.packer.open();
-                    self.out.get_mut(row).ok_or(CHANGED)?.set(bin as i64);
+                    self.out.get_mut(row).ok_or_else(changed)?.set(bin as i64);
                 }
             }
             return Ok(());
@@ -273,7 +276,7 @@ impl<'a, P: Packer, O: Out<i64>> Plan<'a, P, O> {
         while rows.len() > 0 {
             let (bin, count) = self.packer.put(need, rows.len())?;
             for row in rows.by_ref().take(count) {
-                self.out.get_mut(row).ok_or(CHANGED)?.set(bin as i64);
+                self.out.get_mut(row).ok_or_else(changed)?.set(bin as i64);
             }
         }
         Ok(())
@@ -309,7 +312,7 @@ fn decreasing<P: Packer, O: Out<i64>>(
         let mut begin = 0;
         for (below, &end) in ends.iter().enumerate() {
             if begin < end {
-                assign(longest - below as i64, order.get(begin..end).ok_or(CHANGED)?)?;
+                assign(longest - below as i64, order.get(begin..end).ok_or_else(changed)?)?;
             }
             begin = end;
         }
@@ -337,14 +340,14 @@ fn count_down(
     let below = |length: i64| longest.wrapping_sub(options.counted(length)) as usize;
     let mut ends = memory::filled("rows", 0usize, span + 2)?;
     for &length in lengths {
-        *ends.get_mut(below(length).wrapping_add(1)).ok_or(CHANGED)? += 1;
+        *ends.get_mut(below(length).wrapping_add(1)).ok_or_else(changed)? += 1;
     }
     for i in 1..ends.len() {
         ends[i] += ends[i - 1];
     }
     for (row, &length) in lengths.iter().enumerate() {
-        let end = ends.get_mut(below(length)).ok_or(CHANGED)?;
-        *order.get_mut(*end).ok_or(CHANGED)? = row as i64;
+        let end = ends.get_mut(below(length)).ok_or_else(changed)?;
+        *order.get_mut(*end).ok_or_else(changed)? = row as i64;
         *end += 1;
     }
     ends.pop();
