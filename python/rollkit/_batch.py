@@ -506,6 +506,9 @@ def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str
 
 def _check_plan(sources: Sources, layout: Layout) -> None:
     """Check that a layout made before was made for these rollouts."""
+    given: object = layout
+    if not isinstance(given, Layout):
+        raise TypeError(f"layout must be a Layout, got {type(given).__name__}; Layout.pack makes one")
     got, wanted = sources.lengths, layout.row_lengths
     if len(got) != len(wanted):
         raise ValueError(f"there are {len(got)} rollouts, the layout has {len(wanted)} rows")

@@ -357,6 +357,9 @@ EXEMPT = {
 }
 """Parameters that refuse in others' words."""
 
+INSTEAD = {("rollkit.pack", "layout"): "capacity", ("rollkit.decode.sample", "noise"): "seeds"}
+"""What is left out beside a parameter that is given instead of it."""
+
 
 class Target(NamedTuple):
     """A public callable."""
