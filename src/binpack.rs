@@ -203,20 +203,20 @@ pub(crate) fn plan<O: Out<i64>>(
     let bins = match options.algorithm {
         Algorithm::FirstFitDecreasing => {
             let packer = FirstFit::new(lengths.len(), slots, segments)?;
-            decreasing(lengths, &range, order, Plan { options, slots, packer, out })
+            decreasing(lengths, &range, order, Plan::new(options, packer, out))
         }
         Algorithm::BestFitDecreasing => {
             let smallest = options.touched(range.least);
             let packer = BestFit { bins: BTreeSet::new(), room: 0, opened: 0, slots, smallest, segments };
-            decreasing(lengths, &range, order, Plan { options, slots, packer, out })
+            decreasing(lengths, &range, order, Plan::new(options, packer, out))
         }
         Algorithm::FirstFit => {
             let packer = FirstFit::new(lengths.len(), slots, segments)?;
-            in_order(lengths, Plan { options, slots, packer, out })
+            in_order(lengths, Plan::new(options, packer, out))
         }
         Algorithm::NextFit => {
             let packer = NextFit { room: CLOSED, opened: 0, slots, segments };
-            in_order(lengths, Plan { options, slots, packer, out })
+            in_order(lengths, Plan::new(options, packer, out))
         }
     }?;
     Ok(Found { bins, longest: range.longest })
@@ -236,27 +236,48 @@ impl Range {
 }
 
 /// A plan being made.
+///
+/// Lengths are read several times, and another thread may write to them meanwhile: then the plan is wrong,
+/// but packers see no more rows than there are, and none that needs less than nothing.
 struct Plan<'a, P, O> {
     options: &'a Options,
     slots: i64,
     packer: P,
     out: &'a mut [O],
+    /// How many rows have no bin yet.
+    left: usize,
 }
 
-impl<P: Packer, O: Out<i64>> Plan<'_, P, O> {
+/// What is said of lengths that were others when they were read before.
+#[cold]
+fn changed() -> Error {
+    Error::Changed { name: "lengths" }
+}
+
+impl<'a, P: Packer, O: Out<i64>> Plan<'a, P, O> {
+    fn new(options: &'a Options, packer: P, out: &'a mut [O]) -> Self {
+        Self { options, slots: options.slots(), packer, left: out.len(), out }
+    }
+
     /// Finds bins for rows of one length.
     fn assign(&mut self, length: i64, mut rows: impl ExactSizeIterator<Item = usize>) -> Result<()> {
+        self.left = self.left.checked_sub(rows.len()).ok_or_else(changed)?;
         let length = self.options.counted(length);
         if length > self.options.capacity {
             if self.options.oversize == Oversize::Alone {
-                rows.for_each(|row| self.out[row].set(self.packer.open() as i64));
+                for row in rows {
+                    let bin = self.packer.open();
+                    self.out.get_mut(row).ok_or_else(changed)?.set(bin as i64);
+                }
             }
             return Ok(());
         }
-        let need = self.options.touched(length).min(self.slots);
+        let need = self.options.touched(length).clamp(0, self.slots);
         while rows.len() > 0 {
             let (bin, count) = self.packer.put(need, rows.len())?;
-            rows.by_ref().take(count).for_each(|row| self.out[row].set(bin as i64));
+            for row in rows.by_ref().take(count) {
+                self.out.get_mut(row).ok_or_else(changed)?.set(bin as i64);
+            }
         }
         Ok(())
     }
@@ -291,7 +312,7 @@ fn decreasing<P: Packer, O: Out<i64>>(
         let mut begin = 0;
         for (below, &end) in ends.iter().enumerate() {
             if begin < end {
-                assign(longest - below as i64, &order[begin..end])?;
+                assign(longest - below as i64, order.get(begin..end).ok_or_else(changed)?)?;
             }
             begin = end;
         }
@@ -316,17 +337,17 @@ fn count_down(
     order: &mut [i64],
     options: &Options,
 ) -> Result<Vec<usize>> {
-    let below = |length: i64| (longest - options.counted(length)) as usize;
+    let below = |length: i64| longest.wrapping_sub(options.counted(length)) as usize;
     let mut ends = memory::filled("rows", 0usize, span + 2)?;
     for &length in lengths {
-        ends[below(length) + 1] += 1;
+        *ends.get_mut(below(length).wrapping_add(1)).ok_or_else(changed)? += 1;
     }
     for i in 1..ends.len() {
         ends[i] += ends[i - 1];
     }
     for (row, &length) in lengths.iter().enumerate() {
-        let end = &mut ends[below(length)];
-        order[*end] = row as i64;
+        let end = ends.get_mut(below(length)).ok_or_else(changed)?;
+        *order.get_mut(*end).ok_or_else(changed)? = row as i64;
         *end += 1;
     }
     ends.pop();

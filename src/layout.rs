@@ -54,10 +54,12 @@ impl Slots<'_> {
     }
 
     fn sort(&self, rows: impl Iterator<Item = i64>) -> Result<Vec<i64>> {
-        // Keys beside their rows: sorting looks up none. A key past `u64` is of a start that is refused.
+        // Keys beside their rows: sorting looks up none. A key past `u64` is of a start that is refused, and so
+        // is a row that there is not, which another thread has written to the order since its check.
         let key = |row: i64| {
-            let (start, length) = (self.starts[row as usize], self.lengths[row as usize]);
-            (start.wrapping_add(1) as u64) << 1 | u64::from(length != 0)
+            let at = row as usize;
+            let (start, length) = (self.starts.get(at).copied(), self.lengths.get(at).copied());
+            (start.unwrap_or(0).wrapping_add(1) as u64) << 1 | u64::from(length != Some(0))
         };
         let mut keyed = memory::collected("rows", rows.map(|row| (key(row), row)))?;
         memory::available::<(u64, i64)>("rows", keyed.len())?;

@@ -98,9 +98,9 @@ pub fn join<O: Out<i64>>(parts: &[&[i64]], out: &mut [O]) -> Result<()> {
         let [begin, ends @ ..] = part else { continue };
         let (own, others) = rest.split_at_mut(ends.len());
         for (slot, end) in own.iter_mut().zip(ends) {
-            slot.set(end - begin + sum);
+            slot.set(end.wrapping_sub(*begin).wrapping_add(sum)); // the caller has checked them
         }
-        sum += ends.last().map_or(0, |end| end - begin);
+        sum = sum.wrapping_add(ends.last().map_or(0, |end| end.wrapping_sub(*begin)));
         rest = others;
     }
     Ok(())

@@ -137,8 +137,8 @@ fn lay(
         order[bin.next] = row as i64;
         bin.next += 1;
         late |= length == 0 && bin.used == width;
-        *start = *start * width + bin.used;
-        bin.used = options.next_start(bin.used + options.placed(length), width);
+        *start = (*start * width).wrapping_add(bin.used);
+        bin.used = options.next_start(bin.used.wrapping_add(options.placed(length)), width);
     }
     late
 }

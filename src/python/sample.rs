@@ -61,7 +61,7 @@ pub fn sample<'py>(
     let status_out = array::out_slice("status", &statuses, [])?;
     let mut kept = (Vec::<i32>::new(), vec![0i64]);
     py.detach(|| -> Result<()> {
-        let mut sampler = Sampler::default();
+        let mut sampler = Sampler::with_room(width)?;
         for row in 0..height {
             let (filters, noise) = (rows.filters(row), rows.noise(row, width));
             let drawn = sampler.draw(logits.row(row, width), &allowed, &filters, noise, options);

@@ -171,7 +171,7 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
             "rollouts must be Rollouts or GeneratorOutput-shaped dicts; part 0 is list",
         ),
         (
-            lambda: Groups.by("ab").mean([1.0]),
+            lambda: Groups.by(["a", "b"]).mean([1.0]),
             ValueError,
             "values must be one per row, 2, got shape (1,)",
         ),
