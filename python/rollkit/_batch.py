@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rollkit import _native
+from rollkit import _check, _native
 from rollkit._check import Int64s, mapping
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
@@ -262,7 +262,7 @@ def pack(
     """
     check_names(names)
     sources = Sources.of(rollouts, levels)
-    if validate:
+    if _check.flag("validate", validate):
         sources.check_values()
     if layout is not None:
         if capacity is not None:
@@ -320,7 +320,7 @@ def pad(
     """
     check_names(names)
     sources = Sources.of(rollouts, levels)
-    if validate:
+    if _check.flag("validate", validate):
         sources.check_values()
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
     return _fill(sources, layout, pad_id, fills, dtypes, out, names, attention_mask=True)

@@ -349,11 +349,6 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
 
 EXEMPT = {
     ("rollkit.segments.block_mask", "device"),  # device 0 is one, on other machines
-    ("rollkit.advantages", "eps"),
-    ("rollkit.mask_overlong", "keep"),
-    ("rollkit.mask_zero_variance", "ignore_masked"),
-    ("rollkit.mask_zero_variance", "tol"),
-    ("rollkit.Rollouts.validate", "step_wise"),
 }
 """Parameters that refuse in others' words."""
 

@@ -185,4 +185,4 @@ def test_errors(call: Any, error: type[Exception], message: str) -> None:
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1e300, -1 / 3])
 def test_equal_values_have_no_deviation(value: float) -> None:
-    assert Groups.by("aaabaaaa").std([value] * 8).tolist() == [0.0, 0.0]
+    assert Groups.by(list("aaabaaaa")).std([value] * 8).tolist() == [0.0, 0.0]

@@ -61,7 +61,9 @@ def numbers(dtype: np.dtype[Any]) -> st.SearchStrategy[Any]:
     """Python and NumPy numbers that fit `dtype`."""
     if dtype.kind == "f":
         ints = st.integers(-(2**63), 2**63 - 1)
-        floats = st.floats(allow_nan=False)  # a nan's payload is not kept by all conversions
+        most = float(np.finfo(dtype).max)
+        # A nan's payload is not kept by all conversions.
+        floats = st.floats(-most, most) | st.sampled_from([np.inf, -np.inf])
         return (
             ints
             | floats

@@ -141,7 +141,7 @@ def read(
         found = filled[0][1] if filled else Rollouts({})
     else:
         found = Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
-    if validate:
+    if _check.flag("validate", validate):
         check_values(found.columns)
     return found
 
