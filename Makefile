@@ -15,7 +15,7 @@ NEEDS := $(INSTALL) -r pyproject.toml
 RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 say = @echo "· $(1)"
 
-.PHONY: demo test test-oldest test-latest test-python bare soak lint bench format clean
+.PHONY: demo test test-oldest test-latest test-python bare soak fuzz valgrind wheels lint bench format clean
 
 demo: $(VENV)/.built $(VENV)/.cli
 	@$(BIN)/python examples/demo.py
@@ -57,6 +57,21 @@ bare: $(VENV)/.built $(VENV)/.bare
 # The sweeps that are too long for continuous integration: hours.
 soak:
 	ROLLKIT_THOROUGH=2 $(MAKE) test
+	$(MAKE) fuzz SECONDS=600
+
+# Every kernel against its oracle, on random inputs, under AddressSanitizer: `make fuzz SECONDS=60`.
+SECONDS := 5
+fuzz:
+	fuzz/run $(SECONDS)
+
+# The Rust tests, fewer examples each, under valgrind.
+valgrind:
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --error-exitcode=1 --leak-check=no" \
+		ROLLKIT_THOROUGH=valgrind PROPTEST_CASES=4 cargo test --quiet --tests
+
+# A wheel for each CPython of this machine, each tried alone in an environment of its own.
+wheels:
+	scripts/wheels.sh dist
 
 lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check

@@ -13,7 +13,7 @@
 use crate::layout::{self, Slots};
 use crate::out::Out;
 use crate::place::{AHEAD, FAR_AHEAD, Gaps, LINES, Mover};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Rows of prompt and response tokens, and where pieces of them go.
 #[derive(Debug, Clone, Copy)]
@@ -58,9 +58,9 @@ impl Sequences<'_> {
         self.check_rows()?;
         let count = self.slots.starts.len();
         let mut plan = Plan {
-            starts: Vec::with_capacity(count),
-            lengths: Vec::with_capacity(count),
-            pieces: Vec::with_capacity(count),
+            starts: memory::with_room("pieces", count)?,
+            lengths: memory::with_room("pieces", count)?,
+            pieces: memory::with_room("pieces", count)?,
             size: self.slots.size,
             reordered: self.slots.order.is_some() || self.source_rows.is_some(),
         };
@@ -113,15 +113,15 @@ impl Plan {
     }
 
     /// Where the tokens that are placed of each of so many rows end.
-    fn ends(&self, rows: usize) -> Vec<usize> {
-        let mut ends = vec![0; rows];
+    fn ends(&self, rows: usize) -> Result<Vec<usize>> {
+        let mut ends = memory::filled("rows", 0, rows)?;
         for (piece, &length) in self.pieces.iter().zip(&self.lengths) {
             // An empty piece holds no token, wherever it is.
             if length > 0 {
                 ends[piece.row] = ends[piece.row].max(piece.begin + length as usize);
             }
         }
-        ends
+        Ok(ends)
     }
 }
 
@@ -156,7 +156,7 @@ impl Level {
     fn wanted(self, prompt: i64, tokens: i64) -> (usize, &'static str) {
         match self {
             Self::Prompt => (prompt as usize, "one per prompt token"),
-            Self::Response => ((tokens - prompt) as usize, "one per response token"),
+            Self::Response => (tokens.wrapping_sub(prompt) as usize, "one per response token"),
             Self::Sequence => {
                 (tokens as usize, "one per token of prompt and response, the last ones may be missing")
             }
@@ -293,7 +293,9 @@ fn fill_piece<O: Out<u8>>(
         let (taken, tail) = tail.split_at_mut((to - from) * item);
         (rest, free) = (tail, to);
         gaps.write(gap);
-        let bytes = &bytes[(from - first) * source_item..(to - first) * source_item];
+        // Prompt lengths are read once more for the plan, and another thread may have written to them.
+        let bytes = bytes.get((from - first) * source_item..(to - first) * source_item);
+        let bytes = bytes.ok_or_else(|| Error::Changed { name: "lengths" }.in_column(index, number))?;
         source.mover.run(bytes, taken).map_err(|bad| {
             source.mover.refused(&bad, piece.row, from - first, source_item).in_column(index, number)
         })?;
@@ -316,7 +318,7 @@ pub fn fill<O: Out<u8>>(
         column.check(index, sequences)?;
     }
     let last = columns.iter().flat_map(|column| &column.sources).any(|source| source.level == Level::Last);
-    let ends = if last { plan.ends(sequences.row_lengths.len()) } else { Vec::new() };
+    let ends = if last { plan.ends(sequences.row_lengths.len())? } else { Vec::new() };
     for (index, column) in columns.iter_mut().enumerate() {
         column.fill(index, plan, &ends, &prefetch)?;
     }

@@ -16,7 +16,7 @@ use std::str::FromStr;
 use crate::layout::ABSENT;
 use crate::offsets::extremes;
 use crate::out::Out;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Which open bin a row goes to. Bins are numbered in the order they are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,7 +175,7 @@ pub fn plan_bins<O: Out<i64>>(lengths: &[i64], options: &Options, out: &mut [O])
         return Err(Error::RowCount { name: "bins", got: out.len(), wanted: lengths.len() });
     }
     let sorted = if options.algorithm.sorts() { lengths.len() } else { 0 }; // zeroing takes its time
-    plan(lengths, options, &mut vec![0; sorted], out)?;
+    plan(lengths, options, &mut memory::filled("rows", 0, sorted)?, out)?;
     Ok(())
 }
 
@@ -199,26 +199,26 @@ pub(crate) fn plan<O: Out<i64>>(
     options.check(lengths, &range)?;
     O::fill(out, ABSENT);
     let slots = options.slots();
-    let segments = Segments { most: options.max_segments.unwrap_or(usize::MAX), used: Vec::new() };
+    let segments = Segments::new(options.max_segments, lengths.len())?;
     let bins = match options.algorithm {
         Algorithm::FirstFitDecreasing => {
-            let packer = FirstFit::new(lengths.len(), slots, segments);
-            decreasing(lengths, &range, order, Plan { options, slots, packer, out })
+            let packer = FirstFit::new(lengths.len(), slots, segments)?;
+            decreasing(lengths, &range, order, Plan::new(options, packer, out))
         }
         Algorithm::BestFitDecreasing => {
             let smallest = options.touched(range.least);
-            let packer = BestFit { bins: BTreeSet::new(), opened: 0, slots, smallest, segments };
-            decreasing(lengths, &range, order, Plan { options, slots, packer, out })
+            let packer = BestFit { bins: BTreeSet::new(), room: 0, opened: 0, slots, smallest, segments };
+            decreasing(lengths, &range, order, Plan::new(options, packer, out))
         }
         Algorithm::FirstFit => {
-            let packer = FirstFit::new(lengths.len(), slots, segments);
-            in_order(lengths, Plan { options, slots, packer, out })
+            let packer = FirstFit::new(lengths.len(), slots, segments)?;
+            in_order(lengths, Plan::new(options, packer, out))
         }
         Algorithm::NextFit => {
             let packer = NextFit { room: CLOSED, opened: 0, slots, segments };
-            in_order(lengths, Plan { options, slots, packer, out })
+            in_order(lengths, Plan::new(options, packer, out))
         }
-    };
+    }?;
     Ok(Found { bins, longest: range.longest })
 }
 
@@ -236,40 +236,62 @@ impl Range {
 }
 
 /// A plan being made.
+///
+/// Lengths are read several times, and another thread may write to them meanwhile: then the plan is wrong,
+/// but packers see no more rows than there are, and none that needs less than nothing.
 struct Plan<'a, P, O> {
     options: &'a Options,
     slots: i64,
     packer: P,
     out: &'a mut [O],
+    /// How many rows have no bin yet.
+    left: usize,
 }
 
-impl<P: Packer, O: Out<i64>> Plan<'_, P, O> {
+/// What is said of lengths that were others when they were read before.
+#[cold]
+fn changed() -> Error {
+    Error::Changed { name: "lengths" }
+}
+
+impl<'a, P: Packer, O: Out<i64>> Plan<'a, P, O> {
+    fn new(options: &'a Options, packer: P, out: &'a mut [O]) -> Self {
+        Self { options, slots: options.slots(), packer, left: out.len(), out }
+    }
+
     /// Finds bins for rows of one length.
-    fn assign(&mut self, length: i64, mut rows: impl ExactSizeIterator<Item = usize>) {
+    fn assign(&mut self, length: i64, mut rows: impl ExactSizeIterator<Item = usize>) -> Result<()> {
+        self.left = self.left.checked_sub(rows.len()).ok_or_else(changed)?;
         let length = self.options.counted(length);
         if length > self.options.capacity {
             if self.options.oversize == Oversize::Alone {
-                rows.for_each(|row| self.out[row].set(self.packer.open() as i64));
+                for row in rows {
+                    let bin = self.packer.open();
+                    self.out.get_mut(row).ok_or_else(changed)?.set(bin as i64);
+                }
             }
-            return;
+            return Ok(());
         }
-        let need = self.options.touched(length).min(self.slots);
+        let need = self.options.touched(length).clamp(0, self.slots);
         while rows.len() > 0 {
-            let (bin, count) = self.packer.put(need, rows.len());
-            rows.by_ref().take(count).for_each(|row| self.out[row].set(bin as i64));
+            let (bin, count) = self.packer.put(need, rows.len())?;
+            for row in rows.by_ref().take(count) {
+                self.out.get_mut(row).ok_or_else(changed)?.set(bin as i64);
+            }
         }
+        Ok(())
     }
 }
 
 /// Gives the number of bins.
-fn in_order<P: Packer, O: Out<i64>>(lengths: &[i64], mut plan: Plan<'_, P, O>) -> usize {
+fn in_order<P: Packer, O: Out<i64>>(lengths: &[i64], mut plan: Plan<'_, P, O>) -> Result<usize> {
     let mut end = 0;
     for run in lengths.chunk_by(i64::eq) {
         let begin = end;
         end += run.len();
-        plan.assign(run[0], begin..end);
+        plan.assign(run[0], begin..end)?;
     }
-    plan.packer.opened()
+    Ok(plan.packer.opened())
 }
 
 /// Longest rows first, ties in input order; gives the number of bins.
@@ -278,7 +300,7 @@ fn decreasing<P: Packer, O: Out<i64>>(
     range: &Range,
     order: &mut [i64],
     mut plan: Plan<'_, P, O>,
-) -> usize {
+) -> Result<usize> {
     let options = plan.options;
     let counted = |row: i64| options.counted(lengths[row as usize]);
     let longest = options.counted(range.longest);
@@ -286,11 +308,11 @@ fn decreasing<P: Packer, O: Out<i64>>(
     let mut assign = |length, rows: &[i64]| plan.assign(length, rows.iter().map(|&row| row as usize));
     // Counting takes a counter per possible length, comparing a factor log N.
     if span / 8 <= lengths.len() {
-        let ends = count_down(lengths, longest, span, order, options);
+        let ends = count_down(lengths, longest, span, order, options)?;
         let mut begin = 0;
         for (below, &end) in ends.iter().enumerate() {
             if begin < end {
-                assign(longest - below as i64, &order[begin..end]);
+                assign(longest - below as i64, order.get(begin..end).ok_or_else(changed)?)?;
             }
             begin = end;
         }
@@ -298,12 +320,13 @@ fn decreasing<P: Packer, O: Out<i64>>(
         for (row, slot) in order.iter_mut().enumerate() {
             *slot = row as i64;
         }
+        memory::available::<(i64, usize)>("rows", order.len())?;
         order.sort_by_cached_key(|&row| Reverse(counted(row)));
         for run in order.chunk_by(|&a, &b| counted(a) == counted(b)) {
-            assign(counted(run[0]), run);
+            assign(counted(run[0]), run)?;
         }
     }
-    plan.packer.opened()
+    Ok(plan.packer.opened())
 }
 
 /// A counting sort of rows by length, from `longest` to `longest - span`; gives where each length ends.
@@ -313,22 +336,22 @@ fn count_down(
     span: usize,
     order: &mut [i64],
     options: &Options,
-) -> Vec<usize> {
-    let below = |length: i64| (longest - options.counted(length)) as usize;
-    let mut ends = vec![0usize; span + 2];
+) -> Result<Vec<usize>> {
+    let below = |length: i64| longest.wrapping_sub(options.counted(length)) as usize;
+    let mut ends = memory::filled("rows", 0usize, span + 2)?;
     for &length in lengths {
-        ends[below(length) + 1] += 1;
+        *ends.get_mut(below(length).wrapping_add(1)).ok_or_else(changed)? += 1;
     }
     for i in 1..ends.len() {
         ends[i] += ends[i - 1];
     }
     for (row, &length) in lengths.iter().enumerate() {
-        let end = &mut ends[below(length)];
-        order[*end] = row as i64;
+        let end = ends.get_mut(below(length)).ok_or_else(changed)?;
+        *order.get_mut(*end).ok_or_else(changed)? = row as i64;
         *end += 1;
     }
     ends.pop();
-    ends
+    Ok(ends)
 }
 
 /// Less room than any row needs.
@@ -337,7 +360,7 @@ const CLOSED: i64 = -1;
 /// One of the algorithms, over slots.
 trait Packer {
     /// Finds a bin for rows of `need` slots: the bin, and how many of `count` rows it takes, at least 1.
-    fn put(&mut self, need: i64, count: usize) -> (usize, usize);
+    fn put(&mut self, need: i64, count: usize) -> Result<(usize, usize)>;
 
     /// Opens a bin that `put` does not find.
     fn open(&mut self) -> usize;
@@ -353,17 +376,20 @@ struct Segments {
 }
 
 impl Segments {
+    /// As many bins as rows.
+    fn new(most: Option<usize>, rows: usize) -> Result<Self> {
+        let used = memory::filled("max_segments", 0, most.map_or(0, |_| rows))?;
+        Ok(Self { most: most.unwrap_or(usize::MAX), used })
+    }
+
     /// Adds as many of `count` rows to a bin as fit in its `room`; gives their number and the room left.
     fn add(&mut self, bin: usize, room: i64, need: i64, count: usize) -> (usize, i64) {
         let fitting = match (count, need) {
             (1, _) | (_, 0) => count,
             _ => count.min((room / need) as usize),
         };
-        if self.most == usize::MAX {
+        if self.used.is_empty() {
             return (fitting, room - need * fitting as i64);
-        }
-        if bin >= self.used.len() {
-            self.used.resize(bin + 1, 0);
         }
         let taken = fitting.min(self.most - self.used[bin]);
         self.used[bin] += taken;
@@ -386,14 +412,14 @@ struct FirstFit {
 
 impl FirstFit {
     /// As many bins as rows, so that there always is one to open: the first that is still all room.
-    fn new(rows: usize, slots: i64, segments: Segments) -> Self {
+    fn new(rows: usize, slots: i64, segments: Segments) -> Result<Self> {
         let mut levels = Vec::new();
         let mut entries = rows;
         while levels.is_empty() || entries > 1 {
             entries = entries.div_ceil(WAYS);
-            levels.push(vec![[slots; WAYS]; entries]);
+            levels.push(memory::filled("bins", [slots; WAYS], entries)?);
         }
-        Self { levels, opened: 0, segments }
+        Ok(Self { levels, opened: 0, segments })
     }
 
     fn find(&self, need: i64) -> usize {
@@ -419,13 +445,13 @@ impl FirstFit {
 }
 
 impl Packer for FirstFit {
-    fn put(&mut self, need: i64, count: usize) -> (usize, usize) {
+    fn put(&mut self, need: i64, count: usize) -> Result<(usize, usize)> {
         let bin = self.find(need);
         let room = self.levels[0][bin / WAYS][bin % WAYS];
         let (taken, room) = self.segments.add(bin, room, need, count);
         self.set(bin, room);
         self.opened = self.opened.max(bin + 1);
-        (bin, taken)
+        Ok((bin, taken))
     }
 
     fn open(&mut self) -> usize {
@@ -442,14 +468,31 @@ impl Packer for FirstFit {
 /// Open bins by room. Only for needs that do not grow: a bin with less room than `smallest` is done.
 struct BestFit {
     bins: BTreeSet<(i64, usize)>,
+    /// How many bins there was memory for when it was last asked for.
+    room: usize,
     opened: usize,
     slots: i64,
     smallest: i64,
     segments: Segments,
 }
 
+impl BestFit {
+    /// Bytes of the set for each of its entries, where its nodes are half full.
+    const ENTRY: usize = 48;
+
+    /// A set cannot say that there is no memory, so it is asked for before the set grows by as much again.
+    fn insert(&mut self, room: i64, bin: usize) -> Result<()> {
+        if self.bins.len() >= self.room {
+            self.room = (2 * self.bins.len()).max(1 << 10);
+            memory::available::<[u8; Self::ENTRY]>("bins", self.room)?;
+        }
+        self.bins.insert((room, bin));
+        Ok(())
+    }
+}
+
 impl Packer for BestFit {
-    fn put(&mut self, need: i64, count: usize) -> (usize, usize) {
+    fn put(&mut self, need: i64, count: usize) -> Result<(usize, usize)> {
         let best = self.bins.range((need, 0)..).next().copied();
         let (room, bin) = match best {
             Some(best) => {
@@ -460,9 +503,9 @@ impl Packer for BestFit {
         };
         let (taken, room) = self.segments.add(bin, room, need, count);
         if room >= self.smallest {
-            self.bins.insert((room, bin));
+            self.insert(room, bin)?;
         }
-        (bin, taken)
+        Ok((bin, taken))
     }
 
     fn open(&mut self) -> usize {
@@ -484,7 +527,7 @@ struct NextFit {
 }
 
 impl Packer for NextFit {
-    fn put(&mut self, need: i64, count: usize) -> (usize, usize) {
+    fn put(&mut self, need: i64, count: usize) -> Result<(usize, usize)> {
         if self.room < need {
             self.open();
             self.room = self.slots;
@@ -492,7 +535,7 @@ impl Packer for NextFit {
         let bin = self.opened - 1;
         let (taken, room) = self.segments.add(bin, self.room, need, count);
         self.room = room;
-        (bin, taken)
+        Ok((bin, taken))
     }
 
     fn open(&mut self) -> usize {

@@ -1,7 +1,7 @@
 //! Elements to another dtype on the way, checked: what makes int64 rows an int32 batch in one write.
 //!
 //! Integers and bools go to any integer that holds the value, to floats rounded to nearest; floats go
-//! to floats. Floats to integers are refused: they lose what they are.
+//! to floats, and only infinity becomes infinity. Floats to integers are refused: they lose what they are.
 
 use crate::out::Out;
 
@@ -148,9 +148,7 @@ impl Cast {
                 convert(source, out, |b| f64::from(f32::from_ne_bytes(b)).to_ne_bytes())
             }
             (Dtype::F32, _) => convert(source, out, |b: [u8; 4]| b),
-            (Dtype::F64, Dtype::F32) => {
-                convert(source, out, |b| (f64::from_ne_bytes(b) as f32).to_ne_bytes())
-            }
+            (Dtype::F64, Dtype::F32) => checked(source, out, narrowed, refused),
             (Dtype::F64, _) => convert(source, out, |b: [u8; 8]| b),
         }
     }
@@ -181,20 +179,57 @@ where
     B: Number<M> + TryFrom<A> + Default,
     O: Out<u8>,
 {
+    let to = |bytes| {
+        let value = B::try_from(A::read(bytes));
+        (value.is_ok(), value.unwrap_or_default().write())
+    };
+    let refused = |bytes| {
+        let value = A::read(bytes);
+        B::try_from(value).is_err().then(|| value.to_string())
+    };
+    checked(source, out, to, refused)
+}
+
+/// Half of the last digit above the largest `f32`: from here on, rounding gives infinity.
+const BEYOND_F32: f64 = (2.0 - 1.0 / (1 << 24) as f64) * (1u128 << 127) as f64;
+
+/// A float in half the size, and whether it surely has not become infinite on the way: one comparison.
+fn narrowed(bytes: [u8; 8]) -> (bool, [u8; 4]) {
+    let value = f64::from_ne_bytes(bytes);
+    // Not `<`: NaN may go.
+    #[allow(clippy::neg_cmp_op_on_partial_ord)]
+    (!(value.abs() >= BEYOND_F32), (value as f32).to_ne_bytes())
+}
+
+/// A finite float that would become infinite, as Python prints it.
+fn refused(bytes: [u8; 8]) -> Option<String> {
+    let value = f64::from_ne_bytes(bytes);
+    let lost = value.is_finite() && (value as f32).is_infinite();
+    lost.then(|| format!("{value:e}").replace('e', "e+"))
+}
+
+/// Casts with `to`, which also says whether the value surely fits; of the others, those do not that `refused`
+/// shows.
+fn checked<O: Out<u8>, const N: usize, const M: usize>(
+    source: &[u8],
+    out: &mut [O],
+    to: impl Fn([u8; N]) -> (bool, [u8; M]),
+    refused: impl Fn([u8; N]) -> Option<String>,
+) -> Result<(), BadValue> {
     let source = source.as_chunks::<N>().0;
     let out = out.as_chunks_mut::<M>().0;
-    for (block, (from, to)) in source.chunks(BLOCK).zip(out.chunks_mut(BLOCK)).enumerate() {
+    for (block, (from, slots)) in source.chunks(BLOCK).zip(out.chunks_mut(BLOCK)).enumerate() {
         let mut fits = true;
-        for (from, to) in from.iter().zip(to) {
-            let value = B::try_from(A::read(*from));
-            fits &= value.is_ok();
-            O::copy(to, &value.unwrap_or_default().write());
+        for (bytes, slot) in from.iter().zip(slots) {
+            let (fit, value) = to(*bytes);
+            fits &= fit;
+            O::copy(slot, &value);
         }
         if !fits {
-            let bad = |bytes: &&[u8; N]| B::try_from(A::read(**bytes)).is_err();
-            let within = from.iter().position(|bytes| bad(&bytes)).unwrap_or(0);
-            let value = A::read(from[within]).to_string();
-            return Err(BadValue { position: block * BLOCK + within, value });
+            let bad = from.iter().enumerate().find_map(|(i, bytes)| Some((i, refused(*bytes)?)));
+            if let Some((within, value)) = bad {
+                return Err(BadValue { position: block * BLOCK + within, value });
+            }
         }
     }
     Ok(())

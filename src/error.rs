@@ -179,6 +179,11 @@ pub enum Error {
         /// What a bin holds.
         capacity: i64,
     },
+    /// What was checked is no longer so: another thread has written to an argument meanwhile.
+    Changed {
+        /// The argument.
+        name: &'static str,
+    },
     /// An option that is a word is none of those known.
     UnknownName {
         /// The argument at fault.
@@ -373,6 +378,7 @@ impl fmt::Display for Error {
                     "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\" or \"drop\""
                 )
             }
+            Self::Changed { name } => write!(f, "{name} changed while they were read"),
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::ItemSize { name, got } => {
                 write!(f, "{name} has elements of {got} bytes, expected 1, 2, 4 or 8")

@@ -11,7 +11,7 @@
 //! slice, so nothing built on it can write an element twice, or leave one unwritten.
 
 use crate::out::Out;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// The start of a row that has no place in the output (it was dropped).
 pub const ABSENT: i64 = -1;
@@ -34,7 +34,7 @@ impl Slots<'_> {
     pub fn rows(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.starts.len())
             .map(|i| self.order.map_or(i, |order| order[i] as usize))
-            .filter(|&row| self.starts[row] != ABSENT)
+            .filter(|&row| self.starts.get(row).is_some_and(|&start| start != ABSENT))
     }
 
     /// The order that `starts` and `lengths` ask for, sorted from `self.order`; `None` where rows already
@@ -48,19 +48,23 @@ impl Slots<'_> {
             Some(order) => self.sort(order.iter().copied()),
             None => self.sort(0..self.starts.len() as i64),
         });
+        let order = order.transpose()?;
         Slots { order: order.as_deref(), ..*self }.check()?;
         Ok(order)
     }
 
-    fn sort(&self, rows: impl Iterator<Item = i64>) -> Vec<i64> {
-        // Keys beside their rows: sorting looks up none. A key past `u64` is of a start that is refused.
+    fn sort(&self, rows: impl Iterator<Item = i64>) -> Result<Vec<i64>> {
+        // Keys beside their rows: sorting looks up none. A key past `u64` is of a start that is refused, and so
+        // is a row that there is not, which another thread has written to the order since its check.
         let key = |row: i64| {
-            let (start, length) = (self.starts[row as usize], self.lengths[row as usize]);
-            (start.wrapping_add(1) as u64) << 1 | u64::from(length != 0)
+            let at = row as usize;
+            let (start, length) = (self.starts.get(at).copied(), self.lengths.get(at).copied());
+            (start.unwrap_or(0).wrapping_add(1) as u64) << 1 | u64::from(length != Some(0))
         };
-        let mut keyed: Vec<(u64, i64)> = rows.map(|row| (key(row), row)).collect();
+        let mut keyed = memory::collected("rows", rows.map(|row| (key(row), row)))?;
+        memory::available::<(u64, i64)>("rows", keyed.len())?;
         keyed.sort_by_key(|pair| pair.0); // stable: merges what is sorted already
-        keyed.into_iter().map(|pair| pair.1).collect()
+        Ok(keyed.into_iter().map(|pair| pair.1).collect()) // in the same memory
     }
 
     /// Whether rows that have a place are in order as they are.
@@ -122,7 +126,7 @@ impl Slots<'_> {
 /// Visits an output in memory order: `gap(slice)` for what no row takes, `row(row, slice)` for rows.
 ///
 /// `slots` must have passed [`Slots::check`], and `out` must have `slots.size × item` elements.
-pub fn walk<'a, O, E>(
+pub fn walk<'a, O, E: From<Error>>(
     slots: &Slots<'_>,
     item: usize,
     out: &'a mut [O],
@@ -132,11 +136,11 @@ pub fn walk<'a, O, E>(
     let mut rest = out;
     let mut free = 0;
     for r in slots.rows() {
-        let start = slots.starts[r] as usize;
-        let (skipped, tail) = rest.split_at_mut((start - free) * item);
-        let (taken, tail) = tail.split_at_mut(slots.lengths[r] as usize * item);
+        let (start, length) = (slots.starts[r], slots.lengths[r]);
+        let refused = || Error::OutsideOutput { row: r, start, length, size: slots.size };
+        let (skipped, taken, tail) = cut(rest, item, start.wrapping_sub(free), length).ok_or_else(refused)?;
         rest = tail;
-        free = start + slots.lengths[r] as usize;
+        free = start + length;
         if !skipped.is_empty() {
             gap(skipped);
         }
@@ -144,6 +148,15 @@ pub fn walk<'a, O, E>(
     }
     gap(rest);
     Ok(())
+}
+
+/// The first `skipped` elements, the `taken` after them, and the rest. `None` where there are not so many:
+/// another thread may write to a layout after its check.
+fn cut<O>(rest: &mut [O], item: usize, skipped: i64, taken: i64) -> Option<(&mut [O], &mut [O], &mut [O])> {
+    let bytes = |elements| usize::try_from(elements).ok()?.checked_mul(item);
+    let (skipped, rest) = rest.split_at_mut_checked(bytes(skipped)?)?;
+    let (taken, rest) = rest.split_at_mut_checked(bytes(taken)?)?;
+    Some((skipped, taken, rest))
 }
 
 /// Segment ids: rows are numbered from 1 within each run of `width` elements, gaps are 0.

@@ -16,6 +16,7 @@ pub mod cast;
 pub mod error;
 pub mod jsonl;
 pub mod layout;
+mod memory;
 pub mod offsets;
 pub mod out;
 pub mod pack;

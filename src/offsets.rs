@@ -98,9 +98,9 @@ pub fn join<O: Out<i64>>(parts: &[&[i64]], out: &mut [O]) -> Result<()> {
         let [begin, ends @ ..] = part else { continue };
         let (own, others) = rest.split_at_mut(ends.len());
         for (slot, end) in own.iter_mut().zip(ends) {
-            slot.set(end - begin + sum);
+            slot.set(end.wrapping_sub(*begin).wrapping_add(sum)); // the caller has checked them
         }
-        sum += ends.last().map_or(0, |end| end - begin);
+        sum = sum.wrapping_add(ends.last().map_or(0, |end| end.wrapping_sub(*begin)));
         rest = others;
     }
     Ok(())
@@ -113,6 +113,9 @@ pub fn check(offsets: &[i64], available: usize) -> Result<()> {
     };
     if first < 0 {
         return Err(Error::FallingOffsets { row: 0, begin: first, end: first });
+    }
+    if first as usize > available {
+        return Err(Error::OutsideSource { row: 0, begin: first, length: 0, available });
     }
     for (row, pair) in offsets.windows(2).enumerate() {
         let (begin, end) = (pair[0], pair[1]);
@@ -150,6 +153,8 @@ mod tests {
         assert_eq!(check(&[], 5), Err(Error::RowCount { name: "offsets", got: 0, wanted: 1 }));
         assert_eq!(check(&[0, 3, 2], 5), Err(Error::FallingOffsets { row: 1, begin: 3, end: 2 }));
         assert_eq!(check(&[-1, 3], 5), Err(Error::FallingOffsets { row: 0, begin: -1, end: -1 }));
+        let outside = Error::OutsideSource { row: 0, begin: 6, length: 0, available: 5 };
+        assert_eq!(check(&[6], 5), Err(outside), "no row, but a begin");
         assert_eq!(
             check(&[0, 6], 5),
             Err(Error::OutsideSource { row: 0, begin: 0, length: 6, available: 5 })

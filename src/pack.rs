@@ -12,7 +12,7 @@
 use crate::binpack::{self, Options, Oversize};
 use crate::layout::{ABSENT, same_count};
 use crate::out::Out;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// The output that rows were laid in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,8 @@ pub fn pack_rows(
     let (Some(count), Some(_)) = (count, elements) else {
         return Err(Error::TooManyElements { row: lengths.len().saturating_sub(1) });
     };
-    let (mut bins, mut in_order) = count_rows(starts, plan.bins);
+    let mut bins = memory::filled("bins", Bin::default(), plan.bins)?;
+    let mut in_order = count_rows(starts, &mut bins);
     if lay(lengths, options, width, &mut bins, starts, order) {
         before_the_end(lengths, width, &bins, starts, order);
         in_order = false;
@@ -93,10 +94,9 @@ struct Bin {
     used: i64,
 }
 
-/// Bins that know where in `order` their rows begin, behind those that have no place; and whether the
-/// bins of rows never fall.
-fn count_rows(found: &[i64], count: usize) -> (Vec<Bin>, bool) {
-    let mut bins = vec![Bin::default(); count];
+/// Tells bins where in `order` their rows begin, behind those that have no place; and whether the bins of
+/// rows never fall.
+fn count_rows(found: &[i64], bins: &mut [Bin]) -> bool {
     let mut absent = 0;
     let mut last = 0;
     let mut ascending = true;
@@ -110,10 +110,10 @@ fn count_rows(found: &[i64], count: usize) -> (Vec<Bin>, bool) {
         last = bin;
     }
     let mut begin = absent;
-    for bin in &mut bins {
+    for bin in bins {
         (bin.next, begin) = (begin, begin + bin.next);
     }
-    (bins, ascending)
+    ascending
 }
 
 /// Turns the bins in `starts` into starts. Whether an empty row came to a bin that was full.
@@ -137,8 +137,8 @@ fn lay(
         order[bin.next] = row as i64;
         bin.next += 1;
         late |= length == 0 && bin.used == width;
-        *start = *start * width + bin.used;
-        bin.used = options.next_start(bin.used + options.placed(length), width);
+        *start = (*start * width).wrapping_add(bin.used);
+        bin.used = options.next_start(bin.used.wrapping_add(options.placed(length)), width);
     }
     late
 }

@@ -6,7 +6,7 @@
 use crate::cast::{BadValue, Cast};
 use crate::layout::{self, Slots};
 use crate::out::Out;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Rows of one buffer: row `i` is `lengths[i]` elements from element `begins[i]` on.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub struct Part<'a> {
 impl<'a> Part<'a> {
     /// Appends the bytes of each row to `rows`; its row numbers go on from there.
     pub fn append_to(self, rows: &mut Vec<&'a [u8]>) -> Result<()> {
-        rows.reserve(self.begins.len());
+        memory::make_room("rows", rows, self.begins.len())?;
         for (&begin, &length) in self.begins.iter().zip(self.lengths) {
             let row = elements(self.bytes, self.item, begin, length).ok_or_else(|| Error::OutsideSource {
                 row: rows.len(),
@@ -44,7 +44,7 @@ impl<'a> Part<'a> {
         offsets: &[i64],
         rows: &mut Vec<&'a [u8]>,
     ) -> Result<()> {
-        rows.reserve(offsets.len());
+        memory::make_room("rows", rows, offsets.len())?;
         for pair in offsets.windows(2) {
             let (begin, length) = (pair[0], pair[1].saturating_sub(pair[0]));
             let row = elements(bytes, item, begin, length).ok_or_else(|| Error::OutsideSource {
@@ -85,7 +85,11 @@ impl Pieces<'_> {
                 Error::OutsideRow { piece, row, begin, length, available }
             })
         });
-        pieces.collect()
+        let mut found = memory::with_room("pieces", self.lengths.len())?;
+        for piece in pieces {
+            found.push(piece?);
+        }
+        Ok(found)
     }
 
     /// An error of a value, told of the row that its piece is of.
@@ -94,7 +98,7 @@ impl Pieces<'_> {
         match error {
             Error::ValueRange { row: piece, position, value, dtype } => {
                 let (row, begin) = (self.source_rows[piece] as usize, self.begins[piece] as usize);
-                Error::ValueRange { row, position: begin + position, value, dtype }
+                Error::ValueRange { row, position: begin.wrapping_add(position), value, dtype }
             }
             other => other,
         }
@@ -226,7 +230,7 @@ pub fn place_ahead<O: Out<u8>>(
     layout::prepare(slots, item, out.len())?;
     layout::same_count("rows", rows.len(), slots.starts.len())?;
     for (row, (bytes, &length)) in rows.iter().zip(slots.lengths).enumerate() {
-        let wanted = length as usize * source_item;
+        let wanted = (length as usize).wrapping_mul(source_item);
         if bytes.len() != wanted && slots.starts[row] != layout::ABSENT {
             return Err(Error::RowBytes { row, got: bytes.len(), wanted });
         }
@@ -238,6 +242,10 @@ pub fn place_ahead<O: Out<u8>>(
         out,
         |gap| gaps.write(gap),
         |row, slot| {
+            // Lengths are read again for the slot, and another thread may have written to them.
+            if rows[row].len().wrapping_mul(item) != slot.len().wrapping_mul(source_item) {
+                return Err(Error::Changed { name: "lengths" });
+            }
             if let Some(later) = later.next() {
                 prefetch((&raw const rows[later]).cast(), 1);
             }

@@ -14,7 +14,7 @@ use std::ops::{BitOr, BitXor};
 
 use crate::layout::{Slots, prepare, same_count, walk};
 use crate::out::Out;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// An offset that is not used.
 pub const UNUSED: i32 = -1;
@@ -108,7 +108,8 @@ impl Ids<'_> {
     ) -> Result<()> {
         let mut start = 0;
         while start < ids.len() {
-            let end = start + run_length(&ids[start..]);
+            // At least one: another thread may write to ids meanwhile, and this has to end.
+            let end = start + run_length(&ids[start..]).max(1);
             let id = ids[start].number(self.signed);
             if id < 0 {
                 return Err(self.error(row, start, Problem::Negative { id, signed: self.signed }));
@@ -169,13 +170,13 @@ pub struct Runs {
 pub fn runs(ids: &Ids<'_>) -> Result<Runs> {
     ids.check()?;
     let mut found = Runs::default();
-    for row in 0..ids.rows {
+    let rows = if ids.width == 0 { 0 } else { ids.rows }; // of empty rows there may be any number
+    for row in 0..rows {
         let base = row * ids.width;
         ids.visit(row, |id, start, end| {
-            found.ids.push(id);
-            found.starts.push((base + start) as i64);
-            found.lengths.push((end - start) as i64);
-            Ok(())
+            memory::push("runs", &mut found.ids, id)?;
+            memory::push("runs", &mut found.starts, (base + start) as i64)?;
+            memory::push("runs", &mut found.lengths, (end - start) as i64)
         })?;
     }
     Ok(found)
@@ -223,12 +224,8 @@ impl Columns {
         if i32::try_from(ids.width).is_err() {
             return Err(Error::TooManyElements { row: 0 });
         }
-        // A row's columns are made without rows too, and a vector that cannot be made ends the process.
-        let refused = |_| Error::NoMemory { name: "max_segments", got: max_segments };
-        let (mut seqlens, mut offsets) = (Vec::new(), Vec::new());
-        seqlens.try_reserve_exact(max_segments).map_err(refused)?;
-        offsets.try_reserve_exact(max_segments + 1).map_err(refused)?;
-        seqlens.resize(max_segments, 0);
+        let seqlens = memory::filled("max_segments", 0, max_segments)?;
+        let offsets = memory::with_room("max_segments", max_segments + 1)?;
         Ok(Self { seqlens, offsets, last: 0, pair })
     }
 

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use crate::out::Out;
 use crate::segments::{Columns, Ids, Problem};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Which kv tokens of its segment a q token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ pub fn thd<O: Out<i32>>(
     for row in 0..rows {
         asking.scan(row)?;
         asked.scan(row)?;
-        reach.measure(&asking.runs, &asked.runs);
+        reach.measure(&asking.runs, &asked.runs)?;
         asking.write(row, |id| reach.of(id).map(|segment| (segment.lowest, i64::MAX)))?;
         asked.write(row, |id| reach.of(id).map(|segment| (i64::MIN, segment.highest)))?;
     }
@@ -170,8 +170,7 @@ impl<'a, O: Out<i32>> Half<'a, O> {
                 positions.map_or((0, 0, true), |found| found.bounds(base + start, base + end));
             let shift = if *mask == Mask::CausalBottomRight { (end - start) as i64 } else { 0 };
             let (low, high) = (low.saturating_sub(shift), high.saturating_sub(shift));
-            runs.push(Run { id, start, end, low, high, rising, shift });
-            Ok(())
+            memory::push("runs", runs, Run { id, start, end, low, high, rising, shift })
         })
     }
 
@@ -275,13 +274,17 @@ impl Reach {
     /// Beyond this id, and beyond twice the runs, a table would be mostly empty.
     const SMALL: usize = 1 << 12;
 
-    fn measure(&mut self, asking: &[Run], asked: &[Run]) {
+    fn measure(&mut self, asking: &[Run], asked: &[Run]) -> Result<()> {
         let runs = || asking.iter().chain(asked);
         let largest = runs().map(|run| run.id as usize).max().unwrap_or(0);
         let size = largest.min(Self::SMALL.max(2 * (asking.len() + asked.len()))) + 1;
         self.table.clear();
+        memory::make_room("segments", &mut self.table, size)?;
         self.table.resize(size, NOBODY);
         self.others.clear();
+        let beyond = runs().filter(|run| run.id as usize >= size).count();
+        let refused = |_| Error::NoMemory { name: "segments", got: beyond };
+        self.others.try_reserve(beyond).map_err(refused)?;
         for run in asking {
             let segment = self.entry(run.id);
             segment.highest = segment.highest.max(run.high);
@@ -292,6 +295,7 @@ impl Reach {
             segment.lowest = segment.lowest.min(run.low);
             segment.asked = true;
         }
+        Ok(())
     }
 
     fn entry(&mut self, id: i64) -> &mut Segment {

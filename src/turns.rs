@@ -5,10 +5,12 @@
 
 #![allow(clippy::inline_always)] // only what is inlined is compiled for the caller's instruction set
 
+use std::ops::Range;
+
 use multiversion::multiversion;
 use wide::u8x16;
 
-use crate::{Error, Result, offsets};
+use crate::{Error, Result, memory, offsets};
 
 /// Elements that become one word of bits.
 const BLOCK: usize = 64;
@@ -56,14 +58,14 @@ pub fn turns(mask: Mask<'_>, offsets: &[i64]) -> Result<Turns> {
     }
     offsets::check(offsets, bytes.len() / item)?;
     let (first, last) = (offsets[0] as usize, offsets[offsets.len() - 1] as usize);
-    Ok(cut(&edges(mask, first, last), offsets))
+    cut(&edges(mask, first..last)?, offsets)
 }
 
 /// Cuts the mask's runs where rows end.
-fn cut(edges: &[i64], offsets: &[i64]) -> Turns {
+fn cut(edges: &[i64], offsets: &[i64]) -> Result<Turns> {
     let rows = offsets.len() - 1;
-    let (mut turns, mut counts) = (vec![0; rows + 1], vec![0; rows]);
-    let mut lengths = Vec::with_capacity(rows + edges.len() / 2);
+    let (mut turns, mut counts) = (memory::filled("turns", 0, rows + 1)?, memory::filled("turns", 0, rows)?);
+    let mut lengths = memory::with_room("turns", rows + edges.len() / 2)?;
     let mut edges = edges.iter().copied();
     let (mut edge, mut inside) = (edges.next().unwrap_or(i64::MAX), false);
     for ((row, count), turns) in offsets.windows(2).zip(&mut counts).zip(&mut turns[1..]) {
@@ -71,44 +73,46 @@ fn cut(edges: &[i64], offsets: &[i64]) -> Turns {
         // An edge at the end of a row is the next row's.
         while edge < end {
             if inside && edge > at {
-                lengths.push(edge - at);
+                memory::push("turns", &mut lengths, edge - at)?;
                 *count += edge - at;
             }
             (at, inside) = (edge, !inside);
             edge = edges.next().unwrap_or(i64::MAX);
         }
         if inside && end > at {
-            lengths.push(end - at);
+            memory::push("turns", &mut lengths, end - at)?;
             *count += end - at;
         }
         *turns = lengths.len() as i64;
     }
-    Turns { lengths, offsets: turns, counts }
+    Ok(Turns { lengths, offsets: turns, counts })
 }
 
-/// Where elements `first` to `last` turn from zero to not zero, or back; before them is zero.
+/// Where the elements of a span turn from zero to not zero, or back; before them is zero.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn edges(mask: Mask<'_>, first: usize, last: usize) -> Vec<i64> {
+fn edges(mask: Mask<'_>, span: Range<usize>) -> Result<Vec<i64>> {
     let Mask { bytes, item, float } = mask;
     match (item, float) {
-        (1, _) => scan(bytes.as_chunks().0, first, last, |b: [u8; 1]| b[0] != 0),
-        (2, false) => scan(bytes.as_chunks().0, first, last, |b| u16::from_ne_bytes(b) != 0),
-        (2, true) => scan(bytes.as_chunks().0, first, last, |b| u16::from_ne_bytes(b) << 1 != 0),
-        (4, false) => scan(bytes.as_chunks().0, first, last, |b| u32::from_ne_bytes(b) != 0),
-        (4, true) => scan(bytes.as_chunks().0, first, last, |b| u32::from_ne_bytes(b) << 1 != 0),
-        (_, false) => scan(bytes.as_chunks().0, first, last, |b| u64::from_ne_bytes(b) != 0),
-        (_, true) => scan(bytes.as_chunks().0, first, last, |b| u64::from_ne_bytes(b) << 1 != 0),
+        (1, _) => scan(bytes.as_chunks().0, span, |b: [u8; 1]| b[0] != 0),
+        (2, false) => scan(bytes.as_chunks().0, span, |b| u16::from_ne_bytes(b) != 0),
+        (2, true) => scan(bytes.as_chunks().0, span, |b| u16::from_ne_bytes(b) << 1 != 0),
+        (4, false) => scan(bytes.as_chunks().0, span, |b| u32::from_ne_bytes(b) != 0),
+        (4, true) => scan(bytes.as_chunks().0, span, |b| u32::from_ne_bytes(b) << 1 != 0),
+        (_, false) => scan(bytes.as_chunks().0, span, |b| u64::from_ne_bytes(b) != 0),
+        (_, true) => scan(bytes.as_chunks().0, span, |b| u64::from_ne_bytes(b) << 1 != 0),
     }
 }
 
 #[inline(always)]
-fn scan<T: Copy>(elements: &[T], first: usize, last: usize, nonzero: impl Fn(T) -> bool) -> Vec<i64> {
+fn scan<T: Copy>(elements: &[T], span: Range<usize>, nonzero: impl Fn(T) -> bool) -> Result<Vec<i64>> {
     let mut edges = Vec::new();
     let mut inside = false;
-    let mut at = first;
-    let (strides, rest) = elements[first..last].as_chunks::<STRIDE>();
+    let mut at = span.start;
+    let elements = elements.get(span).unwrap_or_default(); // another thread may write to offsets meanwhile
+    let (strides, rest) = elements.as_chunks::<STRIDE>();
     for stride in strides {
         if !goes_on(stride, inside, &nonzero) {
+            memory::make_room("turns", &mut edges, STRIDE)?;
             inside = changes(stride, inside, at, &nonzero, &mut edges);
         }
         at += STRIDE;
@@ -116,9 +120,10 @@ fn scan<T: Copy>(elements: &[T], first: usize, last: usize, nonzero: impl Fn(T) 
     if let Some(&end) = rest.last() {
         let mut padded = [end; STRIDE];
         padded[..rest.len()].copy_from_slice(rest);
+        memory::make_room("turns", &mut edges, STRIDE)?;
         changes(&padded, inside, at, &nonzero, &mut edges);
     }
-    edges
+    Ok(edges)
 }
 
 /// Whether elements are all as the one before them.
@@ -131,7 +136,7 @@ fn goes_on<T: Copy>(elements: &[T; STRIDE], inside: bool, nonzero: impl Fn(T) ->
     }
 }
 
-/// Appends where elements, from number `at` on, turn; returns whether the last is not zero.
+/// Appends, to a vector with room for it, where elements, from number `at` on, turn; returns whether the last is not zero.
 #[inline(always)]
 fn changes<T: Copy>(
     elements: &[T; STRIDE],

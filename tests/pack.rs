@@ -1,5 +1,11 @@
 //! `pack` beside a loop that lays one bin after the other.
 
+mod common;
+#[path = "oracles/pack.rs"]
+mod oracle;
+
+use common::examples;
+use oracle::reference;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rollkit::Error;
@@ -28,27 +34,8 @@ fn cases() -> impl Strategy<Value = (Vec<i64>, Options)> {
     )
 }
 
-/// Starts and order, bin by bin.
-fn reference(placed: &[i64], bins: &[i64], width: i64, align: i64) -> (Vec<i64>, Vec<i64>) {
-    let rows_of = |bin: i64| (0..bins.len()).filter(move |&row| bins[row] == bin);
-    let mut starts = vec![ABSENT; bins.len()];
-    let mut order: Vec<_> = rows_of(ABSENT).map(|row| row as i64).collect();
-    for bin in 0..=bins.iter().copied().max().unwrap_or(ABSENT) {
-        let mut rows: Vec<_> = rows_of(bin).collect();
-        let (mut used, mut last) = (0, 0);
-        for &row in &rows {
-            last = if placed[row] > 0 { used } else { last };
-            starts[row] = bin * width + if used == width { last } else { used };
-            used = width.min((used + placed[row] + align - 1) / align * align);
-        }
-        rows.sort_by_key(|&row| (starts[row], placed[row] > 0));
-        order.extend(rows.into_iter().map(|row| row as i64));
-    }
-    (starts, order)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
+    #![proptest_config(ProptestConfig::with_cases(examples(4000)))]
 
     #[test]
     fn rows_lie_as_in_a_loop((lengths, options) in cases(), multiple in 1..4usize) {

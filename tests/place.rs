@@ -18,6 +18,16 @@ fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
+/// Floats of any size, most of which an `f32` holds.
+fn doubles() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        60 => any::<f32>().prop_map(f64::from),
+        60 => -1e38..1e38,
+        1 => any::<f64>(),
+        1 => Just(f64::INFINITY),
+    ]
+}
+
 proptest! {
     #[test]
     fn equals_a_loop((item, rows, tail, fill) in cases(), reverse in any::<bool>()) {
@@ -103,12 +113,17 @@ proptest! {
     }
 
     #[test]
-    fn floats_are_rounded_to_nearest(values in prop::collection::vec(any::<f64>(), 0..80)) {
+    fn floats_are_rounded_to_nearest(values in prop::collection::vec(doubles(), 0..80)) {
         let source: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
         let mut out = vec![0u8; values.len() * 4];
-        Cast::new(Dtype::F64, Dtype::F32).unwrap().run(&source, &mut out).unwrap();
+        let got = Cast::new(Dtype::F64, Dtype::F32).unwrap().run(&source, &mut out);
         let wanted: Vec<u8> = values.iter().flat_map(|&value| (value as f32).to_ne_bytes()).collect();
-        prop_assert_eq!(out, wanted);
+        let lost = |value: &f64| value.is_finite() && (*value as f32).is_infinite();
+        if let Some(position) = values.iter().position(lost) {
+            prop_assert_eq!(got.unwrap_err().position, position);
+        } else {
+            prop_assert_eq!((got, out), (Ok(()), wanted));
+        }
     }
 }
 

@@ -1,26 +1,16 @@
 //! Any range of a base64 text decodes to what decoding all of it and slicing gives.
 
+#[path = "oracles/routing.rs"]
+mod oracle;
+
 use std::mem::MaybeUninit;
 
+use oracle::encode;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::cast::Dtype;
 use rollkit::routing::{Base64, range};
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Bit by bit, as the standard says it.
-fn encode(bytes: &[u8]) -> Vec<u8> {
-    let mut bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).peekable();
-    let mut text = Vec::new();
-    while bits.peek().is_some() {
-        let six = (0..6).fold(0, |six, _| six << 1 | bits.next().unwrap_or(0));
-        text.push(ALPHABET[usize::from(six)]);
-    }
-    text.resize(text.len().next_multiple_of(4), b'=');
-    text
-}
 
 /// Ranges that begin and end anywhere, in texts of one block of the decoder or several.
 fn cases() -> impl Strategy<Value = (Vec<u8>, usize, usize)> {

@@ -1,5 +1,9 @@
 //! Runs, lengths and offsets equal a loop over tokens, for every width of id.
 
+#[path = "oracles/segments.rs"]
+mod oracle;
+
+use oracle::reference;
 use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::layout::Slots;
@@ -9,21 +13,6 @@ use rollkit::segments::{
 
 fn ids(bits: Bits<'_>, rows: usize, signed: bool) -> Ids<'_> {
     Ids { name: "ids", bits, signed, rows, width: bits.len().checked_div(rows).unwrap_or(0) }
-}
-
-/// (id, flat start, length) of every run.
-fn reference(ids: &[u8], rows: usize) -> Vec<(i64, i64, i64)> {
-    let width = ids.len() / rows;
-    let mut found: Vec<(i64, i64, i64)> = Vec::new();
-    for (at, &id) in ids.iter().enumerate() {
-        let goes_on = at % width != 0 && ids[at - 1] == id;
-        match found.last_mut() {
-            Some(run) if goes_on && id != 0 => run.2 += 1,
-            _ if id != 0 => found.push((id.into(), at as i64, 1)),
-            _ => {}
-        }
-    }
-    found
 }
 
 fn rows_of_ids() -> impl Strategy<Value = (Vec<u8>, usize)> {

@@ -1,22 +1,12 @@
 //! Turns against the obvious loop.
 
+#[path = "oracles/turns.rs"]
+mod oracle;
+
+use oracle::naive;
 use proptest::prelude::*;
 use rollkit::Error;
-use rollkit::turns::{Mask, Turns, turns};
-
-/// One element at a time.
-fn naive(nonzero: &[bool], offsets: &[i64]) -> Turns {
-    let mut found = Turns { offsets: vec![0], ..Turns::default() };
-    for pair in offsets.windows(2) {
-        let row = &nonzero[pair[0] as usize..pair[1] as usize];
-        for turn in row.split(|&nonzero| !nonzero).filter(|turn| !turn.is_empty()) {
-            found.lengths.push(turn.len() as i64);
-        }
-        found.offsets.push(found.lengths.len() as i64);
-        found.counts.push(row.iter().filter(|&&nonzero| nonzero).count() as i64);
-    }
-    found
-}
+use rollkit::turns::{Mask, turns};
 
 /// Runs of equal flags, long enough to fill whole blocks, cut into rows anywhere.
 fn masks() -> impl Strategy<Value = (Vec<bool>, Vec<i64>)> {

@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from rollkit import _native
-from rollkit._check import Int64s
+from rollkit import _check, _native
+from rollkit._check import Int64s, mapping
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import fill_of, narrow
@@ -262,7 +262,7 @@ def pack(
     """
     check_names(names)
     sources = Sources.of(rollouts, levels)
-    if validate:
+    if _check.flag("validate", validate):
         sources.check_values()
     if layout is not None:
         if capacity is not None:
@@ -282,7 +282,7 @@ def pack(
         )
         if oversize == "truncate":
             warn_cut(layout, sources.prompt_lengths)
-    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names)
+    return _fill(sources, layout, pad_id, fills, dtypes, out, names)
 
 
 def pad(
@@ -320,22 +320,23 @@ def pad(
     """
     check_names(names)
     sources = Sources.of(rollouts, levels)
-    if validate:
+    if _check.flag("validate", validate):
         sources.check_values()
     layout = Layout.pad(sources.lengths, side=side, width=width, multiple_of=multiple_of)
-    return _fill(sources, layout, pad_id, fills or {}, dtypes or {}, out, names, attention_mask=True)
+    return _fill(sources, layout, pad_id, fills, dtypes, out, names, attention_mask=True)
 
 
 def _fill(
     sources: Sources,
     layout: Layout,
     pad_id: int,
-    fills: Mapping[str, Any],
-    dtypes: Mapping[str, DTypeLike],
+    fills: Mapping[str, Any] | None,
+    dtypes: Mapping[str, DTypeLike] | None,
     out: Batch | None,
     names: Names,
     attention_mask: bool = False,
 ) -> Batch:
+    fills, dtypes = mapping("fills", fills), mapping("dtypes", dtypes)
     _check_names(sources, fills, dtypes)
     if names == "hf":
         dtypes = {"input_ids": np.int64, **dtypes}
@@ -514,6 +515,9 @@ def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str
 
 def _check_plan(sources: Sources, layout: Layout) -> None:
     """Check that a layout made before was made for these rollouts."""
+    given: object = layout
+    if not isinstance(given, Layout):
+        raise TypeError(f"layout must be a Layout, got {type(given).__name__}; Layout.pack makes one")
     got, wanted = sources.lengths, layout.row_lengths
     if len(got) != len(wanted):
         raise ValueError(f"there are {len(got)} rollouts, the layout has {len(wanted)} rows")

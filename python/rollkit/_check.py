@@ -1,6 +1,8 @@
 """Coercions that every front function needs, with errors that name the argument."""
 
+import numbers
 import operator
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, Final
 
@@ -28,6 +30,60 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     if number > MOST:
         raise OverflowError(f"{name} is {number}, beyond int64")
     return number
+
+
+def integer(name: str, value: Any) -> int:
+    """Return `value` as an int of either sign."""
+    return positive(name, value, least=-MOST)
+
+
+def number(name: str, value: Any) -> Any:
+    """Return `value` if it is a real number; an array of one is none."""
+    if not isinstance(value, numbers.Real | np.number | np.bool_) or isinstance(value, np.complexfloating):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` if it is True or False, or 1 or 0."""
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
+
+
+def items(name: str, value: Any) -> list[Any]:
+    """Return the items of a sequence, or of what else goes from item to item, but for text."""
+    if isinstance(value, list):
+        return value
+    no_rows = isinstance(value, np.ndarray) and value.ndim == 0
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or no_rows:
+        raise TypeError(f"{name} must be a sequence, got {type(value).__name__}")
+    return list(value)
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping; an empty one for None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict by name, got {type(value).__name__}")
+    return value
+
+
+def host(name: str, value: Any) -> NDArray[Any]:
+    """Return numbers as an array on the host, of any shape and dtype."""
+    try:
+        return np.asarray(as_array(value))
+    except ValueError:
+        raise ValueError(f"{name} must be numbers or an array, got rows of different lengths") from None
+
+
+def floats(name: str, value: Any) -> NDArray[np.float64]:
+    """Return numbers as float64 on the host."""
+    found = host(name, value)
+    if found.dtype.kind not in "biufV" or (found.dtype.kind == "V" and issubclass(found.dtype.type, np.void)):
+        raise TypeError(f"{name} must hold numbers, got {found.dtype}")
+    return found.astype(np.float64)
 
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
@@ -85,7 +141,7 @@ def same_ints(a: Int64s, b: Int64s) -> bool:
 
 def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of the known words."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
     return str(value)
 

@@ -134,6 +134,8 @@ def dtype_name(array: Any) -> str:
 
 def kind_of(array: Any) -> Kind:
     """What an array of any framework holds."""
+    if not hasattr(array, "dtype"):
+        raise TypeError(f"an array is wanted, got {type(array).__name__}")
     name = getattr(array.dtype, "name", None) or dtype_name(array)  # torch's dtypes have no name
     if name == "bool":
         return "bool"

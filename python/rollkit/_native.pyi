@@ -120,6 +120,9 @@ def joined_steps(
 def offsets_from_lengths(lengths: _Int64s, /, align: int = 1) -> _Int64s:
     """Offsets [0, l0, l0 + l1, …], each length rounded up to a multiple of `align`."""
 
+def panics() -> int:
+    """How many panics there have been, each of which is a fault of this module."""
+
 def parse_jsonl(
     data: NDArray[np.uint8],
     /,

@@ -19,6 +19,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
 use crate::cast::Dtype;
+use crate::out::Out;
 use crate::segments::Bits;
 use crate::thd::Positions;
 
@@ -185,6 +186,20 @@ pub fn out_slice<'a, 'b, 'py: 'b, T: numpy::Element>(
     }
     // SAFETY: the array's elements are `T` and aligned, so its bytes are `len / size_of::<T>()` of them.
     Ok(unsafe { slice::from_raw_parts_mut(found.as_mut_ptr().cast(), found.len() / size_of::<T>()) })
+}
+
+/// A new array with such elements.
+pub fn of_slice<'py, T: numpy::Element + Copy>(py: Python<'py>, values: &[T]) -> PyResult<Array<'py>> {
+    let out = fresh::<T>(py, values.len())?;
+    Out::copy(out_slice("out", &out, [])?, values);
+    Ok(out)
+}
+
+/// Fresh memory that has been written to: with `values`, as long as it is.
+pub fn written<'a, T: Copy>(fresh: &'a mut [MaybeUninit<T>], values: &[T]) -> &'a mut [T] {
+    Out::copy(fresh, values);
+    // SAFETY: `copy` has written every element, or panicked.
+    unsafe { &mut *(std::ptr::from_mut(fresh) as *mut [T]) }
 }
 
 /// The dtype that casts know, `None` for any other (float16, bfloat16, structured, byte-swapped, …).

@@ -53,7 +53,7 @@ pub fn pack_rows<'py>(
     let sorted = array::out_slice("order", &order, [])?;
     let bins = py.detach(|| {
         // Planning needs memory with anything in it, and NumPy's comes in huge pages, a vector's does not.
-        let [starts, order] = [begins, sorted].map(|fresh| fresh.write_copy_of_slice(rows));
+        let [starts, order] = [begins, sorted].map(|fresh| array::written(fresh, rows));
         pack::pack_rows(rows, &options, bins_multiple_of, starts, order)
     })?;
     let placed = if bins.cut {

@@ -10,6 +10,7 @@ use super::error::{Place, refusal};
 use pyo3::types::PyBytes;
 
 use super::array::{self, Array};
+use crate::out::Out;
 
 /// Bytes asked of the file at a time.
 const CHUNK: usize = 1 << 17;
@@ -67,7 +68,7 @@ impl Decompressor {
                     break;
                 }
                 let (now, later) = rest.split_at_mut(count);
-                now.write_copy_of_slice(&ready[..count]);
+                Out::copy(now, &ready[..count]);
                 rest = later;
                 self.stream.consume(count);
             }

@@ -45,9 +45,7 @@ pub fn sorted_rows<'py>(
     size: usize,
 ) -> PyResult<Option<Array<'py>>> {
     let Some(order) = slots(starts, lengths, near, size)?.sorted()? else { return Ok(None) };
-    let out = array::fresh::<i64>(starts.py(), order.len())?;
-    array::out_slice("order", &out, [])?.write_copy_of_slice(&order);
-    Ok(Some(out))
+    array::of_slice(starts.py(), &order).map(Some)
 }
 
 /// Where a part of each row is, and how much of it is placed: (starts, lengths).

@@ -21,7 +21,7 @@ use self::number::{Number, Scalar, read, read_list};
 use super::array::{self, Array};
 use super::error::{Place, refusal};
 use crate::cast::Dtype;
-use crate::{Error, offsets};
+use crate::{Error, memory, offsets};
 
 /// Shapes stop here, as NumPy's do; a list that contains itself has no end.
 const MAX_DIMS: usize = 64;
@@ -37,7 +37,7 @@ pub fn from_lists<'py>(
     rows: &Bound<'py, PyAny>,
     dtype: Option<Bound<'py, PyArrayDescr>>,
 ) -> PyResult<(Array<'py>, Array<'py>)> {
-    let Some(rows) = snapshot(rows) else {
+    let Some(rows) = snapshot(rows)? else {
         return Err(PyTypeError::new_err(format!("rows must be a list or tuple, got {}", type_name(rows))));
     };
     let lengths = lengths(&rows)?;
@@ -80,7 +80,11 @@ fn lengths(rows: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
             refusal::<PyTypeError>(&text, Place { row: Some(row), ..Place::default() })
         })
     };
-    rows.as_slice().iter().enumerate().map(length).collect()
+    let mut found = memory::with_room("rows", rows.len())?;
+    for row in rows.as_slice().iter().enumerate() {
+        found.push(length(row)?);
+    }
+    Ok(found)
 }
 
 /// What the first number of a column tells.
@@ -121,7 +125,7 @@ fn natural_dtype<'py>(first: &Bound<'py, PyAny>, at: At<'_>) -> PyResult<Bound<'
     }
     match Number::of(first)? {
         Some(Number::Int(_)) => Ok(numpy::dtype::<i64>(py)),
-        Some(Number::Float(_)) => Ok(numpy::dtype::<f64>(py)),
+        Some(Number::Float(_) | Number::Beyond) => Ok(numpy::dtype::<f64>(py)),
         None => Err(at.not_a_number(first, 0)),
     }
 }
@@ -156,7 +160,7 @@ fn fill_nested<T: Scalar>(
     if inner.is_empty() {
         return fill_flat(object, rest, at);
     }
-    let Some(lists) = snapshot(object).filter(|lists| lists.len() == *length) else {
+    let Some(lists) = snapshot(object)?.filter(|lists| lists.len() == *length) else {
         return Err(at.wrong_length(object));
     };
     let size = rest.len().checked_div(*length).unwrap_or(0);
@@ -174,7 +178,7 @@ fn fill_flat<T: Scalar>(object: &Bound<'_, PyAny>, out: &mut [MaybeUninit<T>], a
     if done == out.len() && done > 0 {
         return Ok(());
     }
-    let Some(objects) = snapshot(object).filter(|objects| objects.len() == out.len()) else {
+    let Some(objects) = snapshot(object)?.filter(|objects| objects.len() == out.len()) else {
         return Err(at.wrong_length(object));
     };
     let objects = objects.as_slice();
@@ -197,8 +201,14 @@ fn convert<T: Scalar>(object: &Bound<'_, PyAny>, index: usize, at: At<'_>) -> Py
             .extract()
             .map_or_else(|_| T::from_big_int(&value), T::from_int)
             .ok_or_else(|| at.out_of_range(&value, index, T::DTYPE)),
-        Some(Number::Float(value)) => T::from_float(value)
-            .ok_or_else(|| at.unwanted_float(PyFloat::new(object.py(), value).as_any(), index, T::DTYPE)),
+        Some(Number::Float(value)) => T::from_float(value).ok_or_else(|| {
+            let value = PyFloat::new(object.py(), value);
+            match T::DTYPE {
+                Dtype::F32 | Dtype::F64 => at.out_of_range(&value, index, T::DTYPE),
+                _ => at.unwanted_float(&value, index, T::DTYPE),
+            }
+        }),
+        Some(Number::Beyond) => Err(at.out_of_range(object, index, T::DTYPE)),
         None => Err(at.not_a_number(object, index)),
     }
 }
@@ -263,10 +273,10 @@ impl At<'_> {
 }
 
 /// A list or tuple as a tuple, which nobody can change.
-fn snapshot<'py>(object: &Bound<'py, PyAny>) -> Option<Bound<'py, PyTuple>> {
+fn snapshot<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     match object.cast::<PyList>() {
-        Ok(list) => Some(list.to_tuple()),
-        Err(_) => Some(object.cast::<PyTuple>().ok()?.clone()),
+        Ok(list) => list.as_sequence().to_tuple().map(Some), // `PyList::to_tuple` panics without memory
+        Err(_) => Ok(object.cast::<PyTuple>().ok().cloned()),
     }
 }
 

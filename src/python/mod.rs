@@ -9,6 +9,7 @@ mod error;
 mod jsonl;
 mod layout;
 mod list;
+mod panics;
 mod place;
 mod routing;
 mod rows;
@@ -40,6 +41,8 @@ mod _native {
     #[pymodule_export]
     use super::list::from_lists;
     #[pymodule_export]
+    use super::panics::panics;
+    #[pymodule_export]
     use super::place::{can_cast, place};
     #[pymodule_export]
     use super::routing::{decode_base64, value_range};
@@ -60,6 +63,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::panics::count();
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("build_profile", if cfg!(debug_assertions) { "debug" } else { "release" })
     }

@@ -8,6 +8,7 @@ use pyo3::types::{PyList, PyTuple};
 use super::array::{self, Array, DETACH_BYTES, Memory};
 use super::layout::slots;
 use crate::cast::Cast;
+use crate::memory;
 use crate::place::{self as kernel, Gaps, Mover, Part, Pieces};
 
 /// The one row of an array that is a row itself.
@@ -31,7 +32,7 @@ impl<'a, 'py> PyParts<'a, 'py> {
     /// All parts of a tuple, see [`snapshot`].
     pub fn of(held: &'a Bound<'py, PyTuple>) -> PyResult<Self> {
         let items = held.as_slice();
-        let mut found = Self { parts: Vec::with_capacity(items.len()), dtype: None };
+        let mut found = Self { parts: memory::with_room("parts", items.len())?, dtype: None };
         for (i, item) in items.iter().enumerate() {
             array::prefetch_parts(items, i);
             let (values, begins) = match item.cast::<PyTuple>().map(PyTupleMethods::as_slice) {
@@ -76,7 +77,7 @@ impl<'a, 'py> PyParts<'a, 'py> {
 
     /// The rows of all parts.
     pub fn rows(&self, mut lengths: &'a [i64], item: usize) -> crate::Result<Vec<&'a [u8]>> {
-        let mut rows = Vec::with_capacity(lengths.len());
+        let mut rows = memory::with_room("rows", lengths.len())?;
         for part in &self.parts {
             let begins = part.begins.unwrap_or(WHOLE);
             let (own, others) = lengths.split_at(begins.len().min(lengths.len()));
@@ -88,10 +89,10 @@ impl<'a, 'py> PyParts<'a, 'py> {
 
     /// The rows of parts that say where each ends: `(values, offsets)`, or an array that is one row.
     pub fn self_described(&self, item: usize) -> crate::Result<Vec<&'a [u8]>> {
-        let mut rows = Vec::with_capacity(self.parts.len());
+        let mut rows = memory::with_room("rows", self.parts.len())?;
         for part in &self.parts {
             match part.begins {
-                None => rows.push(part.bytes),
+                None => memory::push("rows", &mut rows, part.bytes)?,
                 Some(offsets) => Part::append_ragged(part.bytes, item, offsets, &mut rows)?,
             }
         }
@@ -181,7 +182,7 @@ fn cast_between(from: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) ->
 /// The rows as a tuple, which no other thread can change while their memory is in use.
 pub fn snapshot<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     match rows.cast::<PyList>() {
-        Ok(list) => Ok(list.to_tuple()),
+        Ok(list) => list.as_sequence().to_tuple(), // `PyList::to_tuple` panics without memory
         Err(_) => Ok(rows.cast::<PyTuple>()?.clone()),
     }
 }

@@ -8,7 +8,9 @@ use pyo3::types::PyTuple;
 use super::array::{self, Array, DETACH_BYTES, RowType};
 use super::layout::offsets_from_lengths;
 use super::place::snapshot;
+use crate::Error;
 use crate::layout::same_count;
+use crate::memory;
 use crate::offsets as row_offsets;
 use crate::place::{self as kernel, Part};
 
@@ -47,9 +49,10 @@ pub fn concat_arrays<'py>(
         array::rows::join(rows, &row_type, ends, out)
     } else {
         let held = snapshot(rows)?;
-        let held = held.as_slice().iter().map(|row| Some(row_type.row(row.cast().ok()?)?.1));
-        let slices = held.collect::<Option<Vec<_>>>();
-        slices.is_some_and(|slices| py.detach(|| kernel::join(&slices, out)).is_ok())
+        let mut slices = memory::with_room("rows", held.len())?;
+        let found = held.as_slice().iter().map_while(|row| Some(row_type.row(row.cast().ok()?)?.1));
+        slices.extend(found);
+        slices.len() == held.len() && py.detach(|| kernel::join(&slices, out)).is_ok()
     };
     if !same {
         return Err(PyValueError::new_err("rows changed while they were read"));
@@ -75,8 +78,10 @@ pub fn concat_columns<'py>(
     for (values, rows) in values.iter().zip(&rows) {
         let Some((length, bytes)) = row_type.row(values) else { return Ok(None) };
         row_offsets::check(rows, length)?;
-        let [begin, end] = [rows[0], rows[rows.len() - 1]].map(|at| at as usize * row_type.item);
-        columns.push(&bytes[begin..end]);
+        let [begin, end] =
+            [rows[0], rows[rows.len() - 1]].map(|at| (at as usize).wrapping_mul(row_type.item));
+        // Offsets are read again after their check, and another thread may have written to them.
+        columns.push(bytes.get(begin..end).ok_or(Error::Changed { name: "offsets" })?);
     }
     let ends = array::fresh::<i64>(py, rows.iter().map(|rows| rows.len() - 1).sum::<usize>() + 1)?;
     row_offsets::join(&rows, array::out_slice("offsets", &ends, [])?)?;
@@ -84,7 +89,7 @@ pub fn concat_columns<'py>(
     let shape = PyTuple::new(py, [&[total], &row_type.inner[..]].concat())?;
     let out = out.map_or_else(|| array::empty(py, shape, &row_type.dtype), Ok)?;
     let written = array::out_bytes("out", &out, values.iter().chain(&offsets))?;
-    let Some(written) = written.get_mut(..total * row_type.item) else {
+    let Some(written) = written.get_mut(..total.saturating_mul(row_type.item)) else {
         let got = out.shape().first().map_or(0, |&length| length);
         return Err(PyValueError::new_err(format!("out must have room for {total} elements, got {got}")));
     };
@@ -120,9 +125,10 @@ pub fn gather_rows<'py>(
     let out = array::empty(py, shape, values.dtype())?;
     let bytes = array::bytes("values", values)?;
     let item = inner.iter().product::<usize>() * values.dtype().itemsize();
-    let mut sources = Vec::with_capacity(starts.len());
+    let mut sources = memory::with_room("rows", starts.len())?;
     // A row that was dropped is empty, and has no place.
-    let found: Vec<_> = starts.iter().zip(counts).map(|(&at, &n)| if n == 0 { 0 } else { at }).collect();
+    let found = starts.iter().zip(counts).map(|(&at, &n)| if n == 0 { 0 } else { at });
+    let found = memory::collected("rows", found)?;
     Part { bytes, item, begins: &found, lengths: counts }.append_to(&mut sources)?;
     let written = array::out_bytes("out", &out, [values, begins, lengths])?;
     let mut run = || kernel::join(&sources, written);

@@ -10,6 +10,7 @@ use super::array::{self, Array};
 use crate::sample::logits::Columns;
 use crate::sample::noise::Key;
 use crate::sample::{Allowed, Filters, Ids, Logits, Noise, Options, Sampler};
+use crate::{Result, memory};
 
 /// The parameters of all rows, and the noise.
 #[derive(FromPyObject)]
@@ -59,8 +60,8 @@ pub fn sample<'py>(
     let score_out = array::out_slice("logprobs", &scores, [])?;
     let status_out = array::out_slice("status", &statuses, [])?;
     let mut kept = (Vec::<i32>::new(), vec![0i64]);
-    py.detach(|| {
-        let mut sampler = Sampler::default();
+    py.detach(|| -> Result<()> {
+        let mut sampler = Sampler::with_room(width)?;
         for row in 0..height {
             let (filters, noise) = (rows.filters(row), rows.noise(row, width));
             let drawn = sampler.draw(logits.row(row, width), &allowed, &filters, noise, options);
@@ -68,12 +69,16 @@ pub fn sample<'py>(
             score_out[row].write(drawn.logprob);
             status_out[row].write(drawn.status as i8);
             if return_kept {
-                kept.0.extend(sampler.kept(&allowed).map(|id| id as i32));
-                kept.1.push(kept.0.len() as i64);
+                for id in sampler.kept(&allowed) {
+                    memory::push("kept", &mut kept.0, id as i32)?;
+                }
+                memory::push("kept", &mut kept.1, kept.0.len() as i64)?;
             }
         }
-    });
-    let kept = if return_kept { Some((owned(py, &kept.0)?, owned(py, &kept.1)?)) } else { None };
+        Ok(())
+    })?;
+    let kept =
+        if return_kept { Some((array::of_slice(py, &kept.0)?, array::of_slice(py, &kept.1)?)) } else { None };
     Ok((tokens, scores, statuses, kept))
 }
 
@@ -94,12 +99,6 @@ pub fn uniforms(seeds: &Array<'_>, positions: &Array<'_>, ids: &Array<'_>, out: 
         }
     }
     Ok(())
-}
-
-fn owned<'py, T: numpy::Element + Copy>(py: Python<'py>, values: &[T]) -> PyResult<Array<'py>> {
-    let out = array::fresh::<T>(py, values.len())?;
-    array::out_slice::<T>("kept", &out, [])?.write_copy_of_slice(values);
-    Ok(out)
 }
 
 fn wrong(message: &'static str) -> PyErr {

@@ -15,11 +15,7 @@ use crate::segments::{self as kernel, Ids};
 pub fn runs<'py>(py: Python<'py>, ids: &Array<'py>) -> PyResult<[Array<'py>; 3]> {
     let bits = rows_of("ids", ids)?;
     let found = detached(ids, || kernel::runs(&bits))?;
-    let column = |values: &[i64]| {
-        let out = array::fresh::<i64>(py, values.len())?;
-        array::out_slice::<i64>("out", &out, [])?.write_copy_of_slice(values);
-        PyResult::Ok(out)
-    };
+    let column = |values: &[i64]| array::of_slice(py, values);
     Ok([column(&found.ids)?, column(&found.starts)?, column(&found.lengths)?])
 }
 

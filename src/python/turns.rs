@@ -31,11 +31,9 @@ pub fn turns<'py>(
     let rows = array::int64s("offsets", offsets)?;
     let run = || kernel::turns(mask, rows);
     let found = if mask.bytes.len() < DETACH_BYTES { run() } else { py.detach(run) }?;
-    Ok((to_array(py, &found.lengths)?, to_array(py, &found.offsets)?, to_array(py, &found.counts)?))
-}
-
-fn to_array<'py>(py: Python<'py>, values: &[i64]) -> PyResult<Array<'py>> {
-    let out = array::fresh::<i64>(py, values.len())?;
-    array::out_slice("out", &out, [])?.write_copy_of_slice(values);
-    Ok(out)
+    Ok((
+        array::of_slice(py, &found.lengths)?,
+        array::of_slice(py, &found.offsets)?,
+        array::of_slice(py, &found.counts)?,
+    ))
 }

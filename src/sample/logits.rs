@@ -120,15 +120,21 @@ pub fn gather<T: Logit>(
         }
         (Columns::List(ids), None) => by_chunk(z, |chunk, at| {
             for (z, &id) in chunk.iter_mut().zip(&ids[at..]) {
-                *z = T::value(cond[id as usize]);
+                *z = value::<T>(cond, id);
             }
         }),
         (Columns::List(ids), Some(uncond)) => by_chunk(z, |chunk, at| {
             for (z, &id) in chunk.iter_mut().zip(&ids[at..]) {
-                *z = guide(T::value(cond[id as usize]), T::value(uncond[id as usize]), scale);
+                *z = guide(value::<T>(cond, id), value::<T>(uncond, id), scale);
             }
         }),
     }
+}
+
+/// The logit of a column. Another thread may write to ids after their check: NaN is no token.
+#[inline(always)]
+fn value<T: Logit>(logits: &[T::Bits], column: i32) -> f32 {
+    logits.get(column as usize).map_or(f32::NAN, |bits| T::value(*bits))
 }
 
 #[inline(always)]

@@ -24,7 +24,7 @@ use self::exp::{exp, exp_bound};
 use self::logits::{Bf16, Columns, Extent, F16, F32, Logit, gather};
 use self::noise::{Key, uniform};
 use self::threshold::{FINITE, Row, Scratch};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// In which order filters are applied, which decides what mass top-p counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +182,12 @@ pub enum Logits<'a> {
 }
 
 impl Sampler {
+    /// One with memory for so many columns, so that drawing asks for none.
+    pub fn with_room(columns: usize) -> Result<Self> {
+        let z = memory::with_room("columns", columns)?;
+        Ok(Self { z, floor: 0.0, scratch: Scratch::with_room(columns)? })
+    }
+
     /// Draws one row.
     ///
     /// ```
@@ -267,7 +273,7 @@ fn draw(
         }),
         (Noise::Given(given), Columns::List(ids), _) => race(&row, *floor, |out, at| {
             for (u, &id) in out.iter_mut().zip(&ids[at..]) {
-                *u = given[id as usize];
+                *u = given.get(id as usize).copied().unwrap_or(0.5); // as in `logits::value`
             }
         }),
     };

@@ -9,6 +9,7 @@
 
 use super::exp::exp;
 use super::{Filters, Order};
+use crate::{Result, memory};
 
 const BINS: usize = 1024;
 const CHUNK: usize = 128;
@@ -64,6 +65,12 @@ pub struct Scratch {
 impl Default for Scratch {
     fn default() -> Self {
         Self { mass: Box::new([[0.0; BINS]; 2]), count: Box::new([[0; BINS]; 2]), members: Vec::new() }
+    }
+}
+
+impl Scratch {
+    pub(super) fn with_room(columns: usize) -> Result<Self> {
+        Ok(Self { members: memory::with_room("columns", columns)?, ..Self::default() })
     }
 }
 

@@ -433,3 +433,22 @@ def test_to_keeps_a_gradient_that_is_there() -> None:
         assert gradient.tolist() == [0.0, 2.0, 4.0]
     with pytest.raises(TypeError, match=r"pass \.detach\(\)"):
         batch.to("numpy")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "where"),
+    [
+        ("rollout_logprobs", [[0.0], [0.0, -1e39]], (1, 1)),
+        ("rollout_logprobs", [np.zeros(1), np.array([0.0, -1e39])], (1, 1)),
+        ("rollout_logprobs", Ragged(np.array([0, 0, 1e39]), np.array([0, 1, 3])), (1, 1)),
+        ("rewards", [0.0, 1e39], (1, 0)),
+        ("rewards", np.array([0.0, 1e39]), (1, 0)),
+        ("values", Ragged(np.array([0, 0, 1e39]), np.array([0, 1, 3])), (1, 1)),
+        ("values", [[0.0], [0.0, 1e39]], (1, 1)),
+    ],
+)
+def test_no_finite_float_becomes_infinite(name: str, rows: Any, where: tuple[int, int]) -> None:
+    with pytest.raises(OverflowError, match=f"column '{name}': row 1, .*does not fit float32") as caught:
+        pack({"response_ids": [[1], [2, 3]], name: rows}, capacity=8)
+    error: Any = caught.value
+    assert (error.column, error.row, error.position) == (name, *where)

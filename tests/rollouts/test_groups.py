@@ -171,7 +171,7 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
             "rollouts must be Rollouts or GeneratorOutput-shaped dicts; part 0 is list",
         ),
         (
-            lambda: Groups.by("ab").mean([1.0]),
+            lambda: Groups.by(["a", "b"]).mean([1.0]),
             ValueError,
             "values must be one per row, 2, got shape (1,)",
         ),
@@ -185,4 +185,4 @@ def test_errors(call: Any, error: type[Exception], message: str) -> None:
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1e300, -1 / 3])
 def test_equal_values_have_no_deviation(value: float) -> None:
-    assert Groups.by("aaabaaaa").std([value] * 8).tolist() == [0.0, 0.0]
+    assert Groups.by(list("aaabaaaa")).std([value] * 8).tolist() == [0.0, 0.0]

@@ -173,5 +173,5 @@ def test_a_row_without_a_key_is_named() -> None:
 
 
 def test_a_list_of_rows_is_told_the_way_in() -> None:
-    with pytest.raises(TypeError, match="columns must be a mapping, got list; Rollouts"):
+    with pytest.raises(TypeError, match="columns must be a dict of columns, got list; Rollouts"):
         Rollouts([{"response_ids": [1]}])  # type: ignore[arg-type]

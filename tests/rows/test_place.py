@@ -254,10 +254,75 @@ def test_integers_beyond_a_small_float_are_named(target: np.dtype[Any]) -> None:
         rows.astype(target)
 
 
-def test_floats_beyond_a_smaller_float_are_infinite() -> None:
-    for source, target in [("f8", "f4"), ("f8", "f2"), ("f4", "f2")]:
-        rows = ragged(np.array([1e38, -1e38], source) * (1 if target == "f2" else 1e10), [0, 2])
-        assert rows.astype(target).to_list() == [[np.inf, -np.inf]]
+NARROWER = [
+    ("f8", "f4", 1e39),
+    ("f8", "f2", 1e5),
+    ("f4", "f2", 1e5),
+    (">f8", "f4", 1e39),
+    ("f8", ">f4", 1e39),
+    ("f8", ml_dtypes.bfloat16, 1e39),
+    ("f4", ml_dtypes.bfloat16, 3.4e38),
+    ("f8", ml_dtypes.float8_e4m3fn, 1e4),
+    ("f8", ml_dtypes.float8_e5m2, 1e6),
+    ("c16", "c8", 1e39),
+    ("c16", "c8", 1e39j),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "value"), NARROWER, ids=str)
+def test_no_finite_float_becomes_infinite(source: str, target: Any, value: complex) -> None:
+    rows = ragged(np.array([1, 2, 3, -value, 5]).astype(source), [0, 2, 5])
+    for cast in (rows.astype, lambda dtype: place(rows, Layout.pad([2, 3]), dtype=dtype)):
+        with pytest.raises(OverflowError, match=r"^row 1, position 1: .* does not fit ") as caught:
+            cast(target)
+        assert (error := vars(caught.value))["row"] == error["position"] == 1
+    with pytest.raises(OverflowError, match="does not fit"):
+        place(ragged(np.zeros(1, target), [0, 1]), Layout.pad([1], width=2), fill=value)
+    lists = [[1, 2], [3, -value, 5]]
+    if isinstance(value, float):
+        with pytest.raises(OverflowError, match=r"^row 1, position 1: .* does not fit "):
+            Ragged.from_rows(lists, target)
+
+
+def test_a_float_in_the_last_block_is_named_where_others_were_infinite_already() -> None:
+    for size in (1, 63, 64, 65, 200):
+        values = np.full(size, np.inf)
+        values[::3], values[-1] = np.nan, 3.5e38
+        rows = ragged(values, [0, size])
+        with pytest.raises(
+            OverflowError, match=f"^row 0, position {size - 1}: 3.5e\\+38 does not fit float32$"
+        ):
+            rows.astype("f4")
+        values[-1] = np.finfo(np.float32).max
+        same(rows.astype("f4").flat, values.astype("f4"))
+
+
+def test_rounding_decides_what_is_beyond() -> None:
+    most = float(np.finfo(np.float32).max)
+    half = most + 2.0**103  # in the middle between the largest float32 and what would be the next
+    below = np.nextafter(half, 0)
+    assert ragged(np.array([below]), [0, 1]).astype("f4").to_list() == [[most]]
+    assert Ragged.from_rows([[below]], "f4").to_list() == [[most]]
+    made: list[Any] = [
+        lambda: ragged(np.array([half]), [0, 1]).astype("f4"),
+        lambda: Ragged.from_rows([[half]], "f4"),
+    ]
+    for rows in made:
+        with pytest.raises(
+            OverflowError, match=r"^row 0, position 0: 3.4028235677973366e\+38 does not fit float32$"
+        ):
+            rows()
+
+
+@pytest.mark.parametrize("source", [np.float64, np.float32])
+def test_what_was_infinite_or_nan_stays(source: Any) -> None:
+    row = [np.inf, -np.inf, np.nan, 1.0]
+    rows = ragged(np.array(row, source), [0, 4])
+    for target in ("f4", "f2", ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, "c8"):
+        same(rows.astype(target).flat.astype("c16"), np.array(row).astype("c16"))
+        same(Ragged.from_rows([row], target).flat.astype("c16"), np.array(row).astype("c16"))
+    with pytest.raises(OverflowError, match=r"^row 0, position 0: inf does not fit float8_e4m3fn$"):
+        rows.astype(ml_dtypes.float8_e4m3fn)  # which has no infinity
 
 
 @pytest.mark.parametrize("pair", [("f8", "f4"), ("f4", "f8"), ("f8", "f2"), ("f2", "f4"), (">f8", "f4")])

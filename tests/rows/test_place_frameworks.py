@@ -597,3 +597,36 @@ def test_torch_dtypes_are_taken_wherever_rows_are_moved() -> None:
     assert str(place(rows, layout, dtype=torch.bfloat16).dtype) == "bfloat16"
     meta = [row.to("meta", torch.float8_e5m2) for row in rows]
     assert place(meta, layout).dtype == torch.float8_e5m2
+
+
+BEYOND = [
+    (torch.float64, torch.float32, 1e39),
+    (torch.float32, torch.float16, 1e5),
+    (torch.float32, torch.bfloat16, 3.4e38),
+    (torch.complex128, torch.complex64, 1e39),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "value"), BEYOND, ids=str)
+def test_no_finite_float_becomes_infinite_in_torch(source: Any, target: Any, value: float) -> None:
+    kept = torch.tensor([1.0, torch.inf, -torch.inf, torch.nan], dtype=source, requires_grad=True)
+    assert Ragged(kept, [0, 4]).astype(target).values.detach().isinf().tolist() == [False, True, True, False]
+    odd = torch.tensor([1, 2, 3, value], dtype=source, requires_grad=True)
+    for cast in (
+        Ragged(odd, [0, 2, 4]).astype,
+        lambda dtype: place(Ragged(odd, [0, 2, 4]), Layout.pad([2, 2]), dtype=dtype),
+    ):
+        with pytest.raises(OverflowError, match=r"^row 1, position 1: .* does not fit"):
+            cast(target)
+
+
+def test_no_finite_float_becomes_infinite_in_jax() -> None:
+    from rollkit._arrays import jax as own
+
+    for target, value in ((jnp.float16, 1e5), (jnp.bfloat16, 3.4e38)):
+        assert not jnp.isfinite(own.cast(jnp.array([jnp.inf, jnp.nan]), target)).any()
+        with pytest.raises(OverflowError, match="does not fit"):
+            own.cast(jnp.array([1.0, value]), target)
+    with pytest.raises(OverflowError, match="float64 values beyond float32; set jax_enable_x64"):
+        own.from_numpy(np.array([1.0, 1e39]), None, {})
+    assert own.from_numpy(np.array([1.0, np.inf]), None, {}).tolist() == [1.0, np.inf]

@@ -24,7 +24,7 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     """Return a JAX array; on the CPU it shares aligned memory.
 
     Raises:
-        OverflowError: 64-bit integers that JAX, which has 32 bits unless told otherwise, would wrap.
+        OverflowError: 64-bit numbers that do not fit JAX, which has 32 bits unless told otherwise.
     """
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
         narrow = np.dtype(np.int32 if array.dtype.kind == "i" else np.uint32)
@@ -32,6 +32,15 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
         if array.size and (array.min() < bounds.min or array.max() > bounds.max):
             raise OverflowError(f"{array.dtype} values beyond {narrow}; set jax_enable_x64")
         array = array.astype(narrow)
+    wanted = (
+        jax.dtypes.canonicalize_dtype(array.dtype) if array.dtype in (np.float64, np.complex128) else None
+    )
+    if wanted is not None and wanted != array.dtype:
+        with np.errstate(over="ignore"):
+            narrow_floats = array.astype(wanted)
+        if (np.isinf(narrow_floats) != np.isinf(array)).any():
+            raise OverflowError(f"{array.dtype} values beyond {wanted}; set jax_enable_x64")
+        array = narrow_floats
     return moved(array, device, options)
 
 
@@ -87,7 +96,11 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
 
 
 def cast(array: Any, dtype: Any) -> Any:
-    """Cast, checked; of a traced array, only what cannot fail."""
+    """Cast, checked; of a traced array, only what cannot fail.
+
+    Whether floats have become infinite is looked at in the host's memory only: elsewhere that would wait
+    for the device.
+    """
     wanted = jnp.dtype(dtype)
     if array.dtype == wanted:
         return array
@@ -103,10 +116,12 @@ def cast(array: Any, dtype: Any) -> Any:
         if not jnp.can_cast(array.dtype, wanted):
             _check_range(array, wanted)
     found = array.astype(wanted)
-    if wanted.itemsize < 4 and wanted.kind in "fV" and is_integer(array) and not is_traced(array):
-        odd = ~jnp.isfinite(found.astype(jnp.float32))
-        if odd.any():
-            raise Unfit(to_host(array), to_host(odd), str(wanted))
+    if wanted.kind in "fVc":
+        small = wanted.itemsize < 4 and is_integer(array) and not is_traced(array)
+        if small or (is_host(array) and wanted.itemsize <= array.dtype.itemsize and not is_integer(array)):
+            odd = (jnp.isinf(found) != jnp.isinf(array)) | (jnp.isnan(found) != jnp.isnan(array))
+            if odd.any():
+                raise Unfit(to_host(array), to_host(odd), str(wanted))
     return found
 
 

@@ -16,7 +16,7 @@ _PART: Final = 1 << 20
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyArray:
     """Return the array itself."""
-    if device not in (None, "cpu") or options:
+    if not (device is None or (isinstance(device, str) and device == "cpu")) or options:
         raise ValueError(f"NumPy arrays are on the CPU and take no options, got device={device!r}")
     return array
 

@@ -226,7 +226,7 @@ def as_like(name: str, value: Any, like: Any, dtype: Any = None) -> Any:
         return value
     try:
         found = np.asarray(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{name} must be an array, got rows of different lengths") from None
     framework = framework_of(like)
     if framework is None:
@@ -240,7 +240,8 @@ def as_like(name: str, value: Any, like: Any, dtype: Any = None) -> Any:
 
 def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Return a function from arrays of any framework to arrays of `framework` on `device`."""
-    if framework not in FRAMEWORKS:
+    given: object = framework
+    if not isinstance(given, str) or given not in FRAMEWORKS:
         known = ", ".join(map(repr, FRAMEWORKS))
         raise ValueError(f"framework must be one of {known}, got {framework!r}")
     own = ops(framework)

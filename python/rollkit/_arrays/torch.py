@@ -130,7 +130,11 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
 
 
 def cast(array: Any, dtype: Any) -> Any:
-    """Cast, checked; of a tensor without values, only what cannot fail."""
+    """Cast, checked; of a tensor without values, only what cannot fail.
+
+    Whether floats have become infinite is looked at in the host's memory only: elsewhere that would wait
+    for the device.
+    """
     wanted = dtype if isinstance(dtype, torch.dtype) else _over_numpy(dtype)
     if array.dtype == wanted:
         return array
@@ -141,8 +145,10 @@ def cast(array: Any, dtype: Any) -> Any:
     if not wanted.is_floating_point and not wanted.is_complex:
         _check_whole(array, wanted)
     found = array.to(wanted)
-    if wanted.itemsize < 4 and wanted.is_floating_point and is_integer(array) and not is_traced(array):
-        _check_finite(array, found)
+    if wanted.is_floating_point or wanted.is_complex:
+        small = wanted.itemsize < 4 and is_integer(array) and not is_traced(array)
+        if small or (is_host(array) and wanted.itemsize <= array.dtype.itemsize and not is_integer(array)):
+            _check_finite(array, found)
     return found
 
 
@@ -165,8 +171,11 @@ def _name(dtype: Any) -> str:
 
 
 def _check_finite(array: Any, found: Any) -> None:
-    """Refuse integers that became no number of a small float."""
-    odd = ~found.float().isfinite()
+    """Refuse numbers that became none of a smaller float."""
+    if found.is_complex():
+        found, array = torch.view_as_real(found.detach()), torch.view_as_real(array.detach())
+    wide = found.detach().double()
+    odd = (wide.isinf() != array.isinf()) | (wide.isnan() != array.isnan())
     if odd.any():
         raise Unfit(to_host(array), to_host(odd), _name(found.dtype))
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+
+from rollkit._errors import refusal
 
 INDEX: Final = "index.json"
 """What a run writes last: a folder that has it is complete."""
 WORK: Final = ".rollkit"
 """The hidden folder in it: lock, plan, spool, records of finished shards. It goes when the run ends."""
 PLAN: Final = "plan.json"
+SPOOL: Final = "spool"
 
 
 @contextmanager
@@ -25,6 +29,7 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
     work = folder / WORK
     try:
         _refuse_other(folder, resume)
+        _refuse_foreign(work)
         planned = (work / PLAN).exists()
         work.mkdir(exist_ok=True)
     except BaseException:
@@ -38,10 +43,10 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
             if planned or any(work.glob("shard-*.json")):
                 _clean(work)  # whole shards stay, for --resume
             else:
-                shutil.rmtree(work)
+                _remove(work)
                 _unmake(made)
             raise
-        shutil.rmtree(work)
+        _remove(work)
 
 
 def _make(folder: Path) -> list[Path]:
@@ -84,12 +89,53 @@ def _locked(work: Path, folder: Path) -> Iterator[None]:
         yield
 
 
+# What a run itself puts into its work folder, and what it may continue from.
+_OURS: Final = re.compile(r"lock|plan\.json|shard-\d{5,}\.safetensors\.json")
+_PASSING: Final = re.compile(r"(plan|index)\.json\.tmp|shard-\d{5,}\.safetensors(\.json)?\.tmp")
+_SPOOLED: Final = re.compile(r"\d+\.bin")
+
+
+def _refuse_foreign(work: Path) -> None:
+    """Refuse a work folder in which there is anything that no run put there; links are not followed."""
+    if not os.path.lexists(work):
+        return
+    for path in (work, *_entries(work), *_entries(work / SPOOL)):
+        status = path.lstat()
+        folder = path in (work, work / SPOOL)
+        known = path.name in (WORK, SPOOL) if folder else _is_ours(path)
+        if not known or not (stat.S_ISDIR(status.st_mode) if folder else stat.S_ISREG(status.st_mode)):
+            kind = "a link" if stat.S_ISLNK(status.st_mode) else "nothing that rollkit put there"
+            text = f"{kind}, so nothing here is touched; move it away, or choose another folder"
+            raise refusal(ValueError, text, path=path)
+
+
+def _is_ours(path: Path) -> bool:
+    if path.parent.name == SPOOL:
+        return _SPOOLED.fullmatch(path.name) is not None
+    return (_OURS.fullmatch(path.name) or _PASSING.fullmatch(path.name)) is not None
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing if it is none, or a link to one."""
+    return sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []
+
+
 def _clean(work: Path) -> None:
     """Remove what a run leaves that nothing can be continued from."""
-    shutil.rmtree(work / "spool", ignore_errors=True)
-    for path in work.iterdir():
-        if path.suffix != ".json" and path.name != "lock":
+    for path in (*_entries(work / SPOOL), *_entries(work)):
+        if path.parent.name == SPOOL or _PASSING.fullmatch(path.name):
             path.unlink()
+    with suppress(FileNotFoundError):
+        (work / SPOOL).rmdir()
+
+
+def _remove(work: Path) -> None:
+    """Remove the work folder, and in it what a run put there."""
+    _clean(work)
+    for path in _entries(work):
+        if _is_ours(path):
+            path.unlink()
+    work.rmdir()
 
 
 def agree(work: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
 from rollkit._rows.ragged import Ragged
+
+T = TypeVar("T")
 
 PathLike = str | os.PathLike[str]
 Bytes = NDArray[np.uint8]
@@ -138,7 +141,7 @@ def read(
         found = filled[0][1] if filled else Rollouts({})
     else:
         found = Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
-    if validate:
+    if _check.flag("validate", validate):
         check_values(found.columns)
     return found
 
@@ -229,8 +232,9 @@ def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     if compression is not None:
         kind = Path(path.stem).suffix.lower()
     done, seen = 0, dict[str, None]()
+    begun = _state(path)
     try:
-        for columns in _columns(path, kind, compression, rows, how):
+        for columns in _unchanged(_columns(path, kind, compression, rows, how), path, begun):
             seen |= dict.fromkeys(columns)
             if rows is None:
                 how.check_found(seen, path)
@@ -241,6 +245,26 @@ def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
             how.check_found(seen, path)
     except TELLING as error:
         raise in_file(error, path, done, lines=how.on_error == "raise") from None
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _unchanged(found: Iterator[T], path: Path, begun: tuple[int, ...]) -> Iterator[T]:
+    """What is found in a file, as long as nothing writes to it: old and new rows are never mixed."""
+    text = "changed while it was read; read it again when nothing writes to it"
+    try:
+        for item in found:
+            if _state(path) != begun:
+                raise refusal(ValueError, text, path=path)
+            yield item
+    except (*TELLING, OSError) as error:
+        if path_of(error) is None and _state(path) != begun:  # a part of it looked damaged
+            raise refusal(ValueError, text, path=path) from error
+        raise
 
 
 def _columns(
@@ -315,13 +339,25 @@ def _jsonl(path: Path, compression: str | None, rows: int | None, how: Reading) 
 
 
 def _whole(path: Path, compression: str | None) -> Iterator[tuple[Bytes, int]]:
-    """All bytes of a file, mapped or decompressed; lines after them do not matter."""
-    if compression is None:
-        yield (np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)), 0
-    else:
-        with path.open("rb", buffering=0) as file:
-            blocks = list(_blocks(file, compression, path))
-        yield (np.concatenate(blocks) if blocks else np.empty(0, np.uint8)), 0
+    """All bytes of a file, copied or decompressed; lines after them do not matter.
+
+    A file is never mapped: if it shrinks meanwhile, a map of it ends the process.
+    """
+    with path.open("rb", buffering=0) as file:
+        if compression is None:
+            yield _bytes(file), 0
+            return
+        blocks = list(_blocks(file, compression, path))
+    yield (np.concatenate(blocks) if blocks else np.empty(0, np.uint8)), 0
+
+
+def _bytes(file: FileIO) -> Bytes:
+    """All of a file that has a size, in memory that NumPy takes in huge pages."""
+    data = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+    done = 0
+    while done < len(data) and (count := file.readinto(data[done:].data)):
+        done += count
+    return data[:done]
 
 
 def _lines(path: Path, compression: str | None, count: int) -> Iterator[tuple[Bytes, int]]:
@@ -360,7 +396,7 @@ def _blocks(file: Any, compression: str | None, path: Path) -> Iterator[Bytes]:
 def _arrow(path: Path, rows: int | None) -> list[Any]:
     pa = extra("pyarrow", "arrow")
     extra("pyarrow.ipc", "arrow")
-    source = pa.memory_map(str(path))
+    source = pa.OSFile(str(path))  # which copies: a map of a file that shrinks ends the process
     try:
         table = pa.ipc.open_file(source).read_all()
     except pa.ArrowInvalid:

@@ -23,6 +23,7 @@ from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
 from rollkit._files.read import local_path
+from rollkit._files.state import INDEX_SHAPE, read_state
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
 
@@ -35,20 +36,21 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `index.json` of a folder that `write_shards` wrote."""
     path = local_path(folder) / INDEX
     try:
-        index = json.loads(path.read_bytes())
-        known = index["format"] == FORMAT
+        index = read_state(path, "an index", INDEX_SHAPE)
     except FileNotFoundError:
         if (path.parent / WORK).exists():
             raise ValueError(
                 f"{folder}: this run is unfinished; continue it with rollkit pack --resume"
             ) from None
         raise
-    except (ValueError, KeyError, TypeError):
-        raise refusal(ValueError, "not an index that rollkit wrote", path=path) from None
-    if not known:
+    if index["format"] != FORMAT:
         text = f"format {index['format']!r}; this rollkit reads {FORMAT}"
         raise refusal(ValueError, text, path=path)
-    return dict(index)
+    for number, shard in enumerate(index["shards"]):
+        if shard["file"] != shard_name(number):
+            text = f"shards[{number}].file is {shard['file']!r}, expected {shard_name(number)!r}"
+            raise refusal(ValueError, f"not an index that rollkit wrote: {text}", path=path)
+    return index
 
 
 def check_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> list[str]:
@@ -61,7 +63,9 @@ def check_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> lis
     wrong = []
     for shard in read_index(folder)["shards"]:
         path = Path(folder) / shard["file"]
-        if not path.is_file():
+        if path.is_symlink() and not path.resolve().is_relative_to(Path(folder).resolve()):
+            wrong.append(f"{path}: a link out of the folder, which is not followed")
+        elif not path.is_file():
             wrong.append(f"{path}: missing")
         elif (size := path.stat().st_size) != shard["bytes"]:
             wrong.append(f"{path}: {size:,} bytes, the index says {shard['bytes']:,}")

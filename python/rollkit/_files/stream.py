@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +16,11 @@ from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
-from rollkit._files.folder import INDEX, PLAN, agree, claimed, digest, replace, write_json
+from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, replace, write_json
 from rollkit._files.read import check_columns, in_file, iter_chunks, local_path
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
 from rollkit._files.spool import Spool, per_token
+from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state
 from rollkit._native import __version__
 from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
@@ -147,7 +147,7 @@ def write_shards(
         }
         index = _finished(work, job)
         if index is None:
-            with Spool(work / "spool") as spool:
+            with Spool(work / SPOOL) as spool:
                 rows = _spooled(spool, paths, options, watch)
                 index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
         return index
@@ -159,7 +159,7 @@ def _finished(work: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     index = read_index(folder) if (folder / INDEX).exists() else None
     earlier = index
     if earlier is None and (work / PLAN).exists():
-        earlier = json.loads((work / PLAN).read_bytes())
+        earlier = read_state(work / PLAN, "a plan", PLAN_SHAPE)
     if earlier is not None:
         agree(work, earlier, job)
     if index is not None:
@@ -347,7 +347,7 @@ def _packed(
     """Write the shards that are not there yet, and the index."""
     planned = {**job, "plan_sha256": plan.digest()}
     if (work / PLAN).exists():
-        agree(work, json.loads((work / PLAN).read_bytes()), planned)
+        agree(work, read_state(work / PLAN, "a plan", PLAN_SHAPE), planned)
     else:
         write_json(work, work / PLAN, planned)
     records: list[dict[str, Any]] = []
@@ -417,9 +417,10 @@ def _write(
 
 def _whole(work: Path, number: int) -> dict[str, Any] | None:
     """The record of a shard that an earlier run finished, if it is there as it was written."""
+    path = work.parent / shard_name(number)
     try:
-        record: dict[str, Any] = json.loads((work / f"{shard_name(number)}.json").read_bytes())
-        same = digest(work.parent / shard_name(number)) == record["shard"]["sha256"]
-    except FileNotFoundError:
-        return None
-    return record if same else None
+        record = read_state(work / f"{path.name}.json", "a record", RECORD_SHAPE)
+        same = not path.is_symlink() and digest(path) == record["shard"]["sha256"]
+    except (FileNotFoundError, ValueError):
+        return None  # a record that is damaged is written again, as a shard is
+    return record if same and record["shard"]["file"] == path.name else None

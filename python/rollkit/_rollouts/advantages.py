@@ -78,7 +78,7 @@ def advantages(
         [[0.0, 1.0], [-1.0], [0.0]]
     """
     _check.choice("estimator", estimator, ESTIMATORS)
-    if eps < 0:
+    if not _check.number("eps", eps) >= 0:
         raise ValueError(f"eps must be 0 or more, got {eps}")
     rollouts = as_rollouts(rollouts)
     known = scores(rollouts, by, ignore)

@@ -18,6 +18,8 @@ def columns_from_arrow(table: Any) -> dict[str, Any]:
     """See `Rollouts.from_arrow`."""
     pa = extra("pyarrow", "arrow")
     if not isinstance(table, pa.Table | pa.RecordBatch):
+        if not is_arrow(table):
+            raise TypeError(f"table must be an Arrow table, got {type(table).__name__}")
         table = pa.table(table)
     return {name: column_from_arrow(name, table.column(name)) for name in table.schema.names}
 

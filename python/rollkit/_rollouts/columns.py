@@ -134,6 +134,8 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: there are no token ids, or a column has another number of rows than they have.
     """
+    if not isinstance(output, Mapping):
+        raise TypeError(f"output must be a dict of columns, got {type(output).__name__}")
     columns = {name: rows for name, found in output.items() if (rows := _rows_of(name, found)) is not None}
     main = next((name for name in ("response_ids", "input_ids") if name in columns), None)
     if main is None:
@@ -336,7 +338,7 @@ def mask_column(loss_masks: Any) -> Ragged:
         masks = loss_masks
     else:
         rows = as_array(loss_masks)
-        rows = rows if isinstance(rows, np.ndarray | list | tuple) else list(rows)
+        rows = rows if isinstance(rows, np.ndarray | list | tuple) else _check.items("loss_masks", rows)
         with at(column="loss_masks", label="loss_masks"):
             masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
     if masks.inner:

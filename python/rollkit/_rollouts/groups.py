@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollkit import _native
+from rollkit import _check, _native
 from rollkit._check import Int64s
-from rollkit._frameworks import AnyArray, as_array
+from rollkit._frameworks import AnyArray
 
 Float64s = NDArray[np.float64]
 
@@ -46,7 +46,8 @@ class Groups:
         Raises:
             TypeError: an entry has no hash, such as a list.
         """
-        entries = entries.tolist() if isinstance(entries, np.ndarray) else list(entries)
+        given: Any = _check.items("entries", entries)
+        entries = entries.tolist() if isinstance(entries, np.ndarray) else given
         numbers: dict[Hashable, int] = {}
         try:
             ids = np.array([numbers.setdefault(entry, len(numbers)) for entry in entries], np.int64)
@@ -87,13 +88,14 @@ class Groups:
             values: `[rows]` numbers.
             ddof: 0 divides by the group's size, 1 by one less.
         """
+        ddof = _check.positive("ddof", ddof, least=0)
         found = self._values(values)
         found = found - found[self.rows[self.offsets[:-1]]][self.ids]  # so that equal values are exactly 0
         squares = self.sum((found - self.mean(found)[self.ids]) ** 2)
         return np.sqrt(squares / np.maximum(self.sizes - ddof, 1))
 
     def _values(self, values: ArrayLike) -> Float64s:
-        found = np.asarray(as_array(values), np.float64)
+        found = _check.floats("values", values)
         if found.shape != self.rows.shape:
             raise ValueError(f"values must be one per row, {len(self.rows)}, got shape {found.shape}")
         return found

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
-
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
-from rollkit._frameworks import as_array, check_ints, framework_of
+from rollkit._frameworks import check_ints, framework_of
 from rollkit._rows.edges import followers
 from rollkit._rows.layout import Layout
 
@@ -66,7 +64,7 @@ def labels(batch: Laid, ignore_index: int = -100, mask: Any = "loss_masks", *, s
     if mask is not None:
         counts = counts & _nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
     found = own.where(counts, own.wide(tokens), ignore_index)
-    return shifted(own, found, ignore_index) if shift else found
+    return shifted(own, found, ignore_index) if _check.flag("shift", shift) else found
 
 
 def shifted(own: Ops, values: Any, last: int) -> Any:
@@ -95,7 +93,7 @@ def tokens_of(batch: Laid, layout: Layout) -> Any:
 def _nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
     """Where a mask is not 0, beside the tokens."""
     if framework_of(mask) != framework_of(tokens):
-        mask = own.from_host(np.asarray(as_array(mask)), tokens)
+        mask = own.from_host(_check.host("mask", mask), tokens)
     if tuple(mask.shape) != tuple(tokens.shape):
         raise ValueError(f"mask must have the batch's shape {tuple(tokens.shape)}, got {tuple(mask.shape)}")
     return (own.wide(mask) if own.is_integer(mask) else mask) != 0

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._arrays.ops import Ops, ops
+from rollkit._check import flag
 from rollkit._errors import refusal
 from rollkit._frameworks import as_array, dtype_name, framework_of, kind_of
 from rollkit._rollouts.labels import Laid, layout_of, tokens_of
@@ -61,7 +62,7 @@ def next_token_logprobs(logits: Any, batch: Laid, *, normalised: bool = False) -
     index = own.index(after, logits)
     ids = own.wide(tokens).reshape(-1)[index]
     flat = logits.reshape(layout.size, logits.shape[-1])
-    found = own.picked(flat, own.index(before, logits), ids, normalised=bool(normalised))
+    found = own.picked(flat, own.index(before, logits), ids, normalised=flag("normalised", normalised))
     placed = own.scatter(layout.size, own.from_host(np.zeros((), np.float32), found), found, index)
     return placed.reshape(layout.shape)
 

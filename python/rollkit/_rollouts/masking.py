@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rollkit import _check
 from rollkit._errors import refusal
 from rollkit._rollouts.rewards import last_tokens
 from rollkit._rollouts.rollouts import Rollouts
@@ -103,6 +104,7 @@ def mask_zero_variance(
     """
     rollouts = as_rollouts(rollouts)
     masks = _masks(rollouts)
+    tol = _check.number("tol", tol)
     known = scores(rollouts, by, ignore)
     groups = known.groups
     flat = (groups.sizes > 1) & ~known.differ(tol)

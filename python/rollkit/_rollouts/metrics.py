@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.columns import mask_column, row_lengths, turns_of, uneven
@@ -98,7 +99,7 @@ def rollout_metrics(
         row_rewards(columns["rewards"]),
         masks=None if masks is None else mask_column(masks),
         times=columns.get("trajectory_generation_times"),
-        time_splits=time_splits or _time_splits(sources),
+        time_splits=_check.mapping("time_splits", time_splits) or _time_splits(sources),
         env_metrics=columns.get("env_metrics"),
         env_classes=columns.get("env_classes"),
     )
@@ -152,8 +153,8 @@ def merge_extra(metrics: Metrics, parts: Iterable[Mapping[str, Any] | None]) -> 
     A key with `avg` or `mean` in it is averaged, one with `min` or `max` takes that, any other is summed.
     """
     extra: dict[str, list[float]] = {}
-    for part in parts:
-        for key, value in (part or {}).items():
+    for part in _check.items("generator_metrics", parts):
+        for key, value in _check.mapping("an item of generator_metrics", part).items():
             if key not in metrics and isinstance(value, int | float):
                 extra.setdefault(key, []).append(value)
     return metrics | {key: _aggregate(key, values) for key, values in extra.items()}
@@ -204,9 +205,9 @@ def _mask_sums(masks: Ragged) -> AnyArray:
 
 
 def _times(name: str, times: Any) -> Metrics:
-    if times is None or not len(times):
+    if times is None or not np.size(as_array(times)):
         return {}
-    seconds = np.array(as_array(times), _FLOAT64)
+    seconds = _check.floats(f"times of {name!r}", times)
     return {
         f"generate/trajectory_time_{name}_mean": seconds.mean().item(),
         f"generate/trajectory_time_{name}_p90": np.percentile(seconds, 90).item(),

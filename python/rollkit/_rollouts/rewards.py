@@ -60,6 +60,8 @@ def _total(index: int, row: Any) -> float:
             return float(np.sum(as_array(row), dtype=_FLOAT64))
         if not isinstance(row, str):
             return float(row)
+    except OverflowError:
+        raise refusal(OverflowError, f": {row} does not fit float64", column="rewards", row=index) from None
     except (TypeError, ValueError):
         pass
     text = f" is {row!r}; expected a number, or one per response token"

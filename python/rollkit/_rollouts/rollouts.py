@@ -9,7 +9,7 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollkit import _native
+from rollkit import _check, _native
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.arrow import columns_from_arrow, columns_to_arrow
@@ -41,11 +41,9 @@ class Rollouts:
     columns: Mapping[str, Column]
 
     def __post_init__(self) -> None:
-        if not hasattr(self.columns, "items"):
+        if not isinstance(self.columns, Mapping):
             got = type(self.columns).__name__
-            raise TypeError(
-                f"columns must be a mapping, got {got}; Rollouts.from_rows takes a dict per rollout"
-            )
+            raise TypeError(f"columns must be a dict of columns, got {got}; Rollouts.from_rows takes rows")
         columns = {str(name): as_column(str(name), found) for name, found in self.columns.items()}
         counts = {name: len(column) for name, column in columns.items()}
         first = next(iter(counts), None)
@@ -71,7 +69,11 @@ class Rollouts:
         Raises:
             ValueError: a row lacks a key, or has one more; the message names it.
         """
-        rows = list(rows)
+        rows = _check.items("rows", rows)
+        for i, row in enumerate(rows):
+            if not isinstance(row, Mapping):
+                text = f" is {type(row).__name__}; expected a dict of values by name"
+                raise refusal(TypeError, text, row=i)
         names = list(rows[0]) if rows else []
         for i, row in enumerate(rows):
             if row.keys() != rows[0].keys():
@@ -241,7 +243,7 @@ class Rollouts:
             return self._trusted({name: column[key] for name, column in self.columns.items()})
         try:
             return self.columns[key]
-        except KeyError:
+        except (KeyError, TypeError):
             known = ", ".join(map(repr, self.columns))
             raise KeyError(f"no column {key!r}; there are {known}") from None
 

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import refusal
-from rollkit._frameworks import as_array
 from rollkit._rollouts.columns import mask_column, turns_of
 from rollkit._rollouts.groups import Float64s, Groups
 from rollkit._rollouts.rewards import row_rewards
@@ -98,7 +97,7 @@ def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s)
             _check.choice("ignore", word, IGNORABLE)
         masked = _masked(rollouts, lasts, trajectory) if "masked" in words else none
         return masked | (_unscored(rollouts["rewards"])[lasts] if "unscored" in words else none)
-    mask = np.asarray(as_array(ignore))
+    mask = _check.host("ignore", ignore)
     if mask.dtype != bool or mask.shape != (len(rollouts),):
         raise ValueError(
             f"ignore must be one bool per row, {len(rollouts)}, or of the words "

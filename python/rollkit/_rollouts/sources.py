@@ -72,7 +72,7 @@ class Sources:
             levels: what columns have an element for, where their names do not say it; see `level_of`.
         """
         columns = columns_of(rollouts)
-        levels = _checked(levels or {}, columns[0])
+        levels = _checked({} if levels is None else levels, columns[0])
         tokens: dict[str, Parts] = {}
         rows: dict[str, Any] = {}
         for name in columns[0]:

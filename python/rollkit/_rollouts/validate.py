@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray
@@ -48,7 +49,7 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
         _routes(columns["rollout_expert_indices"], prompts + responses)
     masks = _tokens("loss_masks", columns["loss_masks"])
     check_values(columns)
-    if step_wise:
+    if _check.flag("step_wise", step_wise):
         _steps(columns)
     if not any_nonzero(masks.flat):
         warnings.warn(ALL_MASKED, stacklevel=3)

@@ -64,7 +64,8 @@ class Layout(Pieces):
 
     def __post_init__(self) -> None:
         for name in ("starts", "lengths", "row_lengths", "source_rows", "begins"):
-            if (given := getattr(self, name)) is not None:
+            given = getattr(self, name)
+            if given is not None or name not in ("source_rows", "begins"):
                 object.__setattr__(self, name, _check.int64s(name, given))
         object.__setattr__(self, "shape", _check.shape("shape", self.shape))
         for name in (
@@ -235,6 +236,7 @@ class Layout(Pieces):
             >>> both.starts.tolist(), both.lengths.tolist()
             ([0, 4, 1, 5], [1, 1, 2, 1])
         """
+        layouts = _check.items("layouts", layouts)
         for i, layout in enumerate(layouts):
             if not isinstance(layout, Layout):
                 raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
@@ -270,7 +272,7 @@ class Layout(Pieces):
                    [0, 1, 0]], dtype=uint8)
         """
         wanted = _check.lengths("lengths", lengths)
-        first = _check.int64s("begins", np.atleast_1d(as_array(begins)))
+        first = _check.int64s("begins", np.atleast_1d(_check.host("begins", begins)))
         for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
             if rows != len(self) and (name == "lengths" or np.ndim(begins)):
                 raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")
@@ -401,8 +403,9 @@ class Layout(Pieces):
             >>> Layout.pack([3, 7, 2], capacity=8).cu_seqlens_padded()
             array([ 0,  8, 11, 16], dtype=int32)
         """
+        segments = self._segments(line)
         first, size = (0, self.size) if line is None else (line * self.width, self.width)
-        return _int32(np.append(self.starts[self._segments(line)] - first, size))
+        return _int32(np.append(self.starts[segments] - first, size))
 
     def edges(self, where: Any = None) -> tuple[Any, Any]:
         """Where each token is that has a predecessor in its own segment, and where that is.

@@ -16,7 +16,7 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._arrays.ops import Ops, ops
-from rollkit._check import Int64s, checked_out, same_ints
+from rollkit._check import Int64s, checked_out, host, same_ints
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
 from rollkit._rows.dtypes import common, numpy_dtype
@@ -379,9 +379,18 @@ def _cast_by_numpy(values: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> An
         raise refusal(TypeError, text, row=row)
     with np.errstate(over="ignore", invalid="ignore"):
         found: AnyArray = values.astype(dtype)
-    if given.kind in "iu" and dtype.kind in "fV":
-        _refuse(values, ~np.isfinite(found), dtype, starts)
+    _refuse(values, _lost(values, found), dtype, starts)
     return found
+
+
+def _lost(given: AnyArray, found: AnyArray) -> AnyArray:
+    """Which numbers have become infinite or NaN by a cast, and were not."""
+    if found.dtype.kind == "c":
+        return _lost(given.real, found.real) | _lost(given.imag, found.imag)
+    if found.dtype.kind not in "fV":
+        return np.zeros(found.shape, bool)
+    lost: AnyArray = (np.isinf(found) != np.isinf(given)) | (np.isnan(found) != np.isnan(given))
+    return lost
 
 
 def _refuse(values: AnyArray, odd: AnyArray, dtype: np.dtype[Any], starts: Int64s) -> None:
@@ -390,7 +399,7 @@ def _refuse(values: AnyArray, odd: AnyArray, dtype: np.dtype[Any], starts: Int64
         at = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
         row = int(np.searchsorted(starts, at, side="right")) - 1
         value = np.atleast_1d(values[at])[np.atleast_1d(odd[at])][0]
-        raise OverflowError(f"row {row}, position {at - starts[row]}: {value} does not fit {dtype}")
+        raise refusal(OverflowError, f": {value} does not fit {dtype}", row=row, position=at - starts[row])
 
 
 def _is_number(dtype: np.dtype[Any]) -> bool:
@@ -436,7 +445,7 @@ def _run(fill: range, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
 
 
 def _element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
-    given = np.asarray(as_array(fill))
+    given = host("fill", fill)
     if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
         given = np.zeros(given.shape, dtype)  # not the text "0"
     try:
@@ -446,8 +455,11 @@ def _element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArra
             value = np.broadcast_to(given.astype(dtype), inner)
     except (ValueError, TypeError) as error:
         raise type(error)(f"{_shown(fill, given)} is no {dtype} of inner shape {inner}") from None
-    lost = value != given if dtype.kind in "iub" else dtype.kind == "f" and np.isinf(value) & ~np.isinf(given)
-    if np.any(lost):
+    if dtype.kind in "iub":
+        lost = value != given
+    else:
+        lost = _lost(given, value) if _is_number(dtype) else np.zeros((), bool)
+    if lost.any():
         raise OverflowError(f"{_shown(fill, given)} does not fit {dtype}")
     return np.ascontiguousarray(value).reshape(-1)
 

@@ -47,7 +47,7 @@ def place(
             Tensors on a device, with a gradient, or traced are scattered by their framework.
         layout: where rows go; its row lengths must be the column's.
         fill: what padding holds: a number, or an array of the inner shape.
-        dtype: of the output; the column's by default. Integers are checked to fit.
+        dtype: of the output; the column's by default. Numbers are checked to fit, as by `Ragged.astype`.
         out: an array to write to, of the output's shape and dtype. After an `OverflowError` its
             contents are undefined.
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._arrays.ops import as_like, ops_of
-from rollkit._check import Int64s, checked_out, int64s
+from rollkit._check import Int64s, checked_out, host, int64s
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.dtypes import common, numpy_dtype
@@ -239,7 +239,9 @@ class Ragged:
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
 
-        Integers must fit; floats become floats of another size (too large ones infinite), never integers.
+        Integers must fit; floats become floats of another size, never integers, and never infinite that were
+        not. That is not looked at where it would wait for a device, or where there are no values yet: there
+        a float too large becomes infinite.
 
         Raises:
             OverflowError: a value does not fit; the message names row and position.
@@ -340,7 +342,7 @@ def same_values(a: AnyArray, b: AnyArray) -> bool:
 
 def row_indices(indices: ArrayLike, count: int) -> Int64s:
     """Return row numbers of an int or bool selection, negative ones counted from the end."""
-    found = np.asarray(indices)
+    found = host("indices", indices)
     if found.dtype == bool:
         if found.shape != (count,):
             raise ValueError(f"a bool selection needs one entry per row: {count}, got {found.shape}")

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import int64s, positive
+from rollkit._check import int64s, mapping, positive
 from rollkit._frameworks import as_array
 from rollkit.decode._request import check_order, parameter
 from rollkit.decode.allowed import AllowedSet
@@ -86,6 +86,7 @@ def check_allowed(allowed: Any) -> None:
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:
     """Refuse what `sample` would, and arrays: rows of the batch change places."""
+    sampling = mapping("sampling", sampling)
     for name, value in sampling.items():
         if name == "order":
             continue

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import int64s
+from rollkit._check import host, int64s
 from rollkit._frameworks import as_array
 
 Int64s = NDArray[np.int64]
@@ -40,7 +40,7 @@ def check_rows(rows: int, seeds: Any, positions: Any) -> None:
 
 def as_seeds(seeds: Any) -> Int64s:
     """Return seeds on the host as int64, those above 2⁶³ as their two's complement."""
-    found = np.atleast_1d(np.asarray(as_array(seeds)))
+    found = np.atleast_1d(host("seeds", seeds))
     if not found.size:
         found = found.astype(np.int64)  # NumPy makes float64 of an empty list
     if found.dtype.kind not in "iu" or found.ndim != 1:
@@ -51,7 +51,7 @@ def as_seeds(seeds: Any) -> Int64s:
 def as_positions(positions: Any) -> Int64s:
     """Return positions on the host as int64, in range."""
     given = as_array(positions)
-    found = int64s("positions", np.atleast_1d(given) if np.ndim(given) == 0 else given)
+    found = int64s("positions", np.atleast_1d(given) if host("positions", given).ndim == 0 else given)
     if found.size and (found.min() < 0 or found.max() >= POSITIONS):
         raise ValueError(f"positions must be 0 to 2**31 - 1, got {found.min()} to {found.max()}")
     return found

@@ -198,6 +198,8 @@ def as_pair(cond: Any, uncond: Any, **others: Any) -> tuple[Any, Any]:
 
 def check_pair(cond: Any, uncond: Any) -> None:
     """Refuse branches that do not belong together."""
+    if not is_array(cond):
+        raise TypeError(f"cond must be an array, got {type(cond).__name__}")
     if cond.ndim != 2:
         raise ValueError(f"cond must be [rows, columns], got shape {tuple(cond.shape)}")
     if kind_of(cond) != "float":
@@ -241,7 +243,7 @@ def parameter(name: str, value: Any, rows: int) -> Any:
     usual = (int,) if name == "top_k" else (int, float)
     if type(value) in usual and least <= value <= most and abs(value) < np.inf:
         return value  # without NumPy
-    if value is None or isinstance(value, str):
+    if not (is_array(value) or isinstance(value, list | tuple | numbers.Number)):
         raise TypeError(f"{name} must be one number or [{rows}], got {type(value).__name__}")
     if not isinstance(value, numbers.Number) and getattr(value, "ndim", 1) > 0:
         shape = _shape(name, value, rows)

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rollkit._check import int64s, positive
+from rollkit._check import flag, int64s, positive
 from rollkit._frameworks import as_array
 
 Int64s = NDArray[np.int64]
@@ -115,6 +115,8 @@ class ActiveBatch:
             raise TypeError(f"slack must be a number, got {type(given).__name__}")
         if not 0 <= slack <= 1:
             raise ValueError(f"slack must be 0 to 1, got {slack}")
+        cfg, buckets = flag("cfg", cfg), flag("buckets", buckets)
+        ordered, mirrored = flag("ordered", ordered), flag("mirrored", mirrored)
         if mirrored and not cfg:
             raise ValueError("mirrored needs cfg=True; one row per sequence has nothing to mirror")
         self.cfg, self.buckets, self.slack = cfg, buckets, slack

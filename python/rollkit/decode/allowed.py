@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit._arrays.ops import as_like, ops_of
-from rollkit._check import int64s, positive
-from rollkit._frameworks import as_array, check_ints
+from rollkit._check import host, int64s, number, positive
+from rollkit._frameworks import as_array, check_ints, is_array
 from rollkit.decode._operations import operations_of
 
 Int32s = NDArray[np.int32]
@@ -107,7 +107,7 @@ class AllowedSet:
             AllowedSet([range(1, 3), 4], 20)
         """
         size = positive("vocab_size", vocab_size)
-        words = np.asarray(as_array(bitmask))
+        words = host("bitmask", bitmask)
         if words.ndim == 2 and len(words) == 1:
             words = words[0]
         needed = -(-size // WORD)
@@ -163,6 +163,7 @@ class AllowedSet:
             >>> AllowedSet([range(100, 200)], 200, eos=7).window() is None
             True
         """
+        waste = number("waste", waste)
         if not len(self._runs):
             return None
         found = range(int(self._runs[0, 0]), int(self._runs[-1, 1]))
@@ -199,6 +200,8 @@ class AllowedSet:
             >>> AllowedSet([0, 2], 3).compact(np.array([[1.0, 2.0, 3.0]]))
             array([[1., 3.]])
         """
+        if not is_array(logits) or not logits.ndim:
+            raise TypeError(f"logits must be an array [..., {self.vocab_size}], got {type(logits).__name__}")
         if logits.shape[-1] != self.vocab_size:
             raise ValueError(
                 f"logits must have {self.vocab_size} columns, the vocab_size of allowed, "
@@ -288,7 +291,7 @@ def _runs_of(allowed: Any, vocab_size: int, name: str) -> NDArray[np.int64]:
     if any(span.step != 1 for span in spans):
         raise ValueError(f"{name} must have ranges of step 1; pass other ranges as list(range(…))")
     singles = [part for part in allowed if not isinstance(part, range)] if spans else allowed
-    if np.asarray(singles[:1]).dtype == bool:
+    if host(name, singles[:1]).dtype == bool:
         raise TypeError(f"{name} is a mask; pass ids: np.flatnonzero(mask)")
     ids = np.unique(int64s(name, singles)) if len(singles) else np.empty(0, np.int64)
     pairs = [(span.start, span.stop) for span in spans if len(span)]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._arrays.ops import ops_of
-from rollkit._check import int64s, positive
+from rollkit._check import flag, int64s, integer, positive
 from rollkit._extras import extra
 from rollkit._frameworks import is_array
 from rollkit.decode.active import Plan
@@ -142,7 +142,10 @@ def _map(cache: Any, axis: int, change: Callable[[Any, int], Any]) -> Any:
     if isinstance(cache, tuple) and hasattr(cache, "_fields"):
         return type(cache)(*(_map(part, axis, change) for part in cache))
     if isinstance(cache, list | tuple):
-        return type(cache)(_map(part, axis, change) for part in cache)
+        try:
+            return type(cache)(_map(part, axis, change) for part in cache)
+        except RecursionError:
+            raise ValueError("cache is a list within itself, or nested too deep") from None
     return _map_registered(cache, axis, change)
 
 
@@ -202,7 +205,7 @@ def _moved(array: Any, plan: Plan, axis: int, in_place: bool) -> Any:
         raise ValueError(
             f"an array of the cache has {count} rows on axis {axis}, the batch has {plan.before}"
         )
-    if not in_place or not ops_of(array).IN_PLACE:
+    if not flag("in_place", in_place) or not ops_of(array).IN_PLACE:
         return _taken(array, plan.keep, axis)
     _check_writable(array)
     rows = array.swapaxes(0, axis)
@@ -221,6 +224,7 @@ def _selected(array: Any, rows: NDArray[np.int64], axis: int) -> Any:
 
 
 def _rows(array: Any, axis: int) -> int:
+    axis = integer("axis", axis)
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"axis is {axis}; an array of the cache has shape {tuple(array.shape)}")
     return int(array.shape[axis])

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import choice, positive
+from rollkit._check import choice, mapping, positive
 from rollkit._extras import extra
 from rollkit._frameworks import as_array
 from rollkit._rollouts.rollouts import Rollouts
@@ -56,7 +56,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         check_allowed(self.allowed)
-        for name in self.sampling:
+        for name in mapping("sampling", self.sampling):
             choice("sampling", name, SAMPLING)
         check_sampling(self.sampling)
         if not isinstance(self.until, Iterable):

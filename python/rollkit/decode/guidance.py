@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._arrays.ops import ops_of
+from rollkit._check import host
 from rollkit._frameworks import is_array, kind_of, same_framework
 from rollkit.decode._operations import operations_of
 from rollkit.decode._request import as_pair, check_pair, parameter
@@ -69,7 +70,7 @@ def _halves(cond: Any) -> tuple[Any, Any]:
 
 def _bias(bias: Any, cond: Any) -> Any:
     """Return a bias as float32 of the framework of `cond`; NumPy's goes to any."""
-    found = bias if is_array(bias) else np.asarray(bias)
+    found = bias if is_array(bias) else host("bias", bias)
     if kind_of(found) not in ("int", "float"):
         raise TypeError(f"bias must hold numbers, got {found.dtype}")
     shape = tuple(cond.shape)

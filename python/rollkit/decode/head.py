@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rollkit._arrays.ops import ops, ops_of
+from rollkit._check import integer
 from rollkit._frameworks import Framework, framework_of, is_array, kind_of, same_framework
 from rollkit.decode._operations import operations, operations_of
 from rollkit.decode._peft import LoRA as LoRA
@@ -115,7 +116,7 @@ class PartialHead:
             **{f"lora[{i}].a": one.a for i, one in enumerate(self._loras)},
             **{f"lora[{i}].b": one.b for i, one in enumerate(self._loras)},
         )
-        if vocab_axis not in (0, 1):
+        if integer("vocab_axis", vocab_axis) not in (0, 1):
             raise ValueError(f"vocab_axis must be 0 or 1, got {vocab_axis}")
         if not len(allowed):
             raise ValueError("allowed is empty; a head needs at least one token")
@@ -239,6 +240,8 @@ class PartialHead:
         self._loras = loras
 
     def _check_shape(self, weight: Any) -> None:
+        if not is_array(weight):
+            raise TypeError(f"weight must be an array, got {type(weight).__name__}")
         if weight.shape != self._weight.source.shape:
             raise ValueError(
                 f"weight must have shape {tuple(self._weight.source.shape)}, got {tuple(weight.shape)}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rollkit._arrays.ops import as_like, ops_of
+from rollkit._check import integer, items
 from rollkit._frameworks import (
     AnyArray,
     check_ints,
@@ -51,6 +52,8 @@ class Kept(NamedTuple):
             (array([3, 3, 5], dtype=int32), array([0, 1, 3]))
         """
         mask = as_like("mask", mask, None)
+        if not isinstance(allowed, AllowedSet):
+            raise TypeError(f"allowed must be an AllowedSet, got {type(allowed).__name__}")
         if kind_of(mask) != "bool":
             raise TypeError(f"mask must be bool, got {dtype_name(mask)}")
         if mask.ndim != 2 or mask.shape[1] != len(allowed):
@@ -67,6 +70,10 @@ class Kept(NamedTuple):
             >>> Kept.concat([part, part]).offsets
             array([0, 1, 2, 3, 4])
         """
+        parts = items("parts", parts)
+        for i, part in enumerate(parts):
+            if not isinstance(part, Kept):
+                raise TypeError(f"parts[{i}] must be a Kept, got {type(part).__name__}")
         lengths = [np.diff(part.offsets) for part in parts]
         ids = [np.asarray(part.token_ids, np.int32) for part in parts]
         offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]), dtype=np.int64)])
@@ -74,7 +81,10 @@ class Kept(NamedTuple):
 
     def row(self, index: int) -> Any:
         """Return the kept ids of a row."""
-        return self.token_ids[int(self.offsets[index]) : int(self.offsets[index + 1])]
+        row = integer("index", index)
+        if not 0 <= row < len(self.offsets) - 1:
+            raise IndexError(f"row {row} is out of range: there are {len(self.offsets) - 1} rows")
+        return self.token_ids[int(self.offsets[row]) : int(self.offsets[row + 1])]
 
 
 def replay_logprobs(

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import Int64s
+from rollkit._check import Int64s, flag, host, mapping
 from rollkit._errors import at
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import level_of
@@ -60,7 +60,7 @@ class TokenTree:
 
     def __init__(self, levels: Mapping[str, str] | None = None) -> None:
         self._nodes = Nodes()
-        self._levels = dict(levels or {})
+        self._levels = dict(mapping("levels", levels))
         # Every column has an element per stored token, so that a node is one span of all of them.
         self._columns: dict[str, Growing] = {TOKENS: Growing(np.dtype(np.int32), ())}
         self._whole: set[str] = set()  # columns that have an element for prompt tokens too
@@ -116,6 +116,9 @@ class TokenTree:
         Where several nodes match the prompt equally far, the newest is continued.
         """
         prompt, response = _row("prompt_token_ids", prompt_token_ids), _row("response_ids", response_ids)
+        for name, row in (("prompt_token_ids", prompt), ("response_ids", response)):
+            if row.ndim != 1:
+                raise ValueError(f"{name}: expected one token after the other, got shape {row.shape}")
         columns.setdefault("loss_masks", np.ones(len(response), np.uint8))
         node, matched, within = self._nodes.match(self._columns[TOKENS].rows, prompt)
         count = len(prompt) - matched + len(response)
@@ -176,6 +179,7 @@ class TokenTree:
         """
         if not len(self):
             raise ValueError("the tree is empty; commit a turn first")
+        once = flag("once", once)
         branches = Branches.of(self._nodes, self.leaves.tolist())
         tokens = self._columns[TOKENS].rows
         columns = {"prompt_token_ids": branches.prompts(tokens), "response_ids": branches.responses(tokens)}
@@ -295,7 +299,7 @@ def _row(name: str, value: Any) -> AnyArray:
     """One row of a column, as an array of the column's dtype."""
     field = FIELDS.get(name)
     with at(column=name, label=name, alone=True):
-        if np.ndim(value) == 0 and not hasattr(value, "__len__"):
+        if not isinstance(value, list | tuple) and host(name, value).ndim == 0:
             raise TypeError(f"expected an element per token, got {value!r}")
         return Ragged.from_rows([value], None if field is None else field.dtype).flat
 

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollkit._check import positive
+from rollkit._check import host, positive
 from rollkit._frameworks import AnyArray
 
 
@@ -34,7 +34,11 @@ def cycle_routes(routes: AnyArray, route_masks: ArrayLike, *, num_experts: int) 
         >>> cycle_routes(routes, [0, 1, 1], num_experts=3)[:, 0].tolist()
         [[7, 5], [0, 1], [2, 0]]
     """
-    marks = np.asarray(route_masks) != 0
+    given: object = routes
+    if not isinstance(given, np.ndarray) or given.dtype.kind not in "iu":
+        got = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+        raise TypeError(f"routes must be a NumPy array of integers, got {got}")
+    marks = host("route_masks", route_masks) != 0
     if routes.shape[: marks.ndim] != marks.shape or routes.ndim == marks.ndim:
         raise ValueError(f"route_masks has shape {marks.shape}, routes {routes.shape}")
     inner = routes.shape[marks.ndim :]

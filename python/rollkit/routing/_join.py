@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._check import checked_out
+from rollkit._check import checked_out, items
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import place_parts
@@ -41,6 +41,8 @@ def join_routes(parts: Sequence[AnyArray | None], *, out: AnyArray | None = None
         >>> join_routes([nodes[0], None]) is None
         True
     """
+    if not isinstance(parts, NodeRoutes):
+        parts = items("parts", parts)
     empty = parts.lengths == 0 if isinstance(parts, NodeRoutes) else [False] * len(parts)
     arrays: list[AnyArray] = []
     for part, nothing in zip(parts, empty, strict=True):

@@ -30,6 +30,8 @@ def route_mask(layout: Layout, valid: Ragged | ArrayLike) -> NDArray[np.bool_]:
         array([[False, False,  True],
                [ True, False, False]])
     """
+    if not isinstance(layout, Layout):
+        raise TypeError(f"layout must be a Layout, got {type(layout).__name__}")
     counts = valid.lengths if isinstance(valid, Ragged) else _check.lengths("valid", valid)
     if len(counts) != len(layout):
         raise ValueError(f"valid has {len(counts)} rows, the layout has {len(layout)}")

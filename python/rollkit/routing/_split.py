@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rollkit._check import Int64s, lengths, positive
+from rollkit._check import Int64s, flag, lengths, positive
 from rollkit._frameworks import AnyArray
 from rollkit.routing._final import final_row
 from rollkit.routing._payload import Payload
@@ -86,7 +86,7 @@ def split_routes(
     fill = final_row(final, payload.dtype, payload.inner, num_experts, last)
     end = first + sum(counts)
     short = end == payload.rows + 1 and (payload.rows > 0 or final != "repeat")
-    rows = _Rows(payload, copy, max(first, 0))
+    rows = _Rows(payload, flag("copy", copy), max(first, 0))
     nodes: list[AnyArray | None] = []
     valid: list[int] = []
     for count in counts:

@@ -76,7 +76,7 @@ def flash_attention_kwargs(
         "max_length_q": q.max_seqlen,
         "max_length_k": kv.max_seqlen,
     }
-    if seq_idx:
+    if _check.flag("seq_idx", seq_idx):
         found["seq_idx"] = _sequence_index(q, removed=padding == "removed")
     return found
 
@@ -218,7 +218,7 @@ def _columns(
         raise TypeError(f"features must be a tuple of names, got {features!r}; pass ({features!r},)")
     made = te_ids_and_positions(ids, positions_q=positions)
     columns = {}
-    for feature in features:
+    for feature in _check.items("features", features):
         columns[f"{feature}_{ids_name}"] = made["segment_ids"][0]
         columns[f"{feature}_{positions_name}"] = made["segment_pos"][0]
     return columns

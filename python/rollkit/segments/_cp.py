@@ -87,7 +87,9 @@ def cp_pad(
     counts = _check.lengths("lengths", given)
     cp_size, tp_size = _check.positive("cp_size", cp_size), _check.positive("tp_size", tp_size)
     align = tp_size * (2 * cp_size if cp_size > 1 else 1)
-    align = lcm(align, 16 * cp_size if fp8 else 1, _check.positive("multiple_of", multiple_of))
+    narrow = 16 * cp_size if _check.flag("fp8", fp8) else 1
+    align = lcm(align, narrow, _check.positive("multiple_of", multiple_of))
+    align = _check.positive("the alignment", align)
     sums = _sums(counts)  # first: within int32, rounding up stays within int64
     slots = -(-counts // align) * align
     found = [rewrapped(array, like) for array in (slots, sums, _sums(slots))]
@@ -319,6 +321,7 @@ def _taken(array: Any, cp_size: int, scheme: str, stripe: int, axis: int, *, bac
     framework = framework_of(array)
     if framework is None:
         raise TypeError(f"array must be NumPy's, torch's or JAX's, got {type(array).__name__}")
+    axis = _check.integer("axis", axis)
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"axis {axis} is out of range: the array has shape {tuple(array.shape)}")
     _check.choice("scheme", scheme, ("dual_chunk", "striped"))

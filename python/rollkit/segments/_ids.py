@@ -124,7 +124,11 @@ def from_positions(positions: Any, *, padding: Any) -> Any:
         found = tokens(positions=positions)
         rule, mask = padding, None
     else:
-        mask = rewrapped(np.asarray(padding), positions) if framework_of(padding) is None else padding
+        mask = (
+            rewrapped(_check.host("padding", padding), positions)
+            if framework_of(padding) is None
+            else padding
+        )
         found = tokens(positions=positions, padding=(mask != 0) * 1)  # integers of any framework
         rule, mask = "mask", found.arrays[1]
         if mask.shape != found.arrays[0].shape:

@@ -161,6 +161,7 @@ def block_mask(
         device = found.like.device
     left, right = _reach(mask, checked_window(window), found.shape[-1])
     grids = _grids(found, q_size, kv_size, left, right)
+    device = _device_of(torch, device)
     blocks = [torch.from_numpy(array).to(device) for grid in grids for array in _ordered(grid)]
     flex = extra("torch.nn.attention.flex_attention", "torch")
     return flex.BlockMask.from_kv_blocks(
@@ -313,3 +314,15 @@ def _ordered(grid: Bools) -> tuple[AnyArray, AnyArray]:
     counts = grid.sum(-1, dtype=np.int32)
     order = np.argsort(~grid, axis=-1, kind="stable").astype(np.int32)
     return counts, order
+
+
+def _device_of(torch: Any, device: Any) -> Any:
+    """What torch calls a device; it has crashed on what is none, so its types are looked at first."""
+    if device is None or isinstance(device, torch.device):
+        return device
+    if not isinstance(device, str | int):
+        raise TypeError(f"device must be torch's, its name or its number, got {type(device).__name__}")
+    try:
+        return torch.device(device)
+    except (RuntimeError, OverflowError):
+        raise ValueError(f"device is {device!r}, which torch does not know") from None

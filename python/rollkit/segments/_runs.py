@@ -15,7 +15,7 @@ from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, is_array
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit.segments import _device
-from rollkit.segments._tokens import INT32_MAX, Known, Tokens, rewrapped, tokens, unreadable
+from rollkit.segments._tokens import INT32_MAX, Known, Tokens, rewrapped, room_for, tokens, unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Runs:
 
     def seqlens(self, max_segments: int) -> Any:
         """Tokens by id; see `seqlens`."""
-        size = _check.positive("max_segments", max_segments)
+        size = room_for(max_segments, self.shape[-1])
         rows, _ = self._places()
         found = np.zeros((prod(self.shape[:-1]), size), np.int32)
         near = self.ids <= size
@@ -78,7 +78,7 @@ class Runs:
 
     def offsets(self, max_segments: int) -> Any:
         """Starts by appearance; see `offsets`."""
-        size = _check.positive("max_segments", max_segments) + 1
+        size = room_for(max_segments, self.shape[-1]) + 1
         rows, columns = self._places()
         number = _ranks(rows)
         found = np.full((prod(self.shape[:-1]), size), -1, np.int32)
@@ -378,8 +378,8 @@ def max_seqlen(ids: Any) -> int:
 
 
 def _column(which: int, ids: Any, max_segments: int) -> Any:
-    max_segments = _check.positive("max_segments", max_segments)
     found = tokens(ids=ids)
+    max_segments = room_for(max_segments, found.arrays[0].shape[-1])
     if found.host:
         columns = _native.seqlens_and_offsets(
             found.arrays[0], name="ids", max_segments=max_segments, pair=False

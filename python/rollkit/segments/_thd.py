@@ -9,7 +9,7 @@ import numpy as np
 from rollkit import _check, _native
 from rollkit.segments import _device
 from rollkit.segments._runs import DESCRIBED, Runs, ids_of, positions_of, runs
-from rollkit.segments._tokens import Tokens, same_shape, tokens, unreadable
+from rollkit.segments._tokens import Tokens, room_for, same_shape, tokens, unreadable
 
 MASKS = ("causal", "causal_bottom_right", "padding")
 
@@ -114,6 +114,7 @@ def thd(
                 return _of_runs(described, max_segments)
         found = tokens(ids_q=ids_of(ids_q), positions_q=positions_q)
         same_shape("positions_q", found.arrays[1], "ids_q", found.arrays[0])
+        room_for(max_segments, found.arrays[0].shape[-1])
         return _finish(found, _self(found, max_segments, pair, validate))
     if mask == "padding":
         positions_q, positions_kv = None, None
@@ -130,6 +131,7 @@ def thd(
     )
     same_shape("positions_q", found.arrays[2], "ids_q", found.arrays[0])
     same_shape("positions_kv", found.arrays[3], "ids_kv", found.arrays[1])
+    room_for(max_segments, found.arrays[0].shape[-1])
     return _finish(found, _both(found, mask, max_segments, pair, validate))
 
 

@@ -6,12 +6,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
 from rollkit._frameworks import FRAMEWORKS, AnyArray, framework_of, is_array, same_framework
 
 INT32_MAX = 2**31 - 1
 
+# Room for more segments than a row has tokens is for fixed shapes; more than this would be a mistake.
+ROOM = 1 << 16
+
 _numpy_ops = ops("numpy")
+
+
+def room_for(max_segments: Any, width: int) -> int:
+    """Check how many segments a row of `width` tokens is to have room for."""
+    wanted = _check.positive("max_segments", max_segments)
+    if wanted > (most := max(width, ROOM)):
+        raise ValueError(f"max_segments must be at most {most}, for rows of {width} tokens, got {wanted}")
+    return wanted
 
 
 class Known(NamedTuple):

@@ -13,6 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::{RowType, prefetch};
+use crate::out::Out;
 
 /// Writes the offsets of rows that are all of `row_type`; `None` if they are not.
 pub fn offsets(
@@ -46,7 +47,7 @@ pub fn join(
             return false;
         }
         let (slot, tail) = std::mem::take(&mut rest).split_at_mut(bytes.len());
-        slot.write_copy_of_slice(bytes);
+        Out::copy(slot, bytes);
         rest = tail;
         true
     });

@@ -26,7 +26,7 @@ pub trait Scalar: numpy::Element + Copy {
         None
     }
 
-    /// `None` if the dtype holds no floats.
+    /// `None` also if the dtype holds no floats.
     fn from_float(_: f64) -> Option<Self> {
         None
     }
@@ -66,7 +66,8 @@ impl Scalar for f32 {
     }
 
     fn from_float(value: f64) -> Option<Self> {
-        Some(value as Self)
+        let narrow = value as Self;
+        (narrow.is_infinite() == value.is_infinite()).then_some(narrow)
     }
 }
 
@@ -198,6 +199,8 @@ unsafe fn compact(object: *mut ffi::PyObject) -> Option<i64> {
 pub enum Number<'py> {
     Int(Bound<'py, PyAny>),
     Float(f64),
+    /// A float that no `f64` holds.
+    Beyond,
 }
 
 impl<'py> Number<'py> {
@@ -217,7 +220,10 @@ impl<'py> Number<'py> {
         }
         // NumPy's own types only: `__float__` alone would let arrays of one element pass.
         if object.is_instance(FLOATING.import(py, "numpy", "floating")?)? {
-            return Ok(Some(Self::Float(object.extract()?)));
+            let value: f64 = object.extract()?;
+            // Long doubles go beyond: such a one becomes infinite, but is not.
+            let beyond = value.is_infinite() && !object.eq(value)?;
+            return Ok(Some(if beyond { Self::Beyond } else { Self::Float(value) }));
         }
         if object.is_instance(BOOL.import(py, "numpy", "bool_")?)? {
             return Ok(Some(Self::Int(PyInt::new(py, u8::from(object.is_truthy()?)).into_any())));

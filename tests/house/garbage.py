@@ -1,0 +1,416 @@
+"""What the garbage tests call, and with what: public callables of the package, and values nobody means."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import rollkit
+from rollkit import Batch, Groups, Layout, Ragged, Rollouts, decode, forest, pack, routing, segments
+
+MODULES = (rollkit, segments, routing, decode, forest)
+"""Oracles and pictures are for people who write tests; drop-ins refuse as their originals do."""
+
+
+class Liar(list):  # type: ignore[type-arg]
+    """A list that says it is longer than it is."""
+
+    def __len__(self) -> int:
+        return 10
+
+
+class Shrinking:
+    """A number that empties the list it is in when it is read."""
+
+    def __init__(self, home: list[Any]) -> None:
+        self.home = home
+
+    def __index__(self) -> int:
+        self.home.clear()
+        return 1
+
+
+def shrinking() -> list[Any]:
+    home: list[Any] = []
+    home += [1, Shrinking(home), 3]
+    return [home, home]
+
+
+def endless() -> list[Any]:
+    """A list that is in itself."""
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def frozen() -> Any:
+    found = np.arange(4)
+    found.flags.writeable = False
+    return found
+
+
+HOSTILE: dict[str, Callable[[], Any]] = {
+    "None": lambda: None,
+    "object": object,
+    "class": lambda: int,
+    "function": lambda: len,
+    "empty list": list,
+    "empty dict": dict,
+    "dict": lambda: {1: 2},
+    "text": lambda: "x",
+    "bytes": lambda: b"",
+    "true": lambda: True,
+    "-1": lambda: -1,
+    "0": lambda: 0,
+    "2**70": lambda: 2**70,
+    "-2**70": lambda: -(2**70),
+    "0.5": lambda: 0.5,
+    "nan": lambda: float("nan"),
+    "inf": lambda: float("inf"),
+    "1e300": lambda: 1e300,
+    "1j": lambda: 1j,
+    "generator": lambda: (i for i in [1, 2]),
+    "set": lambda: {1, 2},
+    "range": lambda: range(3),
+    "list of None": lambda: [None, None],
+    "list of texts": lambda: ["a", "b"],
+    "list of dicts": lambda: [{}, {"a": 1}],
+    "list of objects": lambda: [object(), object()],
+    "lists of texts": lambda: [["a"], ["b", "c"]],
+    "uneven lists": lambda: [[1, [2]], 3],
+    "deep list": lambda: [[[[1]], [[2]]]],
+    "list of nan": lambda: [float("nan"), 1.0],
+    "list of huge": lambda: [2**70, 1],
+    "list of lists of huge": lambda: [[2**70], [1]],
+    "itself": endless,
+    "liar": lambda: Liar([[1], [2]]),
+    "shrinking": shrinking,
+    "0-D": lambda: np.array(3),
+    "0-D float": lambda: np.array(0.5),
+    "float64": lambda: np.array([0.5, 1.5]),
+    "int64": lambda: np.array([1, -2]),
+    "4-D": lambda: np.zeros((2, 1, 1, 2), np.int64),
+    "no elements": lambda: np.zeros((0, 3)),
+    "object array": lambda: np.array([None, "a"], object),
+    "complex": lambda: np.array([1j, 2]),
+    "datetime": lambda: np.array(["2020-01-01", "NaT"], "M8[s]"),
+    "structured": lambda: np.zeros(2, [("a", "i4"), ("b", "f8")]),
+    "texts": lambda: np.array(["a", "b"]),
+    "raw": lambda: np.zeros(2, "V3"),
+    "big-endian": lambda: np.arange(2, dtype=">i4"),
+    "bool array": lambda: np.array([True, False]),
+    "read-only": frozen,
+    "strided": lambda: np.arange(8)[::3],
+    "unsigned": lambda: np.array([2**64 - 1, 1], np.uint64),
+    "np.int8": lambda: np.int8(-1),
+    "np.float16": lambda: np.float16("nan"),
+    "Ragged": lambda: Ragged.from_rows([[1], [2, 3]]),
+    "Ragged of lists": lambda: Ragged.from_rows([[[1, 2]], [[3, 4]]]),
+    "Layout": lambda: Layout.pad([1, 2, 3]),
+    "Rollouts": lambda: Rollouts({"response_ids": [[1]], "tags": ["a"]}),
+    "Batch": lambda: pack({"response_ids": [[1]]}, 4),
+    "module": lambda: np,
+}
+
+RAW = (
+    "ambiguous",
+    "inhomogeneous",
+    "only integer scalar arrays",
+    "object has no attribute",
+    "has no len()",
+    "is not iterable",
+    "not subscriptable",
+    "not supported between instances",
+    "unsupported operand",
+    "could not be broadcast",
+    "unhashable type",
+    "unexpected keyword",
+    "ufunc",
+    "invalid literal",
+    "cannot be interpreted",
+    "setting an array element",
+    "object is not callable",
+    "too many values to unpack",
+    "not enough values to unpack",
+    "missing 1 required",
+    "positional argument",
+)
+"""What says nothing of the argument that is at fault: the words of Python and NumPy."""
+
+REFUSALS = (ValueError, TypeError, OverflowError, MemoryError, KeyError, NotImplementedError, IndexError)
+
+
+def columns() -> dict[str, Any]:
+    """Columns of three rollouts."""
+    return {
+        "prompt_token_ids": [[1], [2, 3], []],
+        "response_ids": [[4, 5], [6], [7, 8, 9]],
+        "rewards": [1.0, 0.0, 2.0],
+        "loss_masks": [[1, 1], [1], [1, 0, 1]],
+        "stop_reasons": ["stop", "length", "stop"],
+        "instance_ids": ["a", "a", "b"],
+    }
+
+
+def layout() -> Layout:
+    return Layout.pad([2, 1, 3])
+
+
+def batch() -> Batch:
+    return rollkit.pad(columns())
+
+
+def ragged() -> Ragged:
+    return Ragged.from_rows([[1, 2], [3], [4, 5, 6]])
+
+
+def allowed() -> decode.AllowedSet:
+    return decode.AllowedSet([1, 2, 4], 6)
+
+
+def ids() -> Any:
+    return np.array([[1, 1, 2, 0], [1, 2, 2, 2]], np.int32)
+
+
+def positions() -> Any:
+    return np.array([[0, 1, 0, 0], [0, 0, 1, 2]], np.int32)
+
+
+def routes() -> Any:
+    return np.arange(12, dtype=np.uint8).reshape(6, 1, 2)
+
+
+def plan() -> decode.Plan:
+    return decode.ActiveBatch(5).finish([False, True, False, False, False])
+
+
+def kept() -> decode.Kept:
+    return decode.Kept(np.array([1, 2, 4], np.int32), np.array([0, 2, 3]))
+
+
+def builder() -> routing.RouteBuilder:
+    found = routing.RouteBuilder()
+    found.append(routes())
+    return found
+
+
+def tree() -> forest.TokenTree:
+    found = forest.TokenTree()
+    found.commit([1, 2], [3])
+    return found
+
+
+INSTANCES: dict[str, Callable[[], Any]] = {
+    "ActiveBatch": lambda: decode.ActiveBatch(5),
+    "AllowedSet": allowed,
+    "Batch": batch,
+    "Groups": lambda: Groups.by(["a", "a", "b"]),
+    "Kept": kept,
+    "Layout": layout,
+    "PartialHead": lambda: decode.PartialHead(np.ones((6, 2), np.float32), allowed()),
+    "Ragged": ragged,
+    "Rollouts": lambda: Rollouts(columns()),
+    "RouteBuilder": builder,
+    "Runs": lambda: segments.runs(ids()),
+    "TokenTree": tree,
+}
+"""What methods are called on."""
+
+RETURNED = {
+    "CPPadding",
+    "CPShard",
+    "Groups",
+    "Kept",
+    "NodeRoutes",
+    "Plan",
+    "Progress",
+    "Runs",
+    "Sampled",
+    "THD",
+    "Batch",
+}
+"""Classes that functions return, and nobody makes: their constructors check nothing."""
+
+INNER = {"edges", "indices", "joined", "kept", "laid", "pieces_of", "row_position", "source_indices"}
+"""Methods for other modules of the package, whose arguments are known to be right."""
+
+ELSEWHERE = {"read", "iter_chunks", "sample_path", "generate", "from_module", "crop_padding"}
+"""Functions of files and models, which have tests of their own."""
+
+VALID: dict[str, Callable[[], Any]] = {
+    "allowed": allowed,
+    "array": lambda: np.zeros((2, 8), np.int32),
+    "batch": batch,
+    "begins": lambda: [0, 0, 0],
+    "bitmask": lambda: np.array([0b10110], np.int32),
+    "by": lambda: "instance_ids",
+    "cache": lambda: np.zeros((5, 4, 3)),
+    "capacity": lambda: 8,
+    "column": ragged,
+    "columns": columns,
+    "cond": lambda: np.ones((2, 6), np.float32),
+    "cp_size": lambda: 2,
+    "cu_seqlens": lambda: np.array([0, 4, 8], np.int32),
+    "dtype": lambda: np.int64,
+    "entries": lambda: ["a", "b", "a"],
+    "first_line": lambda: 0,
+    "found": lambda: segments.thd(ids(), max_segments=4),
+    "framework": lambda: "numpy",
+    "given": layout,
+    "ids": ids,
+    "ids_q": ids,
+    "indices": lambda: [0, 1],
+    "keep": lambda: [0, 1],
+    "index": lambda: 0,
+    "kept": kept,
+    "layout": layout,
+    "layouts": lambda: [layout(), layout()],
+    "lengths": lambda: [2, 1, 3],
+    "lines": lambda: 3,
+    "local": lambda: [0, 1],
+    "logits": lambda: np.zeros((2, 6), np.float32),
+    "loss_masks": lambda: [[1, 0], [1]],
+    "mask": lambda: np.array([True, False, False, False, False]),
+    "max_segments": lambda: 4,
+    "module": lambda: None,
+    "n": lambda: 5,
+    "name": lambda: "response_ids",
+    "names": lambda: {"input_ids": "tokens"},
+    "node_lengths": lambda: [2, 4],
+    "num_experts": lambda: 16,
+    "offsets": lambda: [0, 2, 3],
+    "other": ragged,
+    "output": lambda: {"prompt_token_ids": [[1]], "response_ids": [[2]]},
+    "padding": lambda: ids() == 0,
+    "parts": lambda: [ragged(), ragged()],
+    "payload": lambda: {"data": "AAECAwQF", "shape": [3, 1, 2], "dtype": "uint8"},
+    "plan": plan,
+    "positions": positions,
+    "prompt_token_ids": lambda: [1, 2],
+    "rank": lambda: 0,
+    "response_ids": lambda: [4],
+    "rollouts": columns,
+    "route_masks": lambda: [0, 0, 1, 0, 0, 1],
+    "routes": routes,
+    "row_lengths": lambda: [2, 1, 3],
+    "rows": lambda: [[1, 2], [3]],
+    "scale": lambda: 2.0,
+    "seeds": lambda: [1, 2],
+    "shape": lambda: (3, 3),
+    "slots": lambda: [1],
+    "starts": lambda: [0, 3, 6],
+    "table": lambda: Rollouts(columns()).to_arrow(),
+    "token_ids": lambda: [1, 4],
+    "uncond": lambda: np.ones((2, 6), np.float32),
+    "until": lambda: (1,),
+    "valid": lambda: [1, 1, 1],
+    "values": lambda: [1.0, 2.0, 3.0],
+    "vocab_size": lambda: 6,
+    "weight": lambda: np.ones((6, 2), np.float32),
+}
+"""A valid argument for each name that a parameter without a default has."""
+
+OWN: dict[str, dict[str, Callable[[], Any]]] = {
+    "rollkit.Ragged": {"values": lambda: np.arange(3)},
+    "rollkit.Ragged.from_arrow": {"array": lambda: ragged().to_arrow()},
+    "rollkit.Rollouts.from_rows": {"rows": lambda: [{"response_ids": [1]}, {"response_ids": [2]}]},
+    "rollkit.Rollouts.equals": {"other": lambda: Rollouts(columns())},
+    "rollkit.Layout.select": {"rows": lambda: [0, 1, 2]},
+    "rollkit.Layout.spans": {"lengths": lambda: [1, 1, 1]},
+    "rollkit.Batch.unpack": {"array": lambda: batch()["input_ids"]},
+    "rollkit.next_token_logprobs": {
+        "logits": lambda: np.zeros((*batch()["input_ids"].shape, 12), np.float32)
+    },
+    "rollkit.take": {"array": lambda: np.zeros((3, 3))},
+    "rollkit.merge_steps": {"rollouts": lambda: {**columns(), "trajectory_ids": [1, 1, 2]}},
+    "rollkit.pack": {"capacity": lambda: 8},
+    "rollkit.Layout.union": {
+        "layouts": lambda: [Layout.at((4,), np.array([at]), np.array([1])) for at in (0, 2)]
+    },
+    "rollkit.segments.flash_attention_kwargs": {"ids_q": lambda: np.ones((2, 4), np.int32)},
+    "rollkit.segments.flash_attn_varlen": {"ids_q": lambda: np.ones((2, 4), np.int32)},
+    "rollkit.routing.decode_routes": {"rows": lambda: slice(None)},
+    "rollkit.routing.join_routes": {"parts": lambda: [routes(), None]},
+    "rollkit.decode.Kept.concat": {"parts": lambda: [kept(), kept()]},
+    "rollkit.decode.Kept.from_mask": {"mask": lambda: np.ones((2, 3), bool)},
+    "rollkit.decode.AllowedSet": {"allowed": lambda: [1, 2]},
+    "rollkit.decode.AllowedSet.to_local": {"ids": lambda: [1, 2]},
+    "rollkit.decode.uniforms": {"positions": lambda: [0, 1], "ids": lambda: [1, 2, 3]},
+    "rollkit.decode.sample": {"seeds": lambda: [0, 1], "positions": lambda: [0, 0]},
+    "rollkit.forest.TokenTree.from_arrow": {"table": lambda: tree().to_arrow()},
+    "rollkit.segments.from_positions": {"positions": positions},
+}
+"""The same for functions where the name means something else."""
+
+EXEMPT = {
+    ("rollkit.segments.block_mask", "device"),  # device 0 is one, on other machines
+}
+"""Parameters that refuse in others' words."""
+
+INSTEAD = {("rollkit.pack", "layout"): "capacity", ("rollkit.decode.sample", "noise"): "seeds"}
+"""What is left out beside a parameter that is given instead of it."""
+
+
+class Target(NamedTuple):
+    """A public callable."""
+
+    name: str
+    make: Callable[[], Any]
+    """Gives it, bound to a fresh instance."""
+    parameters: list[inspect.Parameter]
+
+    def arguments(self) -> dict[str, Any]:
+        """Valid ones for all parameters that have no default."""
+        own = OWN.get(self.name, {})
+        needed = [p.name for p in self.parameters if p.default is p.empty and p.kind not in _VARIADIC]
+        return {name: (own.get(name) or VALID[name])() for name in {*needed, *own}}
+
+
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def targets() -> Iterator[Target]:
+    """Each public callable of the package that has a parameter."""
+    for module in MODULES:
+        for name in sorted(dir(module)):
+            found = getattr(module, name)
+            if name.startswith("_") or not str(getattr(found, "__module__", "")).startswith("rollkit"):
+                continue
+            if inspect.isclass(found):
+                yield from _of_class(f"{module.__name__}.{name}", found)
+            elif callable(found) and name not in ELSEWHERE:
+                yield from _target(f"{module.__name__}.{name}", functools.partial(_itself, found), found)
+
+
+def _itself(found: Any) -> Any:
+    return found
+
+
+def _of_class(called: str, found: type) -> Iterator[Target]:
+    if issubclass(found, enum.Enum):
+        return
+    if found.__name__ not in RETURNED:
+        yield from _target(called, functools.partial(_itself, found), found)
+    for name, member in inspect.getmembers(found):
+        inherited = any(hasattr(base, name) for base in (tuple, list))
+        if name.startswith("_") or not callable(member) or inherited or name in INNER | ELSEWHERE:
+            continue
+        if inspect.ismethod(member):
+            yield from _target(f"{called}.{name}", functools.partial(_itself, member), member)
+        else:
+            yield from _method(f"{called}.{name}", INSTANCES[found.__name__], name)
+
+
+def _method(called: str, make: Callable[[], Any], name: str) -> Iterator[Target]:
+    yield from _target(called, lambda: getattr(make(), name), getattr(make(), name))
+
+
+def _target(called: str, make: Callable[[], Any], found: Any) -> Iterator[Target]:
+    parameters = [p for p in inspect.signature(found).parameters.values() if not p.name.startswith("_")]
+    if parameters:
+        yield Target(called, make, parameters)
