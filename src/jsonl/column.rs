@@ -5,32 +5,45 @@ use super::scan::{self, Stop, Why, skip};
 use super::values::Values;
 use super::{Data, Hint, Kind, Nonfinite, Place, Problem};
 use crate::cast::Dtype;
+use crate::memory;
+
+/// What there may be no memory for.
+const ROWS: &str = "rows";
+const OFFSETS: &str = "offsets";
 
 /// The JSON of a value that is not there.
 const NULL: &[u8] = b"null";
 
 /// A column while it grows.
+///
+/// Reading a row costs what the row is long, also if it is refused: what it changes beyond adding to the column waits
+/// until it is accepted, and rows without a value are added when there is one again.
 pub struct Column<'a> {
     pub name: Box<str>,
     /// The name as the file first spells it, with its quotes.
     pub spelled: &'a [u8],
+    /// Those up to the last one that had a value.
     pub rows: usize,
     hint: Option<Hint>,
     nonfinite: Nonfinite,
     data: Data<'a>,
     /// Whether `data` is a list of nulls and empty arrays, which may become anything.
     open: bool,
-    undo: Option<Undo<'a>>,
+    /// How many of the list of an open column are empty arrays.
+    empties: usize,
+    /// Whether its first value is in the row that is being read: the rows before are missing from `data` yet.
+    fresh: bool,
+    pending: Option<Pending<'a>>,
 }
 
-/// What the row that is being read has changed beyond adding to it.
-enum Undo<'a> {
-    /// It decided that an open column is a list of JSON.
-    Decision,
-    /// It decided that the column is something else than this list.
-    List(Vec<&'a [u8]>),
-    /// It had the first float among integers.
-    Integers(Vec<i64>),
+/// What the row that is being read makes of the column.
+enum Pending<'a> {
+    /// A list of JSON, and no longer an open one.
+    List,
+    /// Something else than a list: it, with this row alone.
+    Data(Data<'a>),
+    /// One of floats instead of integers: those of this row.
+    Floats(Values),
 }
 
 impl<'a> Column<'a> {
@@ -43,8 +56,8 @@ impl<'a> Column<'a> {
         rows: usize,
     ) -> Self {
         let open = !matches!(hint, Some(Hint::Object | Hint::Ignore));
-        let data = Data::Json(vec![NULL; rows]);
-        Self { name, spelled, rows, hint, nonfinite, data, open, undo: None }
+        let data = Data::Json(Vec::new());
+        Self { name, spelled, rows, hint, nonfinite, data, open, empties: 0, fresh: true, pending: None }
     }
 
     /// Whether it is read only to be checked.
@@ -52,21 +65,29 @@ impl<'a> Column<'a> {
         self.hint == Some(Hint::Ignore)
     }
 
-    /// Reads this row's value; returns where it ends.
-    pub fn read(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
+    /// Whether every row has to have a value.
+    pub fn is_ragged(&self) -> bool {
+        matches!(self.data, Data::Ragged { .. })
+    }
+
+    /// Reads the value of row `row`; returns where it ends.
+    pub fn read(&mut self, text: &'a [u8], at: usize, row: usize) -> Result<usize, Problem> {
         if self.is_ignored() {
             let end = scan::pass(text, at)?;
-            return self.read_nothing().map(|()| end);
+            self.rows = row + 1;
+            return Ok(end);
         }
+        self.fill(row)?;
         let kind = Kind::of(text, at).ok_or_else(|| Problem::syntax(text, at, "a value"))?;
         let end = match (&mut self.data, kind) {
             (_, Kind::Null) => {
                 let end = scan::value(text, at)?;
-                return self.read_nothing().map(|()| end);
+                self.read_nothing()?;
+                end
             }
             (_, Kind::Number) if self.nonfinite == Nonfinite::Null && scan::nonfinite(text, at).is_some() => {
-                let end = scan::nonfinite(text, at).map_or(at, |(_, end)| end);
-                return self.read_nothing().map(|()| end);
+                self.read_nothing()?;
+                scan::nonfinite(text, at).map_or(at, |(_, end)| end)
             }
             (Data::Json(_), Kind::Array) if self.open => self.read_first_array(text, at)?,
             (Data::Json(_), _) if self.open => self.read_first(kind, text, at)?,
@@ -80,42 +101,56 @@ impl<'a> Column<'a> {
         Ok(end)
     }
 
-    /// Adds a row that has null, or no value.
-    pub fn read_nothing(&mut self) -> Result<(), Problem> {
-        match &mut self.data {
-            Data::Json(list) => list.push(NULL),
-            Data::Text(list) => list.push(None),
-            Data::Scalars { values, missing } => {
-                missing.push(values.len());
-                values.push_zero();
-            }
-            Data::Ragged { .. } => return Err(self.absent()),
+    /// Adds null.
+    fn read_nothing(&mut self) -> Result<(), Problem> {
+        if self.is_ragged() {
+            return Err(self.absent());
         }
-        self.rows += 1;
+        Ok(self.data.push_missing(1)?)
+    }
+
+    /// Adds the rows before `row` that have no value.
+    fn fill(&mut self, row: usize) -> Result<(), Problem> {
+        if self.rows < row {
+            self.data.push_missing(row - self.rows)?;
+            self.rows = row;
+        }
         Ok(())
     }
 
-    /// Accepts the row that was read.
-    pub fn commit(&mut self) {
-        self.undo = None;
+    /// Accepts the row that was read; returns whether every row has to have a value from now on.
+    pub fn commit(&mut self) -> Result<bool, Problem> {
+        if self.fresh || self.pending.is_some() { self.settle() } else { Ok(false) }
+    }
+
+    #[cold]
+    fn settle(&mut self) -> Result<bool, Problem> {
+        let before = self.rows - 1;
+        let fresh = std::mem::take(&mut self.fresh) && !self.is_ignored();
+        let pending = self.pending.take();
+        self.open &= !matches!(pending, Some(Pending::List | Pending::Data(_)));
+        match (pending, &mut self.data) {
+            (Some(Pending::Data(row)), data) => *data = row.behind(before)?,
+            (Some(Pending::Floats(row)), Data::Ragged { values, .. } | Data::Scalars { values, .. }) => {
+                values.promote()?;
+                values.append(&row)?;
+            }
+            (_, Data::Json(list)) if fresh => self.data = Data::Json(std::mem::take(list)).behind(before)?,
+            _ => {}
+        }
+        Ok(self.is_ragged())
     }
 
     /// Forgets everything beyond the first `rows` rows.
     pub fn roll_back(&mut self, rows: usize) {
-        match (self.undo.take(), &mut self.data) {
-            (Some(Undo::Decision), _) => self.open = true,
-            (Some(Undo::List(list)), data) => {
-                *data = Data::Json(list);
-                self.open = true;
-            }
-            (Some(Undo::Integers(old)), Data::Ragged { values, .. } | Data::Scalars { values, .. }) => {
-                *values = Values::I64(old);
-            }
-            _ => {}
-        }
+        let decided = self.pending.take().is_some();
         self.rows = rows;
         match &mut self.data {
-            Data::Json(list) => list.truncate(rows),
+            Data::Json(list) => {
+                self.empties -=
+                    usize::from(self.open && !decided && list.get(rows).is_some_and(|&json| json != NULL));
+                list.truncate(rows);
+            }
             Data::Text(list) => list.truncate(rows),
             Data::Scalars { values, missing } => {
                 values.truncate(rows);
@@ -136,18 +171,18 @@ impl<'a> Column<'a> {
         }
     }
 
-    /// What the column holds in the end.
-    pub fn finish(mut self) -> Data<'a> {
+    /// What the column holds in the end, of `rows` rows.
+    pub fn finish(mut self, rows: usize) -> Result<Data<'a>, Problem> {
+        self.fill(rows)?;
         if let Data::Ragged { values, .. } = &mut self.data {
             values.shrink();
         }
-        match &self.data {
-            Data::Json(list) if self.open && !list.is_empty() && !list.contains(&NULL) => {
-                let values = Values::new(self.dtype().unwrap_or(Dtype::I64));
-                Data::Ragged { values, offsets: vec![0; list.len() + 1], inner: Vec::new() }
-            }
-            _ => self.data,
+        if self.open && self.empties == rows {
+            let values = Values::new(self.dtype().unwrap_or(Dtype::I64));
+            let offsets = memory::filled(OFFSETS, 0, rows + 1)?;
+            return Ok(Data::Ragged { values, offsets, inner: Vec::new() });
         }
+        Ok(self.data)
     }
 
     fn how(&self) -> How {
@@ -164,7 +199,7 @@ impl<'a> Column<'a> {
     fn kind(&self) -> Kind {
         let is_bool = |values: &Values| values.dtype() == Dtype::Bool;
         match &self.data {
-            Data::Json(list) if self.open && list.iter().all(|json| *json == NULL) => Kind::Null,
+            Data::Json(_) if self.open && self.empties == 0 => Kind::Null,
             Data::Json(_) if self.open => Kind::Array,
             Data::Json(_) => Kind::Object,
             Data::Ragged { values, .. } if is_bool(values) => Kind::Bools,
@@ -173,14 +208,6 @@ impl<'a> Column<'a> {
             Data::Scalars { .. } => Kind::Number,
             Data::Text(_) => Kind::Text,
         }
-    }
-
-    /// Makes an open column one of `data`.
-    fn decide(&mut self, data: Data<'a>) {
-        if let Data::Json(list) = std::mem::replace(&mut self.data, data) {
-            self.undo = Some(Undo::List(list));
-        }
-        self.open = false;
     }
 
     /// The first value that is neither null nor an array.
@@ -195,21 +222,28 @@ impl<'a> Column<'a> {
             return Err(self.mismatch(kind));
         }
         if kind == Kind::Text {
-            self.decide(Data::Text(vec![None; self.rows]));
-            return self.read_text(text, at);
+            let (value, end) = scan::string(text, at)?;
+            self.pending = Some(Pending::Data(Data::Text(vec![Some(value)])));
+            return Ok(end);
         }
         let dtype = self.dtype().unwrap_or(if kind == Kind::Bool { Dtype::Bool } else { Dtype::I64 });
         let mut values = Values::new(dtype);
-        (0..self.rows).for_each(|_| values.push_zero());
-        self.decide(Data::Scalars { values, missing: (0..self.rows).collect() });
-        self.read_scalar(text, at)
+        let mut reader = Reader::new(text, &mut values, self.how(), Vec::new());
+        let read = reader.number(at);
+        let floats = reader.floats;
+        let end = read.map_err(|stop| self.problem(text, stop, &[], dtype))?;
+        let values = floats.unwrap_or(values);
+        self.pending = Some(Pending::Data(Data::Scalars { values, missing: Vec::new() }));
+        Ok(end)
     }
 
     /// The first array, or one after empty ones.
     fn read_first_array(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
         let (depth, inside) = innermost(text, at);
         if depth == 1 && text.get(inside) == Some(&b']') {
-            return self.push_json(text, at);
+            let end = self.push_json(text, at)?;
+            self.empties += 1;
+            return Ok(end);
         }
         let dtype = match (self.dtype(), Kind::of(text, inside)) {
             (Some(dtype), _) => dtype,
@@ -231,16 +265,15 @@ impl<'a> Column<'a> {
             }
             Err(stop) => {
                 let path = reader.path;
-                return Err(self.problem(text, &stop, &path, dtype));
+                return Err(self.problem(text, stop, &path, dtype));
             }
         };
         let inner = reader.inner.into_iter().flatten().collect();
-        if matches!(&self.data, Data::Json(list) if list.contains(&NULL)) {
+        let values = reader.floats.unwrap_or(values);
+        if self.empties < self.rows {
             return Err(self.absent());
         }
-        let mut offsets = vec![0; self.rows + 1];
-        offsets.push(count as i64);
-        self.decide(Data::Ragged { values, offsets, inner });
+        self.pending = Some(Pending::Data(Data::Ragged { values, offsets: vec![0, count as i64], inner }));
         Ok(end)
     }
 
@@ -251,12 +284,15 @@ impl<'a> Column<'a> {
         let how = How { fixed: self.hint.is_some(), nonfinite: self.nonfinite };
         let mut reader = Reader::new(text, values, how, inner);
         let read = reader.level(at + 1, 0);
-        let (integers, path) = (reader.integers, reader.path);
-        if let Ok((count, _)) = read {
-            offsets.push(offsets[offsets.len() - 1] + count as i64);
+        let (floats, path) = (reader.floats, reader.path);
+        match read {
+            Ok((count, end)) => {
+                memory::push(OFFSETS, offsets, offsets[offsets.len() - 1] + count as i64)?;
+                self.pending = floats.map(Pending::Floats);
+                Ok(end)
+            }
+            Err(stop) => Err(self.problem(text, stop, &path, dtype)),
         }
-        self.note(integers);
-        read.map(|(_, end)| end).map_err(|stop| self.problem(text, &stop, &path, dtype))
     }
 
     fn read_scalar(&mut self, text: &[u8], at: usize) -> Result<usize, Problem> {
@@ -265,16 +301,8 @@ impl<'a> Column<'a> {
         let how = How { fixed: self.hint.is_some(), nonfinite: self.nonfinite };
         let mut reader = Reader::new(text, values, how, Vec::new());
         let read = reader.number(at);
-        let integers = reader.integers;
-        self.note(integers);
-        read.map_err(|stop| self.problem(text, &stop, &[], dtype))
-    }
-
-    /// Remembers what the values were before this row's first float.
-    fn note(&mut self, integers: Option<Vec<i64>>) {
-        if self.undo.is_none() {
-            self.undo = integers.map(Undo::Integers);
-        }
+        self.pending = reader.floats.map(Pending::Floats);
+        read.map_err(|stop| self.problem(text, stop, &[], dtype))
     }
 }
 
@@ -282,7 +310,7 @@ impl<'a> Column<'a> {
     fn read_json(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
         let end = self.push_json(text, at)?;
         if self.open {
-            (self.open, self.undo) = (false, Some(Undo::Decision));
+            self.pending = Some(Pending::List);
         }
         Ok(end)
     }
@@ -290,20 +318,23 @@ impl<'a> Column<'a> {
     fn push_json(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
         let Data::Json(list) = &mut self.data else { return Ok(at) };
         let end = scan::value(text, at)?;
-        list.push(&text[at..end]);
+        memory::push(ROWS, list, &text[at..end])?;
         Ok(end)
     }
 
     fn read_text(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
         let Data::Text(list) = &mut self.data else { return Ok(at) };
         let (value, end) = scan::string(text, at)?;
-        list.push(Some(value));
+        memory::push(ROWS, list, Some(value))?;
         Ok(end)
     }
 
     /// Says where in the column reading stopped.
     #[cold]
-    fn problem(&self, text: &[u8], stop: &Stop, path: &[usize], dtype: Dtype) -> Problem {
+    fn problem(&self, text: &[u8], stop: Stop, path: &[usize], dtype: Dtype) -> Problem {
+        if let Why::NoMemory(problem) = stop.why {
+            return problem;
+        }
         let place = Place { key: self.name.clone(), indices: path.iter().rev().copied().collect() };
         if let Some((value, _)) = scan::nonfinite(text, stop.at) {
             let value = if value.is_nan() {
@@ -334,6 +365,7 @@ impl<'a> Column<'a> {
                 Problem::Element { place, wanted, got: Kind::of(text, stop.at).unwrap_or(Kind::Null) }
             }
             Why::Syntax(wanted) => Problem::syntax(text, stop.at, wanted),
+            Why::NoMemory(problem) => problem,
         }
     }
 
@@ -343,9 +375,65 @@ impl<'a> Column<'a> {
     }
 
     #[cold]
-    fn absent(&self) -> Problem {
+    pub fn absent(&self) -> Problem {
         Problem::Absent { key: self.name.clone() }
     }
+}
+
+impl Data<'_> {
+    /// Adds rows that have no value.
+    fn push_missing(&mut self, count: usize) -> crate::Result<()> {
+        match self {
+            Data::Json(list) => push_times(list, NULL, count),
+            Data::Text(list) => push_times(list, None, count),
+            Data::Scalars { values, missing } => {
+                memory::make_room(ROWS, missing, count)?;
+                missing.extend(values.len()..values.len() + count);
+                values.push_zeros(count)
+            }
+            Data::Ragged { offsets, .. } => push_times(offsets, offsets.last().copied().unwrap_or(0), count),
+        }
+    }
+
+    /// The same rows behind `count` that have no value, or an empty array.
+    fn behind(self, count: usize) -> crate::Result<Self> {
+        let mut whole = match &self {
+            Data::Json(_) => Data::Json(Vec::new()),
+            Data::Text(_) => Data::Text(Vec::new()),
+            Data::Scalars { values, .. } => {
+                Data::Scalars { values: Values::new(values.dtype()), missing: Vec::new() }
+            }
+            Data::Ragged { values, inner, .. } => Data::Ragged {
+                values: Values::new(values.dtype()),
+                offsets: Vec::new(),
+                inner: inner.clone(),
+            },
+        };
+        whole.push_missing(count)?;
+        match (&mut whole, self) {
+            (Data::Json(list), Data::Json(rows)) => push_all(list, rows)?,
+            (Data::Text(list), Data::Text(rows)) => push_all(list, rows)?,
+            (Data::Scalars { values, .. }, Data::Scalars { values: rows, .. }) => values.append(&rows)?,
+            (Data::Ragged { values, offsets, .. }, Data::Ragged { values: rows, offsets: ends, .. }) => {
+                *values = rows;
+                push_all(offsets, ends)?;
+            }
+            _ => {}
+        }
+        Ok(whole)
+    }
+}
+
+fn push_times<T: Clone>(list: &mut Vec<T>, value: T, count: usize) -> crate::Result<()> {
+    memory::make_room(ROWS, list, count)?;
+    list.resize(list.len() + count, value);
+    Ok(())
+}
+
+fn push_all<T>(list: &mut Vec<T>, rows: Vec<T>) -> crate::Result<()> {
+    memory::make_room(ROWS, list, rows.len())?;
+    list.extend(rows);
+    Ok(())
 }
 
 /// How many arrays open at `at`, each the first item of the one before, and where the first item of the

@@ -29,9 +29,10 @@ mod scan;
 mod values;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::cast::Dtype;
+use crate::memory;
 use crate::{Error, Result};
 use column::Column;
 use scan::skip;
@@ -119,13 +120,21 @@ pub enum Data<'a> {
     Json(Vec<&'a [u8]>),
 }
 
+/// More keys are refused: each is a column.
+pub const MAX_KEYS: usize = 10_000;
+
+/// A table may have this many cells for a byte that is read, and [`FREE_CELLS`] beyond: where each row has keys of its
+/// own, it would be quadratically larger than what is read.
+const CELLS_PER_BYTE: usize = 8;
+const FREE_CELLS: usize = 1 << 20;
+
 /// After this part of the data, the rest is taken to be alike and room is made for it: memory that grows
 /// step by step is copied and touched again. What is not used is never touched.
 const RESERVE_AFTER: usize = 32;
 
 /// Reads whole lines.
 pub fn parse<'a>(data: &'a [u8], options: &Options) -> Result<Table<'a>> {
-    let mut reading = Reading { options, columns: Vec::new(), index: HashMap::new(), rows: 0 };
+    let mut reading = Reading::new(data.len(), options);
     let mut skipped = 0;
     let mut rest = data;
     if options.first_line == 1 {
@@ -140,7 +149,7 @@ pub fn parse<'a>(data: &'a [u8], options: &Options) -> Result<Table<'a>> {
         if skip(text, 0) < text.len() {
             match reading.read(text) {
                 Ok(()) => {}
-                Err(problem) if !options.skip => return Err(Error::Line { line, problem }),
+                Err(problem) if !options.skip || problem.of_all() => return Err(refused(line, problem)),
                 Err(_) => skipped += 1,
             }
         }
@@ -151,9 +160,17 @@ pub fn parse<'a>(data: &'a [u8], options: &Options) -> Result<Table<'a>> {
             reading.columns.iter_mut().for_each(|column| column.reserve(rest.len() / done));
         }
     }
-    let kept = reading.columns.into_iter().filter(|column| !column.is_ignored());
-    let columns = kept.map(|column| (column.name.clone(), column.finish())).collect();
-    Ok(Table { rows: reading.rows, skipped, columns })
+    let rows = reading.rows;
+    let columns = reading.finish().map_err(|problem| refused(line, problem))?;
+    Ok(Table { rows, skipped, columns })
+}
+
+#[cold]
+fn refused(line: u64, problem: Problem) -> Error {
+    match problem {
+        Problem::NoMemory { got } => Error::NoMemory { name: "values", got },
+        problem => Error::Line { line, problem },
+    }
 }
 
 /// The rows read so far.
@@ -163,23 +180,69 @@ struct Reading<'a, 'o> {
     /// Which column a key is.
     index: HashMap<Box<str>, usize>,
     rows: usize,
+    /// The columns that every row has to have a value in.
+    ragged: BTreeSet<usize>,
+    /// Those that the row that is being read has a value in.
+    touched: Vec<usize>,
+    /// Columns that are kept.
+    kept: usize,
+    /// Cells that the table may have.
+    cells: usize,
 }
 
-impl<'a> Reading<'a, '_> {
+impl<'a, 'o> Reading<'a, 'o> {
+    fn new(bytes: usize, options: &'o Options) -> Self {
+        Self {
+            options,
+            columns: Vec::new(),
+            index: HashMap::new(),
+            rows: 0,
+            ragged: BTreeSet::new(),
+            touched: Vec::new(),
+            kept: 0,
+            cells: bytes.saturating_mul(CELLS_PER_BYTE).saturating_add(FREE_CELLS),
+        }
+    }
+
     /// Adds a line, wholly or not at all.
     fn read(&mut self, text: &'a [u8]) -> Result<(), Problem> {
         let known = self.columns.len();
-        let read = self.read_object(text);
-        if read.is_ok() {
-            self.rows += 1;
-            self.columns.iter_mut().for_each(Column::commit);
-        } else {
-            for column in self.columns.drain(known..) {
-                self.index.remove(&column.name);
+        self.touched.clear();
+        match self.read_object(text) {
+            Ok(()) => self.commit(),
+            Err(problem) => {
+                self.roll_back(known);
+                Err(problem)
             }
-            self.columns.iter_mut().for_each(|column| column.roll_back(self.rows));
         }
-        read
+    }
+
+    fn commit(&mut self) -> Result<(), Problem> {
+        self.rows += 1;
+        for &column in &self.touched {
+            if self.columns[column].commit()? {
+                self.ragged.insert(column);
+            }
+        }
+        if self.kept.saturating_mul(self.rows) > self.cells {
+            return Err(Problem::Sparse { keys: self.kept, rows: self.rows });
+        }
+        Ok(())
+    }
+
+    fn roll_back(&mut self, known: usize) {
+        for &column in self.touched.iter().filter(|&&column| column < known) {
+            self.columns[column].roll_back(self.rows);
+        }
+        for column in self.columns.drain(known..) {
+            self.kept -= usize::from(!column.is_ignored());
+            self.index.remove(&column.name);
+        }
+    }
+
+    fn finish(self) -> Result<Vec<(Box<str>, Data<'a>)>, Problem> {
+        let kept = self.columns.into_iter().filter(|column| !column.is_ignored());
+        kept.map(|column| Ok((column.name.clone(), column.finish(self.rows)?))).collect()
     }
 
     fn read_object(&mut self, text: &'a [u8]) -> Result<(), Problem> {
@@ -205,14 +268,17 @@ impl<'a> Reading<'a, '_> {
         if at < text.len() {
             return Err(syntax(at, "the end of the line"));
         }
-        if fields < self.columns.len() {
-            let rows = self.rows;
-            self.columns
-                .iter_mut()
-                .filter(|column| column.rows == rows)
-                .try_for_each(Column::read_nothing)?;
+        if fields < self.columns.len() { self.check_present() } else { Ok(()) }
+    }
+
+    /// Refuses a row that lacks an array. Only as many columns are looked at as it has.
+    fn check_present(&self) -> Result<(), Problem> {
+        let present = self.touched.iter().filter(|&&column| self.columns[column].is_ragged()).count();
+        if present == self.ragged.len() {
+            return Ok(());
         }
-        Ok(())
+        let mut ragged = self.ragged.iter().map(|&column| &self.columns[column]);
+        ragged.find(|column| column.rows == self.rows).map_or(Ok(()), |column| Err(column.absent()))
     }
 
     /// Reads a key and its value; returns where the next `,` or `}` should be.
@@ -226,7 +292,8 @@ impl<'a> Reading<'a, '_> {
         if column.rows > self.rows {
             return Err(Problem::Duplicate { key: column.name.clone(), column: at + 1 });
         }
-        column.read(text, skip(text, colon + 1)).map(|end| skip(text, end))
+        memory::push("keys", &mut self.touched, field)?;
+        column.read(text, skip(text, colon + 1), self.rows).map(|end| skip(text, end))
     }
 
     /// Reads a key; returns its column, likely `guess`, and where the key ends.
@@ -245,6 +312,14 @@ impl<'a> Reading<'a, '_> {
         }
         let left_out = self.options.only.as_ref().is_some_and(|only| !only.contains(key.as_ref()));
         let hint = if left_out { Some(Hint::Ignore) } else { self.options.hints.get(key.as_ref()).copied() };
+        if hint != Some(Hint::Ignore) {
+            if self.kept == MAX_KEYS {
+                return Err(Problem::Keys);
+            }
+            self.kept += 1;
+        }
+        self.index.try_reserve(1).map_err(|_| Problem::NoMemory { got: self.index.len() + 1 })?;
+        memory::make_room("keys", &mut self.columns, 1)?;
         let name = Box::<str>::from(key);
         self.index.insert(name.clone(), self.columns.len());
         let nonfinite = self.options.nonfinite;

@@ -2,7 +2,12 @@
 
 use std::fmt;
 
-use super::scan;
+use super::{MAX_KEYS, scan};
+use crate::Error;
+
+/// What helps where there are too many keys.
+const FEWER_KEYS: &str = "each is a column: put those that differ from row to row in an object of their own, or name \
+                          the ones to read with columns=[…]";
 
 /// Why a line is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +93,20 @@ pub enum Problem {
         /// Its length.
         got: usize,
     },
+    /// A key beyond [`MAX_KEYS`](super::MAX_KEYS).
+    Keys,
+    /// So many keys in so many rows that most have no value: the table is much larger than what is read.
+    Sparse {
+        /// The keys.
+        keys: usize,
+        /// The rows.
+        rows: usize,
+    },
+    /// There is no memory for so many values or rows.
+    NoMemory {
+        /// How many.
+        got: usize,
+    },
 }
 
 /// An element of a row.
@@ -152,6 +171,11 @@ impl fmt::Display for Kind {
 }
 
 impl Problem {
+    /// Whether it is of the whole table, and not of this line.
+    pub(super) fn of_all(&self) -> bool {
+        matches!(self, Self::Sparse { .. } | Self::NoMemory { .. })
+    }
+
     /// The key it is of, if it is of one.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
@@ -215,6 +239,19 @@ impl fmt::Display for Problem {
             Self::Shape { place, wanted, got } => {
                 write!(f, "{place}: {got} elements, expected {wanted} as in the other arrays")
             }
+            Self::Keys => write!(f, "more than {MAX_KEYS} keys; {FEWER_KEYS}"),
+            Self::Sparse { keys, rows } => {
+                write!(f, "{keys} keys in {rows} rows, most without a value; {FEWER_KEYS}")
+            }
+            Self::NoMemory { got } => write!(f, "there is no memory for {got} values or rows"),
         }
+    }
+}
+
+impl From<Error> for Problem {
+    /// What growing a vector ends in.
+    fn from(error: Error) -> Self {
+        let got = if let Error::NoMemory { got, .. } = error { got } else { 0 };
+        Self::NoMemory { got }
     }
 }

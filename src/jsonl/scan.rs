@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Problem;
+use crate::Error;
 
 /// Where in the line reading numbers stopped, and why.
 #[derive(Debug)]
@@ -27,11 +28,19 @@ pub enum Why {
     Mixed(&'static str),
     /// A nested array of `got` elements where the others have `wanted`.
     Shape { wanted: usize, got: usize },
+    /// No memory for what is read.
+    NoMemory(Problem),
 }
 
 impl Stop {
     pub fn syntax(at: usize, wanted: &'static str) -> Self {
         Self { at, why: Why::Syntax(wanted) }
+    }
+
+    /// There is no memory.
+    #[cold]
+    pub fn unheld(at: usize, error: Error) -> Self {
+        Self { at, why: Why::NoMemory(error.into()) }
     }
 }
 
@@ -88,7 +97,11 @@ pub fn pass(text: &[u8], at: usize) -> Result<usize, Problem> {
 
 /// Reads the string at `at`.
 pub fn string(text: &[u8], at: usize) -> Result<(Cow<'_, str>, usize), Problem> {
-    read::<Text<'_>>(text, at).map(|(text, end)| (text.0, end))
+    let (found, end) = read::<Text<'_>>(text, at)?;
+    match found {
+        Text::Held(found) => Ok((found, end)),
+        Text::Unheld(got) => Err(Problem::NoMemory { got }),
+    }
 }
 
 /// Checks the value at `at`, of any kind; returns where it ends.
@@ -105,15 +118,23 @@ fn read<'a, T: Deserialize<'a>>(text: &'a [u8], at: usize) -> Result<(T, usize),
     }
 }
 
+/// `serde_json`'s limit, with the object that the line is.
+const TOO_DEEP: &str = "arrays and objects nested more than 128 deep";
+
 #[cold]
 fn refused(at: usize, error: &serde_json::Error) -> Problem {
     let message = error.to_string();
     let words = message.rsplit_once(" at line ").map_or(message.as_str(), |(words, _)| words);
+    let words = if words == "recursion limit exceeded" { TOO_DEEP } else { words };
     Problem::Json { column: at + error.column(), message: words.to_owned() }
 }
 
 /// A string, borrowed from the line unless it has escapes.
-struct Text<'a>(Cow<'a, str>);
+enum Text<'a> {
+    Held(Cow<'a, str>),
+    /// There is no memory for so many bytes.
+    Unheld(usize),
+}
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -126,11 +147,16 @@ impl<'de> Deserialize<'de> for Text<'de> {
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
+                Ok(Text::Held(Cow::Borrowed(text)))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+                let mut owned = String::new();
+                if owned.try_reserve_exact(text.len()).is_err() {
+                    return Ok(Text::Unheld(text.len()));
+                }
+                owned.push_str(text);
+                Ok(Text::Held(Cow::Owned(owned)))
             }
         }
         deserializer.deserialize_str(Words)

@@ -2,7 +2,12 @@
 
 use super::number::Element;
 use super::scan::Stop;
+use crate::Result;
 use crate::cast::Dtype;
+use crate::memory;
+
+/// What there may be no memory for.
+const NAME: &str = "values";
 
 macro_rules! dtypes {
     ($($dtype:ident: $type:ty),*) => {
@@ -44,9 +49,17 @@ macro_rules! dtypes {
                 }
             }
 
+            /// Makes room for exactly so many more, if there is memory for them.
             pub(super) fn reserve(&mut self, more: usize) {
+                let _ = match self {
+                    $(Self::$dtype(vector) => vector.try_reserve_exact(more)),*
+                };
+            }
+
+            /// Makes room for so many more.
+            pub(super) fn make_room(&mut self, more: usize) -> Result<()> {
                 match self {
-                    $(Self::$dtype(vector) => vector.reserve_exact(more)),*
+                    $(Self::$dtype(vector) => memory::make_room(NAME, vector, more)),*
                 }
             }
 
@@ -56,25 +69,48 @@ macro_rules! dtypes {
                 }
             }
 
-            pub(super) fn push_zero(&mut self) {
+            /// Adds so many zeros.
+            pub(super) fn push_zeros(&mut self, count: usize) -> Result<()> {
+                self.make_room(count)?;
                 match self {
-                    $(Self::$dtype(vector) => vector.push(<$type>::default())),*
+                    $(Self::$dtype(vector) => vector.resize(vector.len() + count, <$type>::default())),*
                 }
+                Ok(())
             }
 
-            /// Reads from the first element of an array to behind its `]`.
-            pub(super) fn read_array(&mut self, text: &[u8], at: usize, words: bool) -> Result<usize, Stop> {
+            /// Adds those of others of the same dtype.
+            pub(super) fn append(&mut self, others: &Self) -> Result<()> {
+                self.make_room(others.len())?;
+                match (self, others) {
+                    $((Self::$dtype(vector), Self::$dtype(others)) => vector.extend_from_slice(others),)*
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            /// Reads from the first element of an array to behind its `]`; there is room for all of them.
+            pub(super) fn read_array(
+                &mut self,
+                text: &[u8],
+                at: usize,
+                words: bool,
+            ) -> std::result::Result<usize, Stop> {
                 match self {
                     $(Self::$dtype(vector) => Element::read_array(text, at, words, vector)),*
                 }
             }
 
             /// Reads one element; returns where it ends.
-            pub(super) fn read_one(&mut self, text: &[u8], at: usize, words: bool) -> Result<usize, Stop> {
+            pub(super) fn read_one(
+                &mut self,
+                text: &[u8],
+                at: usize,
+                words: bool,
+            ) -> std::result::Result<usize, Stop> {
                 match self {
                     $(Self::$dtype(vector) => {
                         let (value, end) = Element::read(text, at, words)?;
-                        vector.push(value);
+                        memory::push(NAME, vector, value).map_err(|error| Stop::unheld(at, error))?;
                         Ok(end)
                     })*
                 }
@@ -104,7 +140,7 @@ impl Values {
         self.len() == 0
     }
 
-    /// Adds a float; whether these are floats.
+    /// Adds a float, which there is room for; whether these are floats.
     pub(super) fn push_float(&mut self, value: f64) -> bool {
         match self {
             Self::F32(vector) => vector.push(value as f32), // NaN or infinite
@@ -114,11 +150,19 @@ impl Values {
         true
     }
 
-    /// Turns int64 to float64, each rounded to nearest; returns what they were.
-    pub(super) fn promote(&mut self) -> Option<Vec<i64>> {
-        let Self::I64(integers) = self else { return None };
-        let integers = std::mem::take(integers);
-        *self = Self::F64(integers.iter().map(|&value| value as f64).collect());
-        Some(integers)
+    /// Turns int64 to float64, each rounded to nearest.
+    pub(super) fn promote(&mut self) -> Result<()> {
+        if let Some(floats) = self.split_floats(0)? {
+            *self = floats;
+        }
+        Ok(())
+    }
+
+    /// Takes the int64 from `begin` on away, as float64; `None` of another dtype.
+    pub(super) fn split_floats(&mut self, begin: usize) -> Result<Option<Self>> {
+        let Self::I64(integers) = self else { return Ok(None) };
+        let floats = memory::collected(NAME, integers[begin..].iter().map(|&value| value as f64))?;
+        integers.truncate(begin);
+        Ok(Some(Self::F64(floats)))
     }
 }
