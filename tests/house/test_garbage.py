@@ -61,7 +61,7 @@ def outcome(target: Target, arguments: dict[str, Any]) -> str | None:
         raw = [words for words in RAW if words in said]
         return f"{type(error).__name__} in others' words: {said}" if raw or not said else None
     except BaseException as error:  # a panic is no Exception
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | ModuleNotFoundError):  # what is not installed skips
             raise
         return repr(error)
     return None
