@@ -20,21 +20,9 @@ ROWS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from tests.decode.decoding import qwen3
 
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=16,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-    )
-    found: Any = Qwen3ForCausalLM(config)
-    return found.eval()
+    return qwen3()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -97,6 +85,8 @@ def test_grain_and_maxtext() -> None:
     assert found["inputs_position"].tolist() == [[0, 1, 2, 0, 1, 0]]
     assert {array.dtype.name for name, array in found.items() if name != "loss_masks"} == {"int32"}
     assert found["loss_masks"].tolist() == [[1, 1, 0, 1, 0, 0]]
+    own = {"input_ids": [[1, 2, 3], [4, 5]], "labels": [[-100, 2, 3], [4, 5]]}
+    assert pack(own, 6, names="maxtext")["labels"].tolist() == [[2, 3, -100, 5, -100, -100]]
     jax = pack(rows, 6).to("jax").rename("maxtext")
     np.testing.assert_array_equal(jax["loss_masks"], found["loss_masks"])
     np.testing.assert_array_equal(jax["targets"], found["targets"])

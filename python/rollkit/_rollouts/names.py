@@ -10,7 +10,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import ops_of
-from rollkit._rollouts.fields import FIELDS
+from rollkit._rollouts.fields import FIELDS, fill_of
 from rollkit._rollouts.labels import labels, shifted
 from rollkit._rows.edges import followers
 from rollkit._rows.layout import Layout
@@ -134,7 +134,8 @@ def _beside_targets(batch: Named, name: str, array: Any) -> Any:
         return array
     own = ops_of(array)
     chosen = own.from_host(followers(batch.layout), array)
-    return shifted(own, own.where(chosen, array, 0), 0)
+    fill = fill_of(name)
+    return shifted(own, own.where(chosen, array, fill), fill)
 
 
 def _beside(flags: Any, like: Any) -> Any:
