@@ -265,6 +265,23 @@ def test_an_unscored_row_is_named_where_a_number_is_needed(make: Callable[[Any],
         make(VALID | {"rewards": [1.0, None]})
 
 
+@pytest.mark.parametrize(
+    "make", [lambda rows: rollkit.pack(rows, 8, validate=True), lambda rows: rollkit.pad(rows, validate=True)]
+)
+def test_whole_sequences_are_called_by_their_own_name(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(ValueError, match="column 'input_ids': row 1, position 0: -2 is wrong"):
+        make({"input_ids": [[1], [-2]]})
+
+
+@pytest.mark.parametrize("estimator", ["mean", "rloo"])
+def test_an_advantage_beyond_float32_is_refused(estimator: str) -> None:
+    rows = SCORED | {"rewards": [0.0, 1e300, 0.0, -1e300]}
+    message = r"column 'rewards': row 1 has the advantage 1[.0-9]*e\+300, which does not fit float32"
+    with pytest.raises(OverflowError, match=message) as caught:
+        advantages(rows, estimator=estimator)
+    assert caught.value.row == 1  # type: ignore[attr-defined]
+
+
 def test_a_batch_keeps_what_it_is_given() -> None:
     batch = rollkit.pack(VALID | {"rollout_logprobs": [[np.nan, 0.5], [0.0]]}, 8)
     assert np.isnan(batch["rollout_logprobs"]).any()

@@ -63,6 +63,7 @@ def advantages(
         ValueError: with column and row: rows of one trajectory are not adjacent, or of two groups, or the
             last is not its last step; a reward is NaN or infinite; masks are not one per token.
         TypeError: rewards are no numbers; the row is named.
+        OverflowError: an advantage does not fit float32; the row is named.
 
     Warns:
         UserWarning: every group has one rollout.
@@ -93,7 +94,17 @@ def advantages(
         found = found * (sizes / np.maximum(sizes - 1, 1))[ids]
     # Of equal rewards the mean is rounded, and what is left of that can be as large as the deviation.
     found = np.where(known.differ()[ids], found, 0.0)
-    return _on_tokens(known.of_rows(found, 0.0).astype(np.float32), rollouts)
+    return _on_tokens(_narrowed(known.of_rows(found, 0.0)), rollouts)
+
+
+def _narrowed(per_row: NDArray[np.float64]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        found = per_row.astype(np.float32)
+    if (lost := np.isinf(found)).any():
+        row = int(lost.argmax())
+        text = f" has the advantage {per_row[row]}, which does not fit float32; scale the rewards"
+        raise refusal(OverflowError, text, column="rewards", row=row)
+    return found
 
 
 def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:

@@ -62,6 +62,8 @@ class Sources:
     tokens: dict[str, Parts]
     rows: dict[str, Any]
     levels: Mapping[str, str] = field(default_factory=dict)
+    main: str = "response_ids"
+    """What the responses are called: `"input_ids"` where they are whole sequences."""
 
     @classmethod
     def of(cls, rollouts: Source | Sequence[Source], levels: Mapping[str, str] | None = None) -> Sources:
@@ -97,7 +99,7 @@ class Sources:
         count = len(responses.lengths)
         if prompts is not None and len(prompts.lengths) != count:
             raise ValueError(f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {count}")
-        sources = cls(prompts, responses, tokens, rows, levels)
+        sources = cls(prompts, responses, tokens, rows, levels, main)
         for name, entries in rows.items():
             if len(entries) != count:
                 raise uneven(name, len(entries), main, count)
@@ -118,7 +120,7 @@ class Sources:
 
     def check_values(self) -> None:
         """Refuse values that no rollout has, as `Rollouts.validate` does."""
-        named = {"prompt_token_ids": self.prompts, "response_ids": self.responses, **self.tokens}
+        named = {"prompt_token_ids": self.prompts, self.main: self.responses, **self.tokens}
         parts = {name: found for name, found in named.items() if found is not None}
         check_values({name: _on_host(found) for name, found in parts.items()} | self.rows)
 
