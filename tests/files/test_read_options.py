@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,47 @@ def test_a_json_array_is_refused_in_words(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", '[{"response_ids": [1]}]')
     with pytest.raises(ValueError, match=r"a\.json:1: expected an object"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"columns": 5}, "columns must be a sequence, got int"),
+        ({"columns": [5]}, "columns must hold names, got 5"),
+        ({"rename": 5}, "rename must be a dict by name, got int"),
+        ({"rename": {"a": 5}}, "rename must hold names, got 5"),
+        ({"rename": {5: "a"}}, "rename must hold names, got 5"),
+    ],
+)
+def test_names_that_are_none_are_refused(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"response_ids": [1]}\n')
+    for call in (read, lambda *a, **o: list(iter_chunks(*a, **o))):
+        with pytest.raises(TypeError, match=said):
+            call(path, **options)
+
+
+def test_names_may_come_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"response_ids": [1], "x": 1}\n' * 5)
+    chunks = iter_chunks(path, rows=2, columns=(name for name in ["response_ids"]))  # type: ignore[arg-type]
+    assert [list(chunk) for chunk in chunks] == [["response_ids"]] * 3
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_pipe_is_read_while_it_is_written(tmp_path: Path, whole: bool) -> None:
+    path = tmp_path / "rows.jsonl"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("w") as file:
+            for i in range(5):
+                file.write(json.dumps({"response_ids": [i]}) + "\n")
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    rows = [read(path)] if whole else list(iter_chunks(path, rows=2))
+    writer.join()
+    found: list[Any] = [row for part in rows for row in part.ragged("response_ids").to_list()]
+    assert found == [[0], [1], [2], [3], [4]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import stat
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,13 @@ class Reading:
         _check.choice("nonfinite", self.nonfinite, ("raise", "keep", "null"))
         if isinstance(self.columns, str):
             raise TypeError(f"columns must be a sequence of names, got the text {self.columns!r}")
+        columns = [] if self.columns is None else _check.items("columns", self.columns)
+        if self.columns is not None:
+            object.__setattr__(self, "columns", columns)  # it is gone through for each chunk
+        _check.mapping("rename", self.rename)
+        for option, names in (("columns", columns), ("rename", [*self.rename, *self.rename.values()])):
+            if odd := [name for name in names if not isinstance(name, str)]:
+                raise TypeError(f"{option} must hold names, got {odd[0]!r}")
 
     def named(self, theirs: str) -> str:
         """The name of a file's column."""
@@ -132,7 +140,7 @@ def read(
         >>> len(rollouts), rollouts["response_ids"].dtype
         (32, dtype('int32'))
     """
-    how = Reading(on_error, nonfinite, columns, rename or {})
+    how = Reading(on_error, nonfinite, columns, {} if rename is None else rename)
     parts = [(path, part) for path in _paths(paths) for part in _chunks(path, None, how)]
     filled = [(path, part) for path, part in parts if len(part)] or parts[:1]
     for path, part in filled:
@@ -170,7 +178,7 @@ def iter_chunks(
         [20, 12]
     """
     count = _check.positive("rows", rows)
-    how = Reading(on_error, nonfinite, columns, rename or {})
+    how = Reading(on_error, nonfinite, columns, {} if rename is None else rename)
     return (chunk for path in _paths(paths) for chunk in _chunks(path, count, how) if len(chunk))
 
 
@@ -248,8 +256,10 @@ def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written to."""
+    """What changes when a file is written to; a pipe, which is read while it is, has nothing such."""
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -344,7 +354,7 @@ def _whole(path: Path, compression: str | None) -> Iterator[tuple[Bytes, int]]:
     A file is never mapped: if it shrinks meanwhile, a map of it ends the process.
     """
     with path.open("rb", buffering=0) as file:
-        if compression is None:
+        if compression is None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield _bytes(file), 0
             return
         blocks = list(_blocks(file, compression, path))
