@@ -417,3 +417,10 @@ def test_samples_of_one_prompt_share_it() -> None:
     for row in range(len(rollouts)):
         routes, wanted = branches[ROUTES][row], rollouts[ROUTES][row]
         np.testing.assert_array_equal(routes[len(prompts[row]) :], wanted[len(prompts[row]) :])
+
+
+def test_integers_that_no_integer_dtype_holds_together_are_refused() -> None:
+    tree = TokenTree()
+    tree.commit([1], [2], x=np.array([-1]))
+    with pytest.raises(TypeError, match="column 'x': no integer dtype holds int64 and uint64"):
+        tree.commit([1], [3], x=np.array([2**63], np.uint64))

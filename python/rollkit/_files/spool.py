@@ -15,6 +15,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column, Level, level_of
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.dtypes import common
 from rollkit._rows.ragged import Ragged
 
 Kind = Literal["tokens", "numbers", "objects"]
@@ -114,12 +115,8 @@ class Spool:
 
 
 def per_token(columns: Mapping[str, Column], levels: Mapping[str, str]) -> dict[str, Column]:
-    """The columns of a chunk that `Spool.tokens` would give of its rows; rewards that some rows lack, too."""
-    return {
-        name: column
-        for name, column in columns.items()
-        if _is_packed(name, _kind(column), levels) or (name == "rewards" and not _only_none(column))
-    }
+    """The columns of a chunk that `Spool.tokens` would give of its rows."""
+    return {name: column for name, column in columns.items() if _is_packed(name, _kind(column), levels)}
 
 
 def _is_packed(name: str, kind: Kind | None, levels: Mapping[str, str]) -> bool:
@@ -247,10 +244,13 @@ def _only_none(column: Column) -> bool:
 
 
 def _common(name: str, a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that holds the values of both, as in NumPy."""
-    wanted = np.result_type(a, b)
-    if wanted.kind == "f" and a.kind in "iu" and b.kind in "iu":
-        raise _refusal(name, f"has integers of {a} and of {b}; no integer dtype holds both")
+    """The dtype that holds the values of both, as in `read`."""
+    try:
+        wanted: np.dtype[Any] = common((a, b))
+    except TypeError as error:
+        if a.kind in "iu" and b.kind in "iu":
+            raise _refusal(name, f"has integers of {a} and of {b}; no integer dtype holds both") from None
+        raise _refusal(name, str(error)) from None
     return wanted
 
 

@@ -46,6 +46,19 @@ def common(dtypes: Iterable[Any]) -> Any:
     return wanted
 
 
+def odd_one(dtypes: Iterable[Any]) -> int:
+    """The number of the first dtype that does not meet those before it, where `common` refuses them."""
+    seen: dict[Any, None] = {}
+    for i, dtype in enumerate(dtypes):
+        if dtype not in seen:  # there are few, of however many rows
+            seen[dtype] = None
+            try:
+                common(seen)
+            except TypeError:
+                return i
+    return 0
+
+
 def numpy_dtype(wanted: DTypeLike | Any, name: str = "dtype") -> np.dtype[Any]:
     """NumPy's dtype of what a user calls one: NumPy's own words, `torch.int64`, `"bfloat16"`.
 

@@ -19,7 +19,7 @@ from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s, checked_out, host, same_ints
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
-from rollkit._rows.dtypes import common, numpy_dtype
+from rollkit._rows.dtypes import common, numpy_dtype, odd_one
 from rollkit._rows.layout import Layout
 from rollkit._rows.ways import took
 
@@ -192,12 +192,8 @@ def _common_of(names: Sequence[str], dtypes: Sequence[Any]) -> Any:
     try:
         return common(dtypes)
     except TypeError as error:
-        for i in range(1, len(dtypes)):
-            try:
-                common(dtypes[: i + 1])
-            except TypeError:
-                raise TypeError(f"{names[i]} is {dtypes[i]}, {names[0]} is {dtypes[0]}: {error}") from None
-        raise
+        i = odd_one(dtypes)
+        raise TypeError(f"{names[i]} is {dtypes[i]}, {names[0]} is {dtypes[0]}: {error}") from None
 
 
 def _check_device(own: Ops, arrays: Sequence[Any]) -> None:

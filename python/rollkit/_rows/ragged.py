@@ -16,7 +16,7 @@ from rollkit._arrays.ops import as_like, ops_of
 from rollkit._check import Int64s, checked_out, host, int64s
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
-from rollkit._rows.dtypes import common, numpy_dtype
+from rollkit._rows.dtypes import common, numpy_dtype, odd_one
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
 
@@ -432,14 +432,7 @@ def _common_of(rows: dict[int, AnyArray]) -> np.dtype[Any]:
         found: np.dtype[Any] = common(dtypes.values())
         return found
     except TypeError as error:
-        seen: list[np.dtype[Any]] = []
-        for i, dtype in dtypes.items():
-            seen.append(dtype)
-            try:
-                common(seen)
-            except TypeError:
-                raise retold(error, row=i) from None
-        raise
+        raise retold(error, row=list(dtypes)[odd_one(dtypes.values())]) from None
 
 
 def _one_list(

@@ -14,6 +14,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import level_of
 from rollkit._rollouts.fields import FIELDS, fill_of
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.dtypes import common
 from rollkit._rows.growing import Growing
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts
@@ -325,7 +326,8 @@ def _with_room(name: str, column: Growing | None, new: AnyArray) -> Growing:
         column = Growing(new.dtype, new.shape[1:])
     elif column.inner != new.shape[1:]:
         raise ValueError(f"{name} has inner shape {new.shape[1:]}, in the turns before {column.inner}")
-    column.widen(np.result_type(column.dtype, new.dtype))
+    with at(column=name):
+        column.widen(common((column.dtype, new.dtype)))
     column.room(len(new))[...] = new
     return column
 
