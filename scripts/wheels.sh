@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds a wheel for every CPython that this machine has, and one of the stable interface for any other; installs each
-# alone in an environment of its own, and runs there the tests that need no framework.
+# Builds a wheel for every CPython that this machine has, installs each alone in an environment of its own, and runs
+# there the tests that need no framework.
 #
 #     scripts/wheels.sh [DIR]        # wheels and environments go to DIR (dist)
 #

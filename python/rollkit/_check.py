@@ -90,7 +90,7 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     """Return a shape of one or more dimensions, whose elements int64 counts."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name} must be a tuple of ints, got {type(value).__name__}")
-    found = tuple(positive(f"{name}[{i}]", size, least=-MOST) for i, size in enumerate(value))
+    found = tuple(integer(f"{name}[{i}]", size) for i, size in enumerate(value))
     if not found or min(found) < 0:
         raise ValueError(f"{name} must have one or more dimensions of 0 or more, got {found}")
     if prod(found) > MOST:

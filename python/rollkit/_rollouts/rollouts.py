@@ -156,7 +156,7 @@ class Rollouts:
         """
         rows = list(range(len(self)))
         for name in reversed(names):
-            keys = sort_keys(name, self[name])
+            keys = _sort_keys(name, self[name])
             try:
                 rows.sort(key=keys.__getitem__)
             except TypeError as error:
@@ -186,9 +186,7 @@ class Rollouts:
         name, column = (by, self[by]) if isinstance(by, str) else ("by", as_column("by", by))
         if len(column) != len(self):
             raise ValueError(f"by has {len(column)} ids, there are {len(self)} rows")
-        if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
-            raise TypeError(f"column {name!r} has no single entry per rollout to group by")
-        return Groups.by(column)
+        return Groups.by(_entries(name, column, "group"))
 
     def validate(self, *, step_wise: bool = False) -> None:
         """Check that these rollouts can be trained on: their columns, the lengths of rows, and the values.
@@ -315,12 +313,18 @@ def _outs(out: Any, first: Rollouts) -> Mapping[str, AnyArray]:
     return out
 
 
-def sort_keys(name: str, column: Column) -> list[Any]:
-    """What rows are sorted by."""
+def _entries(name: str, column: Column, verb: str) -> list[Any] | AnyArray:
+    """A column that has one entry per row; another has none to sort or to group by."""
     if isinstance(column, Ragged) or (isinstance(column, np.ndarray) and column.ndim > 1):
-        text = "has no single entry per rollout to sort by"
-        raise refusal(TypeError, f"column {name!r} {text}", column=name, label="")
-    entries = column.tolist() if isinstance(column, np.ndarray) else column
+        text = f"column {name!r} has no single entry per rollout to {verb} by"
+        raise refusal(TypeError, text, column=name, label="")
+    return column
+
+
+def _sort_keys(name: str, column: Column) -> list[Any]:
+    """What rows are sorted by."""
+    entries = _entries(name, column, "sort")
+    entries = entries.tolist() if isinstance(entries, np.ndarray) else entries
     return [entry.to_string() if hasattr(entry, "to_string") else entry for entry in entries]
 
 

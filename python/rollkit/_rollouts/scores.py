@@ -18,6 +18,7 @@ from rollkit._rollouts.groups import Float64s, Groups
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import check_given, trajectories
+from rollkit._rollouts.validate import check_lengths
 from rollkit._rows.ragged import Ragged
 
 Bools = NDArray[np.bool_]
@@ -79,11 +80,7 @@ def _check_lengths(rollouts: Rollouts) -> None:
     """Refuse rewards per token that are not one for each: their sum would be another reward."""
     rewards = rollouts["rewards"]
     if isinstance(rewards, Ragged) and "response_ids" in rollouts:
-        wanted = rollouts.ragged("response_ids").lengths
-        if (odd := rewards.lengths != wanted).any():
-            row = int(odd.argmax())
-            text = f" has {rewards.lengths[row]} elements, its response has {wanted[row]} tokens"
-            raise refusal(ValueError, text, column="rewards", row=row)
+        check_lengths("rewards", rewards.lengths, rollouts.ragged("response_ids").lengths)
 
 
 def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s) -> Bools:
@@ -129,9 +126,10 @@ def _rewards(column: Any, needed: Bools) -> Float64s:
     """`[rows]` float64: the rewards that are needed, each a finite number; 0 for the others."""
     if isinstance(column, list):
         column = [reward if need else 0.0 for reward, need in zip(column, needed, strict=True)]
-        if None in (kinds := [reward if reward is None else 0 for reward in column]):
+        row = next((row for row, reward in enumerate(column) if reward is None), None)
+        if row is not None:
             text = ' is None; score it, or leave such rows out: ignore="unscored"'
-            raise refusal(TypeError, text, column="rewards", row=kinds.index(None))
+            raise refusal(TypeError, text, column="rewards", row=row)
     found = np.where(needed, row_rewards(column), 0.0)
     bad = ~np.isfinite(found)
     if bad.any():

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._rollouts.fields import fill_of
-from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources
-from rollkit._rollouts.trajectories import check_groups, trajectory_ends
+from rollkit._rollouts.trajectories import task_ends
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.ragged import Ragged, trusted
@@ -102,9 +101,7 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
 
 def _first_steps(sources: Sources) -> NDArray[np.bool_]:
     """`[steps]` bool: the step is the first of its trajectory."""
-    ends = trajectory_ends(sources.rows, len(sources.lengths))
-    if ends is not None and "instance_ids" in sources.rows:
-        check_groups(Groups.by(sources.rows["instance_ids"]).ids, ends, "instance_ids")
+    ends = task_ends(sources.rows, len(sources.lengths))
     if ends is None:
         raise ValueError(
             "merging needs a column 'is_last_step' or 'trajectory_ids', to know where trajectories end"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray, as_array
+from rollkit._rollouts.groups import Groups
 from rollkit._rows.ragged import Ragged
 
 
@@ -125,6 +126,14 @@ def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_]
         return last
     ends: NDArray[np.bool_] = np.arange(count) == count - 1
     ends[np.array(begins, np.int64) - 1] = True
+    return ends
+
+
+def task_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_] | None:
+    """`trajectory_ends`, where no trajectory is of two tasks: `instance_ids`, where there are some."""
+    ends = trajectory_ends(columns, count)
+    if ends is not None and "instance_ids" in columns:
+        check_groups(Groups.by(columns["instance_ids"]).ids, ends, "instance_ids")
     return ends
 
 

@@ -13,8 +13,7 @@ from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
-from rollkit._rollouts.groups import Groups
-from rollkit._rollouts.trajectories import check_groups, trajectory_ends
+from rollkit._rollouts.trajectories import task_ends
 from rollkit._rows.ragged import Ragged
 
 NEEDED = ("prompt_token_ids", "response_ids", "loss_masks", "rewards")
@@ -42,7 +41,7 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
     for name in PER_RESPONSE_TOKEN:
         column = columns.get(name)
         if isinstance(column, Ragged):
-            _same_lengths(name, _tokens(name, column).lengths, responses)
+            check_lengths(name, _tokens(name, column).lengths, responses)
         elif column is not None:
             _row_rewards(name, column)
     if "rollout_expert_indices" in columns:
@@ -125,7 +124,8 @@ def _row_rewards(name: str, column: Any) -> None:
         raise refusal(ValueError, text, column=name)
 
 
-def _same_lengths(name: str, got: Int64s, wanted: Int64s) -> None:
+def check_lengths(name: str, got: Int64s, wanted: Int64s) -> None:
+    """Refuse rows that do not have an element for each token of their response."""
     if not np.array_equal(got, wanted):
         row = int(np.flatnonzero(got != wanted)[0])
         text = f" has {got[row]} elements, its response has {wanted[row]} tokens"
@@ -152,6 +152,4 @@ def _steps(columns: Mapping[str, Column]) -> None:
         if name not in columns:
             text = f"column {name!r} is missing; step-wise rollouts need it"
             raise refusal(ValueError, text, column=name, label="")
-    ends = trajectory_ends(columns, len(columns["is_last_step"]))
-    if ends is not None and "instance_ids" in columns:
-        check_groups(Groups.by(columns["instance_ids"]).ids, ends, "instance_ids")  # type: ignore[arg-type]
+    task_ends(columns, len(columns["is_last_step"]))

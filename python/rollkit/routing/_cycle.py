@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit._check import host, positive
 from rollkit._frameworks import AnyArray
+from rollkit.routing._final import cycled
 
 
 def cycle_routes(routes: AnyArray, route_masks: ArrayLike, *, num_experts: int) -> AnyArray:
@@ -45,6 +44,5 @@ def cycle_routes(routes: AnyArray, route_masks: ArrayLike, *, num_experts: int) 
     count = positive("num_experts", num_experts, least=max(inner[-1], 1))
     if count - 1 > np.iinfo(routes.dtype).max:
         raise OverflowError(f"{routes.dtype} does not hold expert {count - 1}; widen the routes first")
-    rows = int(marks.sum())
-    routes[marks] = (np.arange(rows * prod(inner)) % count).reshape(rows, *inner)
+    routes[marks] = cycled(np.arange(int(marks.sum())), inner, count)
     return routes

@@ -13,6 +13,12 @@ from rollkit._frameworks import AnyArray
 FINALS: Final = ("repeat", "zeros", "arange", "cycle", "sentinel")
 
 
+def cycled(position: int | Int64s, inner: tuple[int, ...], experts: int) -> Int64s:
+    """The rows of `"cycle"` at positions of a sequence: each goes on where the one before ended."""
+    row = np.asarray(position)[..., None] * prod(inner) + np.arange(prod(inner))
+    return (row % experts).reshape(np.shape(position) + inner)
+
+
 def final_row(
     final: str | None,
     dtype: np.dtype[Any],
@@ -35,8 +41,7 @@ def final_row(
             raise ValueError("final='cycle' needs num_experts, how many there are to cycle over")
         # A row then has no expert twice, which dropless dispatch cannot take.
         count = positive("num_experts", num_experts, least=max(inner[-1], 1))
-        row = (np.asarray(position)[..., None] * prod(inner) + np.arange(prod(inner))) % count
-        row = row.reshape(np.shape(position) + inner)
+        row = cycled(position, inner, count)
     else:
         one = {"zeros": 0, "arange": np.arange(inner[-1]), "sentinel": -1}[final]
         row = np.broadcast_to(np.asarray(one), inner)
