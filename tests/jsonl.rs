@@ -12,7 +12,7 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::cast::Dtype;
-use rollkit::jsonl::{Data, Hint, Options, Table, Values, parse};
+use rollkit::jsonl::{Data, Hint, MAX_KEYS, Nonfinite, Options, Table, Values, parse};
 use serde_json::{Map, Value};
 
 fn hints<const N: usize>(hints: [(&str, Dtype); N]) -> Options {
@@ -511,5 +511,135 @@ fn deep_nesting_is_refused() {
         message(line.as_bytes(), &hints([("a", Dtype::I32)]));
         message(line.as_bytes(), &Options::default());
         message(format!("{{\"a\":{}", "{\"k\":".repeat(depth)).as_bytes(), &Options::default());
+    }
+}
+
+/// Lines that keep to a few keys of changing kinds, so that many are refused, decide something, or lack something.
+fn lines() -> impl Strategy<Value = Vec<String>> {
+    let value = prop::sample::select(vec![
+        "null",
+        "1",
+        "2",
+        "0.5",
+        "true",
+        "\"x\"",
+        "\"\\n\"",
+        "{}",
+        "[]",
+        "[1]",
+        "[1,2]",
+        "[0.5]",
+        "[[1],[2]]",
+        "[[0.5]]",
+        "[true]",
+        "[\"x\"]",
+        "[1,x]",
+        "x",
+        "NaN",
+        "[1,NaN,0.5]",
+    ]);
+    let field = (prop::sample::select(vec!["a", "b", "c"]), value);
+    let line = prop::collection::vec(field, 0..4).prop_map(|fields| {
+        let fields = fields.iter().map(|(key, value)| format!("\"{key}\":{value}"));
+        format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+    });
+    prop::collection::vec(line, 0..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(examples(4000)))]
+
+    #[test]
+    fn a_refused_row_leaves_no_trace(
+        lines in lines(),
+        nonfinite in prop::sample::select(vec![Nonfinite::Raise, Nonfinite::Keep, Nonfinite::Null]),
+        dtype in prop::option::of(prop::sample::select(vec![Dtype::F64, Dtype::U8])),
+    ) {
+        let mut options = Options { nonfinite, ..Options::default() };
+        options.hints.extend(dtype.map(|dtype| ("a".to_owned(), Hint::Dtype(dtype))));
+        // The lines that can be added, one by one, to those before them.
+        let mut good = String::new();
+        for line in &lines {
+            let longer = format!("{good}{line}\n");
+            if parse(longer.as_bytes(), &options).is_ok() {
+                good = longer;
+            }
+        }
+        let all = lines.join("\n");
+        let got = read(all.as_bytes(), &Options { skip: true, ..options.clone() });
+        let wanted = read(good.as_bytes(), &options);
+        // As text, in which NaN is NaN.
+        prop_assert_eq!(format!("{:?}", got.columns), format!("{:?}", wanted.columns), "{}", all);
+        prop_assert_eq!(got.skipped, lines.len() - wanted.rows);
+    }
+}
+
+#[test]
+fn rows_that_lack_a_key_have_null_there() {
+    let lines = b"{\"a\":1}\n{\"b\":\"x\",\"c\":{}}\n{\"a\":3,\"d\":[\"y\"]}\n{\"e\":true,\"d\":[]}\n{}";
+    let table = read(lines, &Options::default());
+    let missing = |values, rows: &[usize]| Data::Scalars { values, missing: rows.to_vec() };
+    assert_eq!(*column(&table, "a"), missing(Values::I64(vec![1, 0, 3, 0, 0]), &[1, 3, 4]));
+    assert_eq!(*column(&table, "b"), Data::Text(vec![None, Some("x".into()), None, None, None]));
+    assert_eq!(*column(&table, "c"), Data::Json(vec![b"null", b"{}", b"null", b"null", b"null"]));
+    assert_eq!(*column(&table, "d"), Data::Json(vec![b"null", b"null", b"[\"y\"]", b"[]", b"null"]));
+    let wanted = Values::Bool(vec![false, false, false, true, false]);
+    assert_eq!(*column(&table, "e"), missing(wanted, &[0, 1, 2, 4]));
+}
+
+const FEWER: &str = "each is a column: put those that differ from row to row in an object of their own, or name the \
+                     ones to read with columns=[…]";
+
+/// Lines that each have a key of their own.
+fn new_keys(count: usize) -> String {
+    (0..count).fold(String::new(), |mut lines, i| {
+        writeln!(lines, "{{\"ids\":[1],\"k{i}\":{i}}}").unwrap_or_default();
+        lines
+    })
+}
+
+#[test]
+fn keys_are_limited() {
+    let row = |count: usize| {
+        let fields = (0..count).map(|i| format!("\"k{i}\":{i}")).collect::<Vec<_>>();
+        format!("{{{}}}\n", fields.join(","))
+    };
+    let any = Options::default();
+    assert_eq!(read(row(MAX_KEYS).as_bytes(), &any).columns.len(), MAX_KEYS);
+    let wanted = format!("more than {MAX_KEYS} keys; {FEWER}");
+    assert_eq!(message(row(MAX_KEYS + 1).as_bytes(), &any), format!("line 1: {wanted}"));
+    let skip = Options { skip: true, ..Options::default() };
+    let lines = format!("{}{}", row(MAX_KEYS + 1), row(3));
+    let table = read(lines.as_bytes(), &skip);
+    assert_eq!((table.rows, table.skipped, table.columns.len()), (1, 1, 3));
+}
+
+#[test]
+fn a_table_that_is_much_larger_than_its_text_is_refused() {
+    let any = Options::default();
+    assert_eq!(read(new_keys(1000).as_bytes(), &any).columns.len(), 1001);
+    for skip in [false, true] {
+        let told = message(new_keys(20_000).as_bytes(), &Options { skip, ..Options::default() });
+        assert!(told.contains(" rows, most without a value; ") && told.ends_with(FEWER), "{told}");
+    }
+    // Keys that are not kept take no room.
+    let only = Options { only: Some(["ids".to_owned()].into()), ..Options::default() };
+    let lines = new_keys(20_000);
+    let table = read(lines.as_bytes(), &only).columns;
+    assert_eq!((table.len(), &*table[0].0), (1, "ids"));
+}
+
+#[test]
+fn nesting_is_limited_by_name() {
+    for (open, close) in [("[", "]"), ("{\"k\":", "}")] {
+        let line = |depth: usize| format!("{{\"a\":{}{{}}{}}}", open.repeat(depth), close.repeat(depth));
+        read(line(126).as_bytes(), &Options::default());
+        for depth in [127, 1000, 100_000] {
+            let told = message(line(depth).as_bytes(), &Options::default());
+            assert!(
+                told.starts_with("line 1: arrays and objects nested more than 128 deep at column "),
+                "{told}"
+            );
+        }
     }
 }

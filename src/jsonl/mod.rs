@@ -208,6 +208,8 @@ impl<'a, 'o> Reading<'a, 'o> {
     fn read(&mut self, text: &'a [u8]) -> Result<(), Problem> {
         let known = self.columns.len();
         self.touched.clear();
+        // For what does not ask before it allocates: strings that are decoded, keys, messages.
+        memory::available::<u8>("a line", text.len().saturating_mul(8))?;
         match self.read_object(text) {
             Ok(()) => self.commit(),
             Err(problem) => {

@@ -138,7 +138,7 @@ fn texts<'py>(py: Python<'py>, list: &[Option<Cow<'_, str>>]) -> PyResult<Bound<
         };
         let object = match &before {
             Some((same, object)) if same == text => object.clone(),
-            _ => PyString::new(py, text),
+            _ => PyString::from_bytes(py, text.as_bytes())?,
         };
         out.append(&object)?;
         before = Some((text, object));
@@ -149,6 +149,17 @@ fn texts<'py>(py: Python<'py>, list: &[Option<Cow<'_, str>>]) -> PyResult<Bound<
 /// The values as `json.loads` reads them.
 fn objects<'py>(py: Python<'py>, list: &[&[u8]]) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let json = [b"[", &*list.join(&b','), b"]"].concat();
-    LOADS.import(py, "json", "loads")?.call1((PyBytes::new(py, &json),))
+    let length = list.iter().map(|json| json.len() + 1).sum::<usize>() + 1;
+    let json = PyBytes::new_with(py, length.max(2), |out| {
+        let mut at = 0;
+        for json in list {
+            out[at] = if at == 0 { b'[' } else { b',' };
+            out[at + 1..][..json.len()].copy_from_slice(json);
+            at += 1 + json.len();
+        }
+        out[0] = b'[';
+        out[out.len() - 1] = b']';
+        Ok(())
+    })?;
+    LOADS.import(py, "json", "loads")?.call1((json,))
 }
