@@ -10,6 +10,7 @@ are first used.
 import importlib as _importlib
 from typing import Any as _Any
 
+from rollkit import _program as _program  # first: it is there for what takes time to import
 from rollkit._batch import Batch as Batch
 from rollkit._batch import pack as pack
 from rollkit._batch import pad as pad

@@ -400,3 +400,95 @@ def test_bounds_of_the_histogram(least: int, most: int) -> None:
     assert edges[-1] > most
     assert 2 <= len(edges) <= 14
     assert len(set(np.diff(edges))) == 1
+
+
+# Streams that are closed, names that are no text, options without end.
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    command = command.replace("rollkit", f"{sys.executable} -m rollkit", 1)
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+def test_streams_that_are_closed(tmp_path: Path) -> None:
+    said = "rollkit: standard output is closed; redirect it, to /dev/null if it is not wanted\n"
+    pack = f"pack {SAMPLE} -o {tmp_path / 'out'} --capacity 4096"
+    for command in ("info", "inspect .", pack):
+        done = shell(f"rollkit {command} >&-")
+        assert (done.returncode, done.stderr) == (1, said)
+    assert not (tmp_path / "out").exists()
+    done = shell(f"rollkit {pack} --quiet >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+    for command, status in (("info", 0), ("nothing", 2), ("inspect nowhere", 1)):
+        done = shell(f"rollkit {command} 2>&-")
+        assert (done.returncode, done.stderr, "rollkit: " in done.stdout) == (status, "", False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_finds_no_space() -> None:
+    done = shell("rollkit info >/dev/full")
+    assert (done.returncode, done.stderr) == (1, "rollkit: No space left on device\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files that are any bytes")
+def test_names_that_are_no_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = (tmp_path / os.fsdecode(name) for name in (b"a\xff.jsonl", b"out\xff"))
+    source.write_bytes(Path(SAMPLE).read_bytes())
+    for more in ([], ["--resume"]):
+        assert run("pack", source, "-o", out, "--capacity", 4096, "--quiet", *more) == 0
+    for name, said in (
+        (b"a\xff.jsonl", "a\\xff.jsonl:1: expected"),
+        (b"b\xff.jsonl.gz", "b\\xff.jsonl.gz: not a"),
+    ):
+        source = tmp_path / os.fsdecode(name)
+        source.write_bytes(b"[1]\n")
+        assert run("pack", source, "-o", tmp_path / "none", "--capacity", 4096) == 1
+        told = capsys.readouterr().err
+        assert said in told
+        assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--capacity", "capacity must be at most 2,147,483,647"),
+        ("--bins-per-shard", "bins_per_shard is 1000"),
+        ("--chunk-rows", "chunk_rows is 1000"),
+        ("--pad-id", "pad_id is 1,000,000,000,000,000,000,000, which does not fit int32"),
+    ],
+)
+def test_options_without_end(
+    option: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pack_sample(tmp_path / "out", option, 10**21) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"rollkit: {said}")
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_during_imports(tmp_path: Path) -> None:
+    # Stands for NumPy, which takes longest.
+    stopped = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n"
+    (tmp_path / "numpy.py").write_text(stopped)
+    path = [str(tmp_path), str(Path(rollkit.__file__).parents[1])]
+    # What a shell starts in the background ignores SIGINT, and so would all that these tests start.
+    begin = (
+        "import os, sys; from signal import *; signal(SIGINT, SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+
+    def told(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-c", begin, sys.executable, *arguments]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+        return done.returncode, done.stderr
+
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/rollkit"
+    program.write_text("from rollkit._cli import main; raise SystemExit(main())")
+    for arguments in (["-m", "rollkit"], [str(program)]):
+        assert told(*arguments, "info") == (130, "rollkit: interrupted\n")
+    # A program that uses the package keeps its own Ctrl-C.
+    assert told("-c", "import rollkit")[1].endswith("KeyboardInterrupt\n")

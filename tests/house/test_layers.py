@@ -10,7 +10,7 @@ from tests.paths import ROOT
 PACKAGE = ROOT / "python" / "rollkit"
 
 FLOORS = (
-    ("_native", "_frameworks", "_check", "_errors", "_extras"),
+    ("_native", "_frameworks", "_check", "_errors", "_extras", "_program"),
     ("_arrays",),
     ("_rows",),
     ("_rollouts",),

@@ -59,11 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that cannot show × shows ?
     try:
         options = _parser().parse_args(arguments)
+        if sys.stdout is None and not getattr(options, "quiet", False):
+            raise OSError("standard output is closed; redirect it, to /dev/null if it is not wanted")
         with warnings.catch_warnings():
             warnings.simplefilter("default")  # told, whatever the environment makes of warnings
             warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
             status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,13 +79,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OverflowError, ImportError) as error:
         _complain(str(error), error)
     except MemoryError as error:
-        _complain("out of memory; --chunk-rows and --bins-per-shard bound what is held at a time", error)
+        _complain(
+            "out of memory; --chunk-rows, --bins-per-shard and --capacity bound what is held at a time", error
+        )
     return _FAILED
 
 
 def _complain(message: str, error: BaseException | None = None) -> None:
     """Say what is wrong, in one line."""
     parts = [message, *getattr(error, "__notes__", ())]
+    if sys.stderr is None:  # closed; `print` would take standard output instead
+        return
     print(f"rollkit: {' '.join('; '.join(parts).split())}", file=sys.stderr)
 
 
@@ -233,7 +240,7 @@ def _pack(options: argparse.Namespace) -> int:
         rename=dict(options.rename),
         **cast(Packing, {name: getattr(options, name) for name in DEFAULTS}),
     )
-    watch = text.Progress() if sys.stderr.isatty() and not options.quiet else stream.unwatched
+    watch = text.Progress() if _is_terminal() and not options.quiet else stream.unwatched
     index = stream.write_shards(options.sources, options.out, wanted, resume=options.resume, watch=watch)
     seconds = time.perf_counter() - begun
     if options.plot:
@@ -250,6 +257,10 @@ def _pack(options: argparse.Namespace) -> int:
             ]
         )
     return 0
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _inspect(options: argparse.Namespace) -> int:

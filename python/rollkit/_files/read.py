@@ -328,6 +328,11 @@ def _line(path: Path, row: int) -> int | None:
         return next((number for i, number in enumerate(filled) if i == row), None)
 
 
+def printable(path: Path) -> str:
+    """The name of a file as text that can be encoded, with escapes for bytes that are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _jsonl(path: Path, compression: str | None, rows: int | None, how: Reading) -> Iterator[dict[str, Any]]:
     hints, theirs = how.hints(), how.theirs()
     line, skipped = 1, 0
@@ -336,7 +341,7 @@ def _jsonl(path: Path, compression: str | None, rows: int | None, how: Reading) 
             data,
             hints=hints,
             first_line=line,
-            name=str(path),
+            name=printable(path),
             on_error=how.on_error,
             nonfinite=how.nonfinite,
             columns=theirs,
@@ -393,7 +398,7 @@ def _lines(path: Path, compression: str | None, count: int) -> Iterator[tuple[By
 
 
 def _blocks(file: Any, compression: str | None, path: Path) -> Iterator[Bytes]:
-    source = file if compression is None else _native.Decompressor(file, compression, name=str(path))
+    source = file if compression is None else _native.Decompressor(file, compression, name=printable(path))
     readinto: Callable[[Bytes], int] = source.readinto
     while True:
         block = np.empty(BLOCK, np.uint8)

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeVar, Unpack
 
 import numpy as np
 
+from rollkit import _check
 from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
@@ -74,7 +75,8 @@ class Options:
         **packing: Unpack[Packing],
     ) -> None:
         self.capacity, self.pad_id, self.packing = capacity, pad_id, packing
-        self.bins_per_shard, self.chunk_rows = bins_per_shard, chunk_rows
+        self.bins_per_shard = _check.positive("bins_per_shard", bins_per_shard)
+        self.chunk_rows = _check.positive("chunk_rows", chunk_rows)
         self.nonfinite, self.rename = nonfinite, dict(rename or {})
         self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
         # What is wrong with an option is wrong with it for any row: say so before reading.
@@ -82,6 +84,8 @@ class Options:
             raise ValueError(
                 f"capacity must be at most {_MOST:,}, what int32 positions count, got {capacity:,}"
             )
+        if not -_MOST - 1 <= pad_id <= _MOST:
+            raise OverflowError(f"pad_id is {pad_id:,}, which does not fit int32")
         self.plan(np.ones(1, np.int64))
         layout = Layout.concat([1])
         pack({"response_ids": [[0]]}, layout=layout, pad_id=pad_id)
