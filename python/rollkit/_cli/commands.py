@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise OSError("standard output is closed; redirect it, to /dev/null if it is not wanted")
         with warnings.catch_warnings():
             warnings.simplefilter("default")  # told, whatever the environment makes of warnings
+            warnings.simplefilter("ignore", ResourceWarning)  # Ctrl-C came between `open` and `with`
             warnings.showwarning = lambda message, *_, **__: _complain(f"warning: {message}")
             status: int = options.run(options)
         if sys.stdout is not None:

@@ -30,23 +30,25 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
     try:
         _refuse_other(folder, resume)
         _refuse_foreign(work)
-        planned = (work / PLAN).exists()
-        work.mkdir(exist_ok=True)
     except BaseException:
         _unmake(made)
         raise
-    with _locked(work, folder):
-        try:
+    planned = (work / PLAN).exists()
+    try:
+        work.mkdir(exist_ok=True)
+        with _locked(work, folder):
             _clean(work)
             yield work
-        except BaseException:
+            _remove(work)
+    except BaseException:
+        # Ctrl-C may come before there is a lock, so it is taken anew: another run's files are not touched.
+        with suppress(OSError, ValueError), _locked(work, folder):
             if planned or any(work.glob("shard-*.json")):
                 _clean(work)  # whole shards stay, for --resume
             else:
                 _remove(work)
-                _unmake(made)
-            raise
-        _remove(work)
+        _unmake(made)  # what is not empty stays
+        raise
 
 
 def _make(folder: Path) -> list[Path]:
