@@ -81,6 +81,12 @@ def framework_of(value: Any) -> Framework | None:
     return None
 
 
+def is_imported(framework: str) -> bool:
+    """Whether a framework is there; while it is being imported it has no class of arrays yet."""
+    row = FRAMEWORKS[framework]
+    return hasattr(sys.modules.get(row.package), row.array)
+
+
 def is_array(value: Any) -> bool:
     """Whether `value` is an array of a framework that is imported."""
     return framework_of(value) is not None

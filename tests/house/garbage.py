@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -322,6 +322,8 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Rollouts.equals": {"other": lambda: Rollouts(columns())},
     "rollkit.Layout.select": {"rows": lambda: [0, 1, 2]},
     "rollkit.Layout.spans": {"lengths": lambda: [1, 1, 1]},
+    "rollkit.Batch.split": {"parts": lambda: 1},
+    "rollkit.Batch.to": {"target": lambda: "numpy"},
     "rollkit.Batch.unpack": {"array": lambda: batch()["input_ids"]},
     "rollkit.next_token_logprobs": {
         "logits": lambda: np.zeros((*batch()["input_ids"].shape, 12), np.float32)
@@ -397,7 +399,7 @@ def _of_class(called: str, found: type) -> Iterator[Target]:
     if found.__name__ not in RETURNED:
         yield from _target(called, functools.partial(_itself, found), found)
     for name, member in inspect.getmembers(found):
-        inherited = any(hasattr(base, name) for base in (tuple, list))
+        inherited = any(hasattr(base, name) for base in (tuple, list, Mapping))
         if name.startswith("_") or not callable(member) or inherited or name in INNER | ELSEWHERE:
             continue
         if inspect.ismethod(member):

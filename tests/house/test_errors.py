@@ -219,7 +219,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: BATCH["nothing"], KeyError, "no array 'nothing'; there are 'input_ids', 'segment_ids', 'positions', 'attention_mask', 'loss_masks'"),
     (lambda: BATCH.unpack(np.zeros((1, 3))), ValueError, "array must have shape (1, 2) (and inner dims), got (1, 3)"),
     (lambda: BATCH.unpack([1]), TypeError, "array must be an array of NumPy, torch or JAX, got list"),
-    (lambda: BATCH.to("tensorflow"), ValueError, "framework must be one of 'numpy', 'torch', 'jax', got 'tensorflow'"),
+    (lambda: BATCH.to("tensorflow"), ValueError, "target must be one of 'numpy', 'torch', 'jax', or a device ('cpu', 'cuda:0'), got 'tensorflow'"),
     (lambda: BATCH.to("numpy", "cuda"), ValueError, "NumPy arrays are on the CPU and take no options, got device='cuda'"),
     (lambda: concat([ROWS, UNSIGNED]), TypeError, "parts[1] is uint64, parts[0] is int64: no integer dtype holds int64 and uint64; cast one with .astype"),
     (lambda: PLAN.segment_ids(np.frombuffer(bytearray(37), np.uint8)[1:].view(np.int32).reshape(3, 3)), ValueError, "out must be C-contiguous, aligned and writeable, got a misaligned array; np.empty makes one"),

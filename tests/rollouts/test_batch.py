@@ -81,7 +81,7 @@ def test_pack_equals_the_reference(rows: Rows, more: int, algorithm: str, align:
     assert batch.rows["stop_reasons"] == [row["stop_reasons"] for row in rows]
     assert list(batch.rows["is_last_step"]) == [row["is_last_step"] for row in rows]
     assert batch.prompt_lengths.tolist() == [len(row["prompt_token_ids"]) for row in rows]
-    assert len(batch) == len(rows)
+    assert batch.num_rows == len(rows)
 
 
 @given(rollout_rows(), st.data())
@@ -254,7 +254,7 @@ def test_no_rows(rows: Any) -> None:
     batch = pack({"response_ids": rows}, 4)
     assert batch["input_ids"].shape == (0, 4)
     assert pad({"response_ids": rows})["input_ids"].shape == (0, 0)
-    assert len(batch) == 0
+    assert batch.num_rows == 0
     assert batch.unpack("input_ids").to_list() == []
 
 
@@ -326,7 +326,7 @@ def test_pickles_out_of_band() -> None:
     same(again, batch.arrays)
     assert np.shares_memory(again["rollout_logprobs"], batch["rollout_logprobs"])
     assert again.unpack("input_ids").equals(batch.unpack("input_ids"))
-    assert len(again) == 20
+    assert again.num_rows == 20
     assert pickle.loads(pickle.dumps(batch.to("torch")))["input_ids"].tolist() == batch["input_ids"].tolist()
 
 

@@ -204,9 +204,11 @@ def test_options_of_packing_are_declared_once(function: Any) -> None:
     assert {name: given[name].default for name in wanted} == wanted
     assert all(given[name].kind is inspect.Parameter.KEYWORD_ONLY for name in wanted)
     own = {
+        "bins",
         "capacity",
         "lengths",
         "rollouts",
+        "rows",
         "pad_id",
         "layout",
         "fills",

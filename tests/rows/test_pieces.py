@@ -409,7 +409,7 @@ def test_batches_of_pieces_unpack(rows: list[dict[str, Any]], data: st.DataObjec
     again = pickle.loads(pickle.dumps(batch))
     assert again.unpack("input_ids").to_list() == batch.unpack("input_ids").to_list()
     both = pack([rollouts, rollouts], layout=Layout.concat(2 * batch.layout.row_lengths.tolist()))
-    assert len(both) == 2 * len(rows)
+    assert both.num_rows == 2 * len(rows)
 
 
 @given(rollout_rows(), st.data())

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -47,8 +47,40 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
 def moved(array: Any, device: Any, options: Mapping[str, Any]) -> Any:
     """Return the array on a device, where it is if None."""
     if isinstance(device, str):
-        device = jax.devices(device)[0]
+        device = device_named(device) or jax.devices(device)
     return jax.device_put(array, device, **options)
+
+
+def device_named(device: Any) -> Any:
+    """A device or sharding of JAX (`"cpu"`, `"cuda:1"`); None if this names none."""
+    if isinstance(device, jax.Device | jax.sharding.Sharding):
+        return device
+    if not isinstance(device, str):
+        return None
+    platform, _, number = device.partition(":")
+    try:
+        return jax.devices(platform)[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError):
+        return None
+
+
+def register_tree(
+    kind: type,
+    flat: Callable[[Any], tuple[Sequence[str], Sequence[Any], Any]],
+    made: Callable[[Iterable[Any], Any], Any],
+) -> None:
+    """Let a class be a pytree; `flat` gives names, arrays and what is static."""
+
+    def with_keys(found: Any) -> Any:
+        names, arrays, static = flat(found)
+        return list(zip(map(jax.tree_util.DictKey, names), arrays, strict=True)), static
+
+    jax.tree_util.register_pytree_with_keys(
+        kind,
+        with_keys,
+        lambda static, leaves: made(leaves, static),
+        lambda found: flat(found)[1:],
+    )
 
 
 def memory(array: Any) -> AnyArray:

@@ -24,6 +24,14 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> AnyA
 moved = from_numpy
 
 
+def device_named(device: Any) -> None:
+    """NumPy has no devices."""
+
+
+def register_tree(kind: type, flat: Any, made: Any) -> None:
+    """NumPy knows no trees."""
+
+
 def memory(array: AnyArray) -> AnyArray:
     """Return the array itself."""
     return array

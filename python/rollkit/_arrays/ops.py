@@ -1,11 +1,19 @@
 """What a framework's module supplies: bytes in and out, rows moved, scans over tokens."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
 
-from rollkit._frameworks import FRAMEWORKS, AnyArray, as_array, framework_of, is_array, memory_of
+from rollkit._frameworks import (
+    FRAMEWORKS,
+    AnyArray,
+    as_array,
+    framework_of,
+    is_array,
+    is_imported,
+    memory_of,
+)
 
 
 class Ops(Protocol):
@@ -25,6 +33,19 @@ class Ops(Protocol):
 
     def moved(self, array: Any, device: Any, options: Mapping[str, Any]) -> Any:
         """The framework's own array on `device`, with its gradient and trace; where it is if None."""
+        ...
+
+    def device_named(self, device: Any) -> Any:
+        """What the framework calls a device; None if this names none of its devices."""
+        ...
+
+    def register_tree(
+        self,
+        kind: type,
+        flat: Callable[[Any], tuple[Sequence[str], Sequence[Any], Any]],
+        made: Callable[[Iterable[Any], Any], Any],
+    ) -> None:
+        """Let a class be a tree of arrays. `flat` gives their names, the arrays, and what is static."""
         ...
 
     def memory(self, array: Any) -> AnyArray:
@@ -238,17 +259,43 @@ def as_like(name: str, value: Any, like: Any, dtype: Any = None) -> Any:
     return array if dtype is None else kernel.cast(array, dtype)
 
 
-def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Return a function from arrays of any framework to arrays of `framework` on `device`."""
-    given: object = framework
-    if not isinstance(given, str) or given not in FRAMEWORKS:
-        known = ", ".join(map(repr, FRAMEWORKS))
-        raise ValueError(f"framework must be one of {known}, got {framework!r}")
-    own = ops(framework)
+def array_maker(
+    target: Any, device: Any, options: Mapping[str, Any], found: str | None
+) -> Callable[[Any], Any]:
+    """Return a function from arrays of any framework to those of one, on a device.
+
+    Args:
+        target: a framework, or a device instead; None: `device` is given.
+        device: None for the framework's default.
+        options: the framework's own.
+        found: the framework that arrays are of, with which they stay on a device.
+    """
+    if not (isinstance(target, str) and target in FRAMEWORKS):
+        if target is not None and device is not None:
+            raise _no_target(target)
+        device = target if device is None else device
+        target, device = _of_device(device, found)
+    own = ops(target)
 
     def make(array: Any) -> Any:
-        if framework_of(array) == framework and not own.is_plain(array):
+        if framework_of(array) == target and not own.is_plain(array):
             return own.moved(array, device, options)  # by itself: a gradient or a trace goes along
         return own.from_numpy(as_array(array), device, options)
 
     return make
+
+
+def _of_device(device: Any, found: str | None) -> tuple[str, Any]:
+    """The framework whose arrays go to a device, and the device as it knows it."""
+    staying = ["jax", "torch"] if found == "jax" else ["torch", "jax"]
+    for framework in staying if device is not None else ():
+        if framework == "torch" or is_imported(framework):
+            known = ops(framework).device_named(device)
+            if known is not None:
+                return framework, known
+    raise _no_target(device)
+
+
+def _no_target(target: Any) -> ValueError:
+    known = ", ".join(map(repr, FRAMEWORKS))
+    return ValueError(f"target must be one of {known}, or a device ('cpu', 'cuda:0'), got {target!r}")

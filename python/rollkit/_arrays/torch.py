@@ -1,7 +1,7 @@
 """torch: tensors over NumPy's memory."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -43,6 +43,39 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
 def moved(array: Any, device: Any, options: Mapping[str, Any]) -> Any:
     """Return the tensor on a device, where it is if None."""
     return array.to(device=device, **options) if device is not None or options else array
+
+
+def device_named(device: Any) -> Any:
+    """A `torch.device`; None if this names none."""
+    if isinstance(device, torch.device):
+        return device
+    if not isinstance(device, str | int) or isinstance(device, bool):
+        return None  # without asking torch.device: some other objects end the process there
+    try:
+        return torch.device(device)
+    except (RuntimeError, ValueError):
+        return None
+
+
+def register_tree(
+    kind: type,
+    flat: Callable[[Any], tuple[Sequence[str], Sequence[Any], Any]],
+    made: Callable[[Iterable[Any], Any], Any],
+) -> None:
+    """Let a class be a pytree; `flat` gives names, arrays and what is static."""
+    tree = torch.utils._pytree
+
+    def with_keys(found: Any) -> Any:
+        names, arrays, static = flat(found)
+        return [(tree.MappingKey(name), array) for name, array in zip(names, arrays, strict=True)], static
+
+    tree.register_pytree_node(
+        kind,
+        lambda found: (list(flat(found)[1]), flat(found)[2]),
+        made,
+        serialized_type_name=f"rollkit.{kind.__name__}",
+        flatten_with_keys_fn=with_keys,
+    )
 
 
 def memory(array: Any) -> AnyArray:

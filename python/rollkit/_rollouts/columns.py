@@ -15,7 +15,8 @@ from rollkit._frameworks import AnyArray, as_array, is_array, kind_of
 from rollkit._rollouts.arrow import column_from_arrow, is_arrow
 from rollkit._rollouts.fields import FIELDS, PER_TOKEN_LISTS, Field
 from rollkit._rows.dtypes import common, numpy_dtype
-from rollkit._rows.ragged import Ragged, trusted
+from rollkit._rows.parts import Parts
+from rollkit._rows.ragged import Ragged, same_values, trusted
 
 Column = Ragged | AnyArray | list[Any]
 """A column: `Ragged` per token, an array `[rows, …]` per row, or a list of objects."""
@@ -211,7 +212,7 @@ def is_rows(column: Any) -> bool:
     Any row of elements tells, wherever it is. An array `[rows, …]` has an entry per row, unless its name
     says otherwise (`Field`).
     """
-    if isinstance(column, Ragged):
+    if isinstance(column, Ragged | Parts):
         return True
     if isinstance(column, np.ndarray):
         return column.dtype == object and is_rows(column.tolist())
@@ -234,7 +235,7 @@ def holds_numbers(column: Any) -> bool:
         column = column.tolist()
     if isinstance(column, list | tuple):
         return any(map(holds_numbers, column))
-    return isinstance(column, int | float | np.number | Ragged) or is_array(column)
+    return isinstance(column, int | float | np.number | Ragged | Parts) or is_array(column)
 
 
 def check_whole(dtype: Any, lengths: Int64s, rows: Iterable[Any] = ()) -> None:
@@ -330,6 +331,28 @@ def joined_entries(name: str, columns: Sequence[Any]) -> Any:
                 raise refusal(TypeError, text, column=name, label="")
     entries = (column.tolist() if isinstance(column, np.ndarray) else column for column in filled)
     return list(chain.from_iterable(entries))
+
+
+def take_column(column: Any, rows: Int64s) -> Any:
+    """The rows of a column, raw or not, of these numbers: in that order, copied."""
+    if isinstance(column, Ragged):
+        return column.take(rows)
+    return [column[i] for i in rows.tolist()] if isinstance(column, list | tuple) else column[rows]
+
+
+def same_column(a: Column, b: Column) -> bool:
+    """Whether two columns are equal, in dtype too; NaN equals NaN."""
+    if isinstance(a, Ragged):
+        return a.equals(b)
+    if isinstance(a, list) or not isinstance(b, np.ndarray):
+        return isinstance(b, list) and len(a) == len(b) and all(map(_same_entry, a, b))
+    return a.dtype == b.dtype and a.shape == b.shape and same_values(a, b)
+
+
+def _same_entry(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return same_column(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else False
+    return bool(a == b)
 
 
 def mask_column(loss_masks: Any) -> Ragged:

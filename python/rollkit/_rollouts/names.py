@@ -33,15 +33,18 @@ class Named:
 def check_names(names: Any) -> Names:
     """Return `names` if it is a known word, or a mapping."""
     if isinstance(names, Mapping):
+        for old, new in names.items():
+            if not isinstance(old, str) or not isinstance(new, str):
+                raise TypeError(f"names must map names to names, got {type(new).__name__} for {old!r}")
         return names
     return _check.choice("names", names, tuple(KNOWN))
 
 
 def renamed(arrays: Mapping[str, Any], layout: Layout, names: Names) -> dict[str, Any]:
     """The arrays under the names, and with the dtypes, of a trainer; see `Batch.rename`."""
+    names = check_names(names)
     if isinstance(names, Mapping):
         return _by_mapping(arrays, names)
-    check_names(names)
     for name in ("input_ids", "positions", "segment_ids"):
         if name not in arrays and names != "rollkit":
             there = ", ".join(map(repr, arrays))

@@ -13,10 +13,17 @@ from rollkit import _check, _native
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.arrow import columns_from_arrow, columns_to_arrow
-from rollkit._rollouts.columns import Column, as_column, joined_entries, token_columns
+from rollkit._rollouts.columns import (
+    Column,
+    as_column,
+    joined_entries,
+    same_column,
+    take_column,
+    token_columns,
+)
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.validate import validate
-from rollkit._rows.ragged import Ragged, row_indices, same_values
+from rollkit._rows.ragged import Ragged, row_indices
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,7 +144,7 @@ class Rollouts:
     def take(self, indices: ArrayLike) -> Rollouts:
         """Copy the rows at `indices` (ints, or one bool per row), in that order."""
         rows = row_indices(indices, len(self))
-        return self._trusted({name: _take(column, rows) for name, column in self.columns.items()})
+        return self._trusted({name: take_column(column, rows) for name, column in self.columns.items()})
 
     def sort(self, *names: str) -> Rollouts:
         """Copy the rows in ascending order of columns that have one entry per row; ties as they are.
@@ -220,7 +227,7 @@ class Rollouts:
         return (
             isinstance(other, Rollouts)
             and self.columns.keys() == other.columns.keys()
-            and all(_same(column, other.columns[name]) for name, column in self.columns.items())
+            and all(same_column(column, other.columns[name]) for name, column in self.columns.items())
         )
 
     def keys(self) -> KeysView[str]:
@@ -326,23 +333,3 @@ def _sort_keys(name: str, column: Column) -> list[Any]:
     entries = _entries(name, column, "sort")
     entries = entries.tolist() if isinstance(entries, np.ndarray) else entries
     return [entry.to_string() if hasattr(entry, "to_string") else entry for entry in entries]
-
-
-def _take(column: Column, rows: AnyArray) -> Column:
-    if isinstance(column, Ragged):
-        return column.take(rows)
-    return [column[i] for i in rows] if isinstance(column, list) else column[rows]
-
-
-def _same(a: Column, b: Column) -> bool:
-    if isinstance(a, Ragged):
-        return a.equals(b)
-    if isinstance(a, list) or not isinstance(b, np.ndarray):
-        return isinstance(b, list) and len(a) == len(b) and all(map(_same_entry, a, b))
-    return a.dtype == b.dtype and a.shape == b.shape and same_values(a, b)
-
-
-def _same_entry(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return _same(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else False
-    return bool(a == b)

@@ -9,12 +9,14 @@ from itertools import chain
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._frameworks import as_array, is_array
 from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
 from rollkit._rollouts.columns import (
+    Column,
     Level,
     as_column,
     check_level,
@@ -24,6 +26,7 @@ from rollkit._rollouts.columns import (
     is_rows,
     joined_entries,
     level_of,
+    take_column,
     token_columns,
     uneven,
 )
@@ -34,7 +37,7 @@ from rollkit._rows.dtypes import common
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.parts import Parts, end_to_end
 from rollkit._rows.place import parts_of
-from rollkit._rows.ragged import Ragged
+from rollkit._rows.ragged import Ragged, row_indices
 
 Source = Rollouts | Mapping[str, Any]
 """Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors.
@@ -64,16 +67,27 @@ class Sources:
     levels: Mapping[str, str] = field(default_factory=dict)
     main: str = "response_ids"
     """What the responses are called: `"input_ids"` where they are whole sequences."""
+    order: Int64s | None = None
+    """Which of these rows each row of a batch is; None: the same."""
 
     @classmethod
-    def of(cls, rollouts: Source | Sequence[Source], levels: Mapping[str, str] | None = None) -> Sources:
+    def of(
+        cls,
+        rollouts: Source | Sequence[Source],
+        levels: Mapping[str, str] | None = None,
+        wanted: ArrayLike | None = None,
+    ) -> Sources:
         """Name the buffers of rollouts.
 
         Args:
             rollouts: one source, or a sequence of them.
             levels: what columns have an element for, where their names do not say it; see `level_of`.
+            wanted: numbers of the rows, counted through; all by default.
         """
-        columns = columns_of(rollouts)
+        columns, order = columns_of(rollouts), None
+        if wanted is not None:
+            # As columns first: what a list is does not depend on which of its rows are asked for.
+            columns, order = picked([Rollouts(part).columns for part in columns], wanted)
         levels = _checked({} if levels is None else levels, columns[0])
         tokens: dict[str, Parts] = {}
         rows: dict[str, Any] = {}
@@ -99,7 +113,7 @@ class Sources:
         count = len(responses.lengths)
         if prompts is not None and len(prompts.lengths) != count:
             raise ValueError(f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {count}")
-        sources = cls(prompts, responses, tokens, rows, levels, main)
+        sources = cls(prompts, responses, tokens, rows, levels, main, order)
         for name, entries in rows.items():
             if len(entries) != count:
                 raise uneven(name, len(entries), main, count)
@@ -117,6 +131,20 @@ class Sources:
     def lengths(self) -> Int64s:
         """Tokens of each rollout: prompt and response."""
         return self.prompt_lengths + self.responses.lengths
+
+    def ordered(self, column: Any) -> Any:
+        """A column that has an entry per row, in the order of the batch."""
+        return column if self.order is None else take_column(column, self.order)
+
+    def from_batch(self, layout: Layout) -> Layout:
+        """The layout of a batch, whose rows are in its order, as one of these rows."""
+        if self.order is None:
+            return layout
+        rows, begins = layout.pieces_of_rows()
+        row_lengths = np.zeros(len(self.responses.lengths), np.int64)
+        row_lengths[self.order] = layout.row_lengths
+        slots = layout.shape, layout.starts, layout.lengths
+        return Layout._trusted(*slots, row_lengths, layout.order, self.order[rows], begins)
 
     def check_values(self) -> None:
         """Refuse values that no rollout has, as `Rollouts.validate` does."""
@@ -210,6 +238,44 @@ def columns_of(rollouts: Source | Sequence[Source]) -> list[Mapping[str, Any]]:
     return columns
 
 
+def picked(
+    columns: Sequence[Mapping[str, Column]], wanted: ArrayLike
+) -> tuple[list[Mapping[str, Any]], Int64s | None]:
+    """The rows of these numbers, part after part, and which of them each number is (None: in that order).
+
+    Tokens are not copied: their rows are named where they are.
+    """
+    main = next((name for name in ("response_ids", "input_ids") if name in columns[0]), None)
+    if main is None:
+        return list(columns), None  # refused elsewhere
+    counts = [len(part[main]) for part in columns]
+    ends = np.cumsum(counts)
+    numbers = row_indices(wanted, int(ends[-1]), "rows")
+    of_part = np.searchsorted(ends, numbers, side="right")
+    order = np.argsort(of_part, kind="stable")
+    bounds = np.searchsorted(of_part[order], np.arange(len(columns) + 1))
+    chosen = [
+        numbers[order[a:b]] - (end - count)
+        for a, b, end, count in zip(bounds, bounds[1:], ends, counts, strict=False)
+    ]
+    found: list[Mapping[str, Any]] = [
+        {name: _rows_named(column, rows) for name, column in part.items()}
+        for part, rows in zip(columns, chosen, strict=True)
+    ]
+    if (of_part[1:] >= of_part[:-1]).all():
+        return found, None
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    return found, places
+
+
+def _rows_named(column: Column, rows: Int64s) -> Any:
+    if isinstance(column, Ragged):
+        begins = column.offsets[rows]
+        return Parts.over(column.values, begins, column.offsets[rows + 1] - begins)
+    return take_column(column, rows)
+
+
 def as_rollouts(rollouts: Source | Sequence[Source]) -> Rollouts:
     """One or several sources as `Rollouts`, for functions that return them."""
     if isinstance(rollouts, Rollouts):
@@ -247,7 +313,7 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
     known = FIELDS.get(name)
     if known is not None and known.is_per_token:
         return True
-    if {type(column) for column in found} == {Ragged}:
+    if {type(column) for column in found} <= {Ragged, Parts}:
         return True
     if known is not None and known.per == "row":
         return False
@@ -319,5 +385,8 @@ def _of_part(name: str, index: int) -> str:
 
 
 def _joined_rows(name: str, found: Sequence[Any]) -> Any:
-    columns = [as_column(name, column) for column in found]
+    columns = [
+        Ragged(*end_to_end(column)) if isinstance(column, Parts) else as_column(name, column)
+        for column in found
+    ]
     return columns[0] if len(columns) == 1 else joined_entries(name, columns)

@@ -196,6 +196,7 @@ class Layout(Pieces):
         align: int = 1,
         max_segments: int | None = None,
         bins_multiple_of: int = 1,
+        bins: int | None = None,
         oversize: str = "raise",
     ) -> Layout:
         """Lay rows in bins of `capacity` elements, in input order within a bin.
@@ -210,6 +211,7 @@ class Layout(Pieces):
             align: each row starts at a multiple of this within its bin.
             max_segments: at most that many rows in a bin.
             bins_multiple_of: empty bins are added up to a multiple of this (data-parallel ranks).
+            bins: exactly so many bins, empty ones at the end; `bins_multiple_of` is left out then.
             oversize: what becomes of a row longer than `capacity`: `"raise"`, `"truncate"` (its first
                 `capacity` elements stay), `"alone"` (a bin of its own; all bins become that wide), or
                 `"drop"`.
@@ -219,12 +221,19 @@ class Layout(Pieces):
             (4, 8)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
-        starts, placed, order, bins, width = _native.pack_rows(
-            lengths,
-            bins_multiple_of=_check.positive("bins_multiple_of", bins_multiple_of),
-            **plan_options(capacity, algorithm, align, max_segments, oversize),
-        )
-        return cls._trusted((bins, width), starts, placed, lengths, order)
+        options = plan_options(capacity, algorithm, align, max_segments, oversize)
+        multiple = _check.positive("bins_multiple_of", bins_multiple_of)
+        if bins is not None:
+            if multiple != 1:
+                raise TypeError("give bins or bins_multiple_of, not both")
+            multiple = _check.positive("bins", bins)
+        starts, placed, order, found, width = _native.pack_rows(lengths, bins_multiple_of=multiple, **options)
+        if bins is not None and found != multiple:
+            needed = _native.pack_rows(lengths, bins_multiple_of=1, **options)[3]
+            if needed > multiple:
+                raise ValueError(f"bins is {multiple}, the rows take {needed} of {width}; give more bins")
+            found = multiple  # there is no row
+        return cls._trusted((found, width), starts, placed, lengths, order)
 
     @classmethod
     def union(cls, layouts: Sequence[Layout]) -> Layout:
@@ -321,6 +330,21 @@ class Layout(Pieces):
             self.shape, starts, lengths, self.row_lengths, self.order, self.source_rows, self.begins
         )
 
+    def rows_on(self, first_line: int, lines: int) -> Int64s:
+        """The rows, in ascending order, that have a piece on `lines` lines from `first_line` on.
+
+        Example:
+            >>> Layout.pack([3, 7, 2], capacity=8).rows_on(first_line=1, lines=1)
+            array([0, 2])
+        """
+        if not self.size and len(self) == self.shape[0]:  # of no width: one row a line
+            return np.arange(first_line, first_line + lines)
+        line = prod(self.shape[1:])
+        begin, end = first_line * line, (first_line + lines) * line
+        on = (self.starts != ABSENT) & (self.starts >= begin) & (self.starts < end)
+        rows: Int64s = np.flatnonzero(on)
+        return rows if self.source_rows is None else np.unique(self.source_rows[rows])
+
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
         """Lay only `rows`, all of which are on `lines` lines from `first_line` on: a shard of bins.
 
@@ -352,6 +376,23 @@ class Layout(Pieces):
             return Layout._trusted(shape, starts, lengths, row_lengths, order)
         begins = self.pieces_of_rows()[1][pieces]
         return Layout._trusted(shape, starts, lengths, row_lengths, order, rows_of_pieces, begins)
+
+    def equals(self, other: object) -> bool:
+        """Whether `other` lays as many rows of the same lengths in the same places.
+
+        Example:
+            >>> Layout.pad([2, 1]).equals(Layout.pad([2, 1]))
+            True
+        """
+        return (
+            isinstance(other, Layout)
+            and self.shape == other.shape
+            and all(a is b or np.array_equal(a, b) for a, b in zip(self._fields, other._fields, strict=True))
+        )
+
+    @property
+    def _fields(self) -> tuple[Any, ...]:
+        return self.starts, self.lengths, self.row_lengths, self.source_rows, self.begins
 
     @property
     def max_seqlen(self) -> int:
@@ -452,8 +493,7 @@ class Layout(Pieces):
         return _check.checked_out(out, self.shape, np.dtype(dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = (self.starts, self.lengths, self.row_lengths, self.source_rows, self.begins)
-        return Layout, (self.shape, *fields)
+        return Layout, (self.shape, *self._fields)
 
     def __repr__(self) -> str:
         shape = " × ".join(f"{n:,}" for n in self.shape)

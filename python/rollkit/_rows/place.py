@@ -16,13 +16,15 @@ Column = Ragged | Sequence[Any]
 """Rows for `place`: a `Ragged`, or a sequence of parts (`Ragged`) or of rows (arrays, tensors, lists)."""
 
 
-def parts_of(column: Column, dtype: Any = None) -> Parts:
+def parts_of(column: Column | Parts, dtype: Any = None) -> Parts:
     """Name the buffers of a column without touching its elements.
 
     Lists are no buffers: they become a `Ragged` of `dtype` first.
     """
     if isinstance(column, Ragged):
         return column.parts()
+    if isinstance(column, Parts):
+        return column
     if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__iter__"):
         raise TypeError(f"column must be a Ragged or a sequence of rows, got {type(column).__name__}")
     rows = column if isinstance(column, list | tuple) else list(column)

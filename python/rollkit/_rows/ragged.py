@@ -340,14 +340,14 @@ def same_values(a: AnyArray, b: AnyArray) -> bool:
     return np.array_equal(a, b)
 
 
-def row_indices(indices: ArrayLike, count: int) -> Int64s:
+def row_indices(indices: ArrayLike, count: int, name: str = "indices") -> Int64s:
     """Return row numbers of an int or bool selection, negative ones counted from the end."""
-    found = host("indices", indices)
+    found = host(name, indices)
     if found.dtype == bool:
         if found.shape != (count,):
             raise ValueError(f"a bool selection needs one entry per row: {count}, got {found.shape}")
         return np.flatnonzero(found)
-    rows = int64s("indices", indices)
+    rows = int64s(name, indices)
     outside = (rows < -count) | (rows >= count)
     if outside.any():
         raise IndexError(f"row {rows[outside][0]} is out of range: there are {count} rows")

@@ -1,0 +1,295 @@
+"""What `pad` and `pack` make: `Batch`."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, Mapping
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from rollkit import _check
+from rollkit._arrays.ops import array_maker
+from rollkit._batch.pytree import WAITING, register
+from rollkit._check import Int64s
+from rollkit._errors import refusal
+from rollkit._frameworks import AnyArray, framework_of, is_array
+from rollkit._rollouts.columns import take_column
+from rollkit._rollouts.names import Names, flash_kwargs, renamed
+from rollkit._rows.layout import Layout
+from rollkit._rows.place import take
+from rollkit._rows.ragged import Ragged, shipped
+
+_NEEDS_LAYOUT: Final = ("layout", "prompt_lengths")
+
+
+class Batch(Mapping[str, Any]):
+    """Token arrays of one shape, the layout they share, and the columns that are per row.
+
+    A mapping of names to arrays, which no function changes: `batch["input_ids"]`, `model(**batch)`. `len`
+    counts arrays, as of any mapping, and `num_rows` rollouts. It is a pytree of its arrays in torch and JAX,
+    and equal to itself alone. Under `jit` all else of it is static, and compared by value: a batch of
+    another layout or other `rows` is traced anew, so give a jitted function `batch.arrays`, or pack to a
+    fixed shape (`bins=`).
+
+    Attributes:
+        arrays: name to array `[*layout.shape, *inner]`: NumPy's, or after `to` a framework's.
+        layout: where each rollout's tokens (prompt, then response) are.
+        prompt_lengths: `[rows]` int64, how many of them are the prompt.
+        rows: the columns with one entry per rollout, in input order.
+
+    Example:
+        >>> from rollkit import pad
+        >>> batch = pad({"response_ids": [[1, 2], [3]], "stop_reasons": ["stop", "length"]})
+        >>> list(batch)
+        ['input_ids', 'segment_ids', 'positions', 'attention_mask', 'loss_masks']
+        >>> batch["positions"]
+        array([[0, 1],
+               [0, 0]], dtype=int32)
+        >>> batch.num_rows, batch.rows["stop_reasons"]
+        (2, ['stop', 'length'])
+    """
+
+    arrays: Mapping[str, Any]
+    layout: Layout
+    prompt_lengths: Int64s
+    rows: Mapping[str, Any]
+    # The flat memory of the arrays, which may be larger than they are: what `out=` fills again.
+    _memory: Mapping[str, AnyArray]
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Any],
+        layout: Layout | None = None,
+        prompt_lengths: Int64s | None = None,
+        rows: Mapping[str, Any] | None = None,
+        memory: Mapping[str, AnyArray] | None = None,
+    ) -> None:
+        """Hold arrays; `pack` and `pad` make them.
+
+        Without a layout it holds the arrays alone: what trainers make of any mapping, `type(batch)({...})`.
+        """
+        fields: dict[str, Any] = {"arrays": arrays, "rows": rows or {}, "_memory": memory or {}}
+        if layout is not None:
+            fields |= {"layout": layout, "prompt_lengths": prompt_lengths}
+        vars(self).update(fields)
+        if WAITING:
+            register(Batch)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _NEEDS_LAYOUT:
+            raise AttributeError(
+                f"this batch has no {name}: it was made of another's arrays (torch's collate functions and "
+                "transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
+            )
+        raise AttributeError(f"Batch has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f'a Batch does not change; batch | {{"{name}": array}} makes one with more arrays'
+        )
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    @property
+    def num_rows(self) -> int:
+        """How many rollouts there are."""
+        return len(self.layout)
+
+    def to(self, target: Any = None, device: Any = None, **options: Any) -> Batch:
+        """Hand the arrays to a framework, or move them to a device; without a copy on the CPU where it can.
+
+        Args:
+            target: `"torch"`, `"jax"` or `"numpy"`; or a device (`"cpu"`, `"cuda:0"`, a `torch.device`, a
+                `jax.Device` or sharding). On a device arrays stay with their framework; those of NumPy
+                become torch's (of a `jax.Device`: JAX's).
+            device: where they go; None: the framework's default (torch: the CPU), or where an array of the
+                framework is already.
+            **options: for `torch.Tensor.to`, such as `non_blocking=True`.
+
+        Returns:
+            A batch of the framework's arrays. On the CPU they may share memory with this one, so a
+            batch whose buffers are filled again (`out=`) changes them too.
+
+        Raises:
+            ValueError: neither a framework nor a device.
+
+        Example:
+            >>> from rollkit import pack, pad
+            >>> type(pack({"response_ids": [[1, 2], [3]]}, 4).to("cpu")["input_ids"])
+            <class 'torch.Tensor'>
+        """
+        like = next(iter(self.arrays.values()), None)
+        make = array_maker(target, device, options, framework_of(like))
+        return self._with({name: make(array) for name, array in self.arrays.items()})
+
+    def pin_memory(self) -> Batch:
+        """Copy to page-locked memory, as torch tensors: the hook that torch's DataLoader calls."""
+        pinned = {name: tensor.pin_memory() for name, tensor in self.to("torch").items()}
+        return self._with(pinned)
+
+    def unpack(self, array: Any) -> Ragged:
+        """Turn a batch column, by name, or a model's per-token output, back into rows in input order.
+
+        Example:
+            >>> from rollkit import pack, pad
+            >>> batch = pad({"prompt_token_ids": [[1], [2, 3]], "response_ids": [[4, 5], [6]]})
+            >>> batch.unpack("input_ids").to_list()
+            [[1, 4, 5], [2, 3, 6]]
+        """
+        return take(self[array] if isinstance(array, str) else array, self.layout)
+
+    def rename(self, names: Names) -> Batch:
+        """The same arrays under a trainer's names, and with its dtypes.
+
+        Args:
+            names: `{old: new}`, or a word:
+
+                - `"rollkit"`: as they are.
+                - `"hf"`: int64 `input_ids`, `position_ids`, `labels` and `attention_mask` (of `pad`).
+                  `labels` are made (see `rollkit.labels`) unless there are some; of these, too, the first
+                  token of each segment is ignored. What a model's own loss reads is then shifted by it.
+                  Models tell packed segments apart by `position_ids` only without a cache:
+                  `model(input_ids=…, position_ids=…, use_cache=False)`.
+                - `"grain"`: each token array `x` with `x_segment_ids` and `x_positions`, as its packers.
+                - `"maxtext"`: `inputs`, `targets` and `…_position`, `…_segmentation` of both, int32. Targets
+                  are shifted, and of segmentation 0 where no loss is: leave its own shift out. What else
+                  is per token is shifted with them, but routes.
+
+                Other arrays keep their names.
+
+        Returns:
+            A batch that shares what is not cast.
+
+        Raises:
+            ValueError: an unknown word; no such array; two of one name.
+
+        Example:
+            >>> from rollkit import pack, pad
+            >>> batch = pack({"response_ids": [[1, 2], [3]]}, capacity=4).rename("hf")
+            >>> batch["position_ids"], batch["labels"]
+            (array([[0, 1, 0, 0]]), array([[-100,    2, -100, -100]]))
+        """
+        return self._with(renamed(self.arrays, self.layout, names))
+
+    def flash_kwargs(self) -> dict[str, Any]:
+        """What models of transformers hand to varlen attention: `model(…, **batch.flash_kwargs())`.
+
+        Gaps and padding are segments of their own: kernels leave what is in none unwritten.
+
+        Returns:
+            `cu_seq_lens_q`, `cu_seq_lens_k` int32, `max_length_q`, `max_length_k` ints, over all lines.
+
+        Example:
+            >>> from rollkit import pack, pad
+            >>> pack({"response_ids": [[1, 2], [3]]}, capacity=6).flash_kwargs()["cu_seq_lens_q"]
+            array([0, 2, 3, 6], dtype=int32)
+        """
+        return flash_kwargs(self.layout, next(iter(self.arrays.values()), None))
+
+    @property
+    def responses(self) -> Layout:
+        """Where each rollout's response is: `rollkit.take(logprobs, batch.responses)`."""
+        lengths = self.layout.row_lengths
+        return self.layout.spans(self.prompt_lengths, lengths - self.prompt_lengths)
+
+    def keys(self) -> KeysView[str]:
+        """The names of the arrays."""
+        return self.arrays.keys()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Names and arrays."""
+        return self.arrays.items()
+
+    def split(self, parts: int) -> list[Batch]:
+        """Cut into microbatches: as many lines each, or one more. Arrays are views.
+
+        Raises:
+            ValueError: there are fewer lines than parts.
+
+        Example:
+            >>> from rollkit import pack, pad
+            >>> batch = pack({"response_ids": [[1, 2], [3, 4], [5]]}, capacity=2)
+            >>> [part["input_ids"].tolist() for part in batch.split(2)]
+            [[[1, 2], [3, 4]], [[5, 0]]]
+        """
+        lines, parts = self.layout.shape[0], _check.positive("parts", parts)
+        if parts > lines:
+            raise ValueError(f"parts is {parts}, the batch has {lines} lines; one has at least a line")
+        ends = [lines * i // parts for i in range(parts + 1)]
+        sizes = sorted((b - a for a, b in pairwise(ends)), reverse=True)
+        begins = np.cumsum([0, *sizes]).tolist()
+        return [self[a:b] for a, b in pairwise(begins)]
+
+    def _lines(self, lines: slice) -> Batch:
+        """The lines of a slice: their arrays, and the rows on them."""
+        shape = self.layout.shape
+        begin, end, step = lines.indices(shape[0])
+        if step != 1 or len(shape) < 2:
+            raise ValueError(f"a batch is sliced by lines that follow each other, got {lines} of {shape}")
+        end = max(begin, end)
+        rows = self.layout.rows_on(begin, end - begin)
+        return Batch(
+            {name: array[begin:end] for name, array in self.arrays.items()},
+            self.layout.select(rows, begin, end - begin),
+            self.prompt_lengths[rows],
+            {name: take_column(column, rows) for name, column in self.rows.items()},
+        )
+
+    def _with(self, arrays: Mapping[str, Any]) -> Batch:
+        found = vars(self)
+        return Batch(arrays, found.get("layout"), found.get("prompt_lengths"), self.rows)
+
+    def __or__(self, other: Any) -> Batch:
+        """This batch with more arrays, or with some in the place of its own: `[*layout.shape, *inner]`."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        for name, array in other.items():
+            shape = tuple(array.shape[: len(self.layout.shape)]) if is_array(array) else None
+            if shape != self.layout.shape:
+                got = type(array).__name__ if shape is None else f"an array of shape {tuple(array.shape)}"
+                text = f"array {name!r} must have shape {self.layout.shape} (and inner dims), got {got}"
+                raise refusal(ValueError, f"{text}; rollkit.place lays rows out", column=name, label="")
+        return self._with({**self.arrays, **other})
+
+    def __getitem__(self, key: Any) -> Any:
+        """An array by name, or a microbatch: a slice of lines, with its rows and their layout."""
+        if isinstance(key, slice):
+            return self._lines(key)
+        try:
+            return self.arrays[key]
+        except (KeyError, TypeError):
+            known = ", ".join(map(repr, self.arrays))
+            raise KeyError(f"no array {key!r}; there are {known}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        arrays = {
+            name: shipped(array) if isinstance(array, np.ndarray) else (array, None)
+            for name, array in self.arrays.items()
+        }
+        found = vars(self)
+        return _unpickled, (arrays, found.get("layout"), found.get("prompt_lengths"), dict(self.rows))
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{name} {array.dtype}" for name, array in self.arrays.items())
+        return f"Batch({vars(self).get('layout', 'no layout')!r}: {kinds})"
+
+
+def _unpickled(
+    arrays: Mapping[str, tuple[Any, Any]],
+    layout: Layout | None,
+    prompt_lengths: Int64s | None,
+    rows: Mapping[str, Any],
+) -> Batch:
+    viewed = {name: array if dtype is None else array.view(dtype) for name, (array, dtype) in arrays.items()}
+    return Batch(viewed, layout, prompt_lengths, rows)
