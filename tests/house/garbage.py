@@ -319,6 +319,8 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Ragged": {"values": lambda: np.arange(3)},
     "rollkit.Ragged.from_arrow": {"array": lambda: ragged().to_arrow()},
     "rollkit.Rollouts.from_rows": {"rows": lambda: [{"response_ids": [1]}, {"response_ids": [2]}]},
+    "rollkit.Rollouts.filter": {"rows": lambda: [True] * len(columns()["response_ids"])},
+    "rollkit.Rollouts.rename": {"names": dict},
     "rollkit.Rollouts.equals": {"other": lambda: Rollouts(columns())},
     "rollkit.Layout.select": {"rows": lambda: [0, 1, 2]},
     "rollkit.Layout.spans": {"lengths": lambda: [1, 1, 1]},

@@ -68,7 +68,8 @@ def test_split_is_all_of_it(rows: Rows, parts: int) -> None:
     assert max(sizes) - min(sizes) <= 1
     for name, array in batch.items():
         np.testing.assert_array_equal(np.concatenate([part[name] for part in found]), array)
-    assert sum((part.unpack("input_ids").to_list() for part in found), []) == [tokens(row) for row in rows]
+    unpacked = [row for part in found for row in part.unpack("input_ids").to_list()]
+    assert unpacked == [tokens(row) for row in rows]
 
 
 @given(rollout_rows(max_rows=9), st.booleans(), st.data())
@@ -105,7 +106,9 @@ def test_rows_by_number_through_a_gradient(framework: str) -> None:
     if framework == "torch":
         import torch
 
-        leaves = [torch.tensor(x, dtype=torch.float32, requires_grad=True) for p in parts for x in p["advantages"]]
+        leaves: list[Any] = [
+            torch.tensor(x, dtype=torch.float32, requires_grad=True) for p in parts for x in p["advantages"]
+        ]
         given_parts = [{**parts[0], "advantages": leaves[:3]}, {**parts[1], "advantages": leaves[3:]}]
         found = pack(given_parts, 8, rows=numbers)["advantages"]
         np.testing.assert_allclose(found.detach().numpy(), wanted["advantages"])
@@ -131,7 +134,7 @@ def test_rows_that_are_not_there() -> None:
         pack(parts, 4, rows=[0, 3])
     with pytest.raises(TypeError, match="rows must hold integers"):
         pack(parts, 4, rows=[0.5])
-    with pytest.raises(ValueError, match="row 0 has 1 tokens .* the layout has 2"):
+    with pytest.raises(ValueError, match=r"row 0 has 1 tokens .* the layout has 2"):
         pack(parts, layout=Layout.concat([2]), rows=[2])
     with pytest.raises(ValueError, match="'loss_masks' has 1, 'response_ids' has 2"):
         pack({"response_ids": [[1], [2]], "loss_masks": [[1]]}, 4, rows=[0])

@@ -58,6 +58,8 @@ def device_named(device: Any) -> Any:
     if not isinstance(device, str):
         return None
     platform, _, number = device.partition(":")
+    if not platform:
+        return None  # JAX's default
     try:
         return jax.devices(platform)[int(number or 0)]
     except (RuntimeError, ValueError, IndexError):

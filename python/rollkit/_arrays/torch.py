@@ -78,6 +78,21 @@ def register_tree(
     )
 
 
+def jagged(values: Any, offsets: AnyArray) -> Any:
+    """A jagged nested tensor over values and offsets; those in the host's memory are shared."""
+    tensor = values if isinstance(values, torch.Tensor) else from_numpy(values, None, {})
+    begin, end = int(offsets[0]), int(offsets[-1])
+    bounds = torch.from_numpy(offsets - begin if begin else offsets).to(tensor.device)
+    return torch.nested.nested_tensor_from_jagged(tensor[begin:end], bounds)
+
+
+def of_jagged(tensor: Any) -> tuple[Any, AnyArray] | None:
+    """Values and offsets of a jagged nested tensor; None of one with holes, or of another layout."""
+    if tensor.layout != torch.jagged or tensor.lengths() is not None or tensor._ragged_idx != 1:
+        return None
+    return tensor.values(), tensor.offsets().cpu().numpy().astype(np.int64, copy=False)
+
+
 def memory(array: Any) -> AnyArray:
     """The tensor's memory as NumPy's, without a copy."""
     if is_traced(array):

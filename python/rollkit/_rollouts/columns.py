@@ -16,7 +16,7 @@ from rollkit._rollouts.arrow import column_from_arrow, is_arrow
 from rollkit._rollouts.fields import FIELDS, PER_TOKEN_LISTS, Field
 from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.parts import Parts
-from rollkit._rows.ragged import Ragged, same_values, trusted
+from rollkit._rows.ragged import Ragged, rows_of_jagged, same_values, trusted
 
 Column = Ragged | AnyArray | list[Any]
 """A column: `Ragged` per token, an array `[rows, …]` per row, or a list of objects."""
@@ -167,8 +167,8 @@ def _rows_of(name: str, found: Any) -> Any:
     """What has one entry per rollout, as it is; None for what is one value of the whole batch."""
     if isinstance(found, Ragged | list | tuple):
         return found
-    if getattr(found, "is_nested", False):  # torch's jagged tensors
-        return list(found.unbind())
+    if getattr(found, "is_nested", False):
+        return rows_of_jagged(found)
     if is_array(found):
         _refuse_masked(name, found)
         return found if name in FIELDS or getattr(found, "ndim", 1) != 0 else None
@@ -191,7 +191,7 @@ def as_column(name: str, found: Any) -> Column:
     field = FIELDS.get(name)
     _refuse_masked(name, found)
     if not isinstance(found, Ragged) and getattr(found, "is_nested", False):
-        found = list(found.unbind())
+        found = rows_of_jagged(found)
     with at(column=name):
         rows = found = as_array(found)
         if not isinstance(found, Ragged | np.ndarray | list | tuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from typing import Any, cast, overload
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
 from rollkit._errors import at, refusal
-from rollkit._frameworks import AnyArray
+from rollkit._frameworks import AnyArray, is_array
 from rollkit._rollouts.arrow import columns_from_arrow, columns_to_arrow
 from rollkit._rollouts.columns import (
     Column,
@@ -22,6 +22,7 @@ from rollkit._rollouts.columns import (
     token_columns,
 )
 from rollkit._rollouts.groups import Groups
+from rollkit._rollouts.truncate import truncated
 from rollkit._rollouts.validate import validate
 from rollkit._rows.ragged import Ragged, row_indices
 
@@ -171,6 +172,85 @@ class Rollouts:
                 raise refusal(TypeError, text, column=name) from None
         return self.take(np.array(rows, np.int64))
 
+    def filter(self, rows: ArrayLike) -> Rollouts:
+        """Copy the rows for which there is True.
+
+        Args:
+            rows: `[rows]` bool.
+
+        Example:
+            >>> rollouts = Rollouts({"response_ids": [[1], [2, 3]], "rewards": [0.0, 1.0]})
+            >>> rollouts.filter(rollouts["rewards"] > 0)["response_ids"].to_list()
+            [[2, 3]]
+        """
+        found = _check.host("rows", rows)
+        if found.dtype != bool:
+            raise TypeError(f"rows must be one bool per row, got {found.dtype}; .take takes row numbers")
+        return self.take(found)
+
+    def select(self, *names: str) -> Rollouts:
+        """These columns alone, in this order; they are shared."""
+        return self._trusted({name: self[name] for name in names})
+
+    def drop(self, *names: str) -> Rollouts:
+        """All columns but these; they are shared."""
+        gone = {name for name in names if self[name] is not None}
+        return self._trusted({name: found for name, found in self.columns.items() if name not in gone})
+
+    def rename(self, names: Mapping[str, str]) -> Rollouts:
+        """The same columns, some under new names, whose dtype and meaning they take on.
+
+        Args:
+            names: `{old: new}`.
+
+        Raises:
+            KeyError: there is no such column.
+            ValueError: two columns would have one name.
+
+        Example:
+            >>> list(Rollouts({"tokens": [[1]], "rewards": [1.0]}).rename({"tokens": "response_ids"}))
+            ['response_ids', 'rewards']
+        """
+        names = _check.mapping("names", names)
+        for old in names:
+            self[old]
+        found = [str(names.get(name, name)) for name in self.columns]
+        if len(set(found)) != len(found):
+            twice = next(name for name in found if found.count(name) > 1)
+            raise ValueError(f"names gives two columns the name {twice!r}")
+        return Rollouts(dict(zip(found, self.columns.values(), strict=True)))
+
+    def truncate(
+        self, *, prompt: int | None = None, response: int | None = None, side: str | None = None
+    ) -> Rollouts:
+        """Cut prompts and responses to lengths, and with them all that has an element for their tokens.
+
+        Args:
+            prompt: how many tokens of a prompt stay at most; None: all.
+            response: likewise of a response.
+            side: which tokens go, the first (`"left"`) or the last (`"right"`). By default a prompt loses
+                its first, and a response its last ones.
+
+        Returns:
+            Rollouts with two more columns, `truncated_prompt_tokens` and `truncated_response_tokens`: how
+            many tokens each row has lost by now.
+
+        Raises:
+            ValueError: the rows of a column have another length than their tokens.
+
+        Warns:
+            UserWarning: rewards other than 0 are cut off.
+
+        Example:
+            >>> rollouts = Rollouts({"prompt_token_ids": [[1, 2, 3]], "response_ids": [[4, 5]]})
+            >>> short = rollouts.truncate(prompt=2, response=1)
+            >>> short["prompt_token_ids"].to_list(), short["response_ids"].to_list()
+            ([[2, 3]], [[4]])
+            >>> short["truncated_prompt_tokens"], short["truncated_response_tokens"]
+            (array([1]), array([1]))
+        """
+        return Rollouts(truncated(self.columns, prompt, response, side))
+
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""
         return Rollouts({**self.columns, **columns})
@@ -238,14 +318,39 @@ class Rollouts:
         """Names and columns."""
         return self.columns.items()
 
+    def values(self) -> ValuesView[Column]:
+        """The columns."""
+        return self.columns.values()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A column, or `default` if there is none."""
+        return self.columns.get(str(name), default)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dict per rollout, as `from_rows` takes them; rows of elements are views of the columns.
+
+        Example:
+            >>> Rollouts({"response_ids": [[1], [2, 3]], "rewards": [0.0, 1.0]}).to_rows()[1]
+            {'response_ids': array([2, 3], dtype=int32), 'rewards': 1.0}
+        """
+        columns = self.to_generator_output()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
     @overload
     def __getitem__(self, key: str) -> Column: ...
     @overload
-    def __getitem__(self, key: slice) -> Rollouts: ...
-    def __getitem__(self, key: str | slice) -> Column | Rollouts:
-        """A column by name, or a slice of rows: views, but for a step."""
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: slice | AnyArray | list[int] | list[bool]) -> Rollouts: ...
+    def __getitem__(self, key: Any) -> Column | Rollouts | dict[str, Any]:
+        """A column by name, a row by number, or rows: a slice (views, but for a step), ints or bools."""
         if isinstance(key, slice):
             return self._trusted({name: column[key] for name, column in self.columns.items()})
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            row = int(row_indices(np.array([key]), len(self))[0])
+            return self[row : row + 1].to_rows()[0]
+        if isinstance(key, list) or is_array(key):
+            return self.take(key)
         try:
             return self.columns[key]
         except (KeyError, TypeError):
@@ -263,6 +368,8 @@ class Rollouts:
             >>> Rollouts({"response_ids": [[1], [2, 3]]}).ragged("response_ids").lengths
             array([1, 2])
         """
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a column's name, got {type(name).__name__}")
         column = self[name]
         if not isinstance(column, Ragged):
             kind = "a list of objects" if isinstance(column, list) else f"{column.dtype} per row"

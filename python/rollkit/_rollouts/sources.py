@@ -258,9 +258,9 @@ def picked(
         numbers[order[a:b]] - (end - count)
         for a, b, end, count in zip(bounds, bounds[1:], ends, counts, strict=False)
     ]
+    named = {name: _rows_named(name, [part[name] for part in columns], chosen) for name in columns[0]}
     found: list[Mapping[str, Any]] = [
-        {name: _rows_named(column, rows) for name, column in part.items()}
-        for part, rows in zip(columns, chosen, strict=True)
+        {name: parts[i] for name, parts in named.items()} for i in range(len(columns))
     ]
     if (of_part[1:] >= of_part[:-1]).all():
         return found, None
@@ -269,11 +269,24 @@ def picked(
     return found, places
 
 
-def _rows_named(column: Column, rows: Int64s) -> Any:
-    if isinstance(column, Ragged):
-        begins = column.offsets[rows]
-        return Parts.over(column.values, begins, column.offsets[rows + 1] - begins)
-    return take_column(column, rows)
+def _rows_named(name: str, found: Sequence[Column], chosen: Sequence[Int64s]) -> list[Any]:
+    """The chosen rows of a column in each part, in the dtype of all its rows, chosen or not."""
+    if not all(isinstance(column, Ragged) for column in found):
+        return [take_column(column, rows) for column, rows in zip(found, chosen, strict=True)]
+    parts = [
+        Parts.over(column.values, (begins := column.offsets[rows]), column.offsets[rows + 1] - begins)
+        for column, rows in zip(found, chosen, strict=True)
+        if isinstance(column, Ragged)
+    ]
+    if len(parts) == 1 or any(part.own is not None for part in parts):
+        return parts
+    full = [i for i, part in enumerate(parts) if len(part.buffers[0][0])] or [0]
+    with at(column=name):
+        dtype = common(parts[i].dtype for i in full)
+    return [
+        part.astype(dtype) if i in full else part.like(parts[full[0]]).astype(dtype)
+        for i, part in enumerate(parts)
+    ]
 
 
 def as_rollouts(rollouts: Source | Sequence[Source]) -> Rollouts:

@@ -337,6 +337,8 @@ class Layout(Pieces):
             >>> Layout.pack([3, 7, 2], capacity=8).rows_on(first_line=1, lines=1)
             array([0, 2])
         """
+        first_line = _check.positive("first_line", first_line, least=0)
+        lines = _check.positive("lines", lines, least=0)
         if not self.size and len(self) == self.shape[0]:  # of no width: one row a line
             return np.arange(first_line, first_line + lines)
         line = prod(self.shape[1:])

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _native
 from rollkit._arrays.ops import as_like, ops_of
@@ -19,6 +19,7 @@ from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_t
 from rollkit._rows.dtypes import common, numpy_dtype, odd_one
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
+from rollkit._rows.reductions import row_maxima, row_sums
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -87,6 +88,10 @@ class Ragged:
             Traceback (most recent call last):
             OverflowError: row 1, position 0: 300 does not fit uint8
         """
+        if getattr(rows, "is_nested", False):
+            rows = cast(Any, rows_of_jagged(rows))
+        if isinstance(rows, Ragged):
+            return rows if dtype is None else rows.astype(dtype)
         if isinstance(rows, np.ndarray) and rows.dtype != object:
             return cls._from_rectangle(rows, dtype)
         if not isinstance(rows, list | tuple):
@@ -259,6 +264,56 @@ class Ragged:
             return self
         return trusted(*end_to_end(self.parts(), dtype=dtype))
 
+    def sum(self) -> AnyArray:
+        """`[rows, *inner]`: the sum of each row, 0 of an empty one.
+
+        Integers and bools are summed in 64 bits, floats in float64.
+
+        Raises:
+            OverflowError: a sum of integers does not fit 64 bits; the message names the row.
+
+        Example:
+            >>> Ragged.from_rows([[1, 2], [], [3]]).sum()
+            array([3, 0, 3])
+        """
+        return row_sums(self._host("sum"), self.offsets)
+
+    def mean(self) -> NDArray[np.float64]:
+        """`[rows, *inner]` float64: the mean of each row, NaN of an empty one.
+
+        Example:
+            >>> Ragged.from_rows([[1, 2], [], [3]]).mean()
+            array([1.5, nan, 3. ])
+        """
+        lengths = self.lengths.reshape(-1, *[1] * len(self.inner))
+        sums = row_sums(self._host("mean"), self.offsets).astype(np.float64)
+        means: NDArray[np.float64] = np.full(sums.shape, np.nan)
+        return np.divide(sums, lengths, out=means, where=lengths > 0)
+
+    def max(self) -> AnyArray:
+        """`[rows, *inner]`: the largest element of each row; NaN if there is one.
+
+        Raises:
+            ValueError: a row is empty, and so has none; the message names it.
+
+        Example:
+            >>> Ragged.from_rows([[1, 2], [3]]).max()
+            array([2, 3])
+        """
+        return row_maxima(self._host("max"), self.offsets)
+
+    def to_torch(self) -> Any:
+        """A jagged nested tensor over the same memory: `[rows, *, *inner]` of torch.
+
+        Example:
+            >>> Ragged.from_rows([[1, 2], [3]]).to_torch().unbind()
+            (tensor([1, 2]), tensor([3]))
+        """
+        from rollkit._arrays.ops import ops
+
+        make: Any = ops("torch")
+        return make.jagged(self.values, self.offsets)
+
     def to_list(self) -> list[list[Any]]:
         """Return the rows as nested Python lists."""
         if is_traced(self.values):
@@ -310,6 +365,13 @@ class Ragged:
         of_shape = f" of shape {self.inner}" if self.inner else ""
         mean = f", mean length {count / len(self):,.1f}" if len(self) else ""
         return f"Ragged({len(self):,} rows, {count:,} values{of_shape}, {self.dtype}{mean})"
+
+
+def rows_of_jagged(tensor: Any) -> Ragged | list[Any]:
+    """A nested tensor of torch as rows over its memory; as a list of them where it is not end to end."""
+    own: Any = ops_of(tensor)
+    found = own.of_jagged(tensor)
+    return list(tensor.unbind()) if found is None else Ragged(*found)
 
 
 def shipped(values: AnyArray) -> tuple[AnyArray, np.dtype[Any] | None]:
