@@ -212,6 +212,10 @@ def test_wrong_files(
         (["."], "not a file"),
         ([SAMPLE, "--algorithm", "best"], "algorithm must be one of"),
         ([SAMPLE, "--pad-id", "99999999999"], "does not fit int32"),
+        (
+            [SAMPLE, "--bins-multiple-of", str(10**18)],
+            "bins_multiple_of must be at most 2,147,483,647, got 1,000",
+        ),
         ([SAMPLE, "--plot", "missing/bins.png"], "missing: no such folder for the picture"),
         ([SAMPLE, "--plot", "bins.xyz"], "no picture format"),
         ([SAMPLE, "-o", SAMPLE], "File exists"),

@@ -586,6 +586,26 @@ def test_any_dtype(tmp_path: Path) -> None:
         assert column.take([1, 0]).equals(found[name])
 
 
+FEW_FILES = """
+import resource, sys
+from rollkit._files.stream import Options, write_shards
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+write_shards([sys.argv[1]], sys.argv[2], Options(capacity=64, bins_per_shard=2, chunk_rows=3))
+"""
+
+
+def test_there_may_be_more_columns_than_files_that_may_be_open(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    more = {f"of_{i}": [1, 2, 3] for i in range(100)} | {f"score_{i}": i for i in range(100)}
+    # The second half has floats: what the spool holds of it is written anew.
+    rows = [{**GOOD, **more}] * 6 + [{**GOOD, **more, "of_7": [0.5, 1, 2], "score_9": "x"}] * 6
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = [sys.executable, "-c", FEW_FILES, str(source), str(tmp_path / "out")]
+    subprocess.run(command, check=True, timeout=60)
+    write_shards([source], tmp_path / "many", Options(capacity=64, bins_per_shard=2, chunk_rows=3))
+    assert contents(tmp_path / "out") == contents(tmp_path / "many")
+
+
 # Real rollouts.
 
 
