@@ -47,7 +47,7 @@ def test_chunks_are_what_is_read_at_once(
         if isinstance(column, Ragged):
             assert column.to_list() == [row for part in parts for row in part.to_list()]  # type: ignore[union-attr]
         else:
-            np.testing.assert_array_equal(column, np.concatenate(parts))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(column, np.concatenate(parts))
 
 
 def bytes_read() -> int:

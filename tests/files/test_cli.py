@@ -333,6 +333,17 @@ runpy.run_module("rollkit", run_name="__main__", alter_sys=True)"""
     assert done.returncode in (0, 141)
 
 
+def test_ctrl_c_in_the_first_call_of_a_kernel_is_no_panic() -> None:
+    # What the kernels need of NumPy was found when they were imported: nothing asks for its version now.
+    program = """
+import numpy as np, rollkit
+def interrupted(*_):
+    raise KeyboardInterrupt
+np.lib.NumpyVersion = interrupted
+rollkit.Layout.concat([1])"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
     pytest.importorskip("tqdm")
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")

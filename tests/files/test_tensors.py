@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.thorough import examples
 
 from rollkit._files import shards, tensors
+from rollkit._files.read import read_bytes
 from rollkit._files.shards import check_shards, read_layout, read_shards
 from rollkit._files.stream import Options, write_shards
 from rollkit._files.tensors import Tensors
@@ -87,12 +88,11 @@ def test_a_shard_that_is_cut_while_it_is_read_is_an_error(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = copied(folder, tmp_path / "out")
-    read = tensors.read_bytes
 
     def cutting(file: Any, count: int) -> Any:
         if file.name == shard and file.tell() > 8:
             os.truncate(shard, file.tell() + count - 1)
-        return read(file, count)
+        return read_bytes(file, count)
 
     monkeypatch.setattr(tensors, "read_bytes", cutting)
     found = read_shards(tmp_path / "out")
@@ -105,12 +105,11 @@ def test_a_shard_that_is_written_to_while_it_is_read_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = copied(folder, tmp_path / "out")
-    read = tensors.read_bytes
 
     def touching(file: Any, count: int) -> Any:
         if file.name == shard:
             os.utime(shard, ns=(1, 1))
-        return read(file, count)
+        return read_bytes(file, count)
 
     monkeypatch.setattr(tensors, "read_bytes", touching)
     with pytest.raises(ValueError, match="changed while it was read; read it again"):
