@@ -139,12 +139,12 @@ def test_killed_at_any_moment(
     name: str,
     tmp_path: Path,
 ) -> None:
-    whole, seconds = undisturbed
+    whole, span = undisturbed
     rng, out, kills, late = random.Random(name), tmp_path / "deep" / "out", 0, 0
     wanted, says = ENDS[name]
 
     def kill(process: int) -> None:
-        time.sleep(rng.uniform(0, seconds))
+        time.sleep(rng.uniform(0, span))
         os.kill(process, getattr(signal, name))
 
     while kills < COUNT:
@@ -152,9 +152,10 @@ def test_killed_at_any_moment(
             status, told = packs.run(out, meanwhile=kill)
             if status == 0:
                 late += 1
-                assert late < 10 + 2 * COUNT
+                span *= 0.9
                 continue
             kills += 1
+            span *= 1.03  # so that about one in four is too late, however busy the machine
             assert status == wanted, told
             assert told.startswith(says)
             assert told.count("\n") == bool(says)
