@@ -1,4 +1,7 @@
-"""A process that reads, packs and writes for days: nothing stays of a round but what it gave out."""
+"""A process that reads, packs and writes for days: nothing stays of a round but what it gave out.
+
+Packing from memory alone is in `tests/house/test_bounds.py`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ LOST = 16_000
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors and pages of the process")
-def test_a_thousand_packs_leave_nothing(tmp_path: Path) -> None:
+def test_a_thousand_files_leave_nothing(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     source = tmp_path / "rows.jsonl"
     with source.open("w") as file:

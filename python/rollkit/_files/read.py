@@ -167,7 +167,8 @@ def iter_chunks(
 
     Args:
         paths: as in `read`. A chunk never spans two files.
-        rows: rows of a chunk; the last one of a file has fewer (as has one with blank lines).
+        rows: rows of a chunk; the last one of a file has fewer, as has one with blank lines, or the last
+            one of an Arrow record batch, of which one at a time is in memory.
         columns: as in `read`.
         rename: as in `read`.
         nonfinite: as in `read`.
