@@ -84,7 +84,8 @@ def refusal(
 class at:
     """Tell the exceptions of a block where they are.
 
-    What an exception knows already stays, but for its row, which `row` replaces and `first_row` moves.
+    What an exception knows already stays, but for its row, which `row` replaces and `first_row` moves, and
+    its position, which `position` replaces.
     Subclasses become the type that they are of, with the original as their cause: their own messages and
     attributes may say anything.
 
@@ -92,6 +93,7 @@ class at:
         column: the column's name.
         label: what stands for it in front, if not `"column 'x'"`.
         row: the number of the only row that the block looks at.
+        position: the element of it that the block looks at.
         alone: that row has no number, for it is the only one there is.
         first_row: the number of the block's first row, where it counts from 0.
         path: the file.
@@ -113,13 +115,14 @@ class at:
         column: str | None = None,
         label: str | None = None,
         row: int | None = None,
+        position: int | None = None,
         alone: bool = False,
         first_row: int = 0,
         path: object = None,
         line: int | None = None,
         kind: type[Exception] | None = None,
     ) -> None:
-        self._where = (column, label, row, alone, first_row, path, line, kind)
+        self._where = (column, label, row, position, alone, first_row, path, line, kind)
 
     def __enter__(self) -> None:
         """Begin the block."""
@@ -172,6 +175,7 @@ def _retold(
     column: str | None,
     label: str | None,
     row: int | None,
+    position: int | None,
     alone: bool,
     first_row: int,
     path: object,
@@ -198,6 +202,8 @@ def _retold(
         known["row"] = None
     elif known["row"] is not None:
         known["row"] += first_row
+    if position is not None:
+        known["position"] = position
     if path is not None and known["path"] is None:
         known["path"], known["line"] = str(path), line
     known["_words"] = words

@@ -340,6 +340,8 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.segments.flash_attn_varlen": {"ids_q": lambda: np.ones((2, 4), np.int32)},
     "rollkit.routing.decode_routes": {"rows": lambda: slice(None)},
     "rollkit.routing.join_routes": {"parts": lambda: [routes(), None]},
+    "rollkit.decode.Kept.part": {"begin": lambda: 0, "end": lambda: 1},
+    "rollkit.decode.Kept.take": {"rows": lambda: [0]},
     "rollkit.decode.Kept.concat": {"parts": lambda: [kept(), kept()]},
     "rollkit.decode.Kept.from_mask": {"mask": lambda: np.ones((2, 3), bool)},
     "rollkit.decode.AllowedSet": {"allowed": lambda: [1, 2]},

@@ -86,7 +86,8 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         lambda: pad({"response_ids": [[1]], "x": [[1]]}, levels={"x": "token"}),
-        "levels['x'] must be one of 'prompt', 'response', 'sequence', 'row', got 'token'",
+        "levels['x'] must be one of 'prompt', 'response', 'sequence', 'row', 'prompt[]', 'response[]', "
+        "'sequence[]', 'row[]', got 'token'",
     ),
     (
         lambda: pack({"response_ids": [[1]], "x": [[1]]}, 8, levels={"y": "prompt"}),
@@ -265,7 +266,7 @@ def test_a_column_with_a_gradient_that_is_needed_on_the_host_is_named() -> None:
 
 
 def test_levels_that_are_no_dict_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"^levels must be a dict of columns to levels, got str$"):
+    with pytest.raises(TypeError, match=r"^levels must be a dict by name, got str$"):
         pack({"response_ids": [[1]]}, capacity=4, levels="row")  # type: ignore[arg-type]
 
 

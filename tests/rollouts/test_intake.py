@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +15,7 @@ from rollkit import Ragged, Rollouts, concat, merge_steps, pack, pad
 from rollkit._rollouts.sources import as_rollouts
 from rollkit._rows.dtypes import common, numpy_dtype
 
+HOW = 'levels={\'x\': "row"} carries the rows along as they are, "response[]" lists per token'
 IDS: dict[str, Any] = {"response_ids": [[1], [2]]}
 DTYPES = [np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 FLOATS = [np.dtype(np.float32), np.dtype(np.float64)]
@@ -142,25 +142,15 @@ def test_no_value_moves_a_column_to_the_rows(rows: list[Any], message: str, wher
                 call(given_)
             assert str(found.value) == f"column 'x': {message}"
             assert {name: getattr(found.value, name) for name in where} == where
-            assert found.value.__notes__ == ["levels={'x': \"row\"} carries the rows along as they are"]
+            assert found.value.__notes__ == [
+                'levels={\'x\': "row"} carries the rows along as they are, "response[]" lists per token'
+            ]
     assert pack({**IDS, "x": rows}, 4, levels={"x": "row"}).rows["x"] == rows
 
 
 def test_rows_of_objects_go_along() -> None:
     for rows in ([["a"], ["b", "c"]], [[{"n": 1}], []], [["a"], None], [None, None]):
         assert pack({**IDS, "x": rows}, 4).rows["x"] == rows
-
-
-@pytest.mark.parametrize("name", ["sampling_mask", "sampling_masks", "kept_token_ids"])
-def test_a_list_per_token_is_refused_whatever_its_lengths(name: str) -> None:
-    even = [[[5, 9]], [[6, 1]]]
-    message = (
-        f'column {name!r}: lists per token do not fit a batch; levels={{{name!r}: "row"}} carries them along'
-    )
-    for column in (even, Ragged.from_rows(even), [np.array(row) for row in even]):
-        check_refusal(partial(pack, {**IDS, name: column}, 4), ValueError, message)
-    with pytest.raises(ValueError, match=f"^column '{name}': row 0, position 1: inner shape"):
-        pack({"response_ids": [[1, 2], [3]], name: [[[5, 9], [6]], [[7, 8, 9]]]}, 4)
 
 
 def test_rows_as_a_collator_gets_them() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, Mapping
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from rollkit._frameworks import AnyArray, framework_of, is_array
 from rollkit._rollouts.columns import take_column
 from rollkit._rollouts.names import Names, flash_kwargs, renamed
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 from rollkit._rows.place import take
 from rollkit._rows.ragged import Ragged, shipped
 
@@ -33,7 +34,8 @@ class Batch(Mapping[str, Any]):
     fixed shape (`bins=`).
 
     Attributes:
-        arrays: name to array `[*layout.shape, *inner]`: NumPy's, or after `to` a framework's.
+        arrays: name to array `[*layout.shape, *inner]`: NumPy's, or after `to` a framework's. `Lists` of a
+            column with a list per token: one for each place, in memory order.
         layout: where each rollout's tokens (prompt, then response) are.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
         rows: the columns with one entry per rollout, in input order.
@@ -122,12 +124,12 @@ class Batch(Mapping[str, Any]):
         """
         like = next(iter(self.arrays.values()), None)
         make = array_maker(target, device, options, framework_of(like))
-        return self._with({name: make(array) for name, array in self.arrays.items()})
+        return self._with({name: _each(make, array) for name, array in self.arrays.items()})
 
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory, as torch tensors: the hook that torch's DataLoader calls."""
-        pinned = {name: tensor.pin_memory() for name, tensor in self.to("torch").items()}
-        return self._with(pinned)
+        tensors = self.to("torch").items()
+        return self._with({name: _each(lambda x: x.pin_memory(), found) for name, found in tensors})
 
     def unpack(self, array: Any) -> Ragged:
         """Turn a batch column, by name, or a model's per-token output, back into rows in input order.
@@ -231,7 +233,7 @@ class Batch(Mapping[str, Any]):
         end = max(begin, end)
         rows = self.layout.rows_on(begin, end - begin)
         return Batch(
-            {name: array[begin:end] for name, array in self.arrays.items()},
+            {name: _part(array, begin, end, self.layout.width) for name, array in self.arrays.items()},
             self.layout.select(rows, begin, end - begin),
             self.prompt_lengths[rows],
             {name: take_column(column, rows) for name, column in self.rows.items()},
@@ -246,6 +248,8 @@ class Batch(Mapping[str, Any]):
         if not isinstance(other, Mapping):
             return NotImplemented
         for name, array in other.items():
+            if isinstance(array, Lists) and len(array.offsets) - 1 == self.layout.size:
+                continue
             shape = tuple(array.shape[: len(self.layout.shape)]) if is_array(array) else None
             if shape != self.layout.shape:
                 got = type(array).__name__ if shape is None else f"an array of shape {tuple(array.shape)}"
@@ -283,6 +287,15 @@ class Batch(Mapping[str, Any]):
     def __repr__(self) -> str:
         kinds = ", ".join(f"{name} {array.dtype}" for name, array in self.arrays.items())
         return f"Batch({vars(self).get('layout', 'no layout')!r}: {kinds})"
+
+
+def _each(make: Callable[[Any], Any], array: Any) -> Any:
+    return type(array)(*map(make, array)) if isinstance(array, Lists) else make(array)
+
+
+def _part(array: Any, begin: int, end: int, width: int) -> Any:
+    """The lines from one to another of an array, or of lists."""
+    return array.part(begin * width, end * width) if isinstance(array, Lists) else array[begin:end]
 
 
 def _unpickled(

@@ -47,7 +47,7 @@ def fill(
         if attention_mask or name != "attention_mask":
             arrays.make(name, dtype)
     for name, parts in sources.tokens.items():
-        padding = fills[name] if name in fills else fill_of(name, parts.inner)
+        padding = fills[name] if name in fills else fill_of(name, () if parts.of_lists else parts.inner)
         arrays.add(name, sources.level(name), parts, padding)
     if "loss_masks" not in sources.tokens:
         arrays.add(
@@ -106,7 +106,12 @@ class _Arrays:
         return array
 
     def add(self, name: str, level: str, parts: Parts, fill: Any) -> None:
-        """An array of a column."""
+        """An array of a column, or its lists."""
+        if parts.of_lists:
+            with at(column=name):
+                dtype = self._dtype(name, parts.dtype)
+                self.made[name] = place_parts(parts, self._where(level, parts), 0, dtype=dtype)
+            return
         if parts.own is not None:
             where = self._where(level, parts)
             with at(column=name):
@@ -209,6 +214,9 @@ def _check_names(sources: Sources, fills: Mapping[str, Any], dtypes: Mapping[str
         raise ValueError(f"column {name!r}: a batch makes this array itself; rename or leave out the column")
     if "input_ids" in fills:
         raise ValueError("fills has 'input_ids', whose padding is pad_id")
+    for name in fills:
+        if name in sources.tokens and sources.tokens[name].of_lists:
+            raise ValueError(f"fills has {name!r}, which is a list per token; padding has empty ones")
     known = [*sources.tokens, *({"loss_masks"} - sources.tokens.keys()), *({"rewards"} & sources.rows.keys())]
     for option, given, names in (("fills", fills, known), ("dtypes", dtypes, ["input_ids", *known])):
         for name in given.keys() - set(names):

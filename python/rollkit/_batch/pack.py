@@ -11,7 +11,7 @@ from rollkit import _check
 from rollkit._batch.batch import Batch
 from rollkit._batch.fill import fill
 from rollkit._rollouts.names import Names, check_names
-from rollkit._rollouts.sources import Source, Sources, warn_cut
+from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import Layout
 
 
@@ -114,7 +114,7 @@ def pack(
             oversize=oversize,
         )
         if oversize == "truncate":
-            warn_cut(layout, sources.ordered(sources.prompt_lengths))
+            sources.check_cut(layout)
     return fill(sources, layout, pad_id, fills, dtypes, out, names)
 
 

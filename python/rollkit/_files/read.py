@@ -76,8 +76,9 @@ class Reading:
         """The dtypes of known columns, by the file's names."""
         names = [*self.rename, *(name for name in FIELDS if name not in self.rename)]
         known = {name: FIELDS[self.named(name)] for name in names if self.named(name) in FIELDS}
+        # Lists of lists that are no rectangle are objects to the parser.
         return {
-            name: field.dtype
+            name: object if field.lists else field.dtype
             for name, field in known.items()
             if field.dtype is not None and field.is_per_token
         }

@@ -13,10 +13,10 @@ from rollkit._check import Int64s, same_ints
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array, is_array, kind_of
 from rollkit._rollouts.arrow import column_from_arrow, is_arrow
-from rollkit._rollouts.fields import FIELDS, PER_TOKEN_LISTS, Field
+from rollkit._rollouts.fields import FIELDS, Field
 from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.parts import Parts
-from rollkit._rows.ragged import Ragged, rows_of_jagged, same_values, trusted
+from rollkit._rows.ragged import Ragged, as_lists, rows_of_jagged, same_values, trusted
 
 Column = Ragged | AnyArray | list[Any]
 """A column: `Ragged` per token, an array `[rows, …]` per row, or a list of objects."""
@@ -25,6 +25,8 @@ Level = Literal["prompt", "response", "sequence", "row"]
 """What a column has an element for: each token of the prompt, of the response or of both, or the row."""
 
 LEVELS: Final = get_args(Level)
+LISTS: Final = "[]"
+"""What `levels` says behind a level where each element is a list."""
 _OF_PROMPTS: Final = "prompt_"
 _UINT8 = np.dtype(np.uint8)
 
@@ -74,9 +76,32 @@ def level_of(
     raise _no_level(name, lengths, prompt, response, level, said)
 
 
+def check_levels(levels: Mapping[str, str] | None, columns: Mapping[str, Any]) -> dict[str, str]:
+    """What the user says of columns, without the brackets of lists.
+
+    Raises:
+        TypeError: no dict.
+        ValueError: of a column that there is not, or no level.
+    """
+    for name, level in _check.mapping("levels", levels).items():
+        if name not in columns:
+            raise ValueError(
+                f"levels has {name!r}, which is no column; there are {', '.join(map(repr, columns))}"
+            )
+        check_level(name, level)
+    return {name: level.removesuffix(LISTS) for name, level in (levels or {}).items()}
+
+
+def check_uncut(name: str, column: Ragged, cut: Any) -> None:
+    """Refuse to cut a row that has entries of a column that no token tells the place of."""
+    if (odd := cut & (column.lengths > 0)).any():
+        text = f" would be cut, and has {column.lengths[odd][0]} entries that may be of any of its tokens"
+        raise refusal(ValueError, text, column=name, row=int(odd.argmax()))
+
+
 def check_level(name: str, level: str) -> None:
     """Refuse what `levels` may not say of a column."""
-    _check.choice(f"levels[{name!r}]", level, LEVELS)
+    _check.choice(f"levels[{name!r}]", level, (*LEVELS, *(level + LISTS for level in LEVELS)))
 
 
 def _named_level(name: str) -> str | None:
@@ -200,6 +225,8 @@ def as_column(name: str, found: Any) -> Column:
             found = _from_array(found, field)
         elif not isinstance(found, Ragged):
             found = _from_list(found, field)
+        if field is not None and field.lists and isinstance(found, Ragged):
+            found = as_lists(found)
         if field is not None and field.whole and isinstance(found, Ragged):
             check_whole(found.dtype, found.lengths, rows)
         column: Column = found
@@ -247,13 +274,6 @@ def check_whole(dtype: Any, lengths: Int64s, rows: Iterable[Any] = ()) -> None:
         raise refusal(TypeError, text, row=row)
 
 
-def check_lists(name: str, inner: tuple[int, ...]) -> None:
-    """Refuse a list per token, which a batch cannot hold: never one kind or another by chance."""
-    if inner and name in PER_TOKEN_LISTS:
-        text = f'lists per token do not fit a batch; levels={{{name!r}: "row"}} carries them along'
-        raise refusal(ValueError, text, column=name)
-
-
 def _from_array(found: AnyArray, field: Field | None) -> Column:
     if found.dtype == object:
         return _from_list(found.tolist(), field)
@@ -270,7 +290,7 @@ def _from_list(found: Sequence[Any], field: Field | None) -> Column:
     dtype = None if field is None else field.dtype
     if field is not None and field.is_per_token:
         _refuse_none(found)
-        return Ragged.from_rows(found, dtype)
+        return Ragged.from_rows(found, dtype, lists=field.lists)
     if is_rows(found):
         if field is not None:
             _refuse_none(found)
@@ -320,6 +340,9 @@ def _refuse_none(found: Sequence[Any]) -> None:
 def joined_entries(name: str, columns: Sequence[Any]) -> Any:
     """Columns of one entry per row, joined: an array if all are numbers, else a list."""
     filled = [column for column in columns if len(column)] or columns[:1]
+    if all(isinstance(column, Ragged) for column in filled):
+        with at(column=name):
+            return Ragged.joined(filled)
     if all(isinstance(column, np.ndarray) for column in filled):
         with at(column=name):
             dtype = common(column.dtype for column in filled)

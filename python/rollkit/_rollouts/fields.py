@@ -19,6 +19,7 @@ class Field:
             to a response without a look by the model.
         fill: what tokens get that have no element: padding, and what is not the response.
         whole: floats are refused: these are numbers of something.
+        lists: each element is a list of its own length.
     """
 
     dtype: np.dtype[Any] | None
@@ -26,6 +27,7 @@ class Field:
     short: bool = False
     fill: int = 0
     whole: bool = False
+    lists: bool = False
 
     @property
     def level(self) -> str | None:
@@ -54,11 +56,12 @@ FIELDS: Final[dict[str, Field]] = {
     "labels": Field(_INT64, "response or sequence", fill=-100, whole=True),
     "loss_weights": Field(_FLOAT32, "response"),
     "route_masks": Field(_UINT8, "sequence", fill=1),
+    "model_versions": Field(_INT32, "response", fill=-1, whole=True),
+    "sampling_masks": Field(_INT32, "response", whole=True, lists=True),
+    "sampling_mask": Field(_INT32, "response", whole=True, lists=True),
+    "kept_token_ids": Field(_INT32, "response", whole=True, lists=True),
     "is_last_step": Field(np.dtype(bool), "row"),
 }
-
-PER_TOKEN_LISTS: Final = ("sampling_mask", "sampling_masks", "kept_token_ids")
-"""Columns that have a list for each token, whose lengths may be equal by chance: no inner dimension."""
 
 
 def narrow(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -10,10 +10,12 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import ops_of
+from rollkit._errors import refusal
 from rollkit._rollouts.fields import FIELDS, fill_of
 from rollkit._rollouts.labels import labels, shifted
 from rollkit._rows.edges import followers
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 
 Names = str | Mapping[str, str]
 """A word of `KNOWN`, or `{old: new}`."""
@@ -106,6 +108,8 @@ def _grain(batch: Named) -> dict[str, Any]:
     for name, array in batch.arrays.items():
         if name not in ("segment_ids", "positions", "attention_mask"):
             found[name] = array
+            if isinstance(array, Lists):
+                continue
             found[f"{name}_segment_ids"] = batch["segment_ids"]
             found[f"{name}_positions"] = batch["positions"]
     return found
@@ -131,6 +135,9 @@ def _maxtext(batch: Named) -> dict[str, Any]:
 
 def _beside_targets(batch: Named, name: str, array: Any) -> Any:
     """What belongs to a token moves with it, to where it is the target; routes belong to what goes in."""
+    if isinstance(array, Lists):
+        text = f"lists per token are not shifted; select or drop {name!r} before names='maxtext'"
+        raise refusal(ValueError, text, column=name, label="")
     if name in ("rollout_expert_indices", "route_masks", "attention_mask") or array.ndim != len(
         batch.layout.shape
     ):

@@ -221,7 +221,12 @@ class Rollouts:
         return Rollouts(dict(zip(found, self.columns.values(), strict=True)))
 
     def truncate(
-        self, *, prompt: int | None = None, response: int | None = None, side: str | None = None
+        self,
+        *,
+        prompt: int | None = None,
+        response: int | None = None,
+        side: str | None = None,
+        levels: Mapping[str, str] | None = None,
     ) -> Rollouts:
         """Cut prompts and responses to lengths, and with them all that has an element for their tokens.
 
@@ -230,13 +235,15 @@ class Rollouts:
             response: likewise of a response.
             side: which tokens go, the first (`"left"`) or the last (`"right"`). By default a prompt loses
                 its first, and a response its last ones.
+            levels: what columns have an element for, where their names do not say it; see `pack`.
 
         Returns:
             Rollouts with two more columns, `truncated_prompt_tokens` and `truncated_response_tokens`: how
             many tokens each row has lost by now.
 
         Raises:
-            ValueError: the rows of a column have another length than their tokens.
+            ValueError: the rows of a column have another length than their tokens; or a row that would be
+                cut has entries in a column of level `"row[]"`, which may be of any of its tokens.
 
         Warns:
             UserWarning: rewards other than 0 are cut off.
@@ -249,7 +256,7 @@ class Rollouts:
             >>> short["truncated_prompt_tokens"], short["truncated_response_tokens"]
             (array([1]), array([1]))
         """
-        return Rollouts(truncated(self.columns, prompt, response, side))
+        return Rollouts(truncated(self.columns, prompt, response, side, levels))
 
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""

@@ -11,16 +11,18 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._frameworks import as_array, is_array
 from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
 from rollkit._rollouts.columns import (
+    LISTS,
     Column,
     Level,
     as_column,
-    check_level,
-    check_lists,
+    check_levels,
+    check_uncut,
     check_whole,
     holds_numbers,
     is_rows,
@@ -35,9 +37,10 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
 from rollkit._rows.dtypes import common
 from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.lists import OF_ANY_LENGTH
 from rollkit._rows.parts import Parts, end_to_end
 from rollkit._rows.place import parts_of
-from rollkit._rows.ragged import Ragged, row_indices
+from rollkit._rows.ragged import Ragged, row_indices, trusted
 
 Source = Rollouts | Mapping[str, Any]
 """Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors.
@@ -51,6 +54,8 @@ _OF_A_ROW: Final = ("rewards", "stop_reasons", "instance_ids", "trajectory_ids",
 """Columns with an entry per row: a number or a text in one is that of a row."""
 
 _WHOLE: Final = frozenset("iub")
+
+_HOW: Final = 'levels={{{0!r}: "row"}} carries the rows along as they are, "response[]" lists per token'
 
 SMALL: Final = 1 << 14
 """Columns of as many bytes on average are joined before they are placed."""
@@ -85,10 +90,14 @@ class Sources:
             wanted: numbers of the rows, counted through; all by default.
         """
         columns, order = columns_of(rollouts), None
+        said = _check.mapping("levels", levels)
+        levels = check_levels(said, columns[0])
+        for name in levels:
+            if said[name].endswith(LISTS):
+                columns = [{**part, name: _as_lists(name, part[name])} for part in columns]
         if wanted is not None:
             # As columns first: what a list is does not depend on which of its rows are asked for.
             columns, order = picked([Rollouts(part).columns for part in columns], wanted)
-        levels = _checked({} if levels is None else levels, columns[0])
         tokens: dict[str, Parts] = {}
         rows: dict[str, Any] = {}
         for name in columns[0]:
@@ -100,7 +109,7 @@ class Sources:
                 except (TypeError, ValueError) as error:
                     if name in FIELDS or any(map(holds_numbers, found)):
                         if name not in FIELDS:
-                            error.add_note(f'levels={{{name!r}: "row"}} carries the rows along as they are')
+                            error.add_note(_HOW.format(name))
                         raise  # others are lists of texts or of objects, one per row
             rows[name] = _joined_rows(name, found)
         prompts = tokens.pop("prompt_token_ids", None)
@@ -146,6 +155,14 @@ class Sources:
         slots = layout.shape, layout.starts, layout.lengths
         return Layout._trusted(*slots, row_lengths, layout.order, self.order[rows], begins)
 
+    def check_cut(self, layout: Layout) -> None:
+        """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
+        cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
+        for name, column in self.rows.items():
+            if isinstance(column, Ragged) and column.inner[:1] == (OF_ANY_LENGTH,):
+                check_uncut(name, self.ordered(column), cut)
+        warn_cut(layout, self.ordered(self.prompt_lengths))
+
     def check_values(self) -> None:
         """Refuse values that no rollout has, as `Rollouts.validate` does."""
         named = {"prompt_token_ids": self.prompts, self.main: self.responses, **self.tokens}
@@ -160,6 +177,8 @@ class Sources:
 
 def _on_host(parts: Parts) -> Ragged:
     values, offsets = end_to_end(parts)
+    if parts.of_lists:
+        return trusted(values, offsets)
     return Ragged(as_array(values), offsets)
 
 
@@ -274,13 +293,13 @@ def _rows_named(name: str, found: Sequence[Column], chosen: Sequence[Int64s]) ->
     if not all(isinstance(column, Ragged) for column in found):
         return [take_column(column, rows) for column, rows in zip(found, chosen, strict=True)]
     parts = [
-        Parts.over(column.values, (begins := column.offsets[rows]), column.offsets[rows + 1] - begins)
+        Parts.over(column._held, (begins := column.offsets[rows]), column.offsets[rows + 1] - begins)
         for column, rows in zip(found, chosen, strict=True)
         if isinstance(column, Ragged)
     ]
     if len(parts) == 1 or any(part.own is not None for part in parts):
         return parts
-    full = [i for i, part in enumerate(parts) if len(part.buffers[0][0])] or [0]
+    full = [i for i, column in enumerate(found) if isinstance(column, Ragged) and len(column.flat)] or [0]
     with at(column=name):
         dtype = common(parts[i].dtype for i in full)
     return [
@@ -309,18 +328,6 @@ def _columns(index: int, source: Any) -> Mapping[str, Any]:
     )
 
 
-def _checked(levels: Mapping[str, str], columns: Mapping[str, Any]) -> Mapping[str, str]:
-    if not isinstance(levels, Mapping):
-        raise TypeError(f"levels must be a dict of columns to levels, got {type(levels).__name__}")
-    for name, level in levels.items():
-        if name not in columns:
-            raise ValueError(
-                f"levels has {name!r}, which is no column; there are {', '.join(map(repr, columns))}"
-            )
-        check_level(name, level)
-    return levels
-
-
 def _are_rows(name: str, found: Sequence[Any]) -> bool:
     """Whether a column has rows of elements in all parts. A list without rows does not tell."""
     known = FIELDS.get(name)
@@ -346,8 +353,6 @@ def _are_rows(name: str, found: Sequence[Any]) -> bool:
 def _named_parts(name: str, found: Sequence[Any]) -> Parts:
     """The buffers of one column. Lists, which have none, are converted to the column's dtype here."""
     parts = _column_parts(name, found)
-    if parts.inner:
-        check_lists(name, parts.inner)
     if getattr(parts.dtype, "kind", "") not in _WHOLE and name in FIELDS and FIELDS[name].whole:
         with at(column=name):
             check_whole(parts.dtype, parts.lengths, chain.from_iterable(found))
@@ -357,6 +362,8 @@ def _named_parts(name: str, found: Sequence[Any]) -> Parts:
 def _column_parts(name: str, found: Sequence[Any]) -> Parts:
     known = FIELDS.get(name)
     dtype = None if known is None else known.dtype
+    if known is not None and known.lists:
+        found = [column if isinstance(column, Parts) else as_column(name, column) for column in found]
     if len(found) == 1:
         with at(column=name):
             return parts_of(found[0], dtype)
@@ -393,13 +400,18 @@ def _joined_short(found: Sequence[Any]) -> Ragged | None:
     return Ragged.joined(found) if size <= SMALL * len(found) else None
 
 
+def _as_lists(name: str, column: Any) -> Ragged:
+    with at(column=name):
+        return Ragged.from_rows(column, lists=True)
+
+
 def _of_part(name: str, index: int) -> str:
     return f"column {name!r} of rollouts[{index}]"
 
 
 def _joined_rows(name: str, found: Sequence[Any]) -> Any:
     columns = [
-        Ragged(*end_to_end(column)) if isinstance(column, Parts) else as_column(name, column)
+        trusted(*end_to_end(column)) if isinstance(column, Parts) else as_column(name, column)
         for column in found
     ]
     return columns[0] if len(columns) == 1 else joined_entries(name, columns)

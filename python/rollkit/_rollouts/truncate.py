@@ -11,7 +11,7 @@ import numpy as np
 from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import at
-from rollkit._rollouts.columns import Column, level_of
+from rollkit._rollouts.columns import Column, check_levels, check_uncut, level_of
 from rollkit._rows.parts import gathered
 from rollkit._rows.ragged import Ragged, trusted
 
@@ -22,9 +22,14 @@ _Spans = list[tuple[Int64s, Int64s]]
 
 
 def truncated(
-    columns: Mapping[str, Column], prompt: int | None, response: int | None, side: str | None
+    columns: Mapping[str, Column],
+    prompt: int | None,
+    response: int | None,
+    side: str | None,
+    levels: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """See `Rollouts.truncate`."""
+    levels = check_levels(levels, columns)
     if side is not None:
         _check.choice("side", side, ("left", "right"))
     main = "response_ids" if "response_ids" in columns else "input_ids"
@@ -39,7 +44,11 @@ def truncated(
         if not isinstance(column, Ragged):
             found[name] = column
             continue
-        level = level_of(name, column.lengths, prompts, responses) if name != main else "response"
+        level = "response" if name == main else level_of(name, column.lengths, prompts, responses, levels)
+        if level == "row":
+            check_uncut(name, column, (first[1] < prompts) | (second[1] < responses))
+            found[name] = column
+            continue
         spans = {
             "prompt": [first],
             "response": [second],
@@ -74,7 +83,7 @@ def _cut(column: Ragged, spans: _Spans) -> Ragged:
     kept = [(np.minimum(begin, ends), np.minimum(begin + length, ends)) for begin, length in spans]
     begins = np.stack([column.offsets[:-1] + begin for begin, _ in kept], axis=1).reshape(-1)
     lengths = np.stack([end - begin for begin, end in kept], axis=1).reshape(-1)
-    values, offsets = gathered(column.values, begins, lengths, copy=True)
+    values, offsets = gathered(column._held, begins, lengths, copy=True)
     return trusted(values, np.ascontiguousarray(offsets[:: len(spans)]))
 
 

@@ -20,11 +20,12 @@ from rollkit._check import Int64s, checked_out, host, same_ints
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
 from rollkit._rows.dtypes import common, numpy_dtype, odd_one
-from rollkit._rows.layout import Layout
+from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.lists import OF_ANY_LENGTH, Lists, host_offsets, is_plain, rows_of_lists
 from rollkit._rows.ways import took
 
-Buffer = AnyArray | tuple[AnyArray, Int64s]
-"""An array that is one row, or an array and where in it rows begin."""
+Buffer = AnyArray | tuple[Any, Int64s]
+"""An array that is one row, or an array (or lists) and where in it rows begin."""
 
 LONG: Final = 4096
 """Rows of as many elements on average are not joined first: copying them twice takes the time then."""
@@ -40,7 +41,7 @@ class Parts:
         buffers: arrays of one dtype and inner shape: NumPy's, or of a framework that moves its own.
         lengths: `[rows]` int64, the elements of each row.
         dtype: of the elements, the framework's.
-        inner: the shape of an element.
+        inner: the shape of an element; -1 first where each element is a list (`Lists`).
         own: the operations of the framework that moves these rows itself; None where Rust does.
     """
 
@@ -53,12 +54,20 @@ class Parts:
     @classmethod
     def over(cls, values: Any, begins: Int64s, lengths: Int64s) -> Parts:
         """Rows of one array: `lengths[i]` elements from element `begins[i]` on."""
+        if isinstance(values, Lists):
+            inner = (OF_ANY_LENGTH, *values.values.shape[1:])
+            return cls([(values, begins)], lengths, values.dtype, inner)
         own = own_ops(values)
         if own is None:
             values = as_array(values)
             if not values.flags.c_contiguous:
                 values = np.ascontiguousarray(values)
         return cls([(values, begins)], lengths, values.dtype, tuple(values.shape[1:]), own)
+
+    @property
+    def of_lists(self) -> bool:
+        """Whether each element is a list."""
+        return self.inner[:1] == (OF_ANY_LENGTH,)
 
     @classmethod
     def one_each(cls, values: Any) -> Parts:
@@ -118,7 +127,8 @@ class Parts:
     def like(self, other: Parts) -> Parts:
         """These rows, all of which are empty, with the dtype and inner shape of others."""
         values, _ = _first_buffer(other)
-        return Parts.over(values[:0], np.zeros_like(self.lengths), self.lengths)
+        none = values.part(0, 0) if isinstance(values, Lists) else values[:0]
+        return Parts.over(none, np.zeros_like(self.lengths), self.lengths)
 
     @classmethod
     def join(cls, parts: Sequence[Parts], names: Sequence[str] = ()) -> Parts:
@@ -136,6 +146,10 @@ class Parts:
         filled = [part if part.lengths.any() else part.like(first) for part in parts]
         called = names or [f"parts[{i}]" for i in range(len(parts))]
         for name, part in zip(called, filled, strict=True):
+            if part.of_lists != first.of_lists:
+                kinds = ["numbers", "a list for each element"]
+                text = f"{name} has {kinds[part.of_lists]}, {called[at]} {kinds[first.of_lists]}"
+                raise ValueError(text)
             if part.inner != first.inner:
                 raise ValueError(f"{name} has inner shape {part.inner}, {called[at]} has {first.inner}")
             if part.own is not first.own:
@@ -225,6 +239,8 @@ def own_ops(values: Any) -> Ops | None:
 
 def gathered(values: Any, begins: Int64s, lengths: Int64s, *, copy: bool) -> tuple[Any, Int64s]:
     """Rows of one array, end to end: values and offsets; without `copy` the array itself where they are."""
+    if isinstance(values, Lists):
+        return rows_of_lists(values, begins, lengths, copy=copy)
     if type(values) is np.ndarray and not values.dtype.hasobject:
         return _native.gather_rows(np.ascontiguousarray(values), begins, lengths, copy=copy)
     return end_to_end(Parts.over(values, begins, lengths))
@@ -235,6 +251,10 @@ def place_parts(
 ) -> Any:
     """Write each row where `layout` puts it, and `fill` elsewhere; see `rollkit.place`."""
     _same_rows(parts.lengths, layout.row_lengths)
+    if parts.of_lists:
+        if out is not None or np.ndim(fill) or fill:
+            raise TypeError("lists take no out and no fill: where there is no element the list is empty")
+        return _placed_lists(parts, layout, dtype)
     if parts.own is not None:
         took("framework")
         return _placed_by(parts.own, parts, layout, fill, dtype, out)
@@ -257,8 +277,50 @@ def end_to_end(parts: Parts, *, dtype: Any = None, out: AnyArray | None = None) 
     return place_parts(parts, layout, 0, dtype=dtype, out=out), layout.offsets()
 
 
+def _placed_lists(parts: Parts, layout: Layout, dtype: Any) -> Lists:
+    """The lists of all positions of the output, in memory order; empty where there is no element."""
+    buffers = [buffer for buffer in parts.buffers if isinstance(buffer, tuple)]
+    bounds = [host_offsets(lists) for lists, _ in buffers]
+    sizes: list[Buffer] = [
+        (found[1:] - found[:-1], begins) for found, (_, begins) in zip(bounds, buffers, strict=True)
+    ]
+    counts = Parts(sizes, parts.lengths, np.dtype(np.int64), ())
+    offsets = _native.offsets_from_lengths(place_parts(counts, layout, 0).reshape(-1))
+
+    pieces = np.arange(len(layout.starts)) if layout.order is None else layout.order
+    pieces = pieces[(layout.starts[pieces] != ABSENT) & (layout.lengths[pieces] > 0)]
+    rows, begins = (found[pieces] for found in layout.pieces_of_rows())
+    ends = np.cumsum([len(firsts) for _, firsts in buffers])
+    of_buffer = np.searchsorted(ends, rows, side="right")
+    grouped = np.argsort(of_buffer, kind="stable")
+    spans: list[Buffer] = []
+    lengths = np.zeros(len(pieces), np.int64)
+    for i, (found, (lists, firsts)) in enumerate(zip(bounds, buffers, strict=True)):
+        mine = grouped[of_buffer[grouped] == i]
+        at = firsts[rows[mine] - (ends[i] - len(firsts))] + begins[mine]
+        lengths[mine] = found[at + layout.lengths[pieces[mine]]] - found[at]
+        spans.append((_values(lists), found[at]))
+    where = _native.offsets_from_lengths(lengths)
+    order = np.argsort(grouped) if len(spans) > 1 else None
+    flat = Layout._trusted((int(where[-1]),), where[:-1][grouped], lengths[grouped], lengths[grouped], order)
+    entries = Parts(spans, lengths[grouped], parts.dtype, parts.inner[1:])
+    return Lists(place_parts(entries, flat, 0, dtype=dtype), offsets)
+
+
+def _values(lists: Lists) -> AnyArray:
+    """The values of lists, for Rust."""
+    if not is_plain(lists):
+        raise TypeError("lists per token are packed on the host; move their values there first (.cpu())")
+    return np.ascontiguousarray(as_array(lists.values))
+
+
 def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
     """Rows of a buffer that `layout` describes, end to end: values and offsets; see `rollkit.take`."""
+    if isinstance(array, Lists):
+        if len(array.offsets) - 1 != layout.size:
+            raise ValueError(f"array has {len(array.offsets) - 1} lists, the layout has {layout.size} places")
+        begins, lengths = layout.reads()
+        return rows_of_lists(array, begins, lengths, copy=False)[0], layout.row_offsets()
     framework = framework_of(array)
     if framework is None:
         raise TypeError(f"array must be an array of NumPy, torch or JAX, got {type(array).__name__}")

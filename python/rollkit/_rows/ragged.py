@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rollkit import _native
+from rollkit import _check, _native
 from rollkit._arrays.ops import as_like, ops_of
 from rollkit._check import Int64s, checked_out, host, int64s
-from rollkit._errors import at, retold
+from rollkit._errors import at, refusal, retold, row_of
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.dtypes import common, numpy_dtype, odd_one
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import OF_ANY_LENGTH, Lists
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
 from rollkit._rows.reductions import row_maxima, row_sums
 
@@ -27,9 +28,10 @@ class Ragged:
     """Rows of different lengths: row `i` is `values[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        values: `[N, *inner]`, any dtype; every row's elements, end to end. NumPy's, or an array of torch or
-            JAX that is on a device, has a gradient, or is traced: then lengths, slices, `take`, `astype` and
-            `concat` stay with it, and `equals` and `to_arrow` refuse it.
+        values: `[N, *inner]`, any dtype; every row's elements, end to end. A `Ragged` again where each
+            element is a list. NumPy's, or an array of torch or JAX that is on a device, has a gradient, or is
+            traced: then lengths, slices, `take`, `astype` and `concat` stay with it, and `equals` and
+            `to_arrow` refuse it.
         offsets: `[rows + 1]` int64, never falling. They need not start at 0 nor end at N: a slice of
             rows is a view, with the same values and fewer offsets (as in Arrow).
 
@@ -48,6 +50,11 @@ class Ragged:
     offsets: Int64s
 
     def __post_init__(self) -> None:
+        if isinstance(self.values, Ragged):
+            offsets = int64s("offsets", self.offsets)
+            _check_offsets(offsets, len(self.values))
+            object.__setattr__(self, "offsets", offsets)
+            return
         values = self.values if own_ops(self.values) is not None else as_array(self.values)
         if not is_array(values) or values.ndim == 0:
             got = "a 0-D array" if is_array(values) else type(values).__name__
@@ -55,16 +62,14 @@ class Ragged:
                 f"values must be an array of at least one dimension, got {got}; Ragged.from_rows takes lists"
             )
         offsets = int64s("offsets", self.offsets)
-        if not len(offsets):
-            raise ValueError("offsets is empty; expected one more than there are rows, so at least one")
-        if offsets[0] < 0:
-            raise ValueError(f"offsets[0] is {offsets[0]}; offsets start at 0 or more and never fall")
-        _native.check_offsets(offsets, len(values))
+        _check_offsets(offsets, len(values))
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "offsets", offsets)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Any] | AnyArray, dtype: DTypeLike | None = None) -> Ragged:
+    def from_rows(
+        cls, rows: Sequence[Any] | AnyArray | Ragged, dtype: DTypeLike | None = None, *, lists: bool = False
+    ) -> Ragged:
         """Join rows into one array, in one write.
 
         Args:
@@ -75,6 +80,8 @@ class Ragged:
                 numbers of lists take the dtype of the arrays where they fit it.
             dtype: the dtype of the values; ints that do not fit it are an error, and so are floats for
                 an integer dtype.
+            lists: each element is a list of its own length, whatever these happen to be (such as the token
+                ids that survived top-p): the values are a `Ragged` again, with a row per element.
 
         Raises:
             OverflowError: a number does not fit the dtype; the message names row and position.
@@ -87,7 +94,11 @@ class Ragged:
             >>> Ragged.from_rows([[1, 2], [300]], np.uint8)
             Traceback (most recent call last):
             OverflowError: row 1, position 0: 300 does not fit uint8
+            >>> Ragged.from_rows([[[5, 9], [6]], [[7]]], lists=True)
+            Ragged(2 rows, 3 lists of 4 values, int64, mean length 1.5)
         """
+        if _check.flag("lists", lists):
+            return _of_lists(rows, dtype)
         if getattr(rows, "is_nested", False):
             rows = cast(Any, rows_of_jagged(rows))
         if isinstance(rows, Ragged):
@@ -141,7 +152,13 @@ class Ragged:
 
     def parts(self) -> Parts:
         """Name the buffer of these rows, for the kernel."""
-        return Parts.over(self.values, self.offsets[:-1], self.lengths)
+        return Parts.over(self._held, self.offsets[:-1], self.lengths)
+
+    @property
+    def _held(self) -> Any:
+        """The values as they are in a buffer: `Lists` of a list per element."""
+        values: Any = self.values
+        return Lists(values.values, values.offsets) if isinstance(values, Ragged) else values
 
     @classmethod
     def _from_rectangle(cls, rows: AnyArray, dtype: DTypeLike | None) -> Ragged:
@@ -194,8 +211,11 @@ class Ragged:
 
     @property
     def inner(self) -> tuple[int, ...]:
-        """The shape of one element: `values.shape[1:]`."""
-        return tuple(self.values.shape[1:])
+        """The shape of one element: `values.shape[1:]`; -1 first where each is a list of its own length."""
+        values: Any = self.values
+        if isinstance(values, Ragged):
+            return OF_ANY_LENGTH, *values.inner
+        return tuple(values.shape[1:])
 
     @property
     def flat(self) -> AnyArray:
@@ -239,7 +259,7 @@ class Ragged:
         """
         rows = row_indices(indices, len(self))
         begins = self.offsets[rows]
-        return trusted(*gathered(self.values, begins, self.offsets[rows + 1] - begins, copy=True))
+        return trusted(*gathered(self._held, begins, self.offsets[rows + 1] - begins, copy=True))
 
     def astype(self, dtype: DTypeLike) -> Ragged:
         """Cast the values, checked; the same object where the dtype is this already.
@@ -257,6 +277,9 @@ class Ragged:
             Traceback (most recent call last):
             OverflowError: row 1, position 0: -1 does not fit uint8
         """
+        if isinstance(self.values, Ragged):
+            with _of_element(self.offsets):
+                return trusted(self.flat.astype(dtype), self.offsets - self.offsets[0])
         own = own_ops(self.values)
         if own is None:
             dtype = numpy_dtype(dtype)
@@ -316,6 +339,10 @@ class Ragged:
 
     def to_list(self) -> list[list[Any]]:
         """Return the rows as nested Python lists."""
+        if isinstance(self.values, Ragged):
+            lists = self.flat.to_list()
+            bounds = (self.offsets - self.offsets[0]).tolist()
+            return [lists[a:b] for a, b in pairwise(bounds)]
         if is_traced(self.values):
             self._host("to_list")
         return [row.tolist() for row in self]
@@ -333,14 +360,20 @@ class Ragged:
             and self.dtype == other.dtype
             and self.inner == other.inner
             and np.array_equal(self.lengths, other.lengths)
-            and same_values(self._host("equals", self.flat), other._host("equals", other.flat))
+            and _same_flat(self, other)
         )
+
+    def _equals_numbers(self, other: Ragged) -> bool:
+        return bool(same_values(self._host("equals", self.flat), other._host("equals", other.flat)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A slice of rows must not ship its parent's buffer.
         flat: Any = self.flat
+        sent: tuple[Any, Any]
         if isinstance(flat, np.ndarray):
             sent = shipped(flat)
+        elif isinstance(flat, Ragged):
+            sent = flat, None
         else:  # a view of a tensor ships all that it is a view of
             sent = (flat if len(flat) == len(self.values) else ops_of(flat).cat([flat])), None
         return _unpickled, (*sent, self.offsets - self.offsets[0])
@@ -353,6 +386,8 @@ class Ragged:
     def _host(self, method: str, values: Any = None) -> AnyArray:
         """The values, or some of them, for a method that reads them on the host."""
         found: Any = self.values if values is None else values
+        if isinstance(found, Ragged):
+            raise TypeError(f"Ragged.{method} is for numbers; these rows have a list for each element")
         if not isinstance(found, np.ndarray):
             raise TypeError(
                 f"Ragged.{method} reads values on the host; these are of {framework_of(found)}, on a device, "
@@ -362,9 +397,70 @@ class Ragged:
 
     def __repr__(self) -> str:
         count = int(self.offsets[-1] - self.offsets[0])
+        if isinstance(self.values, Ragged):
+            entries = int(self.flat.offsets[-1] - self.flat.offsets[0])
+            mean = f", mean length {count / len(self):,.1f}" if len(self) else ""
+            return f"Ragged({len(self):,} rows, {count:,} lists of {entries:,} values, {self.dtype}{mean})"
         of_shape = f" of shape {self.inner}" if self.inner else ""
         mean = f", mean length {count / len(self):,.1f}" if len(self) else ""
         return f"Ragged({len(self):,} rows, {count:,} values{of_shape}, {self.dtype}{mean})"
+
+
+def _check_offsets(offsets: Int64s, count: int) -> None:
+    if not len(offsets):
+        raise ValueError("offsets is empty; expected one more than there are rows, so at least one")
+    if offsets[0] < 0:
+        raise ValueError(f"offsets[0] is {offsets[0]}; offsets start at 0 or more and never fall")
+    _native.check_offsets(offsets, count)
+
+
+def _of_lists(rows: Any, dtype: DTypeLike | None) -> Ragged:
+    """Rows of lists; see `Ragged.from_rows`."""
+    if isinstance(rows, Ragged):
+        return as_lists(rows) if dtype is None else as_lists(rows).astype(dtype)
+    if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
+        raise TypeError(f"rows must be a sequence of rows, got {type(rows).__name__}")
+    rows = list(rows)
+    for i, row in enumerate(rows):
+        if isinstance(row, str | bytes | Mapping) or not hasattr(row, "__len__"):
+            raise refusal(TypeError, f" is {type(row).__name__}; expected a list for each element", row=i)
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    offsets = _native.offsets_from_lengths(lengths)
+    with _of_element(offsets):
+        return trusted(Ragged.from_rows(list(chain.from_iterable(rows)), dtype), offsets)
+
+
+@contextmanager
+def _of_element(offsets: Int64s) -> Iterator[None]:
+    """Where each element is a list, and so a row of its own: say which row's and which element it is."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        element = row_of(error)
+        if element is None:
+            raise
+        element += int(offsets[0])  # the elements before are not among these rows
+        row = int(np.searchsorted(offsets, element, side="right")) - 1
+        raise retold(error, row=row, position=int(element - offsets[row])) from None
+
+
+def as_lists(rows: Ragged) -> Ragged:
+    """Rows whose elements are lists; those that have all one length, and so an inner dimension, too."""
+    if isinstance(rows.values, Ragged):
+        return rows
+    if not rows.inner:
+        raise TypeError(f"expected a list for each element, got {rows.dtype}")
+    width, *rest = rows.inner
+    count = len(rows.values)
+    values = rows.values.reshape(count * width, *rest)
+    return trusted(trusted(values, np.arange(count + 1, dtype=np.int64) * width), rows.offsets)
+
+
+def _same_flat(a: Ragged, b: Ragged) -> bool:
+    """Whether rows of equal lengths, dtype and inner shape hold the same."""
+    if isinstance(a.values, Ragged):
+        return a.flat.equals(b.flat)
+    return a._equals_numbers(b)
 
 
 def rows_of_jagged(tensor: Any) -> Ragged | list[Any]:
@@ -515,9 +611,9 @@ def _one_list(
     return found
 
 
-def trusted(values: AnyArray, offsets: Int64s) -> Ragged:
+def trusted(values: Any, offsets: Int64s) -> Ragged:
     """Make a `Ragged` of arrays known to be valid, without the pass that checks offsets."""
     ragged = object.__new__(Ragged)
-    object.__setattr__(ragged, "values", values)
+    object.__setattr__(ragged, "values", trusted(*values) if isinstance(values, Lists) else values)
     object.__setattr__(ragged, "offsets", offsets)
     return ragged

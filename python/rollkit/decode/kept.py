@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,22 +17,26 @@ from rollkit._frameworks import (
     kind_of,
     same_framework,
 )
+from rollkit._rows.lists import Lists
 from rollkit.decode._operations import operations_of
 from rollkit.decode._request import parameter
 from rollkit.decode.allowed import AllowedSet
 
 
-class Kept(NamedTuple):
-    """The kept tokens of each row as CSR, as vLLM, slime and prime-rl export them.
+class Kept(Lists):
+    """The kept tokens of each row as CSR, as vLLM, slime and prime-rl export them: `Lists` of token ids.
 
-    Row i kept `token_ids[offsets[i]:offsets[i + 1]]`. A row without a token kept none; a greedy row
-    only the one it drew.
+    Row i kept `token_ids[offsets[i]:offsets[i + 1]]`, `[entries]` int32 global ids, rising within a row;
+    `offsets` are `[rows + 1]` int64 (int32 in JAX without 64 bits). A row without a token kept none; a greedy
+    row only the one it drew.
     """
 
-    token_ids: Any
-    """`[entries]` int32 global ids, rising within a row."""
-    offsets: Any
-    """`[rows + 1]` int64 (int32 in JAX without 64 bits)."""
+    __slots__ = ()
+
+    @property
+    def token_ids(self) -> Any:
+        """The ids: `values`."""
+        return self.values
 
     @classmethod
     def from_mask(cls, mask: Any, allowed: AllowedSet) -> Kept:
@@ -90,7 +94,7 @@ class Kept(NamedTuple):
 def replay_logprobs(
     logits: Any,
     token_ids: Any,
-    kept: Kept,
+    kept: Lists,
     *,
     allowed: AllowedSet | None = None,
     temperature: Any = 1.0,
@@ -103,7 +107,8 @@ def replay_logprobs(
     Args:
         logits: `[rows, vocab_size]`, or compact `[rows, len(allowed)]`; after guidance, if there is any.
         token_ids: `[rows]` ints, global ids.
-        kept: a row per row of `logits`, of any framework.
+        kept: a list per row of `logits`, of any framework: a `Kept`, or the lists of a batch,
+            `batch["sampling_masks"].take(token)` with `token` of `Layout.edges`.
         allowed: what the columns of compact logits are. `None`: they are the vocabulary.
         temperature: one number or `[rows]`, as for the draw; a row of 0 was greedy and scores as 1.
 
@@ -139,13 +144,13 @@ def _check_logits(logits: Any) -> None:
 
 
 def _check_kept(kept: Any) -> None:
-    if not isinstance(kept, Kept):
+    if not isinstance(kept, Lists):
         raise TypeError(f"kept must be a Kept, got {type(kept).__name__}; see Kept and Kept.from_mask")
     if any(map(is_traced, kept)):
         raise TypeError("kept is traced by JAX; its size is not known then, so pass it from outside of jit")
 
 
-def _offsets(kept: Kept) -> tuple[AnyArray, AnyArray]:
+def _offsets(kept: Lists) -> tuple[AnyArray, AnyArray]:
     ids, offsets = (ops_of(part).to_host(part) for part in kept)
     check_ints("kept.token_ids", ids)
     check_ints("kept.offsets", offsets)
@@ -155,7 +160,7 @@ def _offsets(kept: Kept) -> tuple[AnyArray, AnyArray]:
     return ids, offsets
 
 
-def _entries(logits: Any, token_ids: Any, kept: Kept, allowed: AllowedSet | None) -> tuple[Any, Any, Any]:
+def _entries(logits: Any, token_ids: Any, kept: Lists, allowed: AllowedSet | None) -> tuple[Any, Any, Any]:
     """Return the row and column of each kept entry, and the column of each token, -1 for none."""
     height, width = logits.shape
     ids, offsets = _offsets(kept)
