@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from rollkit._arrays.ops import narrowed
 from rollkit._extras import extra
 from rollkit.decode._arguments import check_allowed, check_sampling, own_seeds
 from rollkit.decode._cached import Cached
@@ -88,11 +89,11 @@ class AllowedLogits:
         if self.cfg_scale == 1:
             return compact
         uncond = self.allowed.compact(self._unconditional(input_ids, first))
-        return cfg(compact, uncond.to(compact.dtype), self.cfg_scale)
+        return cfg(compact, narrowed("unconditional logits", uncond, compact.dtype), self.cfg_scale)
 
     def _spread(self, compact: Tensor, scores: Tensor) -> Tensor:
         out = extra("torch", "torch").full_like(scores, float("-inf"))
-        out[:, self.allowed.index_on(scores)] = compact.to(scores.dtype)
+        out[:, self.allowed.index_on(scores)] = narrowed("guided logits", compact, scores.dtype)
         return out
 
     def _starts(self, input_ids: Tensor) -> bool:
