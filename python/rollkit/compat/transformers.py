@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from rollkit._arrays.ops import narrowed
 from rollkit._extras import extra
+from rollkit._frameworks import is_array
 from rollkit.decode._arguments import check_allowed, check_sampling, own_seeds
 from rollkit.decode._cached import Cached
 from rollkit.decode.allowed import AllowedSet
@@ -128,8 +129,8 @@ class AllowedLogits:
 
 def _check_prompt(tokens: Any, mask: Any) -> None:
     for name, found in (("unconditional_ids", tokens), ("unconditional_attention_mask", mask)):
-        if found is not None and getattr(found, "ndim", None) != 2:
-            what = tuple(found.shape) if hasattr(found, "shape") else type(found).__name__
+        if found is not None and not (is_array(found) and found.ndim == 2):
+            what = tuple(found.shape) if is_array(found) else type(found).__name__
             raise TypeError(f"{name} must be a tensor [rows, width], got {what}")
     if mask is not None and (tokens is None or mask.shape != tokens.shape):
         shape = None if tokens is None else tuple(tokens.shape)
