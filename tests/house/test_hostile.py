@@ -179,7 +179,7 @@ def test_arguments_that_are_written_to_meanwhile(names: list[str]) -> None:
 def test_ctrl_c_ends_a_long_call(name: str, record_property: Any) -> None:
     """Kernels run to their end, which is seconds away at the most; then the interrupt is raised."""
     where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    run = [sys.executable, "-m", "tests.house.interrupted", name, str(by_level(0.05, 0.2, 1))]
+    run = [sys.executable, "-m", "tests.house.interrupted", name, str(by_level(5, 20, 100) / 100)]
     done = subprocess.run(run, cwd=ROOT, env=where, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     waited, takes = json.loads(done.stdout)

@@ -63,7 +63,11 @@ def test_rows_of_alternating_kinds(kinds: list[Any]) -> None:
 
 
 def test_columns_of_alternating_kinds() -> None:
-    rows = [{"ids": [1], "k": 1}, {"ids": np.array([2]), "k": None}, {"ids": [0.5], "k": "x"}]
+    rows: list[dict[str, Any]] = [
+        {"ids": [1], "k": 1},
+        {"ids": np.array([2]), "k": None},
+        {"ids": [0.5], "k": "x"},
+    ]
     check_linear(lambda count: lambda: Rollouts.from_rows((rows * count)[:count]))
 
 
@@ -94,12 +98,12 @@ class Counted(io.BytesIO):
     """A file that counts how often it is read, and how many bytes are."""
 
     reads = 0
-    bytes = 0
+    taken = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         found = super().read(size)
         self.reads += 1
-        self.bytes += len(found)
+        self.taken += len(found)
         return found
 
 
@@ -109,7 +113,7 @@ def unpacked(packed: bytes, room: int) -> tuple[int, int, int]:
     source = _native.Decompressor(file, "gzip", name="x.gz")
     while got := source.readinto(out):
         total += got
-    return file.reads, file.bytes, total
+    return file.reads, file.taken, total
 
 
 @pytest.mark.parametrize("room", [1 << 10, 1 << 16])
