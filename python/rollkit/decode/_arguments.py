@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import host, int64s, mapping, positive
+from rollkit._frameworks import is_array
 from rollkit.decode._request import check_order, parameter
 from rollkit.decode.allowed import AllowedSet
 
@@ -30,7 +31,7 @@ def unconditional(uncond: Any, n: int, vocab_size: int) -> list[Int64s] | None:
     """Return one prompt for each sequence."""
     if uncond is None:
         return None
-    flat = isinstance(uncond, Sequence) or getattr(uncond, "ndim", 0) > 0
+    flat = isinstance(uncond, Sequence) or (is_array(uncond) and uncond.ndim > 0)
     if flat and not isinstance(uncond, str) and len(uncond) and _is_number("uncond[0]", uncond[0]):
         return [_ids("uncond", uncond, vocab_size)] * n
     found = prompts_of("uncond", uncond, vocab_size)
