@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyInt, PyList, PyType};
 
+use super::items::in_place;
 use crate::cast::Dtype;
 use crate::python::array;
 
@@ -87,21 +88,11 @@ impl Scalar for f64 {
     }
 }
 
-/// As [`read`], from a list in place, if it is as long as `out`. Without a GIL that is not possible:
-/// then it reads nothing.
+/// As [`read`], from a list in place, if it is as long as `out`; nothing where that is not possible.
 pub fn read_list<T: Scalar>(list: &Bound<'_, PyList>, out: &mut [MaybeUninit<T>]) -> usize {
-    #[cfg(not(any(Py_GIL_DISABLED, PyPy, GraalPy, RustPython)))]
-    if !out.is_empty() && list.len() == out.len() {
-        // SAFETY: a list that is not empty owns as many references as it is long, and `Bound` is a
-        // transparent pointer. Nothing changes the list meanwhile: this thread holds the GIL, and
-        // `read` runs no Python code.
-        return unsafe {
-            let items = (*list.as_ptr().cast::<ffi::PyListObject>()).ob_item;
-            read(std::slice::from_raw_parts(items.cast(), out.len()), out)
-        };
-    }
-    let _ = (list, out);
-    0
+    // SAFETY: `read` runs no Python code.
+    let items = unsafe { in_place(list) };
+    if items.len() == out.len() { read(items, out) } else { 0 }
 }
 
 /// Converts exact ints, floats and bools until something else comes; returns how many were converted.
@@ -128,7 +119,7 @@ fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
         if kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyBool_Type {
             int(object).and_then(T::from_int)
         } else if kind == &raw mut ffi::PyFloat_Type {
-            T::from_float(ffi::PyFloat_AS_DOUBLE(object))
+            T::from_float(float(object))
         } else {
             None
         }
@@ -152,6 +143,20 @@ unsafe fn int(object: *mut ffi::PyObject) -> Option<i64> {
     (overflow == 0).then_some(value)
 }
 
+/// The value of a float.
+///
+/// # Safety
+///
+/// `object` is alive, and its type is exactly `float`.
+#[inline]
+unsafe fn float(object: *mut ffi::PyObject) -> f64 {
+    // SAFETY: the caller's promise; for an exact float either sets no exception and runs no Python code.
+    #[cfg(not(Py_LIMITED_API))]
+    return unsafe { ffi::PyFloat_AS_DOUBLE(object) };
+    #[cfg(Py_LIMITED_API)]
+    return unsafe { ffi::PyFloat_AsDouble(object) };
+}
+
 /// Memory of an int in CPython 3.11: sign and number of digits in one field.
 #[cfg(not(Py_3_12))]
 #[repr(C)]
@@ -172,7 +177,7 @@ struct Long {
 
 /// Whether the memory of an int is as [`Long`] says. To be looked at with each new CPython.
 const KNOWN_LAYOUT: bool =
-    cfg!(all(target_pointer_width = "64", not(any(Py_3_16, PyPy, GraalPy, RustPython))));
+    cfg!(all(target_pointer_width = "64", not(any(Py_3_16, Py_LIMITED_API, PyPy, GraalPy, RustPython))));
 
 /// The value of an int of one digit (30 bits), without a call.
 ///
