@@ -69,7 +69,7 @@ valgrind:
 	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --error-exitcode=1 --leak-check=no" \
 		ROLLKIT_THOROUGH=valgrind PROPTEST_CASES=4 cargo test --quiet --tests
 
-# A wheel for each CPython of this machine, each tried alone in an environment of its own.
+# The sdist, and from it a wheel for each CPython of this machine and one for all others, each tried alone.
 wheels:
 	scripts/wheels.sh dist
 
@@ -77,6 +77,7 @@ lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features python -- -D warnings
+	cargo clippy --quiet --lib --features abi3 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
