@@ -5,6 +5,10 @@ use std::mem::MaybeUninit;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+#[cfg(not(Py_LIMITED_API))]
+use pyo3::ffi::PyFloat_AS_DOUBLE as float_value;
+#[cfg(Py_LIMITED_API)]
+use pyo3::ffi::PyFloat_AsDouble as float_value;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyInt, PyList, PyType};
@@ -113,13 +117,14 @@ pub fn read<T: Scalar>(objects: &[Bound<'_, PyAny>], out: &mut [MaybeUninit<T>])
 #[inline]
 fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
     let object = object.as_ptr();
-    // SAFETY: the object is alive, and its type is looked at before its memory is read as that type.
+    // SAFETY: the object is alive, and its type is looked at before its memory is read as that type. Of an exact
+    // float, neither way to its value sets an exception or runs Python code.
     unsafe {
         let kind = ffi::Py_TYPE(object);
         if kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyBool_Type {
             int(object).and_then(T::from_int)
         } else if kind == &raw mut ffi::PyFloat_Type {
-            T::from_float(float(object))
+            T::from_float(float_value(object))
         } else {
             None
         }
@@ -141,20 +146,6 @@ unsafe fn int(object: *mut ffi::PyObject) -> Option<i64> {
     // SAFETY: the caller's promise; for an exact int this sets no exception and runs no Python code.
     let value = unsafe { ffi::PyLong_AsLongLongAndOverflow(object, &raw mut overflow) };
     (overflow == 0).then_some(value)
-}
-
-/// The value of a float.
-///
-/// # Safety
-///
-/// `object` is alive, and its type is exactly `float`.
-#[inline]
-unsafe fn float(object: *mut ffi::PyObject) -> f64 {
-    // SAFETY: the caller's promise; for an exact float either sets no exception and runs no Python code.
-    #[cfg(not(Py_LIMITED_API))]
-    return unsafe { ffi::PyFloat_AS_DOUBLE(object) };
-    #[cfg(Py_LIMITED_API)]
-    return unsafe { ffi::PyFloat_AsDouble(object) };
 }
 
 /// Memory of an int in CPython 3.11: sign and number of digits in one field.
