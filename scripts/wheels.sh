@@ -28,7 +28,7 @@ interpreters() {
 
 unpacked_sdist() {
     rm -rf "$out/sdist"
-    "$tools/bin/maturin" sdist --out "$out/sdist" 2>"$out/sdist.log"
+    "$tools/bin/maturin" sdist --out "$out/sdist" >&2
     tar -xzf "$out"/sdist/*.tar.gz -C "$out/sdist" --strip-components 1
     echo "$out/sdist"
 }
@@ -36,7 +36,7 @@ unpacked_sdist() {
 build() { # NAME MATURIN'S OPTIONS
     rm -rf "$out/${1:?}"
     PATH=$tools/bin:$PATH "$tools/bin/maturin" build --quiet --release --zig --compatibility manylinux_2_17 \
-        --out "$out/$1" "${@:2}"
+        --out "$out/$1" "${@:2}" >&2
     ls "$out/$1"/*.whl
 }
 
@@ -54,7 +54,9 @@ unpacked=$(unpacked_sdist)
 cd "$unpacked"
 for python in $(interpreters); do
     name=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
-    try "$name" "$python" "$(build "$name" --interpreter "$python")"
+    wheel=$(build "$name" --interpreter "$python")
+    try "$name" "$python" "$wheel"
 done
 # The one for all others is tried on the newest.
-try abi3 "$python" "$(build abi3 --interpreter "$python" --features abi3)"
+wheel=$(build abi3 --interpreter "$python" --features abi3)
+try abi3 "$python" "$wheel"
