@@ -45,7 +45,7 @@ try() { # NAME INTERPRETER WHEEL
     printf '\n== %s\n' "$(basename "$3")"
     rm -rf "$env"
     "$2" -m venv "$env"
-    "$tools/bin/uv" pip install --quiet --python "$env/bin/python" --constraint constraints.txt "$3" --group test-bare
+    "$tools/bin/uv" pip install --quiet --python "$env/bin/python" --constraint constraints.txt "$3[cli]" --group test-bare
     "$env/bin/python" -c 'import rollkit._native as it; assert "site-packages" in it.__file__, it; print(it.__file__)'
     "$env/bin/python" -m pytest -q -p no:cacheprovider tests
 }
