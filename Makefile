@@ -72,7 +72,7 @@ valgrind: $(VENV)/.built $(VENV)/.bare
 	PYTHONMALLOC=malloc $(VALGRIND) --suppressions=tests/house/valgrind.supp \
 		$(BIN)/python -m pytest -q tests/house/test_hostile.py -k nothing_outside
 
-# A wheel for each CPython of this machine, each tried alone in an environment of its own.
+# The sdist, and from it a wheel for each CPython of this machine and one for all others, each tried alone.
 wheels:
 	scripts/wheels.sh dist
 
@@ -80,6 +80,7 @@ lint: $(VENV)/.built $(VENV)/.test $(VENV)/.lint
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --all-targets --features python -- -D warnings
+	cargo clippy --quiet --lib --features abi3 -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
