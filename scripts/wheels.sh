@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Builds a wheel for every CPython that this machine has, installs each alone in an environment of its own, and runs
-# there the tests that need no framework.
+# Builds the sdist, and from it alone a wheel for every CPython that this machine has and one for all others (abi3).
+# Installs each in an environment of its own, and runs there the sdist's tests, those that need no framework.
 #
-#     scripts/wheels.sh [DIR]        # wheels and environments go to DIR (dist)
+#     scripts/wheels.sh [DIR]        # all of it goes to DIR (dist)
 #
 # zig links against an old libc, so that the wheels run on any Linux since 2014.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
 tools=$out/tools
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$out/target}
 
 [ -x "$tools/bin/maturin" ] || {
     python3 -m venv "$tools"
@@ -25,23 +26,37 @@ interpreters() {
     done
 }
 
-build() {
+unpacked_sdist() {
+    rm -rf "$out/sdist"
+    "$tools/bin/maturin" sdist --out "$out/sdist" >&2
+    tar -xzf "$out"/sdist/*.tar.gz -C "$out/sdist" --strip-components 1
+    echo "$out/sdist"
+}
+
+build() { # NAME MATURIN'S OPTIONS
+    rm -rf "$out/${1:?}"
     PATH=$tools/bin:$PATH "$tools/bin/maturin" build --quiet --release --zig --compatibility manylinux_2_17 \
-        --out "$out/$1" "${@:2}"
+        --out "$out/$1" "${@:2}" >&2
     ls "$out/$1"/*.whl
 }
 
 try() { # NAME INTERPRETER WHEEL
     local env=$out/env-$1
+    printf '\n== %s\n' "$(basename "$3")"
     rm -rf "$env"
     "$2" -m venv "$env"
-    "$tools/bin/uv" pip install --quiet --python "$env/bin/python" --constraint constraints.txt "$3" --group test-bare
-    "$env/bin/python" -m pytest -q tests
+    "$tools/bin/uv" pip install --quiet --python "$env/bin/python" --constraint constraints.txt "$3[cli]" --group test-bare
+    "$env/bin/python" -c 'import rollkit._native as it; assert "site-packages" in it.__file__, it; print(it.__file__)'
+    "$env/bin/python" -m pytest -q -p no:cacheprovider tests
 }
 
+unpacked=$(unpacked_sdist)
+cd "$unpacked"
 for python in $(interpreters); do
     name=$("$python" -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
     wheel=$(build "$name" --interpreter "$python")
-    printf '\n== %s\n' "$wheel"
     try "$name" "$python" "$wheel"
 done
+# The one for all others is tried on the newest.
+wheel=$(build abi3 --interpreter "$python" --features abi3)
+try abi3 "$python" "$wheel"

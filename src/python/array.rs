@@ -13,11 +13,13 @@ use std::slice;
 
 use numpy::npyffi::flags::{NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE};
 use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::Borrowed;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
+use super::list::items::glance;
 use crate::cast::Dtype;
 use crate::out::Out;
 use crate::segments::Bits;
@@ -26,12 +28,16 @@ use crate::thd::Positions;
 /// Any NumPy array.
 pub type Array<'py> = Bound<'py, PyUntypedArray>;
 
+/// One that something else keeps alive.
+pub type BorrowedArray<'a, 'py> = Borrowed<'a, 'py, PyUntypedArray>;
+
 /// Kernels below this many bytes keep the GIL: releasing and taking it costs more than they do.
 pub const DETACH_BYTES: usize = 1 << 18;
 
 /// The bytes of a C-contiguous array of anything but Python objects.
-pub fn bytes<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [u8]> {
-    let size = checked_bytes(name, array)?;
+pub fn bytes<'a, 'py: 'a>(name: &str, array: impl Into<BorrowedArray<'a, 'py>>) -> PyResult<&'a [u8]> {
+    let array = array.into();
+    let size = checked_bytes(name, &array)?;
     // SAFETY: the array is C-contiguous, so its `size` bytes are one block; it holds no object
     // pointers, so any byte can be read; `array` keeps it alive for `'a`. NumPy's data pointer is
     // never null.
@@ -77,7 +83,7 @@ pub fn memory<T>(slice: &[T]) -> Memory {
 /// Checks that outputs share memory neither with one another nor with inputs: for calls of several outputs,
 /// or many inputs.
 pub fn check_apart(outs: &[(&str, &Array<'_>)], inputs: impl IntoIterator<Item = Memory>) -> PyResult<()> {
-    let outs = outs.iter().map(|(name, out)| Ok((*name, memory(bytes(name, out)?))));
+    let outs = outs.iter().map(|(name, out)| Ok((*name, memory(bytes(name, *out)?))));
     let outs = outs.collect::<PyResult<Vec<_>>>()?;
     let overlap = |a: &Memory, b: &Memory| !a.is_empty() && a.start < b.end && b.start < a.end;
     for (i, (name, out)) in outs.iter().enumerate() {
@@ -98,7 +104,8 @@ pub fn check_apart(outs: &[(&str, &Array<'_>)], inputs: impl IntoIterator<Item =
 }
 
 /// The elements of a one-dimensional, contiguous, aligned int64 array.
-pub fn int64s<'a>(name: &str, array: &'a Array<'_>) -> PyResult<&'a [i64]> {
+pub fn int64s<'a, 'py: 'a>(name: &str, array: impl Into<BorrowedArray<'a, 'py>>) -> PyResult<&'a [i64]> {
+    let array = array.into();
     let found = integers(name, array, Dtype::I64)?.filter(|_| array.ndim() == 1);
     found.ok_or_else(|| {
         PyTypeError::new_err(format!(
@@ -145,7 +152,12 @@ impl Integer for i32 {}
 impl Integer for i64 {}
 
 /// The elements, `None` unless they are aligned integers of `dtype` and as large as `T`.
-fn integers<'a, T: Integer>(name: &str, array: &'a Array<'_>, wanted: Dtype) -> PyResult<Option<&'a [T]>> {
+fn integers<'a, 'py: 'a, T: Integer>(
+    name: &str,
+    array: impl Into<BorrowedArray<'a, 'py>>,
+    wanted: Dtype,
+) -> PyResult<Option<&'a [T]>> {
+    let array = array.into();
     let found = bytes(name, array)?;
     let descr = array.dtype();
     if dtype(&descr) != Some(wanted) || descr.itemsize() != size_of::<T>() || !array.is_aligned() {
@@ -270,11 +282,11 @@ pub fn prefetch_parts(items: &[Bound<'_, PyAny>], at: usize) {
     if let Some(item) = items.get(at + 2 * NEAR)
         && let Ok(tuple) = item.cast::<PyTuple>()
     {
-        tuple.as_slice().iter().for_each(object);
+        glance(tuple).iter().for_each(object);
     }
     if let Some(item) = items.get(at + NEAR) {
         match item.cast::<PyTuple>() {
-            Ok(tuple) => tuple.as_slice().iter().for_each(prefetch_body),
+            Ok(tuple) => glance(tuple).iter().for_each(prefetch_body),
             Err(_) => prefetch_body(item),
         }
     }

@@ -3,11 +3,12 @@
 use numpy::{PyArrayDescrMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyString;
 
 use super::array::{self, Array, DETACH_BYTES, Memory};
 use super::layout::slots;
-use super::place::{PyParts, snapshot};
+use super::list::items::Held;
+use super::place::PyParts;
 use crate::batch::{self as kernel, Column, Level, Sequences, Source};
 use crate::place::Gaps;
 use crate::{Error, layout};
@@ -23,7 +24,7 @@ struct PyColumn<'py> {
 /// Rows of one level.
 struct PyRows<'py> {
     level: Level,
-    parts: Bound<'py, PyTuple>,
+    parts: Held<'py>,
     lengths: Option<Array<'py>>,
 }
 
@@ -39,15 +40,15 @@ impl<'py> PyColumn<'py> {
             let both: Option<(Option<Array<'py>>, Option<Array<'py>>)> =
                 lengths.map(|both| both.extract()).transpose()?;
             let (prompt, response) = both.unwrap_or_default();
-            let prompts = PyRows { level: Level::Prompt, parts: snapshot(&prompts)?, lengths: prompt };
+            let prompts = PyRows { level: Level::Prompt, parts: Held::required(&prompts)?, lengths: prompt };
             let responses =
-                PyRows { level: Level::Response, parts: snapshot(&responses)?, lengths: response };
+                PyRows { level: Level::Response, parts: Held::required(&responses)?, lengths: response };
             vec![prompts, responses]
         } else {
             let level = Level::named(&level)
                 .ok_or_else(|| Error::UnknownName { name: "level", got: level.into_owned() })?;
             let lengths = lengths.map(Bound::cast_into).transpose()?;
-            vec![PyRows { level, parts: snapshot(&parts)?, lengths }]
+            vec![PyRows { level, parts: Held::required(&parts)?, lengths }]
         };
         Ok(Self { rows, fill, out, zeroed })
     }
@@ -124,7 +125,7 @@ pub fn fill_batch<'py>(
         row_lengths: array::int64s("row_lengths", row_lengths)?,
         prompt_lengths: array::int64s("prompt_lengths", prompt_lengths)?,
     };
-    let columns = snapshot(columns)?.as_slice().iter().map(PyColumn::new).collect::<PyResult<Vec<_>>>()?;
+    let columns = Held::required(columns)?.iter().map(PyColumn::new).collect::<PyResult<Vec<_>>>()?;
 
     let made = [("segment_ids", segment_ids), ("positions", positions), ("attention_mask", attention_mask)];
     let made = made.into_iter().filter_map(|(name, out)| Some((name, out?)));

@@ -6,6 +6,7 @@
 //! run Python code that changes lists: what is then left of the row is read from a snapshot. Without a
 //! GIL every list is. Lists of lists are always read from a snapshot, which is short.
 
+pub mod items;
 mod number;
 
 use std::mem::MaybeUninit;
@@ -17,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyFloat, PyList, PyTuple, PyType};
 
+use self::items::Held;
 use self::number::{Number, Scalar, read, read_list};
 use super::array::{self, Array};
 use super::error::{Place, refusal};
@@ -37,7 +39,7 @@ pub fn from_lists<'py>(
     rows: &Bound<'py, PyAny>,
     dtype: Option<Bound<'py, PyArrayDescr>>,
 ) -> PyResult<(Array<'py>, Array<'py>)> {
-    let Some(rows) = snapshot(rows)? else {
+    let Some(rows) = Held::of(rows)? else {
         return Err(PyTypeError::new_err(format!("rows must be a list or tuple, got {}", type_name(rows))));
     };
     let lengths = lengths(&rows)?;
@@ -73,7 +75,7 @@ pub fn from_lists<'py>(
 }
 
 /// The lengths of all rows.
-fn lengths(rows: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
+fn lengths(rows: &[Bound<'_, PyAny>]) -> PyResult<Vec<i64>> {
     let length = |(row, object)| {
         length(object).map(|length| length as i64).ok_or_else(|| {
             let text = format!(" is {}, expected a list, tuple or array", type_name(object));
@@ -81,7 +83,7 @@ fn lengths(rows: &Bound<'_, PyTuple>) -> PyResult<Vec<i64>> {
         })
     };
     let mut found = memory::with_room("rows", rows.len())?;
-    for row in rows.as_slice().iter().enumerate() {
+    for row in rows.iter().enumerate() {
         found.push(length(row)?);
     }
     Ok(found)
@@ -96,10 +98,10 @@ struct First<'py> {
 }
 
 impl<'py> First<'py> {
-    fn of(rows: &Bound<'py, PyTuple>, lengths: &[i64]) -> PyResult<Self> {
+    fn of(rows: &[Bound<'py, PyAny>], lengths: &[i64]) -> PyResult<Self> {
         let row = lengths.iter().position(|&length| length > 0).unwrap_or(0);
         let mut inner = Vec::new();
-        let mut number = rows.as_slice().get(row).and_then(first_item);
+        let mut number = rows.get(row).and_then(first_item);
         while let Some(list) = number.take_if(|found| length(found).is_some()) {
             if inner.len() + 1 >= MAX_DIMS {
                 let at = At { row, position: None, inner: &inner };
@@ -132,7 +134,7 @@ fn natural_dtype<'py>(first: &Bound<'py, PyAny>, at: At<'_>) -> PyResult<Bound<'
 
 /// Writes all rows to `values`, whose dtype is `T`'s.
 fn fill<T: Scalar>(
-    rows: &Bound<'_, PyTuple>,
+    rows: &[Bound<'_, PyAny>],
     lengths: &[i64],
     inner: &[usize],
     values: &Array<'_>,
@@ -140,7 +142,7 @@ fn fill<T: Scalar>(
     let mut rest = array::out_slice::<T>("values", values, [])?;
     let size = inner.iter().product::<usize>();
     let mut shape = [&[0], inner].concat();
-    for (row, (object, &length)) in rows.as_slice().iter().zip(lengths).enumerate() {
+    for (row, (object, &length)) in rows.iter().zip(lengths).enumerate() {
         shape[0] = length as usize;
         let (out, after) = rest.split_at_mut(shape[0] * size);
         rest = after;
@@ -160,11 +162,11 @@ fn fill_nested<T: Scalar>(
     if inner.is_empty() {
         return fill_flat(object, rest, at);
     }
-    let Some(lists) = snapshot(object)?.filter(|lists| lists.len() == *length) else {
+    let Some(lists) = Held::of(object)?.filter(|lists| lists.len() == *length) else {
         return Err(at.wrong_length(object));
     };
     let size = rest.len().checked_div(*length).unwrap_or(0);
-    for (index, list) in lists.as_slice().iter().enumerate() {
+    for (index, list) in lists.iter().enumerate() {
         let (out, after) = rest.split_at_mut(size);
         rest = after;
         fill_nested(list, inner, out, At { position: at.position.or(Some(index)), ..at })?;
@@ -178,10 +180,9 @@ fn fill_flat<T: Scalar>(object: &Bound<'_, PyAny>, out: &mut [MaybeUninit<T>], a
     if done == out.len() && done > 0 {
         return Ok(());
     }
-    let Some(objects) = snapshot(object)?.filter(|objects| objects.len() == out.len()) else {
+    let Some(objects) = Held::of(object)?.filter(|objects| objects.len() == out.len()) else {
         return Err(at.wrong_length(object));
     };
-    let objects = objects.as_slice();
     loop {
         done += read(&objects[done..], &mut out[done..]);
         let Some(object) = objects.get(done) else { return Ok(()) };
@@ -269,14 +270,6 @@ impl At<'_> {
     fn out_of_range(self, found: &Bound<'_, PyAny>, index: usize, dtype: Dtype) -> PyErr {
         let position = self.position.unwrap_or(index);
         Error::ValueRange { row: self.row, position, value: shown(found), dtype: dtype.name() }.into()
-    }
-}
-
-/// A list or tuple as a tuple, which nobody can change.
-fn snapshot<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    match object.cast::<PyList>() {
-        Ok(list) => list.as_sequence().to_tuple().map(Some), // `PyList::to_tuple` panics without memory
-        Err(_) => Ok(object.cast::<PyTuple>().ok().cloned()),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Bindings of `place`.
 
-use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArrayMethods};
+use numpy::{PyArrayDescr, PyArrayDescrMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyTuple;
 
 use super::array::{self, Array, DETACH_BYTES, Memory};
 use super::layout::slots;
+use super::list::items::{Held, pair};
 use crate::cast::Cast;
 use crate::memory;
 use crate::place::{self as kernel, Gaps, Mover, Part, Pieces};
@@ -29,16 +30,17 @@ pub struct PyParts<'a, 'py> {
 }
 
 impl<'a, 'py> PyParts<'a, 'py> {
-    /// All parts of a tuple, see [`snapshot`].
-    pub fn of(held: &'a Bound<'py, PyTuple>) -> PyResult<Self> {
-        let items = held.as_slice();
-        let mut found = Self { parts: memory::with_room("parts", items.len())?, dtype: None };
-        for (i, item) in items.iter().enumerate() {
-            array::prefetch_parts(items, i);
-            let (values, begins) = match item.cast::<PyTuple>().map(PyTupleMethods::as_slice) {
-                Err(_) => (item.cast()?, None),
-                Ok([values, begins]) => (values.cast()?, Some(array::int64s("begins", begins.cast()?)?)),
-                Ok(_) => return Err(PyTypeError::new_err("a part must be an array, or (values, begins)")),
+    /// All parts that something holds.
+    pub fn of(held: &'a [Bound<'py, PyAny>]) -> PyResult<Self> {
+        let mut found = Self { parts: memory::with_room("parts", held.len())?, dtype: None };
+        for (i, item) in held.iter().enumerate() {
+            array::prefetch_parts(held, i);
+            let (values, begins) = match item.cast::<PyTuple>().map(pair) {
+                Err(_) => (item.as_borrowed().cast()?, None),
+                Ok(Some([values, begins])) => {
+                    (values.cast()?, Some(array::int64s("begins", begins.cast::<PyUntypedArray>()?)?))
+                }
+                Ok(None) => return Err(PyTypeError::new_err("a part must be an array, or (values, begins)")),
             };
             found.parts.push(PyPart { bytes: array::bytes("parts", values)?, begins });
             found.same_dtype(values.dtype())?;
@@ -124,7 +126,7 @@ pub fn place<'py>(
     let item = fill.len() * out.dtype().itemsize();
     let fill_array = fill;
     let fill = array::bytes("fill", fill)?;
-    let parts = snapshot(parts)?;
+    let parts = Held::required(parts)?;
     let parts = PyParts::of(&parts)?;
     let mover = parts.mover(out)?;
     let size = array::bytes("out", out)?.len().checked_div(item).unwrap_or(0);
@@ -177,12 +179,4 @@ pub fn can_cast(from_: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) -
 
 fn cast_between(from: &Bound<'_, PyArrayDescr>, to: &Bound<'_, PyArrayDescr>) -> Option<Cast> {
     Cast::new(array::dtype(from)?, array::dtype(to)?)
-}
-
-/// The rows as a tuple, which no other thread can change while their memory is in use.
-pub fn snapshot<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
-    match rows.cast::<PyList>() {
-        Ok(list) => list.as_sequence().to_tuple(), // `PyList::to_tuple` panics without memory
-        Err(_) => Ok(rows.cast::<PyTuple>()?.clone()),
-    }
 }

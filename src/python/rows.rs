@@ -5,9 +5,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::array::rows::Rows;
 use super::array::{self, Array, DETACH_BYTES, RowType};
 use super::layout::offsets_from_lengths;
-use super::place::snapshot;
 use crate::Error;
 use crate::layout::same_count;
 use crate::memory;
@@ -22,7 +22,7 @@ const LONG: usize = 4096;
 #[pyfunction]
 #[pyo3(signature = (rows, /))]
 pub fn array_lengths<'py>(py: Python<'py>, rows: &Bound<'py, PyAny>) -> PyResult<Option<Array<'py>>> {
-    let Some((_, offsets)) = row_offsets(py, &stable(rows)?)? else { return Ok(None) };
+    let Some((_, offsets)) = row_offsets(py, &Rows::of(rows)?)? else { return Ok(None) };
     let offsets = array::int64s("offsets", &offsets)?;
     let out = array::fresh::<i64>(py, offsets.len() - 1)?;
     for (slot, pair) in array::out_slice::<i64>("lengths", &out, [])?.iter_mut().zip(offsets.windows(2)) {
@@ -38,7 +38,7 @@ pub fn concat_arrays<'py>(
     py: Python<'py>,
     rows: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(Array<'py>, Array<'py>)>> {
-    let rows = &stable(rows)?;
+    let rows = &Rows::of(rows)?;
     let Some((row_type, offsets)) = row_offsets(py, rows)? else { return Ok(None) };
     let ends = array::int64s("offsets", &offsets)?;
     let (count, total) = (ends.len() - 1, ends[ends.len() - 1] as usize);
@@ -48,9 +48,9 @@ pub fn concat_arrays<'py>(
     let same = if out.len() / count < LONG {
         array::rows::join(rows, &row_type, ends, out)
     } else {
-        let held = snapshot(rows)?;
+        let held = rows.held()?;
         let mut slices = memory::with_room("rows", held.len())?;
-        let found = held.as_slice().iter().map_while(|row| Some(row_type.row(row.cast().ok()?)?.1));
+        let found = held.iter().map_while(|row| Some(row_type.row(row.cast().ok()?)?.1));
         slices.extend(found);
         slices.len() == held.len() && py.detach(|| kernel::join(&slices, out)).is_ok()
     };
@@ -137,22 +137,11 @@ pub fn gather_rows<'py>(
 }
 
 /// What rows share, and where each ends; `None` unless they are alike, and there are some.
-fn row_offsets<'py>(
-    py: Python<'py>,
-    rows: &Bound<'py, PyAny>,
-) -> PyResult<Option<(RowType<'py>, Array<'py>)>> {
-    let count = rows.len()?;
-    if count == 0 {
-        return Ok(None);
-    }
-    let Ok(first) = rows.get_item(0)?.cast_into::<PyUntypedArray>() else { return Ok(None) };
+fn row_offsets<'py>(py: Python<'py>, rows: &Rows<'py>) -> PyResult<Option<(RowType<'py>, Array<'py>)>> {
+    let Some((first, count)) = rows.first() else { return Ok(None) };
+    let Ok(first) = first.cast_into::<PyUntypedArray>() else { return Ok(None) };
     let Some(row_type) = RowType::of(&first) else { return Ok(None) };
     let offsets = array::fresh::<i64>(py, count + 1)?;
     let total = array::rows::offsets(rows, &row_type, array::out_slice("offsets", &offsets, [])?);
     Ok(total.map(|_| (row_type, offsets)))
-}
-
-/// The rows as something that no other thread changes during a look at them: any list, under a GIL.
-fn stable<'py>(rows: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    if cfg!(Py_GIL_DISABLED) { Ok(snapshot(rows)?.into_any()) } else { Ok(rows.clone()) }
 }

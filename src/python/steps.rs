@@ -5,7 +5,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::array::{self, Array};
-use super::place::{PyParts, snapshot};
+use super::list::items::Held;
+use super::place::PyParts;
 use crate::steps;
 
 /// Whether each step's prompt begins with the prompt and response of the step before.
@@ -19,7 +20,7 @@ pub fn joined_steps<'py>(
     response_lengths: &Array<'py>,
     first: &Array<'py>,
 ) -> PyResult<Array<'py>> {
-    let (prompts, responses) = (snapshot(prompts)?, snapshot(responses)?);
+    let (prompts, responses) = (Held::required(prompts)?, Held::required(responses)?);
     let (prompts, responses) = (PyParts::of(&prompts)?, PyParts::of(&responses)?);
     let item = one_item(prompts.dtype.iter().chain(&responses.dtype))?;
     let prompts = prompts.rows(array::int64s("prompt_lengths", prompt_lengths)?, item)?;

@@ -8,19 +8,56 @@
 use std::mem::MaybeUninit;
 
 use numpy::{PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::PyList;
 
 use super::{RowType, prefetch};
 use crate::out::Out;
+use crate::python::list::items::{Held, IN_PLACE, in_place};
+
+/// Rows to look at more than once: a list in place, if it can be, which may change between the looks.
+pub enum Rows<'py> {
+    List(Bound<'py, PyList>),
+    Held(Held<'py>),
+}
+
+impl<'py> Rows<'py> {
+    pub fn of(rows: &Bound<'py, PyAny>) -> PyResult<Self> {
+        match rows.cast::<PyList>() {
+            Ok(list) if IN_PLACE => Ok(Self::List(list.clone())),
+            _ => Ok(Self::Held(Held::required(rows)?)),
+        }
+    }
+
+    /// The rows as they are now.
+    pub fn held(&self) -> PyResult<Held<'py>> {
+        match self {
+            Self::List(list) => Held::required(list),
+            Self::Held(held) => Ok(held.clone()),
+        }
+    }
+
+    /// The first row, and how many there are.
+    pub fn first(&self) -> Option<(Bound<'py, PyAny>, usize)> {
+        // SAFETY: taking a reference runs no Python code.
+        let items = unsafe { self.items() };
+        Some((items.first()?.clone(), items.len()))
+    }
+
+    /// # Safety
+    ///
+    /// No Python code runs while they are in use.
+    unsafe fn items(&self) -> &[Bound<'py, PyAny>] {
+        match self {
+            // SAFETY: the caller's promise.
+            Self::List(list) => unsafe { in_place(list) },
+            Self::Held(held) => held,
+        }
+    }
+}
 
 /// Writes the offsets of rows that are all of `row_type`; `None` if they are not.
-pub fn offsets(
-    rows: &Bound<'_, PyAny>,
-    row_type: &RowType<'_>,
-    offsets: &mut [MaybeUninit<i64>],
-) -> Option<i64> {
+pub fn offsets(rows: &Rows<'_>, row_type: &RowType<'_>, offsets: &mut [MaybeUninit<i64>]) -> Option<i64> {
     let (first, ends) = offsets.split_first_mut()?;
     let mut end = 0;
     first.write(end);
@@ -33,12 +70,7 @@ pub fn offsets(
 }
 
 /// Copies rows end to end; false if they are not what they were when `offsets` was written.
-pub fn join(
-    rows: &Bound<'_, PyAny>,
-    row_type: &RowType<'_>,
-    offsets: &[i64],
-    out: &mut [MaybeUninit<u8>],
-) -> bool {
+pub fn join(rows: &Rows<'_>, row_type: &RowType<'_>, offsets: &[i64], out: &mut [MaybeUninit<u8>]) -> bool {
     let mut rest = out;
     let mut pairs = offsets.windows(2);
     let copied = visit(rows, row_type, 3, |length, bytes| {
@@ -57,14 +89,15 @@ pub fn join(
 /// Calls `look` with the length and bytes of each row, until it returns false or a row is not of
 /// `row_type`; returns whether all were looked at. `look` must run no Python code.
 fn visit(
-    rows: &Bound<'_, PyAny>,
+    rows: &Rows<'_>,
     row_type: &RowType<'_>,
     data_lines: usize,
     mut look: impl FnMut(usize, &[u8]) -> bool,
 ) -> bool {
     const HEADER: usize = 24;
     const BODY: usize = 12;
-    let Some(items) = in_place(rows) else { return false };
+    // SAFETY: neither this nor `look` runs Python code.
+    let items = unsafe { rows.items() };
     items.iter().enumerate().all(|(i, object)| {
         if let Some(ahead) = items.get(i + HEADER) {
             prefetch(ahead.as_ptr().cast(), 2);
@@ -77,19 +110,5 @@ fn visit(
         }
         let row = object.cast_exact().ok().and_then(|row| row_type.row(row));
         row.is_some_and(|(length, bytes)| look(length, bytes))
-    })
-}
-
-/// The items of a tuple, or of a list where it is; no Python code may run while they are in use.
-fn in_place<'a, 'py>(rows: &'a Bound<'py, PyAny>) -> Option<&'a [Bound<'py, PyAny>]> {
-    if let Ok(tuple) = rows.cast::<PyTuple>() {
-        return Some(tuple.as_slice());
-    }
-    let list = rows.cast::<PyList>().ok().filter(|list| cfg!(not(Py_GIL_DISABLED)) && !list.is_empty())?;
-    // SAFETY: a list that is not empty has `len` pointers to live objects at `ob_item`, and `Bound` is
-    // such a pointer. The list keeps them alive; only Python code could change it, and the GIL is held.
-    Some(unsafe {
-        let items = (*list.as_ptr().cast::<ffi::PyListObject>()).ob_item;
-        std::slice::from_raw_parts(items.cast::<Bound<'py, PyAny>>(), list.len())
     })
 }

@@ -5,10 +5,15 @@ use std::mem::MaybeUninit;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
+#[cfg(not(Py_LIMITED_API))]
+use pyo3::ffi::PyFloat_AS_DOUBLE as float_value;
+#[cfg(Py_LIMITED_API)]
+use pyo3::ffi::PyFloat_AsDouble as float_value;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFloat, PyInt, PyList, PyType};
 
+use super::items::in_place;
 use crate::cast::Dtype;
 use crate::python::array;
 
@@ -87,21 +92,11 @@ impl Scalar for f64 {
     }
 }
 
-/// As [`read`], from a list in place, if it is as long as `out`. Without a GIL that is not possible:
-/// then it reads nothing.
+/// As [`read`], from a list in place, if it is as long as `out`; nothing where that is not possible.
 pub fn read_list<T: Scalar>(list: &Bound<'_, PyList>, out: &mut [MaybeUninit<T>]) -> usize {
-    #[cfg(not(any(Py_GIL_DISABLED, PyPy, GraalPy, RustPython)))]
-    if !out.is_empty() && list.len() == out.len() {
-        // SAFETY: a list that is not empty owns as many references as it is long, and `Bound` is a
-        // transparent pointer. Nothing changes the list meanwhile: this thread holds the GIL, and
-        // `read` runs no Python code.
-        return unsafe {
-            let items = (*list.as_ptr().cast::<ffi::PyListObject>()).ob_item;
-            read(std::slice::from_raw_parts(items.cast(), out.len()), out)
-        };
-    }
-    let _ = (list, out);
-    0
+    // SAFETY: `read` runs no Python code.
+    let items = unsafe { in_place(list) };
+    if items.len() == out.len() { read(items, out) } else { 0 }
 }
 
 /// Converts exact ints, floats and bools until something else comes; returns how many were converted.
@@ -122,13 +117,14 @@ pub fn read<T: Scalar>(objects: &[Bound<'_, PyAny>], out: &mut [MaybeUninit<T>])
 #[inline]
 fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
     let object = object.as_ptr();
-    // SAFETY: the object is alive, and its type is looked at before its memory is read as that type.
+    // SAFETY: the object is alive, and its type is looked at before its memory is read as that type. Of an exact
+    // float, neither way to its value sets an exception or runs Python code.
     unsafe {
         let kind = ffi::Py_TYPE(object);
         if kind == &raw mut ffi::PyLong_Type || kind == &raw mut ffi::PyBool_Type {
             int(object).and_then(T::from_int)
         } else if kind == &raw mut ffi::PyFloat_Type {
-            T::from_float(ffi::PyFloat_AS_DOUBLE(object))
+            T::from_float(float_value(object))
         } else {
             None
         }
@@ -172,7 +168,7 @@ struct Long {
 
 /// Whether the memory of an int is as [`Long`] says. To be looked at with each new CPython.
 const KNOWN_LAYOUT: bool =
-    cfg!(all(target_pointer_width = "64", not(any(Py_3_16, PyPy, GraalPy, RustPython))));
+    cfg!(all(target_pointer_width = "64", not(any(Py_3_16, Py_LIMITED_API, PyPy, GraalPy, RustPython))));
 
 /// The value of an int of one digit (30 bits), without a call.
 ///
