@@ -91,8 +91,9 @@ def test_the_sdist_has_all_that_it_takes_to_build_and_to_test(tmp_path: Path) ->
     run(maturin, "sdist", "--out", str(tmp_path))
     with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as packed:
         carried = {name.partition("/")[2] for name in packed.getnames()}
+    # For a checkout only.
     left_out = re.compile(
-        r"\.ci/|fuzz/|\.git(ignore|attributes)|clippy\.toml|rustfmt\.toml|.*\.proptest-regressions"  # for a checkout only
+        r"\.ci/|fuzz/|\.git(ignore|attributes)|clippy\.toml|rustfmt\.toml|.*\.proptest-regressions"
     )
     assert {name for name in tracked if not left_out.match(name)} - carried == set()
     assert not [name for name in carried if name.endswith((".so", ".pyc"))]
