@@ -277,3 +277,15 @@ def uniforms(
     seeds: _Int64s, positions: _Int64s, ids: NDArray[np.int32], /, *, out: NDArray[np.float32]
 ) -> None:
     """Write the uniforms `[seeds, ids]` of tokens."""
+
+def read_arrow(source: Any, /) -> tuple[list[str] | None, list[Any]]:
+    """Read what speaks Arrow: the names of a table's columns, and its chunks (see `_rows.arrow.Arrow`)."""
+
+def export_array(spec: Any, /) -> tuple[Any, Any]:
+    """Export an array: the capsules of its type and of itself."""
+
+def export_stream(names: list[str], specs: list[Any], rows: int, /) -> Any:
+    """Export columns as a stream of one record batch."""
+
+def arrow_formats(schema: Any, /) -> tuple[str, list[tuple[str, str]]]:
+    """The format of a type that somebody asks for, and those of its children by name."""

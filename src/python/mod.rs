@@ -1,7 +1,8 @@
-//! The extension module `rollkit._native`: one thin file per kernel, one file with `unsafe` for arrays
-//! and one for lists. Meaning is checked in Python; memory safety here; data in the kernels.
+//! The extension module `rollkit._native`: one thin file per kernel, one room with `unsafe` each for
+//! arrays, for lists and for Arrow. Meaning is checked in Python; memory safety here; data in the kernels.
 
 mod array;
+mod arrow;
 mod batch;
 mod binpack;
 mod decompress;
@@ -25,6 +26,8 @@ use pyo3::prelude::*;
 /// needed to be sound.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::arrow::{arrow_formats, export_array, export_stream, read_arrow};
     #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]

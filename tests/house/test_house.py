@@ -173,7 +173,7 @@ def sources(pattern: str) -> list[Path]:
     return [ROOT / name for name in tracked if name and (ROOT / name).is_file()]
 
 
-UNSAFE_FILES = re.compile(r"src/python/(array|list)(/\w+)?\.rs")
+UNSAFE_FILES = re.compile(r"src/python/(array|list|arrow)(/\w+)?\.rs")
 
 
 def test_unsafe_code_is_where_it_is_allowed_and_says_why() -> None:

@@ -1,55 +1,74 @@
-"""Arrow tables to columns and back, without a copy. Needs `pyarrow` (extra `arrow`)."""
+"""Arrow tables to columns and back, over the same memory."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollkit._errors import at
+import numpy as np
+
+from rollkit import _native
+from rollkit._errors import at, refusal
 from rollkit._extras import extra
-from rollkit._rows.arrow import is_list, rows_to_arrow, stored_type
-from rollkit._rows.ragged import Ragged
-
-
-def is_arrow(found: Any) -> bool:
-    """Whether an object speaks Arrow's C interface: arrays, tables, streams and data frames do."""
-    return hasattr(found, "__arrow_c_stream__") or hasattr(found, "__arrow_c_array__")
+from rollkit._rollouts.fields import FIELDS
+from rollkit._rows.arrow import Arrow, asked_for, exported, is_arrow, numbers_exported, read, rows_of
+from rollkit._rows.ragged import Ragged, of_values
 
 
 def columns_from_arrow(table: Any) -> dict[str, Any]:
     """See `Rollouts.from_arrow`."""
-    pa = extra("pyarrow", "arrow")
-    if not isinstance(table, pa.Table | pa.RecordBatch):
-        if not is_arrow(table):
-            raise TypeError(f"table must be an Arrow table, got {type(table).__name__}")
-        table = pa.table(table)
-    return {name: column_from_arrow(name, table.column(name)) for name in table.schema.names}
-
-
-def columns_to_arrow(columns: Mapping[str, Any]) -> Any:
-    """See `Rollouts.to_arrow`."""
-    pa = extra("pyarrow", "arrow")
-    return pa.table(
-        {
-            name: rows_to_arrow(column.values, column.offsets)
-            if isinstance(column, Ragged)
-            else pa.array(column)
-            for name, column in columns.items()
-        }
-    )
+    if not is_arrow(table) and hasattr(table, "with_format"):  # a `datasets.Dataset`, with its order of rows
+        table = table.with_format("arrow")[:]
+    if not is_arrow(table):
+        raise TypeError(f"table must be an Arrow table, got {type(table).__name__}")
+    names, chunks = read(table)
+    if names is None:
+        raise TypeError(f"table must be an Arrow table, got an array of {chunks[0].type}")
+    double = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if double is not None:
+        raise ValueError(f"the table has two columns {double!r}; rename one of them")
+    return {name: _column(name, [chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
 
 
 def column_from_arrow(name: str, column: Any) -> Any:
     """A column of an Arrow array: rows of numbers as `Ragged`, numbers as an array, else a list."""
-    pa = extra("pyarrow", "arrow")
-    if not isinstance(column, pa.Array | pa.ChunkedArray):
-        column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.array(column)
+    names, chunks = read(column)
+    if names is not None:
+        text = "expected an array of Arrow, got a table; take one of its columns"
+        raise refusal(TypeError, text, column=name)
+    return _column(name, chunks)
+
+
+def _column(name: str, chunks: Sequence[Arrow]) -> Any:
+    field = FIELDS.get(name)
     with at(column=name):
-        kind = leaf = stored_type(pa, column.type)
-        while is_list(pa, leaf):
-            leaf = stored_type(pa, leaf.value_type)
-    number = pa.types.is_integer(leaf) or pa.types.is_floating(leaf) or pa.types.is_boolean(leaf)
-    with at(column=name):
-        if number and is_list(pa, kind):
-            return Ragged.from_arrow(column)
-        if number and not column.null_count:
-            return column.to_numpy() if isinstance(column, pa.ChunkedArray) else column.to_numpy(False)
-    return column.to_pylist()
+        first = next((chunk for chunk in chunks if chunk.length), chunks[0])
+        number = first.leaf.kind == "numbers"
+        if first.is_list and (number or (first.leaf.kind == "nulls" and not first.leaf.length)):
+            return of_values(*rows_of(chunks, field is not None and field.lists))
+        stored = [chunk.stored for chunk in chunks]
+        if number and all(chunk.missing is None for chunk in stored):
+            arrays = [chunk.numbers() for chunk in stored]
+            return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        return [entry for chunk in chunks for entry in chunk.objects()]
+
+
+def stream_of(columns: Mapping[str, Any], rows: int, requested: Any) -> Any:
+    """A stream of one record batch; see `Rollouts.__arrow_c_stream__`."""
+    large = {} if requested is None else dict(asked_for(requested))
+    specs = []
+    for name, column in columns.items():
+        with at(column=name):
+            specs.append(_exported(column, large.get(name, True)))
+    return _native.export_stream(list(columns), specs, rows)
+
+
+def _exported(column: Any, large: bool) -> tuple[Any, ...]:
+    if isinstance(column, Ragged):
+        return exported(column._host_parts("Arrow"), column.offsets, large)
+    if isinstance(column, np.ndarray) and column.dtype != object:
+        return numbers_exported(column)
+    found = list(column)
+    if all(entry is None or isinstance(entry, str) for entry in found):
+        return "texts", found
+    return "other", extra("pyarrow", "arrow").array(found)

@@ -12,8 +12,9 @@ from rollkit import _check, _native
 from rollkit._check import Int64s, same_ints
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array, is_array, kind_of
-from rollkit._rollouts.arrow import column_from_arrow, is_arrow
+from rollkit._rollouts.arrow import column_from_arrow
 from rollkit._rollouts.fields import FIELDS, Field
+from rollkit._rows.arrow import is_arrow
 from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.parts import Parts
 from rollkit._rows.ragged import Ragged, as_lists, rows_of_jagged, same_values, trusted
@@ -217,6 +218,8 @@ def as_column(name: str, found: Any) -> Column:
     _refuse_masked(name, found)
     if not isinstance(found, Ragged) and getattr(found, "is_nested", False):
         found = rows_of_jagged(found)
+    if is_arrow(found) and not isinstance(found, Ragged):
+        found = column_from_arrow(name, found)
     with at(column=name):
         rows = found = as_array(found)
         if not isinstance(found, Ragged | np.ndarray | list | tuple):

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
 from rollkit._errors import at, refusal
+from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, is_array
-from rollkit._rollouts.arrow import columns_from_arrow, columns_to_arrow
+from rollkit._rollouts.arrow import columns_from_arrow, stream_of
 from rollkit._rollouts.columns import (
     Column,
     as_column,
@@ -110,9 +111,10 @@ class Rollouts:
 
     @classmethod
     def from_arrow(cls, table: Any) -> Rollouts:
-        """View what speaks Arrow (a table, record batch, stream or data frame) through `pyarrow`.
+        """View what speaks Arrow's C interface: tables, record batches, streams, data frames, `datasets`.
 
-        List columns become `Ragged` without a copy.
+        List columns become `Ragged` without a copy where they are one chunk, and numbers arrays. Columns of
+        structs, dates and the like, which are objects here, are read through `pyarrow`.
 
         Example:
             >>> import pyarrow as pa
@@ -123,7 +125,21 @@ class Rollouts:
 
     def to_arrow(self) -> Any:
         """Return a `pyarrow` table; token columns share memory with it."""
-        return columns_to_arrow(self.columns)
+        return extra("pyarrow", "arrow").table(self)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """The capsule of Arrow's C stream interface: one record batch over the same memory.
+
+        Rows of elements are `large_list`, or `list` where `requested_schema` asks for it, and texts
+        `large_string`. Columns of other objects are made by `pyarrow`.
+        """
+        return stream_of(self.columns, len(self), requested_schema)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> AnyArray:
+        raise TypeError(
+            "Rollouts are no array; take a column, .to_rows() for a data frame, or what reads Arrow "
+            "(polars.DataFrame(rollouts), pyarrow.table(rollouts).to_pandas())"
+        )
 
     @classmethod
     def joined(

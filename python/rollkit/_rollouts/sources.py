@@ -15,7 +15,7 @@ from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._frameworks import as_array, is_array
-from rollkit._rollouts.arrow import columns_from_arrow, is_arrow
+from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import (
     LISTS,
     Column,
@@ -35,6 +35,7 @@ from rollkit._rollouts.columns import (
 from rollkit._rollouts.fields import FIELDS, narrow
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
+from rollkit._rows.arrow import is_arrow
 from rollkit._rows.dtypes import common
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.lists import OF_ANY_LENGTH

@@ -1,146 +1,224 @@
-"""Arrow list arrays to values and offsets and back, without a copy. Needs `pyarrow` (extra `arrow`)."""
+"""Arrow lists to rows and back, over the same memory, by Arrow's C interface: no package is needed for it."""
 
-from typing import Any
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
-from rollkit._rows.parts import Parts, end_to_end
+from rollkit._rows.lists import Lists
+from rollkit._rows.parts import Parts, end_to_end, gathered
+
+LISTS: Final = ("list", "view", "fixed")
+_NULL: Final = " is null; fill or drop nulls first"
 
 
-def rows_from_arrow(array: Any) -> tuple[AnyArray, Int64s]:
+class Arrow(NamedTuple):
+    """An Arrow array, as the extension module tells of it (`src/python/arrow.rs`)."""
+
+    kind: str
+    type: str
+    length: int
+    missing: Any
+    first: Any
+    second: Any
+
+    @property
+    def stored(self) -> Arrow:
+        """What it is kept as: of extension types their storage, of tensors nested lists."""
+        if self.kind != "extension":
+            return self
+        (name, metadata), found = self.first, Arrow(*self.second)
+        shape = _tensor_shape(metadata) if name == "arrow.fixed_shape_tensor" else ()
+        if not shape:
+            return found.stored
+        _, flat = found.children()
+        for width in reversed(shape):
+            flat = Arrow("fixed", f"list[{width}]", flat.length // width, None, width, flat)
+        return flat._replace(missing=found.missing)
+
+    @property
+    def leaf(self) -> Arrow:
+        """The elements below all lists."""
+        found = self.stored
+        while found.kind in LISTS:
+            found = Arrow(*found.second).stored
+        return found
+
+    @property
+    def is_list(self) -> bool:
+        """Whether each element is a list."""
+        return self.stored.kind in LISTS
+
+    def children(self) -> tuple[Int64s, Arrow]:
+        """Offsets of lists, and their elements."""
+        elements = Arrow(*self.second)
+        if self.kind == "fixed":
+            return np.arange(self.length + 1, dtype=np.int64) * self.first, elements
+        if self.kind == "view":
+            begins, lengths = self.first
+            return _native.offsets_from_lengths(lengths), elements.take(begins, lengths)
+        return self.first, elements
+
+    def take(self, begins: Int64s, lengths: Int64s) -> Arrow:
+        """Elements by spans, one after the other; themselves where they are that already."""
+        ends = _native.offsets_from_lengths(lengths)
+        if np.array_equal(np.where(lengths > 0, begins, ends[:-1]), ends[:-1]) and ends[-1] == self.length:
+            return self
+        missing = None if self.missing is None else gathered(self.missing, begins, lengths, copy=True)[0]
+        found = self._replace(length=int(ends[-1]), missing=missing)
+        if self.kind == "numbers":
+            return found._replace(first=gathered(self.numbers(), begins, lengths, copy=True)[0], second=None)
+        if self.kind == "fixed":
+            elements = Arrow(*self.second).take(begins * self.first, lengths * self.first)
+            return found._replace(second=elements)
+        index = np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
+        if self.kind in LISTS:
+            offsets, elements = self.children()
+            sizes = np.diff(offsets)[index]
+            inner = elements.take(offsets[index], sizes)
+            return found._replace(kind="list", first=_native.offsets_from_lengths(sizes), second=inner)
+        raise TypeError(f"lists of {self.type} in views are not read; cast to lists first")
+
+    def numbers(self) -> AnyArray:
+        """The elements as an array over the same memory."""
+        if isinstance(self.first, np.ndarray):
+            return self.first
+        return np.frombuffer(self.first, self.second) if self.length else np.empty(0, self.second)
+
+    def objects(self) -> list[Any]:
+        """The elements as Python's objects."""
+        found = self._objects()
+        if self.missing is not None:
+            for i in np.flatnonzero(self.missing).tolist():
+                found[i] = None
+        return found
+
+    def _objects(self) -> list[Any]:
+        if self.kind == "texts":
+            return list(self.first)
+        if self.kind == "numbers":
+            values: list[Any] = self.numbers().tolist()
+            return values
+        if self.kind == "nulls":
+            return [None] * self.length
+        if self.kind == "dictionary":
+            values = Arrow(*self.second).objects()
+            keys = Arrow(*self.first).objects()
+            return [None if key is None else values[key] for key in keys]
+        if self.kind == "extension":
+            return self.stored.objects()
+        if self.is_list:
+            offsets, elements = self.children()
+            flat, bounds = elements.objects(), offsets.tolist()
+            return [flat[a:b] for a, b in pairwise(bounds)]
+        pa = extra("pyarrow", "arrow")
+        other: list[Any] = pa.Array._import_from_c_capsule(self.first, self.second).to_pylist()
+        return other
+
+
+def read(source: Any) -> tuple[list[str] | None, list[Any]]:
+    """What speaks Arrow: the names of a table's columns (None of an array), and its chunks."""
+    names, chunks = _native.read_arrow(source)
+    if names is None:
+        return None, [Arrow(*chunk) for chunk in chunks]
+    return names, [[Arrow(*column) for column in chunk] for chunk in chunks]
+
+
+def is_arrow(found: Any) -> bool:
+    """Whether an object speaks Arrow's C interface: arrays, tables, streams and data frames do."""
+    return hasattr(found, "__arrow_c_stream__") or hasattr(found, "__arrow_c_array__")
+
+
+def rows_from_arrow(array: Any, lists: bool = False) -> tuple[Any, Int64s]:
     """Values and offsets; see `Ragged.from_arrow`."""
-    pa = extra("pyarrow", "arrow")
-    if not isinstance(array, pa.Array | pa.ChunkedArray):
-        if hasattr(array, "__arrow_c_stream__"):
-            array = pa.chunked_array(array)
-        elif hasattr(array, "__arrow_c_array__"):
-            array = pa.array(array)
-    if not isinstance(array, pa.ChunkedArray):
-        return _rows_of_array(pa, array)
-    chunks = [chunk for chunk in array.chunks if len(chunk)]
-    if len(chunks) <= 1:
-        return _rows_of_array(pa, chunks[0] if chunks else pa.array([], array.type))
+    if not is_arrow(array):
+        raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")
+    names, chunks = read(array)
+    if names is not None:
+        raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")
+    return rows_of(chunks, lists)
+
+
+def rows_of(chunks: Sequence[Arrow], lists: bool = False) -> tuple[Any, Int64s]:
+    """Values and offsets of chunks; those of several are joined."""
+    chunks = [chunk for chunk in chunks if chunk.length] or chunks[:1]
+    if len(chunks) == 1:
+        return _rows_of_chunk(chunks[0], lists)
     # Not by Arrow: its offsets may be int32 at any level, and chunks together beyond.
     parts, before = [], 0
     for chunk in chunks:
         with at(first_row=before):
-            values, offsets = _rows_of_array(pa, chunk)
+            values, offsets = _rows_of_chunk(chunk, lists)
         parts.append(Parts.over(values, offsets[:-1], np.diff(offsets)))
-        before += len(chunk)
-    joined: tuple[AnyArray, Int64s] = end_to_end(Parts.join(parts))
+        before += chunk.length
+    joined: tuple[Any, Int64s] = end_to_end(Parts.join(parts))
     return joined
 
 
-def _rows_of_array(pa: Any, array: Any) -> tuple[AnyArray, Int64s]:
-    if not isinstance(array, pa.Array):
-        raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")
-    array = _stored(pa, array, None, 1)
-    if not is_list(pa, array.type):
-        raise TypeError(f"expected an Arrow list array, got {array.type}")
-    if (row := _first_null(array)) is not None:
-        raise refusal(ValueError, " is null; fill or drop nulls first", row=row)
-    offsets, values = _children(pa, array)
-    count, inner, size = len(values), [], 1
-    while is_list(pa, (values := _stored(pa, values, offsets, size)).type):
-        _refuse_nulls(values, offsets, size)
-        width, values = _rectangular(pa, values, offsets, size)
+def _rows_of_chunk(chunk: Arrow, lists: bool) -> tuple[Any, Int64s]:
+    found = chunk.stored
+    if found.kind not in LISTS:
+        raise TypeError(f"expected an Arrow list array, got {chunk.type}")
+    if found.missing is not None:
+        raise refusal(ValueError, _NULL, row=int(found.missing.argmax()))
+    offsets, values = found.children()
+    if lists:
+        return _lists(values.stored, offsets), offsets
+    count, inner, size = values.length, [], 1
+    while (values := _checked(values, offsets, size)).kind in LISTS:
+        width, values = _rectangular(values, offsets, size)
         inner.append(width)
         size *= width
-    _refuse_nulls(values, offsets, size)
-    return _numbers(pa, values).reshape(count, *inner), offsets
+    return _numbers(values).reshape(count, *inner), offsets
 
 
-def rows_to_arrow(values: AnyArray, offsets: Int64s) -> Any:
-    """See `Ragged.to_arrow`."""
-    pa = extra("pyarrow", "arrow")
-    inner = values.shape[1:]
-    if 0 in inner:
-        raise ValueError(f"Arrow has no lists of inner shape {inner}; inner dimensions must be 1 or more")
-    try:
-        flat = pa.array(values.reshape(-1))
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        raise TypeError(f"Arrow has no dtype like {values.dtype}; cast with .astype first") from None
-    for width in reversed(inner):
-        flat = pa.FixedSizeListArray.from_arrays(flat, width)
-    return pa.LargeListArray.from_arrays(pa.array(offsets), flat)
+def _lists(values: Arrow, rows: Int64s) -> Lists:
+    """A list for each element of rows."""
+    if values.kind not in LISTS:
+        raise TypeError(f"expected a list for each element, got {values.type}")
+    _checked(values, rows, 1)
+    offsets, elements = values.children()
+    if elements.missing is not None:
+        element = int(np.searchsorted(offsets, int(elements.missing.argmax()), side="right")) - 1
+        raise _null_at(rows, element)
+    return Lists(_numbers(elements.stored), offsets)
 
 
-def stored_type(pa: Any, kind: Any) -> Any:
-    """What an Arrow type is kept as: extension types as their storage, tensors as nested lists."""
-    if not isinstance(kind, pa.BaseExtensionType):
-        return kind
-    shape = _tensor_shape(kind)
-    if not shape:
-        return stored_type(pa, kind.storage_type)
-    leaf = kind.value_type
-    for width in reversed(shape):
-        leaf = pa.list_(leaf, width)
-    return leaf
+def _checked(values: Arrow, rows: Int64s, size: int) -> Arrow:
+    """The elements of a level below the rows, none of which is null; each has `size` entries here."""
+    for level in (values, values.stored):
+        if level.missing is not None:
+            raise _null_at(rows, int(level.missing.argmax()) // size)
+    return values.stored
 
 
-def _tensor_shape(kind: Any) -> tuple[int, ...]:
-    """The shape of a `fixed_shape_tensor`, whose storage is flat; empty for other types."""
-    if kind.extension_name != "arrow.fixed_shape_tensor":
-        return ()
-    order = kind.permutation
-    if order is not None and list(order) != sorted(order):
-        raise TypeError(f"tensors with a permutation ({order}) are not read; store them in row-major order")
-    return tuple(kind.shape)
+def _null_at(rows: Int64s, element: int) -> ValueError:
+    row, position = _place(rows, element)
+    return refusal(ValueError, _NULL, row=row, position=position)
 
 
-def _stored(pa: Any, array: Any, rows: Int64s | None, size: int) -> Any:
-    """An array as `stored_type` has it. Rebuilding lists of a tensor loses nulls, so they are refused."""
-    if not isinstance(array, pa.ExtensionArray):
-        return array
-    shape = _tensor_shape(array.type)
-    if not shape:
-        return _stored(pa, array.storage, rows, size)
-    if rows is not None:
-        _refuse_nulls(array, rows, size)
-    elif (row := _first_null(array)) is not None:
-        raise refusal(ValueError, " is null; fill or drop nulls first", row=row)
-    nested = _children(pa, array.storage)[1]
-    for width in reversed(shape):
-        nested = pa.FixedSizeListArray.from_arrays(nested, width)
-    return nested
-
-
-def is_list(pa: Any, kind: Any) -> bool:
-    """Whether an Arrow type is one of lists."""
-    types = pa.types
-    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
-
-
-def _children(pa: Any, array: Any) -> tuple[Int64s, Any]:
-    """Offsets, and those elements of the child that the array's slice has."""
-    if pa.types.is_fixed_size_list(array.type):
-        width = array.type.list_size
-        offsets = np.arange(len(array) + 1, dtype=np.int64) * width
-        return offsets, array.values.slice(array.offset * width, len(array) * width)
-    offsets = array.offsets.to_numpy(zero_copy_only=True).astype(np.int64, copy=False)
-    first = int(offsets[0])
-    # `.values` is the whole child, whatever the slice.
-    values = array.values.slice(first, int(offsets[-1]) - first)
-    return (offsets - first if first else offsets), values
-
-
-def _rectangular(pa: Any, array: Any, rows: Int64s, size: int) -> tuple[int, Any]:
+def _rectangular(array: Arrow, rows: Int64s, size: int) -> tuple[int, Arrow]:
     """The one length of all lists of an inner level, `size` to an element, and their elements."""
-    if pa.types.is_fixed_size_list(array.type):
-        return array.type.list_size, _children(pa, array)[1]
-    offsets, values = _children(pa, array)
+    offsets, values = array.children()
+    if array.kind == "fixed":
+        return array.first, values
     lengths = np.diff(offsets)
     width = int(lengths[0]) if len(lengths) else 0
     if (lengths != width).any():
-        at = int(np.flatnonzero(lengths != width)[0])
-        row, position = _place(rows, at // size)
+        odd = int(np.flatnonzero(lengths != width)[0])
+        row, position = _place(rows, odd // size)
         raise refusal(
             ValueError,
-            f" has an inner list of {lengths[at]}, the first has {width}; inner dimensions must be "
+            f" has an inner list of {lengths[odd]}, the first has {width}; inner dimensions must be "
             "rectangular",
             row=row,
             position=position,
@@ -148,30 +226,60 @@ def _rectangular(pa: Any, array: Any, rows: Int64s, size: int) -> tuple[int, Any
     return width, values
 
 
-def _numbers(pa: Any, values: Any) -> AnyArray:
-    if pa.types.is_boolean(values.type):
-        bits: AnyArray = values.to_numpy(zero_copy_only=False)
-        return bits.astype(bool)
-    try:
-        numbers: AnyArray = values.to_numpy(zero_copy_only=True)
-    except pa.ArrowInvalid:
-        raise TypeError(f"expected lists of numbers, got lists of {values.type}") from None
-    return numbers
-
-
-def _refuse_nulls(array: Any, rows: Int64s, size: int) -> None:
-    """Refuse a null at any level below the rows; an element has `size` entries at this level."""
-    if (at := _first_null(array)) is not None:
-        row, position = _place(rows, at // size)
-        raise refusal(ValueError, " is null; fill or drop nulls first", row=row, position=position)
-
-
-def _first_null(array: Any) -> int | None:
-    if not array.null_count:
-        return None
-    return int(array.is_null().to_numpy(zero_copy_only=False).argmax())
+def _numbers(values: Arrow) -> AnyArray:
+    if values.kind == "nulls" and not values.length:
+        return np.empty(0, np.float64)
+    if values.kind != "numbers":
+        raise TypeError(f"expected lists of numbers, got lists of {values.type}")
+    return values.numbers()
 
 
 def _place(rows: Int64s, element: int) -> tuple[int, int]:
     row = int(np.searchsorted(rows, element, side="right")) - 1
     return row, int(element - rows[row])
+
+
+def _tensor_shape(metadata: str) -> tuple[int, ...]:
+    """The shape of a `fixed_shape_tensor`, whose storage is flat."""
+    said = json.loads(metadata)
+    order = said.get("permutation")
+    if order is not None and list(order) != sorted(order):
+        raise TypeError(f"tensors with a permutation ({order}) are not read; store them in row-major order")
+    return tuple(said["shape"])
+
+
+def exported(values: Any, offsets: Int64s, large: bool = True) -> tuple[Any, ...]:
+    """Rows as `_native.export_array` takes them; `values` are an array, or `Lists`."""
+    begin, end = int(offsets[0]), int(offsets[-1])
+    elements: tuple[Any, ...]
+    if isinstance(values, Lists):
+        part = values.part(begin, end)
+        elements = exported(part.values, part.offsets, large)
+    else:
+        elements = numbers_exported(values[begin:end])
+    return "list", np.ascontiguousarray(offsets - begin if begin else offsets), elements, large
+
+
+def numbers_exported(values: AnyArray) -> tuple[Any, ...]:
+    """Numbers `[n, *inner]` likewise: inner dimensions are lists of fixed size."""
+    inner = values.shape[1:]
+    if 0 in inner:
+        raise ValueError(f"Arrow has no lists of inner shape {inner}; inner dimensions must be 1 or more")
+    if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+        raise TypeError(f"Arrow has no dtype like {values.dtype}; cast with .astype first")
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if not flat.dtype.isnative:
+        flat = flat.astype(flat.dtype.newbyteorder("="))
+    found: tuple[Any, ...] = ("numbers", flat, None)
+    for width in reversed(inner):
+        found = ("fixed", width, found)
+    return found
+
+
+def asked_for(schema: Any) -> Iterator[tuple[str | None, bool]]:
+    """Of a requested type, for each column (None: for the array itself), whether it asks for large lists."""
+    form, children = _native.arrow_formats(schema)
+    if form != "+s":
+        yield None, form != "+l"
+    for name, child in children if form == "+s" else ():
+        yield name, child != "+l"

@@ -170,10 +170,16 @@ class Ragged:
         return ragged if dtype is None else ragged.astype(dtype)
 
     @classmethod
-    def from_arrow(cls, array: Any) -> Ragged:
-        """View an Arrow list array (`list`, `large_list`, `fixed_size_list`; nested for inner dims).
+    def from_arrow(cls, array: Any, *, lists: bool = False) -> Ragged:
+        """View an array of lists of anything that speaks Arrow's C interface.
 
-        Slices are honoured and nothing is copied, but for chunks, which are joined.
+        Lists of any kind are read (`list`, `large_list`, `list_view`, `fixed_size_list`; nested for inner
+        dimensions, which must be rectangular). Slices are honoured and nothing is copied, but for chunks,
+        which are joined, and views that are not end to end.
+
+        Args:
+            array: of pyarrow, polars, arro3, nanoarrow or others.
+            lists: each element is a list of its own length; see `from_rows`.
 
         Raises:
             ValueError: a row or a value is null; the message names the row.
@@ -186,7 +192,7 @@ class Ragged:
         """
         from rollkit._rows.arrow import rows_from_arrow
 
-        return cls(*rows_from_arrow(array))
+        return of_values(*rows_from_arrow(array, _check.flag("lists", lists)))
 
     def to_arrow(self) -> Any:
         """Return a `pyarrow` `large_list` array over the same memory; inner dims become fixed-size lists.
@@ -195,9 +201,33 @@ class Ragged:
             >>> Ragged.from_rows([[1, 2], [3]], np.int32).to_arrow().type
             LargeListType(large_list<item: int32>)
         """
-        from rollkit._rows.arrow import rows_to_arrow
+        from rollkit._extras import extra
 
-        return rows_to_arrow(self._host("to_arrow"), self.offsets)
+        return extra("pyarrow", "arrow").array(self)
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> tuple[Any, Any]:
+        """The capsules of Arrow's C interface: a `large_list` over the same memory.
+
+        A `list` is made where `requested_schema` asks for one; its offsets, of int32, are copied.
+
+        Raises:
+            OverflowError: more elements than int32 offsets count.
+            TypeError: of a dtype that Arrow has none like.
+        """
+        from rollkit import _native
+        from rollkit._rows.arrow import asked_for, exported
+
+        large = True if requested_schema is None else dict(asked_for(requested_schema)).get(None, True)
+        return _native.export_array(exported(self._host_parts("Arrow"), self.offsets, large))
+
+    def __arrow_c_schema__(self) -> Any:
+        """The capsule of the type that `__arrow_c_array__` exports."""
+        return self[:0].__arrow_c_array__()[0]
+
+    def _host_parts(self, method: str) -> Any:
+        """The values for what reads them on the host, `Lists` of a list per element."""
+        held = self._held
+        return held if isinstance(held, Lists) else self._host(method)
 
     @property
     def lengths(self) -> Int64s:
@@ -461,6 +491,11 @@ def _same_flat(a: Ragged, b: Ragged) -> bool:
     if isinstance(a.values, Ragged):
         return a.flat.equals(b.flat)
     return a._equals_numbers(b)
+
+
+def of_values(values: Any, offsets: Int64s) -> Ragged:
+    """Rows of values, or of lists, that come from elsewhere: their offsets are checked."""
+    return Ragged(cast(Any, Ragged(*values)) if isinstance(values, Lists) else values, offsets)
 
 
 def rows_of_jagged(tensor: Any) -> Ragged | list[Any]:

@@ -202,8 +202,6 @@ class TokenTree:
         Its columns are `parents`, `sampled`, `captured` (how many tokens have routes), `token_ids`, and
         those of the turns.
         """
-        from rollkit._rollouts.arrow import columns_to_arrow
-
         layout = Layout.concat(self.lengths)
         begins = np.array(self._nodes.begins, np.int64)
         columns: dict[str, Any] = {
@@ -214,7 +212,7 @@ class TokenTree:
         for name, column in self._columns.items():
             parts = Parts([(column.rows, begins)], layout.lengths, column.dtype, column.inner)
             columns[name] = Ragged.laid(parts, layout)
-        table = columns_to_arrow(columns)
+        table = Rollouts(columns).to_arrow()
         return table.replace_schema_metadata({_WHOLE: ",".join(sorted(self._whole))})
 
     @classmethod
