@@ -261,9 +261,7 @@ def test_refused() -> None:
     import ml_dtypes
     import pyarrow as pa
 
-    with pytest.raises(
-        TypeError, match=r"column 'x': Arrow has no dtype like bfloat16; cast"
-    ):
+    with pytest.raises(TypeError, match=r"column 'x': Arrow has no dtype like bfloat16; cast"):
         pa.table(Rollouts({"x": Ragged(np.zeros(2, ml_dtypes.bfloat16), np.array([0, 2]))}))
     with pytest.raises(ValueError, match="two columns 'x'"):
         Rollouts.from_arrow(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]))

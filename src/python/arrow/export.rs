@@ -91,7 +91,9 @@ fn numbers(values: &Array<'_>, missing: &Any<'_>) -> PyResult<ArrayData> {
     let known = arrow_type(&dtype).filter(|_| values.ndim() == 1);
     let missing = if missing.is_none() { None } else { Some(array::bytes("missing", missing.cast()?)?) };
     let nulls = match missing {
-        Some(missing) if missing.len() != values.len() => return Err(PyValueError::new_err("missing is as long")),
+        Some(missing) if missing.len() != values.len() => {
+            return Err(PyValueError::new_err("missing is as long"));
+        }
         missing => missing.map(|missing| NullBuffer::new(bits(missing.len(), |i| missing[i] == 0))),
     };
     let bytes = array::bytes("values", values)?;

@@ -177,9 +177,9 @@ movable!(FFI_ArrowArray);
 movable!(FFI_ArrowArrayStream);
 
 pub fn moved<T: Movable>(capsule: &Told<'_>, name: &'static CStr) -> PyResult<T> {
-    let capsule = capsule
-        .cast::<PyCapsule>()
-        .map_err(|_| PyTypeError::new_err(format!("a capsule of Arrow expected, got {}", capsule.get_type())))?;
+    let capsule = capsule.cast::<PyCapsule>().map_err(|_| {
+        PyTypeError::new_err(format!("a capsule of Arrow expected, got {}", capsule.get_type()))
+    })?;
     let pointer = capsule.pointer_checked(Some(name))?.cast::<T>();
     // SAFETY: a capsule of this name holds such a struct, and the GIL keeps others from moving it meanwhile.
     let found = unsafe { T::from_raw(pointer.as_ptr()) };
@@ -229,7 +229,8 @@ fn told<'py>(py: Python<'py>, kind: &DataType, data: &ArrayData) -> PyResult<Tol
                 return Err(PyValueError::new_err(format!("Arrow: offsets go from {first} to {last}")));
             }
             let elements = part(&data.child_data()[0], first as usize, (last - first) as usize)?;
-            let offsets = memory::collected("offsets", offsets.iter().map(|offset| offset.wrapping_sub(first)))?;
+            let offsets =
+                memory::collected("offsets", offsets.iter().map(|offset| offset.wrapping_sub(first)))?;
             ("list", PyArray1::from_vec(py, offsets).into_any(), describe(py, of, &elements)?)
         }
         DataType::ListView(of) | DataType::LargeListView(of) => {
