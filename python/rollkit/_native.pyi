@@ -289,3 +289,6 @@ def export_stream(names: list[str], specs: list[Any], rows: int, /) -> Any:
 
 def arrow_formats(schema: Any, /) -> tuple[str, list[tuple[str, str]]]:
     """The format of a type that somebody asks for, and those of its children by name."""
+
+def hash_rows(values: NDArray[Any], offsets: _Int64s, /, *, seed: int, out: NDArray[np.uint64]) -> None:
+    """Hash the rows of one C-contiguous array (XXH3, 64 bits)."""

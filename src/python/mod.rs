@@ -50,7 +50,7 @@ mod _native {
     #[pymodule_export]
     use super::routing::{decode_base64, value_range};
     #[pymodule_export]
-    use super::rows::{array_lengths, concat_arrays, concat_columns, gather_rows};
+    use super::rows::{array_lengths, concat_arrays, concat_columns, gather_rows, hash_rows};
     #[pymodule_export]
     use super::sample::{sample, uniforms};
     #[pymodule_export]

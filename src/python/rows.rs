@@ -9,6 +9,7 @@ use super::array::rows::Rows;
 use super::array::{self, Array, DETACH_BYTES, RowType};
 use super::layout::offsets_from_lengths;
 use crate::Error;
+use crate::hash;
 use crate::layout::same_count;
 use crate::memory;
 use crate::offsets as row_offsets;
@@ -144,4 +145,24 @@ fn row_offsets<'py>(py: Python<'py>, rows: &Rows<'py>) -> PyResult<Option<(RowTy
     let offsets = array::fresh::<i64>(py, count + 1)?;
     let total = array::rows::offsets(rows, &row_type, array::out_slice("offsets", &offsets, [])?);
     Ok(total.map(|_| (row_type, offsets)))
+}
+
+/// Hashes rows of one C-contiguous array into `out`.
+#[pyfunction]
+#[pyo3(signature = (values, offsets, /, *, seed, out))]
+pub fn hash_rows(
+    py: Python<'_>,
+    values: &Array<'_>,
+    offsets: &Array<'_>,
+    seed: u64,
+    out: &Array<'_>,
+) -> PyResult<()> {
+    let rows = array::int64s("offsets", offsets)?;
+    row_offsets::check(rows, values.shape().first().map_or(0, |&length| length))?;
+    let inner: usize = values.shape().get(1..).unwrap_or_default().iter().product();
+    let item = inner * values.dtype().itemsize();
+    let bytes = array::bytes("values", values)?;
+    let written = array::out_slice::<u64>("out", out, [values, offsets])?;
+    let mut run = || hash::rows(bytes, item, rows, seed, written);
+    Ok(if bytes.len() < DETACH_BYTES { run() } else { py.detach(run) }?)
 }

@@ -14,6 +14,7 @@ from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, is_array
 from rollkit._rollouts.arrow import columns_from_arrow, stream_of
+from rollkit._rollouts.buffers import buffers_of, columns_from_buffers
 from rollkit._rollouts.columns import (
     Column,
     as_column,
@@ -273,6 +274,30 @@ class Rollouts:
             (array([1]), array([1]))
         """
         return Rollouts(truncated(self.columns, prompt, response, side, levels))
+
+    def to_buffers(self) -> tuple[bytes, list[memoryview]]:
+        """A header (JSON), and flat buffers over the same memory; see `Ragged.to_buffers`.
+
+        Columns of texts and objects go as JSON, in which tuples are lists.
+
+        Raises:
+            TypeError: an object is not one of JSON.
+
+        Example:
+            >>> rollouts = Rollouts({"response_ids": [[1], [2, 3]], "stop_reasons": ["stop", None]})
+            >>> Rollouts.from_buffers(*rollouts.to_buffers()).equals(rollouts)
+            True
+        """
+        return buffers_of(self.columns)
+
+    @classmethod
+    def from_buffers(cls, header: Any, buffers: Sequence[Any]) -> Rollouts:
+        """View what `to_buffers` gave, or copies of it: anything with the buffer protocol.
+
+        Raises:
+            ValueError: not the header, or not the buffers, of rollouts.
+        """
+        return cls(columns_from_buffers(header, buffers))
 
     def with_columns(self, **columns: Any) -> Rollouts:
         """Add or replace columns; the others are shared."""

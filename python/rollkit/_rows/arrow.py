@@ -66,7 +66,8 @@ class Arrow(NamedTuple):
         if self.kind == "view":
             begins, lengths = self.first
             return _native.offsets_from_lengths(lengths), elements.take(begins, lengths)
-        return self.first, elements
+        offsets = self.first
+        return offsets if isinstance(offsets, np.ndarray) else np.frombuffer(offsets, np.int64), elements
 
     def take(self, begins: Int64s, lengths: Int64s) -> Arrow:
         """Elements by spans, one after the other; themselves where they are that already."""

@@ -224,14 +224,20 @@ fn told<'py>(py: Python<'py>, kind: &DataType, data: &ArrayData) -> PyResult<Tol
         }
         DataType::List(of) | DataType::LargeList(of) => {
             let offsets = offsets(data, matches!(kind, DataType::LargeList(_)))?;
-            let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+            let (first, last) = offsets.ends();
             if first < 0 || last < first {
                 return Err(PyValueError::new_err(format!("Arrow: offsets go from {first} to {last}")));
             }
             let elements = part(&data.child_data()[0], first as usize, (last - first) as usize)?;
-            let offsets =
-                memory::collected("offsets", offsets.iter().map(|offset| offset.wrapping_sub(first)))?;
-            ("list", PyArray1::from_vec(py, offsets).into_any(), describe(py, of, &elements)?)
+            let offsets = match offsets {
+                Offsets::Wide(_) if first == 0 && !data.is_empty() => {
+                    let bytes = (data.offset() * 8, (data.len() + 1) * 8);
+                    let buffer = data.buffers()[0].slice_with_length(bytes.0, bytes.1);
+                    Bound::new(py, ArrowBuffer(buffer))?.into_any()
+                }
+                offsets => PyArray1::from_vec(py, offsets.rebased()?).into_any(),
+            };
+            ("list", offsets, describe(py, of, &elements)?)
         }
         DataType::ListView(of) | DataType::LargeListView(of) => {
             let large = matches!(kind, DataType::LargeListView(_));
@@ -307,20 +313,45 @@ fn missing<'py>(py: Python<'py>, data: &ArrayData) -> PyResult<Option<Told<'py>>
     Ok(Some(PyArray1::from_vec(py, found).into_any()))
 }
 
-fn offsets(data: &ArrayData, large: bool) -> PyResult<Vec<i64>> {
-    let count = data.len() + 1;
-    let size = if large { 8 } else { 4 };
-    if data.buffers()[0].len() < (data.offset() + count) * size {
-        // Of no rows there need be no offsets.
-        return match data.len() {
-            0 => Ok(vec![0]),
-            _ => Err(PyValueError::new_err("Arrow: there are fewer offsets than rows")),
-        };
+/// The offsets of lists, one more than there are; none where there are no lists.
+enum Offsets<'a> {
+    Narrow(&'a [i32]),
+    Wide(&'a [i64]),
+}
+
+impl Offsets<'_> {
+    fn ends(&self) -> (i64, i64) {
+        match self {
+            Self::Narrow([first, .., last]) => (i64::from(*first), i64::from(*last)),
+            Self::Wide([first, .., last]) => (*first, *last),
+            _ => (0, 0),
+        }
     }
-    Ok(if large {
-        memory::collected("offsets", data.buffer::<i64>(0)[..count].iter().copied())?
-    } else {
-        memory::collected("offsets", data.buffer::<i32>(0)[..count].iter().map(|&offset| i64::from(offset)))?
+
+    /// All of them, counted from the first.
+    fn rebased(&self) -> PyResult<Vec<i64>> {
+        let (first, _) = self.ends();
+        let from_first = |at: i64| at.wrapping_sub(first);
+        Ok(match self {
+            Self::Narrow([]) | Self::Wide([]) => vec![0],
+            Self::Narrow(found) => {
+                memory::collected("offsets", found.iter().map(|&at| from_first(at.into())))?
+            }
+            Self::Wide(found) => memory::collected("offsets", found.iter().map(|&at| from_first(at)))?,
+        })
+    }
+}
+
+fn offsets(data: &ArrayData, large: bool) -> PyResult<Offsets<'_>> {
+    let count = if data.is_empty() { 0 } else { data.len() + 1 };
+    let size = if large { 8 } else { 4 };
+    if data.buffers()[0].len() < (data.offset() + count) * size && count > 0 {
+        return Err(PyValueError::new_err("Arrow: there are fewer offsets than rows"));
+    }
+    Ok(match (large, count) {
+        (_, 0) => Offsets::Wide(&[]),
+        (true, _) => Offsets::Wide(&data.buffer::<i64>(0)[..count]),
+        (false, _) => Offsets::Narrow(&data.buffer::<i32>(0)[..count]),
     })
 }
 
