@@ -23,6 +23,7 @@ from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
 from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
 from rollkit._rollouts.masking import mask_overlong as mask_overlong
+from rollkit._rollouts.masking import mask_stale as mask_stale
 from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
 from rollkit._rollouts.masking import spread_rewards as spread_rewards
 from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
@@ -48,6 +49,7 @@ __all__ = [
     "iter_chunks",
     "labels",
     "mask_overlong",
+    "mask_stale",
     "mask_zero_variance",
     "merge_steps",
     "next_token_logprobs",

@@ -338,6 +338,19 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Ragged": {"values": lambda: np.arange(3)},
     "rollkit.Ragged.from_arrow": {"array": lambda: ragged().to_arrow()},
     "rollkit.Rollouts.from_rows": {"rows": lambda: [{"response_ids": [1]}, {"response_ids": [2]}]},
+    "rollkit.Ragged.from_buffers": {
+        "header": lambda: ragged().to_buffers()[0],
+        "buffers": lambda: ragged().to_buffers()[1],
+    },
+    "rollkit.Rollouts.from_buffers": {
+        "header": lambda: Rollouts(columns()).to_buffers()[0],
+        "buffers": lambda: Rollouts(columns()).to_buffers()[1],
+    },
+    "rollkit.mask_stale": {
+        "rollouts": lambda: {"response_ids": [[1]], "model_versions": [[1]]},
+        "current": lambda: 2,
+        "most": lambda: 1,
+    },
     "rollkit.Rollouts.filter": {"rows": lambda: [True] * len(columns()["response_ids"])},
     "rollkit.Rollouts.rename": {"names": dict},
     "rollkit.Rollouts.equals": {"other": lambda: Rollouts(columns())},

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.compat import skyrl_oracles as oracle
 
-from rollkit import Ragged, Rollouts, mask_overlong, mask_zero_variance, spread_rewards
+from rollkit import (
+    Ragged,
+    Rollouts,
+    mask_overlong,
+    mask_stale,
+    mask_zero_variance,
+    pack,
+    rollout_metrics,
+    spread_rewards,
+)
+from rollkit.testing import rollout_rows
 
 
 def rollouts(masks: list[list[int]], **columns: Any) -> Rollouts:
@@ -150,3 +160,43 @@ def test_refuses(call: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         call(rollouts([[1, 1], [1]], rewards=[1.0, 0.0]))
     assert message in str(caught.value)
+
+
+@given(rollout_rows(), st.integers(3, 6), st.integers(0, 3))
+def test_stale_tokens_beside_a_loop(rows: list[dict[str, Any]], current: int, most: int) -> None:
+    versions = [[(i + j) % 5 - 1 for j in range(len(row["response_ids"]))] for i, row in enumerate(rows)]
+    made = Rollouts.from_rows(rows).with_columns(model_versions=versions)
+    found = mask_stale(made, current, most)
+    assert found.ragged("model_versions").dtype == np.int32
+    wanted = [[*row["loss_masks"]] for row in rows]
+    for masks, old in zip(wanted, versions, strict=True):
+        for i, version in enumerate(old):
+            if version >= 0 and current - version > most:
+                masks[i] = 0
+    assert found.ragged("loss_masks").to_list() == wanted
+    assert mask_stale(made[1:], current, most).ragged("loss_masks").to_list() == wanted[1:]
+    flat = [(i, v) for i, row in enumerate(versions) for v in row if v >= 0]
+    metrics = rollout_metrics(made.with_columns(rewards=[0.0] * len(rows)), current=current)
+    if flat:
+        assert metrics["generate/staleness_mean"] == pytest.approx(current - np.mean([v for _, v in flat]))
+        assert metrics["generate/staleness_max"] == current - min(v for _, v in flat)
+        assert metrics["generate/versions_per_response_mean"] == len(set(flat)) / len({i for i, _ in flat})
+    else:
+        assert "generate/staleness_mean" not in metrics
+
+
+def test_stale_tokens_are_refused() -> None:
+    made = Rollouts({"response_ids": [[1], [2, 3]], "model_versions": [[1], [2, 9]], "rewards": [1.0, 0.0]})
+    with pytest.raises(ValueError, match="row 1, position 1: version 9 is newer than current=5"):
+        mask_stale(made, 5, 1)
+    with pytest.raises(ValueError, match="version 9 is newer than current=5"):
+        rollout_metrics(made, current=5)
+    with pytest.raises(ValueError, match="column 'model_versions': row 1 has 1 elements, its mask has 2"):
+        mask_stale(made.with_columns(model_versions=[[1], [2]]), 5, 1)
+    with pytest.raises(KeyError, match="model_versions"):
+        mask_stale(made.drop("model_versions"), 5, 1)
+    with pytest.raises(TypeError, match="most"):
+        mask_stale(made, 9, 0.5)  # type: ignore[arg-type]
+    batch = pack(made, 4)
+    assert batch["model_versions"].tolist() == [[1, 2, 9, -1]]
+    assert batch["model_versions"].dtype == np.int32

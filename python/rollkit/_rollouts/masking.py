@@ -111,6 +111,46 @@ def mask_zero_variance(
     return rollouts.with_columns(loss_masks=keep_rows(masks, ~known.of_rows(flat[groups.ids], False)))
 
 
+def mask_stale(rollouts: Source | Sequence[Source], current: int, most: int) -> Rollouts:
+    """Mask the tokens that weights sampled which are too old by now: asynchronous rollouts.
+
+    Args:
+        rollouts: `Rollouts`, a dict or a sequence of them, with a column `model_versions`: of each response
+            token, the number of the weights that sampled it; below 0 where none did (observations).
+        current: the number of the weights that are trained now.
+        most: how many versions older a token may be at most.
+
+    Returns:
+        Rollouts with new `loss_masks`; the other columns are shared, and the input is as it was.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: a version is newer than `current`, or the rows are of another length than the masks.
+
+    Example:
+        >>> rollouts = Rollouts({"response_ids": [[1, 2], [3]], "model_versions": [[3, 5], [4]]})
+        >>> mask_stale(rollouts, current=5, most=1)["loss_masks"].to_list()
+        [[0, 1], [1]]
+    """
+    rollouts = as_rollouts(rollouts)
+    masks, versions = _masks(rollouts), rollouts.ragged("model_versions")
+    current, most = _check.integer("current", current), _check.positive("most", most, least=0)
+    if (odd := versions.lengths != masks.lengths).any():
+        row = int(odd.argmax())
+        text = f" has {versions.lengths[row]} elements, its mask has {masks.lengths[row]}"
+        raise refusal(ValueError, text, column="model_versions", row=row)
+    found = versions.flat
+    if (odd := found > current).any():
+        at = int(odd.argmax()) + int(versions.offsets[0])
+        row = int(np.searchsorted(versions.offsets, at, side="right")) - 1
+        text = f": version {found[odd][0]} is newer than current={current}"
+        position = at - int(versions.offsets[row])
+        raise refusal(ValueError, text, column="model_versions", row=row, position=position)
+    stale = (found >= 0) & (current - found.astype(np.int64) > most)
+    offsets = masks.offsets - masks.offsets[0]
+    return rollouts.with_columns(loss_masks=Ragged(np.where(stale, masks.dtype.type(0), masks.flat), offsets))
+
+
 def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
     """Turn a reward per row into one per response token: zeros, with the reward on the last token.
 

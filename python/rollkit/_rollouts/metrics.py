@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, as_array
-from rollkit._rollouts.columns import mask_column, row_lengths, turns_of, uneven
+from rollkit._rollouts.columns import as_column, mask_column, row_lengths, turns_of, uneven
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.sources import Source, as_rollouts, columns_of, sources_of
 from rollkit._rows.ragged import Ragged, trusted
@@ -52,6 +52,7 @@ def rollout_metrics(
     *,
     time_splits: Mapping[str, ArrayLike] | None = None,
     generator_metrics: Iterable[Mapping[str, Any] | None] = (),
+    current: int | None = None,
 ) -> Metrics:
     """Summarise rollouts for a tracker, in one pass over the mask and the row lengths.
 
@@ -67,6 +68,8 @@ def rollout_metrics(
         generator_metrics: what generators measured themselves, a dict each. By the name of a key, its
             values are averaged (`avg`, `mean`), or the least (`min`) or greatest (`max`) is taken, or
             they are summed. Keys that are measured here, and values that are no numbers, are left out.
+        current: the number of the weights that are trained now, for `model_versions`; the newest that there
+            is by default.
 
     Returns:
         * `generate/{min,max,avg,std}_num_tokens`: of the responses; `std` divides by the row count.
@@ -75,6 +78,9 @@ def rollout_metrics(
         * `generate/{avg,min,max,std}_assistant_tokens`: the sum of each row's mask.
         * `generate/tokens_per_turn_{mean,std,max}`: see `turn_lengths`; absent without turns.
         * `generate/trajectory_time_{completion,…}_{mean,p90,max}`.
+        * `generate/staleness_{mean,max}` and `generate/versions_per_response_mean`: where there are
+          `model_versions`, how many versions older than `current` the weights were that sampled a token, and
+          how many sampled one response.
         * `environment/…`: numbers of `env_metrics`, averaged by key within each environment class.
 
     Raises:
@@ -103,7 +109,30 @@ def rollout_metrics(
         env_metrics=columns.get("env_metrics"),
         env_classes=columns.get("env_classes"),
     )
+    if "model_versions" in columns:
+        metrics |= _staleness(as_column("model_versions", columns["model_versions"]), current)
     return merge_extra(metrics, generator_metrics)
+
+
+def _staleness(versions: Any, current: int | None) -> Metrics:
+    """How old the weights were that sampled tokens; tokens below 0 were not sampled."""
+    if not isinstance(versions, Ragged):
+        raise TypeError("column 'model_versions': expected an element per token, got one per row")
+    flat = versions.flat.astype(np.int64)
+    sampled = flat >= 0
+    if not sampled.any():
+        return {}
+    newest = int(flat.max()) if current is None else _check.integer("current", current)
+    if flat.max() > newest:
+        raise ValueError(f"column 'model_versions': version {flat.max()} is newer than current={newest}")
+    old = newest - flat[sampled]
+    rows = np.repeat(np.arange(len(versions)), versions.lengths)[sampled]
+    pairs = np.unique(np.stack([rows, flat[sampled]]), axis=1).shape[1]
+    return {
+        "generate/staleness_mean": float(old.mean()),
+        "generate/staleness_max": int(old.max()),
+        "generate/versions_per_response_mean": pairs / len(np.unique(rows)),
+    }
 
 
 def _time_splits(sources: Sequence[Any]) -> dict[str, list[float]]:
