@@ -90,7 +90,8 @@ class Sources:
             levels: what columns have an element for, where their names do not say it; see `level_of`.
             wanted: numbers of the rows, counted through; all by default.
         """
-        columns, order = columns_of(rollouts), None
+        sources = sources_of(rollouts)
+        columns, order = columns_of(sources), None
         said = _check.mapping("levels", levels)
         levels = check_levels(said, columns[0])
         for name in levels:
@@ -98,7 +99,11 @@ class Sources:
                 columns = [{**part, name: _as_lists(name, part[name])} for part in columns]
         if wanted is not None:
             # As columns first: what a list is does not depend on which of its rows are asked for.
-            columns, order = picked([Rollouts(part).columns for part in columns], wanted)
+            whole = [
+                part if isinstance(source, Rollouts) else Rollouts(part).columns
+                for source, part in zip(sources, columns, strict=True)
+            ]
+            columns, order = picked(whole, wanted)
         tokens: dict[str, Parts] = {}
         rows: dict[str, Any] = {}
         for name in columns[0]:
@@ -123,13 +128,13 @@ class Sources:
         count = len(responses.lengths)
         if prompts is not None and len(prompts.lengths) != count:
             raise ValueError(f"'prompt_token_ids' has {len(prompts.lengths)} rows, {main!r} has {count}")
-        sources = cls(prompts, responses, tokens, rows, levels, main, order)
+        made = cls(prompts, responses, tokens, rows, levels, main, order)
         for name, entries in rows.items():
             if len(entries) != count:
                 raise uneven(name, len(entries), main, count)
             if count and name in levels:
-                level_of(name, None, sources.prompt_lengths, responses.lengths, levels)
-        return sources
+                level_of(name, None, made.prompt_lengths, responses.lengths, levels)
+        return made
 
     @property
     def prompt_lengths(self) -> Int64s:

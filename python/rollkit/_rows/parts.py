@@ -300,6 +300,8 @@ def _placed_lists(parts: Parts, layout: Layout, dtype: Any) -> Lists:
         at = firsts[rows[mine] - (ends[i] - len(firsts))] + begins[mine]
         lengths[mine] = found[at + layout.lengths[pieces[mine]]] - found[at]
         spans.append((_values(lists), found[at]))
+    if len(spans) == 1 and dtype in (None, parts.dtype):  # one after the other: no gap to fill
+        return Lists(gathered(spans[0][0], spans[0][1], lengths, copy=True)[0], offsets)
     where = _native.offsets_from_lengths(lengths)
     order = np.argsort(grouped) if len(spans) > 1 else None
     flat = Layout._trusted((int(where[-1]),), where[:-1][grouped], lengths[grouped], lengths[grouped], order)
