@@ -300,6 +300,8 @@ def _row(name: str, value: Any) -> AnyArray:
     with at(column=name, label=name, alone=True):
         if not isinstance(value, list | tuple) and host(name, value).ndim == 0:
             raise TypeError(f"expected an element per token, got {value!r}")
+        if field is not None and field.lists:
+            raise ValueError("a tree keeps no lists per token; keep them beside it, a row per turn")
         return Ragged.from_rows([value], None if field is None else field.dtype).flat
 
 
