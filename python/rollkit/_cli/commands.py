@@ -339,7 +339,7 @@ def _check_plot(path: str | None) -> None:
     if path is None:
         return
     from rollkit._extras import extra
-    from rollkit._files.read import local_path
+    from rollkit._files.source import local_path
 
     local_path(path)
     known = extra("matplotlib.backend_bases", "plot").FigureCanvasBase.get_supported_filetypes()

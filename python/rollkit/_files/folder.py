@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from rollkit._errors import refusal
+from rollkit._files.source import INDEX as INDEX
+from rollkit._files.source import WORK as WORK
 
-INDEX: Final = "index.json"
-"""What a run writes last: a folder that has it is complete."""
-WORK: Final = ".rollkit"
-"""The hidden folder in it: lock, plan, spool, records of finished shards. It goes when the run ends."""
 PLAN: Final = "plan.json"
 SPOOL: Final = "spool"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, replace, write_json
-from rollkit._files.read import check_columns, in_file, iter_chunks, local_path
+from rollkit._files.read import Reading, check_columns, chunks_of, in_file
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
+from rollkit._files.source import File, PathLike, local_files, local_path
 from rollkit._files.spool import Spool, per_token
 from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state
 from rollkit._native import __version__
@@ -99,6 +99,10 @@ class Options:
         """Lay rows of these lengths in bins."""
         return Layout.pack(lengths, self.capacity, **self.packing)
 
+    def reading(self) -> Reading:
+        """How the sources are read."""
+        return Reading(nonfinite=self.nonfinite, rename=self.rename)
+
     def recorded(self) -> dict[str, Any]:
         """What decides the bytes of the output."""
         return {
@@ -116,8 +120,8 @@ class Options:
 
 
 def write_shards(
-    sources: Sequence[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
+    sources: Sequence[PathLike | File],
+    folder: PathLike,
     options: Options,
     *,
     resume: bool = False,
@@ -129,7 +133,7 @@ def write_shards(
     whole shards under their names, and with `resume` it is continued to the same bytes.
 
     Args:
-        sources: files that `rollkit.read` reads.
+        sources: files that `rollkit.read` reads, folders and globs of them; no URLs.
         folder: made if it is missing; refused if it holds anything, but for what `resume` continues.
         options: how to pack.
         resume: go on with what an earlier run with the same sources and options left; begin if
@@ -144,19 +148,19 @@ def write_shards(
             of a run with other sources or options. Nothing is left behind where no shard was written.
     """
     extra("safetensors", "cli")
-    paths = [local_path(source) for source in sources]
+    files = local_files(sources)
     with claimed(local_path(folder), resume) as work:
         job = {
             "format": FORMAT,
             "rollkit": __version__,
             "arguments": options.recorded(),
-            "sources": [_source(path) for path in paths],
+            "sources": [_source(file) for file in files],
         }
         index = _finished(work, job)
         if index is None:
             spool = Spool(work / SPOOL)
-            rows = _spooled(spool, paths, options, watch)
-            index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
+            rows = _spooled(spool, files, options, watch)
+            index = _packed(work, spool, job, options, _planned(spool, options, files, rows), watch)
         return index
 
 
@@ -178,25 +182,24 @@ def _finished(work: Path, job: dict[str, Any]) -> dict[str, Any] | None:
 # Reading the sources.
 
 
-def _source(path: Path) -> dict[str, Any]:
+def _source(file: File) -> dict[str, Any]:
     """What identifies a source. Its name alone, so that the index is the same wherever it lies."""
-    status = path.stat()
+    status = file.path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path}: not a file; it is read twice, so a pipe or a folder will not do")
-    return {"file": path.name, "bytes": status.st_size, "sha256": digest(path)}
+        raise ValueError(f"{file}: not a file, and it is read twice; - takes a pipe, on the standard input")
+    return {"file": file.name, "bytes": status.st_size, "sha256": digest(file.path)}
 
 
-def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch) -> list[int]:
+def _spooled(spool: Spool, files: Sequence[File], options: Options, watch: Watch) -> list[int]:
     """Read and check all rows; return how many each source has."""
     counts, scratch = [], None
     seen: list[set[str]] = []
-    for path in paths:
+    for file in files:
         before = spool.rows
         seen.append(set())
-        read = iter_chunks(path, rows=options.chunk_rows, nonfinite=options.nonfinite, rename=options.rename)
-        chunks = watch(read, f"reading {path.name}", None)
+        read = filter(len, chunks_of(file, options.chunk_rows, options.reading()))
         try:
-            for chunk in chunks:
+            for chunk in watch(read, f"reading {file.name}", None):
                 seen[-1] |= chunk.keys()
                 wanted = _wanted(chunk, options)
                 # What `pack` would refuse later it refuses now, when nothing is written yet.
@@ -211,22 +214,22 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
                 )
                 spool.append(wanted)
         except TELLING as error:
-            raise in_file(error, path, spool.rows - before) from None
+            raise in_file(error, file, spool.rows - before) from None
         counts.append(spool.rows - before)
-    _check_seen(paths, counts, seen, options)
+    _check_seen(files, counts, seen, options)
     spool.finish()
     return counts
 
 
 def _check_seen(
-    paths: Sequence[Path], counts: Sequence[int], seen: Sequence[set[str]], options: Options
+    files: Sequence[File], counts: Sequence[int], seen: Sequence[set[str]], options: Options
 ) -> None:
     """Refuse files of other columns than the first one, and names to leave out that none has."""
     skipped = set(options.skip_columns)
     filled = [i for i, count in enumerate(counts) if count]
     for i in filled:
         first = filled[0]
-        check_columns(paths[i], seen[i] - skipped, paths[first], seen[first] - skipped, "--skip-column")
+        check_columns(files[i], seen[i] - skipped, files[first], seen[first] - skipped, "--skip-column")
     known = set().union(*seen)
     for name in options.skip_columns:
         if filled and name not in known:
@@ -309,16 +312,16 @@ class _Shards:
         return found.hexdigest()
 
 
-def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequence[int]) -> _Shards:
+def _planned(spool: Spool, options: Options, files: Sequence[File], counts: Sequence[int]) -> _Shards:
     if not spool.rows:
-        raise ValueError(f"no rollouts in {', '.join(map(str, paths))}")
+        raise ValueError(f"no rollouts in {', '.join(map(str, files))}")
     prompt_lengths = spool.lengths("prompt_token_ids")
     lengths = sum((spool.lengths(name) for name in _TOKEN_IDS[1:]), prompt_lengths)
     try:
         levels = spool.levels(options.levels)
         _check_capacity(lengths, options)
     except TELLING as error:
-        raise _in_files(error, paths, counts) from None
+        raise _in_files(error, files, counts) from None
     layout = options.plan(lengths)
     if not layout.shape[0]:
         raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
@@ -338,14 +341,14 @@ def _check_capacity(lengths: Int64s, options: Options) -> None:
         )
 
 
-def _in_files(error: Exception, paths: Sequence[Path], counts: Sequence[int]) -> Exception:
+def _in_files(error: Exception, files: Sequence[File], counts: Sequence[int]) -> Exception:
     """Say where in the sources an error is that is about a row of all."""
     row = row_of(error)
     if row is None:
         return error
     ends = np.cumsum(counts)
     source = int(np.searchsorted(ends, row, side="right"))
-    return in_file(error, paths[source], int(counts[source] - ends[source]))
+    return in_file(error, files[source], int(counts[source] - ends[source]))
 
 
 def _packed(

@@ -1,0 +1,213 @@
+"""Where bytes are: a file, those of a folder or a glob, what a URL names."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit._errors import refusal
+
+PathLike = str | os.PathLike[str]
+Bytes = NDArray[np.uint8]
+
+JSONL: Final = (".jsonl", ".ndjson", ".json")
+COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
+PARQUET: Final = (".parquet",)
+ARROW: Final = (".arrow", ".feather", ".ipc", ".arrows")
+TENSORS: Final = (".safetensors",)
+KINDS: Final = (*JSONL, *PARQUET, *ARROW, *TENSORS)
+
+BLOCK: Final = 4 << 20
+"""Bytes read at a time: large enough that calls cost nothing, small enough to stay in a cache."""
+
+INDEX: Final = "index.json"
+"""What a run of `rollkit pack` writes last: a folder that has it is complete."""
+WORK: Final = ".rollkit"
+"""The hidden folder in it: lock, plan, spool, records of finished shards. It goes when the run ends."""
+
+
+class Source(Protocol):
+    """Bytes that can be read from the beginning, more than once.
+
+    Attributes:
+        name: of the file; its end says what kind it is. `str` of a source is what errors call it.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+
+    def state(self) -> tuple[object, ...]:
+        """What changes when it is written to; nothing where that cannot be told."""
+
+    def open(self) -> io.RawIOBase:
+        """Open it, unbuffered."""
+
+    def size(self, file: io.RawIOBase) -> int | None:
+        """How many bytes an open file has; None for a pipe."""
+
+    def arrow(self, pa: Any) -> Any:
+        """Open it for Arrow, without a map: one of a file that gets shorter ends the process."""
+
+
+class File:
+    """A file here.
+
+    Args:
+        path: where it is.
+        called: what errors call it; the path by default.
+    """
+
+    def __init__(self, path: Path, called: str | None = None) -> None:
+        self.path = path
+        self._called = called
+
+    def __str__(self) -> str:
+        return str(self.path) if self._called is None else self._called
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.path.name
+
+    def state(self) -> tuple[object, ...]:
+        """What changes when it is written to; a pipe, which is read while it is, has nothing such."""
+        return state_of(self.path)
+
+    def open(self) -> io.FileIO:
+        """Open it, unbuffered."""
+        return self.path.open("rb", buffering=0)
+
+    def size(self, file: io.RawIOBase) -> int | None:
+        """How many bytes an open file has; None for a pipe."""
+        status = os.fstat(file.fileno())
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def arrow(self, pa: Any) -> Any:
+        """Open it for Arrow."""
+        return pa.OSFile(str(self.path))
+
+
+def state_of(path: Path) -> tuple[object, ...]:
+    """What changes when a file is written to; a pipe, which is read while it is, has nothing such."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def kind_of(name: str) -> tuple[str, str | None]:
+    """The ending that says what kind a file is, in lower case, and how it is compressed."""
+    path = Path(name)
+    compression = COMPRESSED.get(path.suffix.lower())
+    kind = path.suffix if compression is None else Path(path.stem).suffix
+    return kind.lower(), compression
+
+
+def is_known(name: str) -> bool:
+    """Whether a file is of a kind that is read."""
+    kind, compression = kind_of(name)
+    return kind in (KINDS if compression is None else JSONL)
+
+
+def unknown_kind(name: object, path: object) -> ValueError:
+    """What is said of a file of no known kind."""
+    text = f"unknown kind of file {Path(str(name)).suffix!r}; expected {', '.join(KINDS)}"
+    return refusal(ValueError, f"{text} (JSONL also .gz, .zst)", path=path)
+
+
+def sources(paths: PathLike | Sequence[PathLike]) -> list[Source]:
+    """What is to be read: files, those of folders and globs by their names, and what URLs name."""
+    return [source for path in _listed(paths) for source in _sources(path)]
+
+
+def local_files(paths: Sequence[PathLike | File]) -> list[File]:
+    """The files to be read, of which none may be a URL."""
+    found = [[path] if isinstance(path, File) else map(File, _files(local_path(path))) for path in paths]
+    return [file for files in found for file in files]
+
+
+def _listed(paths: Any) -> list[Any]:
+    if isinstance(paths, str | os.PathLike):
+        return [paths]
+    if isinstance(paths, bytes | bytearray | memoryview) or hasattr(paths, "read"):
+        kind = type(paths).__name__
+        raise TypeError(f"paths must be the names of files, got {kind}; write its contents to a file first")
+    if not hasattr(paths, "__iter__"):
+        raise TypeError(f"paths must be a path or a sequence of paths, got {type(paths).__name__}")
+    found = list(paths)
+    if not found:
+        raise ValueError("paths is empty; give at least one file")
+    return found
+
+
+def _sources(path: Any) -> list[Source]:
+    if isinstance(path, str) and _URL.match(path):
+        from rollkit._files.remote import Remote
+
+        return [Remote(path)]
+    return [File(file) for file in _files(local_path(path))]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that a path stands for: itself, those in a folder, or those that a glob matches."""
+    if path.is_dir():
+        return _in_folder(path)
+    if not glob.has_magic(str(path)) or os.path.lexists(path):
+        return [path]
+    matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+    if not matches:
+        raise refusal(ValueError, "no file matches", path=path)
+    return [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    if (folder / INDEX).exists() or (folder / WORK).exists():
+        text = "a folder of packed shards, and no rollouts; rollkit inspect shows what is in it"
+        raise refusal(ValueError, text, path=folder)
+    found = [path for path in sorted(folder.iterdir()) if is_known(path.name) and path.is_file()]
+    found = [path for path in found if not path.name.startswith(".")]
+    if not found:
+        raise refusal(ValueError, f"a folder without files of {', '.join(KINDS)}", path=folder)
+    return found
+
+
+def local_path(path: PathLike) -> Path:
+    """A path; refuses a URL, which would be a local folder of that name."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"expected a path, got {type(path).__name__}")
+    name = os.fspath(path)
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    scheme = _URL.match(name)
+    if scheme is not None:
+        text = f"URLs of {scheme[1]} are not taken here; copy the file here first, or write to a folder"
+        raise refusal(ValueError, text, path=name)
+    return Path(name)
+
+
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
+
+
+def changed(path: object) -> ValueError:
+    """What is said of a file that something wrote to while it was read."""
+    text = "changed while it was read; read it again when nothing writes to it"
+    return refusal(ValueError, text, path=path)
+
+
+def read_bytes(file: io.RawIOBase, count: int) -> Bytes:
+    """The next bytes of a file, fewer at its end, in memory that NumPy takes in huge pages."""
+    data = np.empty(count, np.uint8)
+    done = 0
+    while done < count and (got := file.readinto(data[done:].data)):
+        done += got
+    return data[:done]
