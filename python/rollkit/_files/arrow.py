@@ -107,7 +107,7 @@ def write_parquet(file: Any, columns: Mapping[str, Column]) -> None:
 
 
 def _rows_at_once(table: Any) -> int:
-    return max(1, len(table) * _BATCH // max(table.nbytes, _BATCH))
+    return max(1, len(table) * _BATCH // max(int(table.nbytes), _BATCH))
 
 
 def _table(columns: Mapping[str, Column]) -> Any:
@@ -139,7 +139,7 @@ def _array(pa: Any, name: str, column: Column) -> tuple[Any, str | None]:
 def _entries(pa: Any, name: str, column: list[Any]) -> tuple[Any, str | None]:
     """Entries of one kind as Arrow's own where they come back as they are; else as JSON text."""
     kinds = {type(entry) for entry in column} - {type(None)}
-    natives = {str: pa.large_string(), bytes: pa.large_binary()}
+    natives: dict[type, Any] = {str: pa.large_string(), bytes: pa.large_binary()}
     if any(entry is None for entry in column):  # else they would come back as an array
         natives |= {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     if not kinds:

@@ -6,7 +6,8 @@ import gzip
 import io
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def jsonl(
     rows: int | None,
     *,
     hints: dict[str, Any],
-    columns: Collection[str] | None,
+    columns: set[str] | None,
     on_error: str,
     nonfinite: str,
 ) -> Iterator[dict[str, Any]]:
@@ -50,8 +51,10 @@ def line_of(source: Source, row: int) -> int | None:
     kind, compression = kind_of(source.name)
     if kind not in JSONL or compression == "zstd" or not source.state():
         return None
-    with source.open() as raw, io.BufferedReader(raw, BLOCK) as buffered:
-        file = gzip.open(buffered) if compression == "gzip" else buffered
+    with ExitStack() as stack:
+        file: Any = stack.enter_context(io.BufferedReader(source.open(), BLOCK))
+        if compression == "gzip":
+            file = stack.enter_context(gzip.open(file))
         filled = (number for number, line in enumerate(file, 1) if line.strip())
         return next((number for i, number in enumerate(filled) if i == row), None)
 

@@ -135,17 +135,21 @@ def read(
         (32, dtype('int32'))
     """
     how = Reading(on_error, nonfinite, columns, {} if rename is None else rename)
-    parts = [(path, part) for path in sources(paths) for part in chunks_of(path, None, how)]
+    found = read_sources(sources(paths), how)
+    if _check.flag("validate", validate):
+        check_values(found.columns)
+    return found
+
+
+def read_sources(given: Sequence[Source], how: Reading) -> Rollouts:
+    """The rollouts of files, one after the other."""
+    parts = [(path, part) for path in given for part in chunks_of(path, None, how)]
     filled = [(path, part) for path, part in parts if len(part)] or parts[:1]
     for path, part in filled:
         check_columns(path, part.keys(), *filled[0][:1], filled[0][1].keys())
     if len(filled) <= 1:
-        found = filled[0][1] if filled else Rollouts({})
-    else:
-        found = Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
-    if _check.flag("validate", validate):
-        check_values(found.columns)
-    return found
+        return filled[0][1] if filled else Rollouts({})
+    return Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
 
 
 def iter_chunks(
@@ -174,7 +178,7 @@ def iter_chunks(
     """
     count = _check.positive("rows", rows)
     how = Reading(on_error, nonfinite, columns, {} if rename is None else rename)
-    return (chunk for path in sources(paths) for chunk in chunks_of(path, count, how) if len(chunk))
+    return (chunk for source in sources(paths) for chunk in chunks_of(source, count, how) if len(chunk))
 
 
 def check_columns(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,9 +33,12 @@ class Remote:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        self._called = urlunsplit((parts.scheme, host, parts.path, "", ""))
+        self._called = re.sub(r"(?<=://)[^/]*@", "", re.split("[?#]", url)[0])
+        try:
+            parts = urlsplit(url)
+            _ = parts.port
+        except ValueError as error:
+            raise refusal(ValueError, f"no URL: {error}", path=self._called) from None
         self._secret = parts.query
         self._key = unquote(parts.path).lstrip("/")
         self._check(parts)

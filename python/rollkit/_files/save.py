@@ -50,7 +50,7 @@ def save(rollouts: Source, path: PathLike) -> None:
         True
     """
     found, place = as_rollouts(rollouts), local_path(path)
-    write = _writer(place)
+    write = writer_of(place)
     for name, column in found.items():
         _check(name, column)
     with replacing(place) as (file, temporary):
@@ -60,7 +60,8 @@ def save(rollouts: Source, path: PathLike) -> None:
             _check_same(found, temporary)
 
 
-def _writer(path: Path) -> Callable[[Any, Rollouts], None]:
+def writer_of(path: Path) -> Callable[[Any, Rollouts], None]:
+    """What writes a kind of file; refuses a kind that nothing does."""
     kind = path.suffix.lower()
     for kinds, write in _WRITERS:
         if kind in kinds:
@@ -77,7 +78,9 @@ def _check(name: str, column: Column) -> None:
     if isinstance(column.values, Ragged):
         text = "lists per token are not saved yet; leave the column out"
     else:
-        text = f"its values are of {framework_of(column.values)}; take them to the host first (.detach().cpu())"
+        text = (
+            f"its values are of {framework_of(column.values)}; take them to the host first (.detach().cpu())"
+        )
     raise refusal(TypeError, text, column=name)
 
 
@@ -141,7 +144,7 @@ def _plain(column: Column) -> list[Any]:
 
 
 def _check_same(rollouts: Rollouts, path: Path) -> None:
-    """Refuse rollouts that `read` makes something else of: JSON says neither dtypes nor that a row is empty."""
+    """Refuse rollouts that `read` makes something else of: JSON does not say what dtypes are."""
     for name, column in rollouts.items():  # one at a time, for what cannot be read is one of them
         try:
             found = read(path, columns=[name]).columns.get(name)
@@ -178,13 +181,12 @@ def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
             raise refusal(ValueError, "there is something that is no file; choose another name", path=path)
     temporary = place.with_name(f".rollkit-{os.getpid()}-{secrets.token_hex(4)}{place.suffix}")
     try:
-        with naming(path):
-            with temporary.open("xb") as file:
-                if mode is not None:
-                    temporary.chmod(stat.S_IMODE(mode))
-                yield file, temporary
-                file.flush()
-                os.fsync(file.fileno())
+        with naming(path), temporary.open("xb") as file:
+            if mode is not None:
+                temporary.chmod(stat.S_IMODE(mode))
+            yield file, temporary
+            file.flush()
+            os.fsync(file.fileno())
         replace(temporary, place)
     except OSError as error:
         if error.filename == str(temporary):

@@ -125,7 +125,7 @@ def unknown_kind(name: object, path: object) -> ValueError:
     return refusal(ValueError, f"{text} (JSONL also .gz, .zst)", path=path)
 
 
-def sources(paths: PathLike | Sequence[PathLike]) -> list[Source]:
+def sources(paths: PathLike | Sequence[PathLike | File]) -> list[Source]:
     """What is to be read: files, those of folders and globs by their names, and what URLs name."""
     return [source for path in _listed(paths) for source in _sources(path)]
 
@@ -151,6 +151,8 @@ def _listed(paths: Any) -> list[Any]:
 
 
 def _sources(path: Any) -> list[Source]:
+    if isinstance(path, File):
+        return [path]
     if isinstance(path, str) and _URL.match(path):
         from rollkit._files.remote import Remote
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,10 +34,11 @@ from rollkit._rows.layout import ABSENT, Layout
 T = TypeVar("T")
 
 _MOST: Final = 2**31 - 1
+_TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
 
 class Watch(Protocol):
-    """Passes items through, and may show how far it is: `tqdm`, in short."""
+    """Passes items through, and may show how far it is."""
 
     def __call__(self, items: Iterable[T], label: str, total: int | None) -> Iterable[T]:
         """Pass `items` through."""
@@ -99,9 +102,9 @@ class Options:
         """Lay rows of these lengths in bins."""
         return Layout.pack(lengths, self.capacity, **self.packing)
 
-    def reading(self) -> Reading:
-        """How the sources are read."""
-        return Reading(nonfinite=self.nonfinite, rename=self.rename)
+    def reading(self, columns: Sequence[str] | None = None) -> Reading:
+        """How the sources are read: these columns, or all."""
+        return Reading(nonfinite=self.nonfinite, columns=columns, rename=self.rename)
 
     def recorded(self) -> dict[str, Any]:
         """What decides the bytes of the output."""
@@ -179,15 +182,79 @@ def _finished(work: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     return index
 
 
+def plan_shards(
+    sources: Sequence[PathLike | File], options: Options, *, watch: Watch = unwatched
+) -> dict[str, Any]:
+    """What `write_shards` would make of the same arguments, by the lengths of rows alone. Writes nothing.
+
+    Returns:
+        The totals of an index, with `shards` and, about, `bytes`: those of the first rows tell of the others.
+
+    Raises:
+        ValueError: as `write_shards`, but what is wrong in columns other than token ids is not found.
+    """
+    files = local_files(sources)
+    lengths, counts, sizes, seen = [np.zeros((2, 0), np.int64)], [], [], []
+    for file in files:
+        _size(file)  # not a pipe
+        counts.append(0)
+        try:
+            head = next(filter(len, chunks_of(file, options.chunk_rows, options.reading())), Rollouts({}))
+            seen.append(set(head))
+            if not len(head):
+                continue
+            wanted = _wanted(head, options)
+            sizes.append(_sizes(wanted, options))
+            names = [name for name in _TOKEN_IDS if name in wanted]
+            rest = filter(len, chunks_of(file, options.chunk_rows, options.reading(names)))
+            for chunk in watch(rest, f"reading {file.name}", None):
+                prompts = _lengths(chunk, _TOKEN_IDS[:1])
+                lengths.append(np.stack([prompts, _lengths(chunk)]))
+                counts[-1] += len(chunk)
+        except TELLING as error:
+            raise in_file(error, file, counts[-1]) from None
+    _check_seen(files, counts, seen, options)
+    prompt_lengths, whole = np.concatenate(lengths, axis=1)
+    if not len(whole):
+        raise no_rollouts(files)
+    layout = _laid(whole, prompt_lengths, options, files, counts)
+    totals = _totals(layout)
+    token, row = np.max(sizes, axis=0)
+    size = int(layout.size * token + (totals["rows"] - totals["dropped"]) * row)
+    return {**totals, "shards": -(-totals["bins"] // options.bins_per_shard), "bytes": size}
+
+
+def _sizes(chunk: Rollouts, options: Options) -> tuple[float, float]:
+    """Bytes of a token's place in a shard, and of what a row has beside, by some rows."""
+    columns = per_token(chunk.columns, options.levels)
+    layout = Layout.concat(_lengths(chunk))
+    batch = pack(columns, layout=layout, pad_id=options.pad_id, levels=_among(options.levels, columns))
+    token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in batch.arrays.values())
+    rest = [column for name, column in chunk.items() if name not in columns or name == "rewards"]
+    entries = (
+        column.nbytes if isinstance(column, np.ndarray) else len(json.dumps(column, default=str))
+        for column in rest
+    )
+    return token, 8 * _PER_ROW + sum(entries) / len(chunk)
+
+
+_PER_ROW: Final = 5
+"""Numbers that a shard's layout has for each row."""
+
+
 # Reading the sources.
 
 
 def _source(file: File) -> dict[str, Any]:
     """What identifies a source. Its name alone, so that the index is the same wherever it lies."""
+    return {"file": file.name, "bytes": _size(file), "sha256": digest(file.path)}
+
+
+def _size(file: File) -> int:
     status = file.path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{file}: not a file, and it is read twice; - takes a pipe, on the standard input")
-    return {"file": file.name, "bytes": status.st_size, "sha256": digest(file.path)}
+    return status.st_size
 
 
 def _spooled(spool: Spool, files: Sequence[File], options: Options, watch: Watch) -> list[int]:
@@ -258,18 +325,20 @@ def _wanted(chunk: Rollouts, options: Options) -> Rollouts:
     return Rollouts(columns)
 
 
-def _lengths(chunk: Rollouts) -> Int64s:
+def _lengths(chunk: Rollouts, names: Sequence[str] = _TOKEN_IDS) -> Int64s:
     total = np.zeros(len(chunk), np.int64)
-    for name in _TOKEN_IDS:
+    for name in names:
         if name in chunk:
             total += chunk[name].lengths  # type: ignore[union-attr]
     return total
 
 
-_TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
-
-
 # Planning and writing.
+
+
+def no_rollouts(files: Iterable[object]) -> ValueError:
+    """What is said of sources without a row."""
+    return ValueError(f"no rollouts in {', '.join(map(str, files))}")
 
 
 @dataclass(frozen=True)
@@ -314,19 +383,30 @@ class _Shards:
 
 def _planned(spool: Spool, options: Options, files: Sequence[File], counts: Sequence[int]) -> _Shards:
     if not spool.rows:
-        raise ValueError(f"no rollouts in {', '.join(map(str, files))}")
+        raise no_rollouts(files)
     prompt_lengths = spool.lengths("prompt_token_ids")
     lengths = sum((spool.lengths(name) for name in _TOKEN_IDS[1:]), prompt_lengths)
     try:
         levels = spool.levels(options.levels)
+    except TELLING as error:
+        raise _in_files(error, files, counts) from None
+    layout = _laid(lengths, prompt_lengths, options, files, counts)
+    return _Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
+
+
+def _laid(
+    lengths: Int64s, prompt_lengths: Int64s, options: Options, files: Sequence[File], counts: Sequence[int]
+) -> Layout:
+    """Rows of all sources in bins."""
+    try:
         _check_capacity(lengths, options)
     except TELLING as error:
         raise _in_files(error, files, counts) from None
     layout = options.plan(lengths)
     if not layout.shape[0]:
-        raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
+        raise ValueError(f"all {len(lengths):,} rows are longer than a capacity of {options.capacity:,}")
     warn_cut(layout, prompt_lengths)
-    return _Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
+    return layout
 
 
 def _check_capacity(lengths: Int64s, options: Options) -> None:
@@ -378,25 +458,23 @@ def _packed(
         if records:
             error.add_note(f"{len(records):,} of {len(plan):,} shards are whole; --resume goes on from there")
         raise
-    index = {**planned, **_totals(plan, spool.rows), **records[0]["contents"]}
+    index = {**planned, "totals": _totals(plan.layout), **records[0]["contents"]}
     index["shards"] = [record["shard"] for record in records]
     write_json(work, work.parent / INDEX, index)
     return index
 
 
-def _totals(plan: _Shards, rows: int) -> dict[str, Any]:
-    layout = plan.layout
-    placed = layout.lengths[plan.rows]
+def _totals(layout: Layout) -> dict[str, Any]:
+    placed = layout.starts != ABSENT
+    lengths = layout.lengths[placed]
     return {
-        "totals": {
-            "rows": rows,
-            "tokens": int(placed.sum()),
-            "bins": layout.shape[0],
-            "width": layout.width,
-            "utilisation": round(layout.utilisation, 6),
-            "dropped": rows - len(placed),
-            "truncated": int((placed < layout.row_lengths[plan.rows]).sum()),
-        }
+        "rows": len(placed),
+        "tokens": int(lengths.sum()),
+        "bins": layout.shape[0],
+        "width": layout.width,
+        "utilisation": round(layout.utilisation, 6),
+        "dropped": len(placed) - len(lengths),
+        "truncated": int((lengths < layout.row_lengths[placed]).sum()),
     }
 
 

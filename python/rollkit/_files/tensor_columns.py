@@ -34,7 +34,7 @@ def write_columns(file: Any, columns: Mapping[str, Column], rows: int) -> None:
     for name, column in columns.items():
         with at(column=name):
             found = _tensors(name, column)
-        kinds[name] = list(found)[0]
+        kinds[name] = next(iter(found))
         tensors |= {_key(name, part): array for part, array in found.items()}
     header = {"saved": _FORMAT, "rows": rows, "columns": kinds}
     write_tensors(file, tensors, {MARK: json.dumps(header)})
@@ -82,15 +82,12 @@ def _header(file: Tensors) -> dict[str, Any]:
 
 def _whole(file: Tensors, name: str, kind: str, rows: int) -> list[Any] | AnyArray | None:
     """What of a column is read at once: objects, and where rows are. All of it is checked."""
+    found: list[Any] | AnyArray | None = None
+    count = -1
     if kind == "json":
-        try:
-            found: Any = json.loads(file.read(_key(name, kind)).tobytes())
-        except RecursionError:
-            raise ValueError(f"not {_WHAT} that rollkit wrote: column {name!r} is no JSON") from None
-        count = len(found) if isinstance(found, list) else -1
+        found, count = _objects(file.read(_key(name, kind)).tobytes())
     elif kind == "array":
-        found, shape = None, file.shape(_key(name, kind))
-        count = shape[0] if shape else -1
+        count = (*file.shape(_key(name, kind)), -1)[0]
     elif kind == "values":
         found = file.read(_key(name, "offsets"))
         count = _rows_of(found, file.shape(_key(name, "values")))
@@ -100,6 +97,15 @@ def _whole(file: Tensors, name: str, kind: str, rows: int) -> list[Any] | AnyArr
         text = f"not {_WHAT} that rollkit wrote: column {name!r} does not have {rows} rows"
         raise refusal(ValueError, text, column=name, label="")
     return found
+
+
+def _objects(text: bytes) -> tuple[list[Any], int]:
+    """The entries of a column, and how many; -1 if this is no list of them."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return [], -1
+    return (found, len(found)) if isinstance(found, list) else ([], -1)
 
 
 def _rows_of(offsets: AnyArray, shape: tuple[int, ...]) -> int:
