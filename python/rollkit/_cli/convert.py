@@ -28,9 +28,10 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from rollkit._cli.inputs import inputs
+    from rollkit._files.paths import sources
     from rollkit._files.read import Reading, read_sources
     from rollkit._files.save import save, writer_of
-    from rollkit._files.source import local_path, sources
+    from rollkit._files.source import local_path
     from rollkit._files.stream import no_rollouts
 
     out: Path = local_path(options.out)

@@ -46,8 +46,8 @@ def add_show(commands: Any) -> None:
 
 def _chunks(source: str, rows: int) -> Iterator[Rollouts]:
     from rollkit._cli.inputs import inputs
+    from rollkit._files.paths import sources
     from rollkit._files.read import Reading, chunks_of
-    from rollkit._files.source import sources
 
     with inputs([source]) as given:
         for found in sources(given):

@@ -128,8 +128,8 @@ def _rewards(rewards: AnyArray) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     from rollkit._cli.inputs import inputs
+    from rollkit._files.paths import sources
     from rollkit._files.read import Reading, chunks_of
-    from rollkit._files.source import sources
     from rollkit._files.stream import no_rollouts
 
     stats = Stats()

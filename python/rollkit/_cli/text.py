@@ -115,7 +115,7 @@ def quantiles(lengths: Any) -> dict[str, float]:
     """The lengths that so many rows do not exceed, and the mean."""
     import numpy as np
 
-    shares = {"min": 0, "10 %": 0.1, "50 %": 0.5, "90 %": 0.9, "99 %": 0.99, "max": 1}
+    shares = {"min": 0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1}
     found = np.quantile(lengths, list(shares.values())) if len(lengths) else np.zeros(len(shares))
     mean = float(np.mean(lengths)) if len(lengths) else 0.0
     return {**dict(zip(shares, found.tolist(), strict=True)), "mean": mean}

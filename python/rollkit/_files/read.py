@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from rollkit import _check
 from rollkit._errors import TELLING, path_of, refusal, retold, row_of
+from rollkit._files.paths import sources
 from rollkit._files.saved import Saved
 from rollkit._files.source import (
     ARROW,
@@ -19,7 +20,6 @@ from rollkit._files.source import (
     Source,
     changed,
     kind_of,
-    sources,
     unknown_kind,
 )
 from rollkit._rollouts.fields import FIELDS

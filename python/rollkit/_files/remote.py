@@ -20,6 +20,8 @@ SCHEMES: Final = ("s3", "gs", "az", "http", "https")
 
 _MOST: Final = 64 << 20
 """Bytes asked for at a time: an answer is in memory beside what it is copied to."""
+_LEAST: Final = 64 << 10
+"""Bytes asked for at least: fewer take as long."""
 _RETRY: Final = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
 
 
@@ -109,19 +111,24 @@ class Remote:
 
 
 class _Object(io.RawIOBase):
-    """An object as a file: what is read from its beginning on comes as one stream, the rest as ranges."""
+    """An object as a file. A request brings more bytes than are read, and many if it follows another."""
 
     def __init__(self, remote: Remote) -> None:
         super().__init__()
         self._remote = remote
+        self._at = self._ended = self._begin = 0  # next byte, end of the last read, begin of the window
         with remote.telling():
-            found = remote.get()
+            found = self._first()
             self._meta = found.meta
-            self._stream: Iterator[Any] = iter(found.stream(min_chunk_size=BLOCK))
+            self._window = memoryview(found.bytes())
         self.size: int = self._meta["size"]
-        self._at = self._streamed = 0
-        self._rest = memoryview(b"")  # of the stream
-        self._all: memoryview | None = None  # where no ranges are to be had
+
+    def _first(self) -> Any:
+        """The beginning, or all of what is empty or of a server that has no ranges."""
+        try:
+            return self._remote.get(0, BLOCK)
+        except extra("obstore.exceptions", "remote").BaseError:
+            return self._remote.get()
 
     def readable(self) -> bool:
         """It is."""
@@ -146,37 +153,26 @@ class _Object(io.RawIOBase):
         count = min(len(room), self.size - self._at, _MOST)
         if count <= 0:
             return 0
-        with self._remote.telling():
-            data = self._next(count) if self._at == self._streamed else self._range(count)
+        if not self._begin <= self._at < self._begin + len(self._window):
+            self._fetch(count)
+        data = self._window[self._at - self._begin :][:count]
         if not len(data):
             text = f"ends after {self._at:,} of {self.size:,} bytes"
             raise OSError(errno.EIO, text, str(self._remote))
         room[: len(data)] = data
         self._at += len(data)
+        self._ended = self._at
         return len(data)
 
-    def _next(self, count: int) -> memoryview:
-        if not len(self._rest):
-            self._rest = memoryview(next(self._stream, b""))
-        data, self._rest = self._rest[:count], self._rest[count:]
-        self._streamed += len(data)
-        return data
-
-    def _range(self, count: int) -> memoryview:
-        self._stream, self._rest, self._streamed = iter(()), memoryview(b""), -1
-        if self._all is None:
-            try:
-                found = self._remote.get(self._at, self._at + count)
-            except extra("obstore.exceptions", "remote").NotSupportedError:  # a server without ranges
-                self._all = memoryview(self._same(self._remote.get()).bytes())
-            else:
-                return memoryview(self._same(found).bytes())
-        return self._all[self._at : self._at + count]
-
-    def _same(self, found: Any) -> Any:
+    def _fetch(self, count: int) -> None:
+        least = BLOCK if self._at == self._ended else _LEAST
+        end = min(self._at + max(count, least), self.size)
+        with self._remote.telling():
+            found = self._remote.get(self._at, end)
+            data = memoryview(found.bytes())
         if any(found.meta[key] != self._meta[key] for key in ("size", "e_tag", "last_modified")):
             raise changed(self._remote)
-        return found
+        self._window, self._begin = data, self._at
 
 
 _PROCESS: list[int] = []

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import os
 import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -125,64 +123,6 @@ def unknown_kind(name: object, path: object) -> ValueError:
     return refusal(ValueError, f"{text} (JSONL also .gz, .zst)", path=path)
 
 
-def sources(paths: PathLike | Sequence[PathLike | File]) -> list[Source]:
-    """What is to be read: files, those of folders and globs by their names, and what URLs name."""
-    return [source for path in _listed(paths) for source in _sources(path)]
-
-
-def local_files(paths: Sequence[PathLike | File]) -> list[File]:
-    """The files to be read, of which none may be a URL."""
-    found = [[path] if isinstance(path, File) else map(File, _files(local_path(path))) for path in paths]
-    return [file for files in found for file in files]
-
-
-def _listed(paths: Any) -> list[Any]:
-    if isinstance(paths, str | os.PathLike):
-        return [paths]
-    if isinstance(paths, bytes | bytearray | memoryview) or hasattr(paths, "read"):
-        kind = type(paths).__name__
-        raise TypeError(f"paths must be the names of files, got {kind}; write its contents to a file first")
-    if not hasattr(paths, "__iter__"):
-        raise TypeError(f"paths must be a path or a sequence of paths, got {type(paths).__name__}")
-    found = list(paths)
-    if not found:
-        raise ValueError("paths is empty; give at least one file")
-    return found
-
-
-def _sources(path: Any) -> list[Source]:
-    if isinstance(path, File):
-        return [path]
-    if isinstance(path, str) and _URL.match(path):
-        from rollkit._files.remote import Remote
-
-        return [Remote(path)]
-    return [File(file) for file in _files(local_path(path))]
-
-
-def _files(path: Path) -> list[Path]:
-    """The files that a path stands for: itself, those in a folder, or those that a glob matches."""
-    if path.is_dir():
-        return _in_folder(path)
-    if not glob.has_magic(str(path)) or os.path.lexists(path):
-        return [path]
-    matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
-    if not matches:
-        raise refusal(ValueError, "no file matches", path=path)
-    return [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    if (folder / INDEX).exists() or (folder / WORK).exists():
-        text = "a folder of packed shards, and no rollouts; rollkit inspect shows what is in it"
-        raise refusal(ValueError, text, path=folder)
-    found = [path for path in sorted(folder.iterdir()) if is_known(path.name) and path.is_file()]
-    found = [path for path in found if not path.name.startswith(".")]
-    if not found:
-        raise refusal(ValueError, f"a folder without files of {', '.join(KINDS)}", path=folder)
-    return found
-
-
 def local_path(path: PathLike) -> Path:
     """A path; refuses a URL, which would be a local folder of that name."""
     if not isinstance(path, str | os.PathLike):
@@ -190,14 +130,14 @@ def local_path(path: PathLike) -> Path:
     name = os.fspath(path)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
-    scheme = _URL.match(name)
+    scheme = URL.match(name)
     if scheme is not None:
         text = f"URLs of {scheme[1]} are not taken here; copy the file here first, or write to a folder"
         raise refusal(ValueError, text, path=name)
     return Path(name)
 
 
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
+URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
 
 
 def changed(path: object) -> ValueError:

@@ -19,9 +19,10 @@ from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, replace, write_json
+from rollkit._files.paths import local_files
 from rollkit._files.read import Reading, check_columns, chunks_of, in_file
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
-from rollkit._files.source import File, PathLike, local_files, local_path
+from rollkit._files.source import File, PathLike, local_path
 from rollkit._files.spool import Spool, per_token
 from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state
 from rollkit._native import __version__
