@@ -239,7 +239,7 @@ RETURNED = {
 INNER = {"edges", "indices", "joined", "kept", "laid", "pieces_of", "row_position", "source_indices"}
 """Methods for other modules of the package, whose arguments are known to be right."""
 
-ELSEWHERE = {"read", "iter_chunks", "sample_path", "generate", "from_module", "crop_padding"}
+ELSEWHERE = {"read", "iter_chunks", "save", "sample_path", "generate", "from_module", "crop_padding"}
 """Functions of files and models, which have tests of their own."""
 
 VALID: dict[str, Callable[[], Any]] = {

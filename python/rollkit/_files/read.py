@@ -203,16 +203,17 @@ def sample_path() -> Path:
 
 def chunks_of(source: Source, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     """The rollouts of one file; all at once if `rows` is None."""
-    done, seen = 0, dict[str, None]()
+    done, seen, lacking = 0, dict[str, None](), False
     try:
         for columns in _unchanged(_columns(source, rows, how), source):
             seen |= dict.fromkeys(columns)
+            lacking |= bool(how.columns) and not columns  # lines without any of them
             if rows is None:
                 how.check_found(seen, source)
             chunk = _rollouts(columns, how)
             yield chunk
             done += len(chunk)
-        if done:
+        if done or lacking:
             how.check_found(seen, source)
     except TELLING as error:
         raise in_file(error, source, done, lines=how.on_error == "raise") from None

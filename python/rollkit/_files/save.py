@@ -147,12 +147,12 @@ def _check_same(rollouts: Rollouts, path: Path) -> None:
     """Refuse rollouts that `read` makes something else of: JSON does not say what dtypes are."""
     for name, column in rollouts.items():  # one at a time, for what cannot be read is one of them
         try:
-            found = read(path, columns=[name]).columns.get(name)
+            found = read(path, columns=[name])
         except ValueError:
-            found = None
-        same = type(found) is type(column) and Rollouts({name: found}).equals(Rollouts({name: column}))
-        if not same:
-            text = f"JSONL has no place for it as it is ({_told(column)}, read back as {_told(found)})"
+            found = Rollouts({})
+        got = found.columns.get(name)
+        if type(got) is not type(column) or not found.equals(Rollouts._trusted({name: column})):
+            text = f"JSONL has no place for it as it is ({_told(column)}, read back as {_told(got)})"
             raise refusal(TypeError, f"{text}; save as .arrow, .parquet or .safetensors", column=name)
 
 
