@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from tests.house.refusals import check_refusal
 from tests.thorough import examples
 
-from rollkit import Ragged, Rollouts, concat, iter_chunks, read, save
+import rollkit
+from rollkit import Rollouts, concat, iter_chunks, read, save
 from rollkit._files.source import File
 from rollkit._files.tensors import Tensors
 from rollkit._rows.dtypes import numpy_dtype
 from rollkit._rows.ragged import trusted
+
+Ragged: Any = rollkit.Ragged  # offsets may be lists
 
 KINDS = ["arrow", "feather", "ipc", "parquet", "safetensors"]
 PLAIN = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
@@ -181,7 +184,7 @@ def test_columns_and_names_of_what_was_saved(tmp_path: Path, kind: str) -> None:
 def test_others_read_it(tmp_path: Path) -> None:
     numpy_files = pytest.importorskip("safetensors.numpy")
     rows = Ragged(np.arange(6, dtype=np.int32), [0, 2, 5])[1:]
-    save(Rollouts({"x": rows, "t": [{"a": 1}], "n": np.float64([2])}), tmp_path / "a.safetensors")
+    save(Rollouts({"x": rows, "t": [{"a": 1}], "n": np.array([2.0])}), tmp_path / "a.safetensors")
     found = numpy_files.load_file(tmp_path / "a.safetensors")
     assert {name: array.tolist() for name, array in found.items()} == {
         "columns.x.values": [2, 3, 4],
@@ -256,14 +259,14 @@ def test_lines_are_right_or_refused(tmp_path_factory: pytest.TempPathFactory, fo
         return
     with pytest.raises((TypeError, ValueError)) as caught:
         save(found, path)
-    assert caught.value.column in found  # type: ignore[union-attr]
+    assert caught.value.column in found  # type: ignore[attr-defined]
     assert not path.exists()
 
 
 # What is refused.
 
 SHORT = Rollouts({"x": [[1], [2]]})
-NESTED: Any = trusted(Ragged.from_rows([[1], [2]]), np.array([0, 1, 2]))  # type: ignore[arg-type]
+NESTED: Any = trusted(Ragged.from_rows([[1], [2]]), np.array([0, 1, 2]))
 DEEP: Any = [1]
 for _ in range(5000):
     DEEP = [DEEP]
@@ -282,8 +285,8 @@ REFUSED: list[tuple[dict[str, Any], str, type[Exception], str]] = [
     ({"x": [[1], [2]]}, "arrow.gz", ValueError, "{path}: unknown kind of file '.gz'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json; compress the file afterwards"),
     ({"x": [[1], [2]]}, "txt", ValueError, "{path}: unknown kind of file '.txt'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json"),
     ({"x": NESTED}, "arrow", TypeError, "column 'x': lists per token are not saved yet; leave the column out"),
-    ({"x": np.int16([1])}, "jsonl", TypeError, "column 'x': JSONL has no place for it as it is (ndarray of int16, read back as ndarray of int64); save as .arrow, .parquet or .safetensors"),
-    ({"x": Ragged(np.float32([0.5, np.nan, np.inf]), [0, 1, 3])}, "jsonl", ValueError, "column 'x': row 1 is NaN or infinite, which JSON does not have; save as .arrow, .parquet or .safetensors"),
+    ({"x": np.array([1], np.int16)}, "jsonl", TypeError, "column 'x': JSONL has no place for it as it is (ndarray of int16, read back as ndarray of int64); save as .arrow, .parquet or .safetensors"),
+    ({"x": Ragged(np.array([0.5, np.nan, np.inf], np.float32), [0, 1, 3])}, "jsonl", ValueError, "column 'x': row 1 is NaN or infinite, which JSON does not have; save as .arrow, .parquet or .safetensors"),
     ({"x": [{"a": float("nan")}]}, "jsonl", TypeError, "column 'x': row 0 has nan, which JSON does not hold; make it text, a number, a list or a dict"),
 ]
 # fmt: on
@@ -371,7 +374,12 @@ def test_the_bytes_are_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: 
 
     def noting(name: str) -> Callable[..., Any]:
         original = getattr(os, name)
-        return lambda *a: (done.append(name), original(*a))[1]
+
+        def noted(*arguments: Any) -> Any:
+            done.append(name)
+            return original(*arguments)
+
+        return noted
 
     for name in ("fsync", "replace"):
         monkeypatch.setattr(os, name, noting(name))

@@ -207,7 +207,9 @@ def plan_shards(
             wanted = _wanted(head, options)
             sizes.append(_sizes(wanted, options))
             names = [name for name in _TOKEN_IDS if name in wanted]
-            rest = filter(len, chunks_of(file, options.chunk_rows, options.reading(names)))
+            # NaN is not passed over in a column that is left out.
+            how = options.reading(names if options.nonfinite == "raise" else None)
+            rest = filter(len, chunks_of(file, options.chunk_rows, how))
             for chunk in watch(rest, f"reading {file.name}", None):
                 prompts = _lengths(chunk, _TOKEN_IDS[:1])
                 lengths.append(np.stack([prompts, _lengths(chunk)]))
