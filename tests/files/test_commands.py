@@ -310,32 +310,37 @@ def test_inspect_and_info_write_json(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert set(info["packages"]) >= {"torch", "obstore"}
 
 
+def after(command: str, name: str) -> list[object]:
+    """The arguments after the source."""
+    found: dict[str, list[object]] = {
+        "pack": ["-o", name, "--capacity", 4096],
+        "show": [3],
+        "convert": [f"{name}.jsonl"],
+    }
+    return found.get(command, [])
+
+
 @pytest.mark.parametrize("command", ["pack", "stats", "head", "show", "convert"])
 def test_standard_input(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    more: list[object] = {
-        "pack": ["-o", "out", "--capacity", 4096], "show": [3], "convert": ["out.jsonl"]
-    }.get(command, [])  # fmt: skip
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     give(monkeypatch, Path(SAMPLE).read_bytes())
-    here = told(capsys, command, "-", *more)
-    there = [["-o", "again", *more[2:]] if command == "pack" else ["again.jsonl"]][0]
-    more = more if command in ("stats", "head", "show") else list(there)
+    piped = told(capsys, command, "-", *after(command, "piped"))
+    given = told(capsys, command, SAMPLE, *after(command, "given"))
     if command in ("stats", "head"):
-        assert told(capsys, command, SAMPLE) == here
+        assert piped == given
+    if command == "show":
+        assert piped.split("\n\n")[1] == given.split("\n\n")[1]
     if command == "pack":
-        told(capsys, command, SAMPLE, *more)
-        for a, b in zip(read_shards("out"), read_shards("again"), strict=True):
+        for a, b in zip(read_shards("piped"), read_shards("given"), strict=True):
             assert all(a[name].tobytes() == b[name].tobytes() for name in a.arrays)
     if command == "convert":
-        assert read("out.jsonl").equals(read(SAMPLE))
+        assert read("piped.jsonl").equals(read(SAMPLE))
     give(monkeypatch, b'{"response_ids": [1]}\n\n{"response_ids": [}\n')
-    options = {"pack": ["-o", "none", "--capacity", 8], "show": [9], "convert": ["none.jsonl"]}
-    assert told(capsys, command, "-", *options.get(command, []), status=1).startswith("-:3: ")
+    assert told(capsys, command, "-", *after(command, "none"), status=1).startswith("-:3: ")
     assert not [name for name in os.listdir() if name.startswith(("rollkit-", "none"))]
 
 
