@@ -11,8 +11,8 @@ import numpy as np
 
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
-from rollkit._files.saved import MARK, Saved, check_dtype, json_texts
-from rollkit._files.source import Source
+from rollkit._files.source import MARK, Saved, Source
+from rollkit._files.storable import check_dtype, json_texts
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import Column
 from rollkit._rows.ragged import Ragged

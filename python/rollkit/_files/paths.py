@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +50,8 @@ def _files(path: Path) -> list[Path]:
     """The files that a path stands for: itself, those in a folder, or those that a glob matches."""
     if path.is_dir():
         return _in_folder(path)
+    import glob  # with it comes fnmatch
+
     if not glob.has_magic(str(path)) or os.path.lexists(path):
         return [path]
     matches = sorted(map(Path, glob.glob(str(path), recursive=True)))

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from rollkit import _check
 from rollkit._errors import TELLING, path_of, refusal, retold, row_of
 from rollkit._files.paths import sources
-from rollkit._files.saved import Saved
 from rollkit._files.source import (
     ARROW,
     JSONL,
     PARQUET,
     TENSORS,
     PathLike,
+    Saved,
     Source,
     changed,
     kind_of,

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 
 from rollkit._errors import at, refusal
-from rollkit._files.folder import naming, replace
+from rollkit._files.atomic import replacing
 from rollkit._files.read import read
 from rollkit._files.source import COMPRESSED, JSONL, PARQUET, TENSORS, PathLike, local_path
 from rollkit._frameworks import framework_of
@@ -111,7 +106,9 @@ _LINES: Final = 1024
 
 def _jsonl(file: Any, rollouts: Rollouts) -> None:
     """Write a line per row. Numbers have all their digits: `read` makes the same of them."""
-    from rollkit._files.saved import json_texts
+    import json
+
+    from rollkit._files.storable import json_texts
 
     keys = [json.dumps(name) for name in rollouts]
     for first in range(0, len(rollouts), _LINES):
@@ -168,30 +165,3 @@ _WRITERS: Final = (
     (TENSORS, _safetensors),
     (JSONL, _jsonl),
 )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A file to write to, under a passing name beside `path`; it takes its place if the block ends well."""
-    place = Path(os.path.realpath(path))  # where a link leads, which stays a link
-    mode = None
-    if place.exists():
-        mode = place.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise refusal(ValueError, "there is something that is no file; choose another name", path=path)
-    temporary = place.with_name(f".rollkit-{os.getpid()}-{secrets.token_hex(4)}{place.suffix}")
-    try:
-        with naming(path), temporary.open("xb") as file:
-            if mode is not None:
-                temporary.chmod(stat.S_IMODE(mode))
-            yield file, temporary
-            file.flush()
-            os.fsync(file.fileno())
-        replace(temporary, place)
-    except OSError as error:
-        if error.filename == str(temporary):
-            error.filename = str(path)
-        raise
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()

@@ -33,6 +33,14 @@ WORK: Final = ".rollkit"
 """The hidden folder in it: lock, plan, spool, records of finished shards. It goes when the run ends."""
 
 
+MARK: Final = "rollkit"
+"""The key of what rollkit says in the metadata of a file."""
+
+
+class Saved(dict[str, Any]):
+    """Columns as `save` wrote them: what they hold says nothing more about what they are."""
+
+
 class Source(Protocol):
     """Bytes that can be read from the beginning, more than once.
 

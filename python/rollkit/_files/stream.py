@@ -18,7 +18,8 @@ from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
-from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, replace, write_json
+from rollkit._files.atomic import replace
+from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, write_json
 from rollkit._files.paths import local_files
 from rollkit._files.read import Reading, check_columns, chunks_of, in_file
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name

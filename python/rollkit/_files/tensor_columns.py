@@ -14,9 +14,9 @@ import numpy as np
 
 from rollkit._errors import at, refusal
 from rollkit._files.arrow import Wanted
-from rollkit._files.saved import MARK, Saved, check_dtype, json_texts
-from rollkit._files.source import Source
+from rollkit._files.source import MARK, Saved, Source
 from rollkit._files.state import misfit
+from rollkit._files.storable import check_dtype, json_texts
 from rollkit._files.tensors import DTYPES, Tensors, write_tensors
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column

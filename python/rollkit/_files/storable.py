@@ -1,22 +1,15 @@
-"""What `save` writes is read as it was: columns that nothing is inferred about, and objects as JSON."""
+"""What a file can hold of a column: objects as JSON, and numbers of the dtypes that it has."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from rollkit._errors import refusal
-
-MARK: Final = "rollkit"
-"""The key of what rollkit says in the metadata of a file."""
-
-
-class Saved(dict[str, Any]):
-    """Columns as they were saved: what they hold says nothing more about what they are."""
 
 
 def json_texts(name: str, entries: list[Any], *, strict: bool = False) -> list[str]:
