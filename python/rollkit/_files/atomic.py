@@ -6,16 +6,18 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rollkit._errors import refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A file to write to, under a passing name beside `path`; it takes its place if the block ends well."""
-    place = Path(os.path.realpath(path))  # where a link leads, which stays a link
+    place = path.__class__(os.path.realpath(path))  # where a link leads, which stays a link
     mode = None
     if place.exists():
         mode = place.stat().st_mode

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rollkit._errors import refusal
 from rollkit._files.source import INDEX, KINDS, URL, WORK, File, PathLike, Source, is_known, local_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def sources(paths: PathLike | Sequence[PathLike | File]) -> list[Source]:
@@ -54,7 +56,7 @@ def _files(path: Path) -> list[Path]:
 
     if not glob.has_magic(str(path)) or os.path.lexists(path):
         return [path]
-    matches = sorted(map(Path, glob.glob(str(path), recursive=True)))
+    matches = sorted(path.__class__(match) for match in glob.glob(str(path), recursive=True))
     if not matches:
         raise refusal(ValueError, "no file matches", path=path)
     return [file for match in matches for file in (_in_folder(match) if match.is_dir() else [match])]

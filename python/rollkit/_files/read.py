@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollkit import _check
 from rollkit._errors import TELLING, path_of, refusal, retold, row_of
@@ -25,6 +24,9 @@ from rollkit._files.source import (
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -198,6 +200,8 @@ def sample_path() -> Path:
         >>> sample_path().name
         'rollouts.jsonl'
     """
+    from pathlib import Path  # a sixth of the time it takes to import rollkit
+
     return Path(__file__).parents[1] / "data" / "rollouts.jsonl"
 
 

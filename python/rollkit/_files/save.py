@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from rollkit._rollouts.columns import Column
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rows.ragged import Ragged
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def save(rollouts: Source, path: PathLike) -> None:

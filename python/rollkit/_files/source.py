@@ -6,13 +6,15 @@ import io
 import os
 import re
 import stat
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._errors import refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PathLike = str | os.PathLike[str]
 Bytes = NDArray[np.uint8]
@@ -113,9 +115,9 @@ def state_of(path: Path) -> tuple[object, ...]:
 
 def kind_of(name: str) -> tuple[str, str | None]:
     """The ending that says what kind a file is, in lower case, and how it is compressed."""
-    path = Path(name)
-    compression = COMPRESSED.get(path.suffix.lower())
-    kind = path.suffix if compression is None else Path(path.stem).suffix
+    stem, ending = os.path.splitext(name)
+    compression = COMPRESSED.get(ending.lower())
+    kind = ending if compression is None else os.path.splitext(stem)[1]
     return kind.lower(), compression
 
 
@@ -127,7 +129,7 @@ def is_known(name: str) -> bool:
 
 def unknown_kind(name: object, path: object) -> ValueError:
     """What is said of a file of no known kind."""
-    text = f"unknown kind of file {Path(str(name)).suffix!r}; expected {', '.join(KINDS)}"
+    text = f"unknown kind of file {os.path.splitext(str(name))[1]!r}; expected {', '.join(KINDS)}"
     return refusal(ValueError, f"{text} (JSONL also .gz, .zst)", path=path)
 
 
@@ -135,6 +137,8 @@ def local_path(path: PathLike) -> Path:
     """A path; refuses a URL, which would be a local folder of that name."""
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"expected a path, got {type(path).__name__}")
+    from pathlib import Path  # a sixth of the time it takes to import rollkit
+
     name = os.fspath(path)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
