@@ -103,6 +103,7 @@ ENTRIES: dict[str, list[Any]] = {
     "text": ["a", "", "é\n\u2028\x00", "🙂"],
     "text and None": ["a", None, None, ""],
     "None": [None] * 4,
+    "half of a surrogate pair": ["\ud800", None, "a", ""],
     "bytes": [b"\xff", b"", None, b"a"],
     "dicts": [{"a": 1}, {"b": [1.5, None, {"c": "é"}]}, {}, None],
     "lists of objects": [[{"role": "user"}], [], [None], ["a"]],

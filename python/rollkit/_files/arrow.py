@@ -116,8 +116,8 @@ def _table(columns: Mapping[str, Column]) -> Any:
     for name, column in columns.items():
         with at(column=name):
             array, mark = _array(pa, name, column)
+            fields.append(pa.field(name, array.type, metadata=None if mark is None else {MARK: mark}))
         arrays.append(array)
-        fields.append(pa.field(name, array.type, metadata=None if mark is None else {MARK: mark}))
     return pa.table(arrays, pa.schema(fields, metadata={MARK: "1"}))
 
 
@@ -145,6 +145,6 @@ def _entries(pa: Any, name: str, column: list[Any]) -> tuple[Any, str | None]:
     if not kinds:
         return pa.array(column, pa.null() if column else pa.large_string()), None
     if len(kinds) == 1 and (native := natives.get(kinds.pop())) is not None:
-        with suppress(OverflowError):  # an int beyond int64
+        with suppress(OverflowError, UnicodeEncodeError):  # beyond int64, half a surrogate pair
             return pa.array(column, native), None
     return pa.array(json_texts(name, column), pa.large_string()), "json"

@@ -142,6 +142,8 @@ def local_path(path: PathLike) -> Path:
     name = os.fspath(path)
     if isinstance(name, bytes):
         name = os.fsdecode(name)
+    if not name:
+        raise ValueError("a path is empty; give the name of a file")
     scheme = URL.match(name)
     if scheme is not None:
         text = f"URLs of {scheme[1]} are not taken here; copy the file here first, or write to a folder"
