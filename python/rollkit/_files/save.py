@@ -110,8 +110,6 @@ def _jsonl(file: Any, rollouts: Rollouts) -> None:
     """Write a line per row. Numbers have all their digits: `read` makes the same of them."""
     import json
 
-    from rollkit._files.storable import json_texts
-
     keys = [json.dumps(name) for name in rollouts]
     for first in range(0, len(rollouts), _LINES):
         columns = rollouts[first : first + _LINES].columns
@@ -119,7 +117,7 @@ def _jsonl(file: Any, rollouts: Rollouts) -> None:
             with at(column=name, first_row=first):
                 _check_finite(column)
         with at(first_row=first):
-            texts = [json_texts(name, _plain(column), strict=True) for name, column in columns.items()]
+            texts = [_texts(name, column) for name, column in columns.items()]
         lines = (zip(keys, row, strict=True) for row in zip(*texts, strict=True))
         file.write("".join(f"{{{','.join(map(':'.join, line))}}}\n" for line in lines).encode())
 
@@ -138,8 +136,13 @@ def _check_finite(column: Column) -> None:
         raise refusal(ValueError, text, row=row)
 
 
-def _plain(column: Column) -> list[Any]:
-    return column if isinstance(column, list) else [entry.tolist() for entry in column]
+def _texts(name: str, column: Column) -> list[str]:
+    from rollkit._files.storable import json_texts, number_texts
+
+    if isinstance(column, list):
+        return json_texts(name, column, strict=True)
+    entries = [entry.tolist() for entry in column]
+    return number_texts(entries) if column.dtype.kind in "biuf" else json_texts(name, entries, strict=True)
 
 
 def _check_same(rollouts: Rollouts, path: Path) -> None:

@@ -31,6 +31,11 @@ def json_texts(name: str, entries: list[Any], *, strict: bool = False) -> list[s
         if odd is not None:
             text = f" has {odd}, which JSON does not hold; make it text, a number, a list or a dict"
             raise refusal(TypeError, text, column=name, row=row)
+    return number_texts(entries)
+
+
+def number_texts(entries: list[Any]) -> list[str]:
+    """`json_texts` of numbers, or lists of them, which need no look at each."""
     return [json.dumps(entry, separators=(",", ":")) for entry in entries]
 
 
