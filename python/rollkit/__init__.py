@@ -17,6 +17,7 @@ from rollkit._batch import pad as pad
 from rollkit._files.read import iter_chunks as iter_chunks
 from rollkit._files.read import read as read
 from rollkit._files.read import sample_path as sample_path
+from rollkit._files.save import save as save
 from rollkit._native import __version__ as __version__
 from rollkit._rollouts.advantages import advantages as advantages
 from rollkit._rollouts.groups import Groups as Groups
@@ -60,6 +61,7 @@ __all__ = [
     "read",
     "rollout_metrics",
     "sample_path",
+    "save",
     "spread_rewards",
     "take",
     "turn_lengths",

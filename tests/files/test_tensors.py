@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests.thorough import examples
 
 from rollkit._files import shards, tensors
-from rollkit._files.read import read_bytes
 from rollkit._files.shards import check_shards, read_layout, read_shards
+from rollkit._files.source import File, read_bytes
 from rollkit._files.stream import Options, write_shards
 from rollkit._files.tensors import Tensors
 from rollkit._rows.dtypes import numpy_dtype
@@ -40,7 +40,7 @@ def test_what_safetensors_wrote_is_read(tmp_path: Path, name: str) -> None:
         for i, shape in enumerate(SHAPES)
     }
     numpy_files.save_file(arrays, tmp_path / "x", metadata={"é": "1"})
-    with Tensors(tmp_path / "x") as file:
+    with Tensors(File(tmp_path / "x"), "a shard") as file:
         assert file.metadata == {"é": "1"}
         for key, array in arrays.items():
             found = file.read(key)
@@ -90,7 +90,7 @@ def test_a_shard_that_is_cut_while_it_is_read_is_an_error(
     shard = copied(folder, tmp_path / "out")
 
     def cutting(file: Any, count: int) -> Any:
-        if file.name == shard and file.tell() > 8:
+        if Path(file.name) == shard and file.tell() > 8:
             os.truncate(shard, file.tell() + count - 1)
         return read_bytes(file, count)
 
@@ -107,7 +107,7 @@ def test_a_shard_that_is_written_to_while_it_is_read_is_refused(
     shard = copied(folder, tmp_path / "out")
 
     def touching(file: Any, count: int) -> Any:
-        if file.name == shard:
+        if Path(file.name) == shard:
             os.utime(shard, ns=(1, 1))
         return read_bytes(file, count)
 

@@ -23,6 +23,8 @@ Rollouts: Any = rollkit.Rollouts
 concat: Any = rollkit.concat
 pack: Any = rollkit.pack
 pad: Any = rollkit.pad
+read: Any = rollkit.read
+save: Any = rollkit.save
 place: Any = rollkit.place
 take: Any = rollkit.take
 
@@ -222,6 +224,16 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: BATCH.to("tensorflow"), ValueError, "target must be one of 'numpy', 'torch', 'jax', or a device ('cpu', 'cuda:0'), got 'tensorflow'"),
     (lambda: BATCH.to("numpy", "cuda"), ValueError, "NumPy arrays are on the CPU and take no options, got device='cuda'"),
     (lambda: concat([ROWS, UNSIGNED]), TypeError, "parts[1] is uint64, parts[0] is int64: no integer dtype holds int64 and uint64; cast one with .astype"),
+    (lambda: save(COLUMNS, "s3://bucket/a.arrow"), ValueError, "s3://bucket/a.arrow: URLs of s3 are not taken here; copy the file here first, or write to a folder"),
+    (lambda: save(COLUMNS, "a.txt"), ValueError, "a.txt: unknown kind of file '.txt'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json"),
+    (lambda: save(COLUMNS, "a.jsonl.gz"), ValueError, "a.jsonl.gz: unknown kind of file '.gz'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json; compress the file afterwards"),
+    (lambda: save(COLUMNS, 5), TypeError, "expected a path, got int"),
+    (lambda: save(5, "a.jsonl"), TypeError, "rollouts must be Rollouts, a GeneratorOutput-shaped dict or a sequence of them, got int"),
+    (lambda: save(Rollouts({"x": [[1], [2]], "y": [None, {"a": (1,)}]}), "a.safetensors"), TypeError, "column 'y': row 1 has a tuple, which JSON does not hold; make it text, a number, a list or a dict"),
+    (lambda: read("ftp://bucket/a.arrow"), ValueError, "ftp://bucket/a.arrow: URLs of ftp are not read; those of s3, gs, az, http, https are"),
+    (lambda: read("s3://bucket"), ValueError, "s3://bucket: names no file; a URL is of one file, such as s3://bucket/rollouts.parquet"),
+    (lambda: read("none/*.jsonl"), ValueError, "none/*.jsonl: no file matches"),
+    (lambda: read([]), ValueError, "paths is empty; give at least one file"),
     (lambda: PLAN.segment_ids(np.frombuffer(bytearray(37), np.uint8)[1:].view(np.int32).reshape(3, 3)), ValueError, "out must be C-contiguous, aligned and writeable, got a misaligned array; np.empty makes one"),
 ]
 # fmt: on
@@ -237,7 +249,7 @@ def test_every_public_function_refuses_something() -> None:
     lines = {name for call, _, _ in REFUSED for name in call.__code__.co_names}
     wanted = {"concat", "pack", "pad", "place", "take", "spans", "select", "union", "cu_seqlens"}
     wanted |= {"segment_ids", "positions", "attention_mask", "from_rows", "from_arrow", "to_arrow", "astype"}
-    wanted |= {"from_generator_output", "unpack", "to", "Layout", "Ragged", "Rollouts"}
+    wanted |= {"read", "save", "from_generator_output", "unpack", "to", "Layout", "Ragged", "Rollouts"}
     assert wanted <= lines
 
 

@@ -12,7 +12,8 @@ import pytest
 from tests.paths import ROOT
 
 from rollkit import _extras
-from rollkit._cli.commands import OPTIONAL, main
+from rollkit._cli import main
+from rollkit._cli.info import OPTIONAL
 from rollkit._extras import extra, how_to_install
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -1,37 +1,63 @@
-"""What the command line shows: tables, numbers, histograms, progress."""
+"""What the command line shows: tables, numbers, histograms, complaints."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
+from rollkit._cli import progress
 from rollkit._rows.binpack import DEFAULTS
 
 Row = tuple[str, ...]
 
 
-class Progress:
-    """A bar on the terminal, if tqdm is there."""
+FAILED: Final = 1
+"""The exit status where something is wrong with the input."""
 
-    def __call__(self, items: Iterable[Any], label: str, total: int | None) -> Iterable[Any]:
-        try:
-            from tqdm import tqdm
-        except ModuleNotFoundError:
-            return items
-        unit = " chunks" if total is None else " shards"
-        shown: Iterable[Any] = tqdm(items, desc=label, total=total, unit=unit, leave=False)
-        return shown
+DIM: Final = "\x1b[2m"
+BOLD: Final = "\x1b[1m"
+_PLAIN: Final = "\x1b[0m"
+
+
+def complain(message: str, error: BaseException | None = None) -> None:
+    """Say what is wrong, in one line."""
+    parts = [message, *getattr(error, "__notes__", ())]
+    if sys.stderr is None:  # closed; `print` would take standard output instead
+        return
+    progress.clear()
+    print(f"rollkit: {' '.join('; '.join(parts).split())}", file=sys.stderr)
+
+
+def closed() -> OSError:
+    """What is said where there is no standard output."""
+    return OSError("standard output is closed; redirect it, to /dev/null if it is not wanted")
+
+
+def json_object(found: dict[str, Any]) -> None:
+    """Print what a program reads."""
+    import json
+
+    print(json.dumps(found, indent=2))
+
+
+def printable(text: str) -> str:
+    """Text on one line, with escapes for what would move the cursor or worse."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def counts(index: dict[str, Any]) -> Iterator[Row]:
-    totals, shards = index["totals"], index["shards"]
+    shards = index["shards"]
+    return totals(index["totals"], len(shards), sum(shard["bytes"] for shard in shards))
+
+
+def totals(totals: dict[str, Any], shards: int, size: int, *, about: bool = False) -> Iterator[Row]:
     odd = [f"{totals[name]:,} {name}" for name in ("truncated", "dropped") if totals[name]]
     yield "rows", f"{totals['rows']:,}" + (f" ({', '.join(odd)})" if odd else "")
     yield "tokens", f"{totals['tokens']:,}"
     yield "bins", f"{totals['bins']:,} of {totals['width']:,} tokens"
     yield "utilisation", f"{totals['utilisation']:.2%}".replace("%", " %")
-    yield "shards", f"{len(shards):,} ({byte_count(sum(shard['bytes'] for shard in shards))})"
+    yield "shards", f"{shards:,} ({'about ' if about else ''}{byte_count(size)})"
 
 
 def arguments(arguments: dict[str, Any]) -> Iterator[Row]:
@@ -83,6 +109,16 @@ def histogram(lengths: Any) -> None:
         drawn = bar(count / max(counts), 40)
         bounds = " to ".join(f"{bound:>{wide},}" for bound in (first, after - 1))
         print(f"  {bounds}  {drawn:<40} {count:>{len(f'{max(counts):,}')},}")
+
+
+def quantiles(lengths: Any) -> dict[str, float]:
+    """The lengths that so many rows do not exceed, and the mean."""
+    import numpy as np
+
+    shares = {"min": 0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1}
+    found = np.quantile(lengths, list(shares.values())) if len(lengths) else np.zeros(len(shares))
+    mean = float(np.mean(lengths)) if len(lengths) else 0.0
+    return {**dict(zip(shares, found.tolist(), strict=True)), "mean": mean}
 
 
 def round_edges(least: int, most: int) -> list[int]:
@@ -139,16 +175,32 @@ def heading(text: str) -> None:
     print(f"\n{text}")
 
 
-def table(rows: Iterable[Row], *, numbers: bool = False) -> None:
-    """Print rows with their columns aligned, all but the first to the right if they are `numbers`."""
+def table(
+    rows: Iterable[Row],
+    *,
+    numbers: bool = False,
+    width: int | None = None,
+    styles: Sequence[str] | None = None,
+) -> None:
+    """Print rows with their columns aligned.
+
+    Args:
+        rows: of cells.
+        numbers: align all but the first column to the right.
+        width: cut lines that are longer.
+        styles: how each row is shown.
+    """
     found = list(rows)
     widths = [max(map(len, cells)) for cells in transposed(found)]
-    for row in found:
+    for i, row in enumerate(found):
         cells = (
-            cell.rjust(width) if i and numbers else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+            cell.rjust(wide) if j and numbers else cell.ljust(wide)
+            for j, (cell, wide) in enumerate(zip(row, widths, strict=False))
         )
-        print(("  " + "  ".join(cells)).rstrip())
+        line = ("  " + "  ".join(cells)).rstrip()
+        if width is not None and len(line) > width:
+            line = line[: width - 1] + "…"
+        print(f"{styles[i]}{line}{_PLAIN}" if styles and styles[i] else line)
 
 
 def transposed(rows: list[Row]) -> list[list[str]]:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from rollkit._errors import refusal
+from rollkit._files.atomic import naming, replace
+from rollkit._files.source import INDEX as INDEX
+from rollkit._files.source import WORK as WORK
 
-INDEX: Final = "index.json"
-"""What a run writes last: a folder that has it is complete."""
-WORK: Final = ".rollkit"
-"""The hidden folder in it: lock, plan, spool, records of finished shards. It goes when the run ends."""
 PLAN: Final = "plan.json"
 SPOOL: Final = "spool"
 
@@ -175,25 +174,3 @@ def write_json(work: Path, path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     replace(temporary, path)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file that an error of the system is about: that a disk is full is told without."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
-def replace(temporary: Path, path: Path) -> None:
-    """Rename in one step, and have the name on disk too."""
-    os.replace(temporary, path)
-    with suppress(OSError, AttributeError):  # Windows opens no folders
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import gzip
-import os
-import re
-import stat
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rollkit import _check, _native
+from rollkit import _check
 from rollkit._errors import TELLING, path_of, refusal, retold, row_of
-from rollkit._extras import extra
-from rollkit._rollouts.arrow import columns_from_arrow
+from rollkit._files.paths import sources
+from rollkit._files.source import (
+    ARROW,
+    JSONL,
+    PARQUET,
+    TENSORS,
+    PathLike,
+    Saved,
+    Source,
+    changed,
+    kind_of,
+    unknown_kind,
+)
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
-from rollkit._rows.ragged import Ragged
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T = TypeVar("T")
-
-PathLike = str | os.PathLike[str]
-Bytes = NDArray[np.uint8]
-
-JSONL: Final = (".jsonl", ".ndjson", ".json")
-COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
-PARQUET: Final = (".parquet",)
-ARROW: Final = (".arrow", ".feather", ".ipc", ".arrows")
-
-BLOCK: Final = 4 << 20
-"""Bytes read at a time: large enough that calls cost nothing, small enough to stay in a cache."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Reading:
             found[name] = column
         return found
 
-    def check_found(self, names: Collection[str], path: Path) -> None:
+    def check_found(self, names: Collection[str], path: object) -> None:
         """Refuse a file that lacks a column that is asked for by name."""
         asked = self.theirs() or set()
         for name in [*asked, *self.rename]:
@@ -117,7 +109,10 @@ def read(
     Args:
         paths: a file or several, whose rows count through: JSONL (`.jsonl`, `.ndjson`, `.json`, also
             with `.gz` or `.zst`: one object per line, strict JSON), Parquet (`.parquet`) or Arrow IPC
-            (`.arrow`, `.feather`), which need the extra `arrow`.
+            (`.arrow`, `.feather`, `.ipc`), which need the extra `arrow`, or what `rollkit.save` wrote as
+            `.safetensors`. A folder stands for its files of these kinds, a glob (`"run/*.jsonl"`) for those
+            that match it, by their names. URLs of `s3`, `gs`, `az`, `http` and `https` need the extra
+            `remote`, and take keys and the like from the environment.
         columns: the columns to read, by the file's names or those of `rename`; all by default. Texts of the
             others are not decoded.
         rename: our names of columns, by the file's.
@@ -134,6 +129,7 @@ def read(
     Raises:
         ValueError: a line is no JSON object, lacks a key, or holds what its column does not; the message
             begins with `file:line`. Or a file is truncated, or of no known kind.
+            Or no file matches a glob, or there is none in a folder.
         FileNotFoundError: there is no such file.
 
     Example:
@@ -142,17 +138,21 @@ def read(
         (32, dtype('int32'))
     """
     how = Reading(on_error, nonfinite, columns, {} if rename is None else rename)
-    parts = [(path, part) for path in _paths(paths) for part in _chunks(path, None, how)]
+    found = read_sources(sources(paths), how)
+    if _check.flag("validate", validate):
+        check_values(found.columns)
+    return found
+
+
+def read_sources(given: Sequence[Source], how: Reading) -> Rollouts:
+    """The rollouts of files, one after the other."""
+    parts = [(path, part) for path in given for part in chunks_of(path, None, how)]
     filled = [(path, part) for path, part in parts if len(part)] or parts[:1]
     for path, part in filled:
         check_columns(path, part.keys(), *filled[0][:1], filled[0][1].keys())
     if len(filled) <= 1:
-        found = filled[0][1] if filled else Rollouts({})
-    else:
-        found = Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
-    if _check.flag("validate", validate):
-        check_values(found.columns)
-    return found
+        return filled[0][1] if filled else Rollouts({})
+    return Rollouts.joined([part for _, part in filled], called=[str(path) for path, _ in filled])
 
 
 def iter_chunks(
@@ -181,11 +181,11 @@ def iter_chunks(
     """
     count = _check.positive("rows", rows)
     how = Reading(on_error, nonfinite, columns, {} if rename is None else rename)
-    return (chunk for path in _paths(paths) for chunk in _chunks(path, count, how) if len(chunk))
+    return (chunk for source in sources(paths) for chunk in chunks_of(source, count, how) if len(chunk))
 
 
 def check_columns(
-    path: Path, names: Collection[str], first: Path, others: Collection[str], fix: str = "columns=[…]"
+    path: object, names: Collection[str], first: object, others: Collection[str], fix: str = "columns=[…]"
 ) -> None:
     """Refuse a file whose columns are not those of the first one."""
     odd = sorted(set(names) ^ set(others))
@@ -201,251 +201,103 @@ def sample_path() -> Path:
         >>> sample_path().name
         'rollouts.jsonl'
     """
+    from pathlib import Path  # a sixth of the time it takes to import rollkit
+
     return Path(__file__).parents[1] / "data" / "rollouts.jsonl"
 
 
-def _paths(paths: PathLike | Sequence[PathLike]) -> list[Path]:
-    if isinstance(paths, str | os.PathLike):
-        return [local_path(paths)]
-    if isinstance(paths, bytes | bytearray | memoryview) or hasattr(paths, "read"):
-        kind = type(paths).__name__
-        raise TypeError(f"paths must be the names of files, got {kind}; write its contents to a file first")
-    if not hasattr(paths, "__iter__"):
-        raise TypeError(f"paths must be a path or a sequence of paths, got {type(paths).__name__}")
-    found = [local_path(path) for path in paths]
-    if not found:
-        raise ValueError("paths is empty; give at least one file")
-    return found
-
-
-def local_path(path: PathLike) -> Path:
-    """A path; refuses a URL, which would be a local folder of that name."""
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"expected a path, got {type(path).__name__}")
-    name = os.fspath(path)
-    if isinstance(name, bytes):
-        name = os.fsdecode(name)
-    scheme = _URL.match(name)
-    if scheme is not None:
-        text = f"URLs of {scheme[1]} are not read or written; copy the file here first, or write to a folder"
-        raise refusal(ValueError, text, path=name)
-    return Path(name)
-
-
-_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/+(?<=//)")
-
-
-def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
+def chunks_of(source: Source, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     """The rollouts of one file; all at once if `rows` is None."""
-    kind = path.suffix.lower()
-    compression = COMPRESSED.get(kind)
-    if compression is not None:
-        kind = Path(path.stem).suffix.lower()
-    done, seen = 0, dict[str, None]()
+    done, seen, lacking = 0, dict[str, None](), False
     try:
-        for columns in _unchanged(_columns(path, kind, compression, rows, how), path):
+        for columns in _unchanged(_columns(source, rows, how), source):
             seen |= dict.fromkeys(columns)
+            lacking |= bool(how.columns) and not columns  # lines without any of them
             if rows is None:
-                how.check_found(seen, path)
-            chunk = Rollouts(how.renamed(columns))
+                how.check_found(seen, source)
+            chunk = _rollouts(columns, how)
             yield chunk
             done += len(chunk)
-        if done:
-            how.check_found(seen, path)
+        if done or lacking:
+            how.check_found(seen, source)
     except TELLING as error:
-        raise in_file(error, path, done, lines=how.on_error == "raise") from None
+        raise in_file(error, source, done, lines=how.on_error == "raise") from None
 
 
-def state_of(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written to; a pipe, which is read while it is, has nothing such."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _rollouts(columns: dict[str, Any], how: Reading) -> Rollouts:
+    """Columns under our names; what `save` wrote is taken as it is."""
+    if isinstance(columns, Saved) and not how.rename:
+        return Rollouts._trusted(columns)
+    return Rollouts(how.renamed(columns))
 
 
-def changed(path: Path) -> ValueError:
-    """What is said of a file that something wrote to while it was read."""
-    text = "changed while it was read; read it again when nothing writes to it"
-    return refusal(ValueError, text, path=path)
-
-
-def _unchanged(found: Iterator[T], path: Path) -> Iterator[T]:
+def _unchanged(found: Iterator[T], source: Source) -> Iterator[T]:
     """What is found in a file, as long as nothing writes to it: old and new rows are never mixed."""
-    begun = state_of(path)
+    begun = source.state()
     try:
         for item in found:
-            if state_of(path) != begun:
-                raise changed(path)
+            if source.state() != begun:
+                raise changed(source)
             yield item
     except (*TELLING, OSError) as error:
-        if path_of(error) is None and state_of(path) != begun:  # a part of it looked damaged
-            raise changed(path) from error
+        if path_of(error) is None and source.state() != begun:  # a part of it looked damaged
+            raise changed(source) from error
         if isinstance(error, OSError) and error.errno is None:  # Arrow's, of a file that is damaged
-            raise refusal(ValueError, " ".join(str(error).split()), path=path) from None
+            raise refusal(ValueError, " ".join(str(error).split()), path=source) from None
         raise
 
 
-def _columns(
-    path: Path, kind: str, compression: str | None, rows: int | None, how: Reading
-) -> Iterator[dict[str, Any]]:
+def _columns(source: Source, rows: int | None, how: Reading) -> Iterator[dict[str, Any]]:
+    kind, compression = kind_of(source.name)
+
+    def wanted(names: Sequence[str]) -> list[str]:
+        return _wanted(names, how, source)
+
     if kind in JSONL:
-        yield from _jsonl(path, compression, rows, how)
-    elif kind in PARQUET and compression is None:
-        file = extra("pyarrow.parquet", "arrow").ParquetFile(path)
-        names = _wanted(file.schema_arrow.names, how, path)
-        tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)
-        yield from map(columns_from_arrow, tables)
-    elif kind in ARROW and compression is None:
-        yield from map(columns_from_arrow, _arrow(path, rows, how))
-    else:
-        known = ", ".join((*JSONL, *PARQUET, *ARROW))
-        text = f"unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
-        raise refusal(ValueError, text, path=path)
+        from rollkit._files.jsonl import jsonl
+
+        options = {"on_error": how.on_error, "nonfinite": how.nonfinite}
+        return jsonl(source, rows, hints=how.hints(), columns=how.theirs(), **options)
+    if kind in (*PARQUET, *ARROW) and compression is None:
+        from rollkit._files import arrow
+
+        return (arrow.parquet if kind in PARQUET else arrow.ipc)(source, rows, wanted)
+    if kind in TENSORS and compression is None:
+        from rollkit._files.tensor_columns import tensor_columns
+
+        return tensor_columns(source, rows, wanted)
+    raise unknown_kind(source.name, source)
 
 
-def _wanted(names: Sequence[str], how: Reading, path: Path) -> list[str]:
-    how.check_found(names, path)
+def _wanted(names: Sequence[str], how: Reading, source: Source) -> list[str]:
+    how.check_found(names, source)
     theirs = how.theirs()
     double = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if double is not None:
-        raise refusal(ValueError, f"two columns {double!r}; rename one of them", path=path)
+        raise refusal(ValueError, f"two columns {double!r}; rename one of them", path=source)
     return [name for name in names if theirs is None or name in theirs]
 
 
-def in_file(error: Exception, path: Path, first_row: int, *, lines: bool = True) -> Exception:
+def in_file(error: Exception, source: Source, first_row: int, *, lines: bool = True) -> Exception:
     """Say where in a file an error is, as a `ValueError`.
 
     Args:
         error: what it knows of the file already stays; its row counts from `first_row`.
-        path: the file.
+        source: the file.
         first_row: rows of the file before those that the error counts.
         lines: whether a row's line can be told: no line was left out.
     """
     if path_of(error) is not None:
         return retold(error, kind=ValueError)
     row = row_of(error)
-    line = _line(path, first_row + row) if lines and row is not None else None
-    return retold(error, path=path, line=line, first_row=first_row, kind=ValueError)
+    line = _line(source, first_row + row) if lines and row is not None else None
+    return retold(error, path=source, line=line, first_row=first_row, kind=ValueError)
 
 
-def _line(path: Path, row: int) -> int | None:
-    """The line of a JSONL file that holds this row, counted from 1; blank lines hold none."""
-    suffixes = path.suffixes[-2:]
-    if not set(JSONL) & set(suffixes) or suffixes[-1] == ".zst":
+def _line(source: Source, row: int) -> int | None:
+    """The line of a JSONL file that holds this row."""
+    if kind_of(source.name)[0] not in JSONL:
         return None
-    with gzip.open(path) if suffixes[-1] == ".gz" else path.open("rb") as file:
-        filled = (number for number, line in enumerate(file, 1) if line.strip())
-        return next((number for i, number in enumerate(filled) if i == row), None)
+    from rollkit._files.jsonl import line_of
 
-
-def printable(path: Path) -> str:
-    """The name of a file as text that can be encoded, with escapes for bytes that are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _jsonl(path: Path, compression: str | None, rows: int | None, how: Reading) -> Iterator[dict[str, Any]]:
-    hints, theirs = how.hints(), how.theirs()
-    line, skipped = 1, 0
-    for data, lines in _whole(path, compression) if rows is None else _lines(path, compression, rows):
-        _, bad, columns = _native.parse_jsonl(
-            data,
-            hints=hints,
-            first_line=line,
-            name=printable(path),
-            on_error=how.on_error,
-            nonfinite=how.nonfinite,
-            columns=theirs,
-        )
-        line += lines
-        skipped += bad
-        yield {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in columns.items()}
-    if skipped:
-        warnings.warn(f"{path}: skipped {skipped} bad lines", stacklevel=2)
-
-
-def _whole(path: Path, compression: str | None) -> Iterator[tuple[Bytes, int]]:
-    """All bytes of a file, copied or decompressed; lines after them do not matter.
-
-    A file is never mapped: if it shrinks meanwhile, a map of it ends the process.
-    """
-    with path.open("rb", buffering=0) as file:
-        if compression is None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            yield read_bytes(file, os.fstat(file.fileno()).st_size), 0
-            return
-        blocks = list(_blocks(file, compression, path))
-    yield (np.concatenate(blocks) if blocks else np.empty(0, np.uint8)), 0
-
-
-def read_bytes(file: FileIO, count: int) -> Bytes:
-    """The next bytes of a file, fewer at its end, in memory that NumPy takes in huge pages."""
-    data = np.empty(count, np.uint8)
-    done = 0
-    while done < count and (got := file.readinto(data[done:].data)):
-        done += got
-    return data[:done]
-
-
-def _lines(path: Path, compression: str | None, count: int) -> Iterator[tuple[Bytes, int]]:
-    """Whole lines, `count` at a time, and how many."""
-    pieces: list[Bytes] = []  # bytes not yet given out
-    lines = 0  # line ends in them
-    with path.open("rb", buffering=0) as file:
-        for block in _blocks(file, compression, path):
-            pieces.append(block)
-            lines += int(np.count_nonzero(block == ord("\n")))
-            if lines < count:
-                continue
-            data = np.concatenate(pieces)
-            ends = np.flatnonzero(data == ord("\n")) + 1
-            first = 0
-            for end in ends[count - 1 :: count]:
-                yield data[first:end], count
-                first = end
-            pieces, lines = [data[first:]], len(ends) % count
-    rest = np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
-    if rest.size:
-        yield rest, lines
-
-
-def _blocks(file: Any, compression: str | None, path: Path) -> Iterator[Bytes]:
-    source = file if compression is None else _native.Decompressor(file, compression, name=printable(path))
-    readinto: Callable[[Bytes], int] = source.readinto
-    while True:
-        block = np.empty(BLOCK, np.uint8)
-        count = readinto(block)
-        if not count:
-            return
-        yield block[:count]
-
-
-def _arrow(path: Path, rows: int | None, how: Reading) -> Iterator[Any]:
-    """The wanted columns of a file or stream, batch by batch: what is not wanted, or not yet, is not read."""
-    pa = extra("pyarrow", "arrow")
-    extra("pyarrow.ipc", "arrow")
-    with pa.OSFile(str(path)) as source:  # which copies: a map of a file that shrinks ends the process
-        try:
-            schema = _ipc(pa, source, []).schema
-        except pa.ArrowInvalid as error:
-            raise refusal(ValueError, f"no Arrow IPC file or stream: {error}", path=path) from None
-        names = _wanted(schema.names, how, path)
-        reader = _ipc(pa, source, [schema.names.index(name) for name in names])
-        if rows is None:
-            yield reader.read_all().select(names)
-            return
-        at_once = hasattr(reader, "get_batch")
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if at_once else reader
-        for batch in batches:
-            for first in range(0, len(batch), rows):
-                yield batch.slice(first, rows).select(names)
-
-
-def _ipc(pa: Any, source: Any, fields: Sequence[int]) -> Any:
-    """Open an Arrow IPC file, or else a stream, of these fields (all if there are none)."""
-    options = pa.ipc.IpcReadOptions(included_fields=fields)
-    source.seek(0)
-    try:
-        return pa.ipc.open_file(source, options=options)
-    except pa.ArrowInvalid:
-        source.seek(0)
-        return pa.ipc.open_stream(source, options=options)
+    return line_of(source, row)

@@ -22,7 +22,7 @@ from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
-from rollkit._files.read import changed, local_path, state_of
+from rollkit._files.source import File, changed, local_path, state_of
 from rollkit._files.state import INDEX_SHAPE, misfit, read_state
 from rollkit._files.tensors import Tensors
 from rollkit._frameworks import AnyArray
@@ -155,7 +155,7 @@ def _save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None
 def _opened(path: Path) -> Iterator[tuple[Tensors, dict[str, Any]]]:
     """Open a shard; gives its tensors, and the header that `save_shard` put there."""
     begun = state_of(path)
-    with Tensors(path) as file, at(path=path, kind=ValueError):
+    with Tensors(File(path), "a shard") as file, at(path=path, kind=ValueError):
         yield file, _header(file)
     if state_of(path) != begun:
         raise changed(path)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
-from rollkit._files.folder import naming
+from rollkit._files.atomic import naming
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column, Level, level_of
 from rollkit._rollouts.fields import FIELDS

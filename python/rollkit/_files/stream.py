@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import json
+import math
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
-from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, replace, write_json
-from rollkit._files.read import check_columns, in_file, iter_chunks, local_path
+from rollkit._files.atomic import replace
+from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, write_json
+from rollkit._files.paths import local_files
+from rollkit._files.read import Reading, check_columns, chunks_of, in_file
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
+from rollkit._files.source import File, PathLike, local_path
 from rollkit._files.spool import Spool, per_token
 from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state
 from rollkit._native import __version__
@@ -32,10 +36,11 @@ from rollkit._rows.layout import ABSENT, Layout
 T = TypeVar("T")
 
 _MOST: Final = 2**31 - 1
+_TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
 
 class Watch(Protocol):
-    """Passes items through, and may show how far it is: `tqdm`, in short."""
+    """Passes items through, and may show how far it is."""
 
     def __call__(self, items: Iterable[T], label: str, total: int | None) -> Iterable[T]:
         """Pass `items` through."""
@@ -99,6 +104,10 @@ class Options:
         """Lay rows of these lengths in bins."""
         return Layout.pack(lengths, self.capacity, **self.packing)
 
+    def reading(self, columns: Sequence[str] | None = None) -> Reading:
+        """How the sources are read: these columns, or all."""
+        return Reading(nonfinite=self.nonfinite, columns=columns, rename=self.rename)
+
     def recorded(self) -> dict[str, Any]:
         """What decides the bytes of the output."""
         return {
@@ -116,8 +125,8 @@ class Options:
 
 
 def write_shards(
-    sources: Sequence[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
+    sources: Sequence[PathLike | File],
+    folder: PathLike,
     options: Options,
     *,
     resume: bool = False,
@@ -129,7 +138,7 @@ def write_shards(
     whole shards under their names, and with `resume` it is continued to the same bytes.
 
     Args:
-        sources: files that `rollkit.read` reads.
+        sources: files that `rollkit.read` reads, folders and globs of them; no URLs.
         folder: made if it is missing; refused if it holds anything, but for what `resume` continues.
         options: how to pack.
         resume: go on with what an earlier run with the same sources and options left; begin if
@@ -144,19 +153,19 @@ def write_shards(
             of a run with other sources or options. Nothing is left behind where no shard was written.
     """
     extra("safetensors", "cli")
-    paths = [local_path(source) for source in sources]
+    files = local_files(sources)
     with claimed(local_path(folder), resume) as work:
         job = {
             "format": FORMAT,
             "rollkit": __version__,
             "arguments": options.recorded(),
-            "sources": [_source(path) for path in paths],
+            "sources": [_source(file) for file in files],
         }
         index = _finished(work, job)
         if index is None:
             spool = Spool(work / SPOOL)
-            rows = _spooled(spool, paths, options, watch)
-            index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
+            rows = _spooled(spool, files, options, watch)
+            index = _packed(work, spool, job, options, _planned(spool, options, files, rows), watch)
         return index
 
 
@@ -175,28 +184,93 @@ def _finished(work: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     return index
 
 
+def plan_shards(
+    sources: Sequence[PathLike | File], options: Options, *, watch: Watch = unwatched
+) -> dict[str, Any]:
+    """What `write_shards` would make of the same arguments, by the lengths of rows alone. Writes nothing.
+
+    Returns:
+        The totals of an index, with `shards` and, about, `bytes`: those of the first rows tell of the others.
+
+    Raises:
+        ValueError: as `write_shards`, but what is wrong in columns other than token ids is not found.
+    """
+    files = local_files(sources)
+    lengths, counts, sizes, seen = [np.zeros((2, 0), np.int64)], [], [], []
+    for file in files:
+        _size(file)  # not a pipe
+        counts.append(0)
+        try:
+            head = next(filter(len, chunks_of(file, options.chunk_rows, options.reading())), Rollouts({}))
+            seen.append(set(head))
+            if not len(head):
+                continue
+            wanted = _wanted(head, options)
+            sizes.append(_sizes(wanted, options))
+            names = [name for name in _TOKEN_IDS if name in wanted]
+            # NaN is not passed over in a column that is left out.
+            how = options.reading(names if options.nonfinite == "raise" else None)
+            rest = filter(len, chunks_of(file, options.chunk_rows, how))
+            for chunk in watch(rest, f"reading {file.name}", None):
+                prompts = _lengths(chunk, _TOKEN_IDS[:1])
+                lengths.append(np.stack([prompts, _lengths(chunk)]))
+                counts[-1] += len(chunk)
+        except TELLING as error:
+            raise in_file(error, file, counts[-1]) from None
+    _check_seen(files, counts, seen, options)
+    prompt_lengths, whole = np.concatenate(lengths, axis=1)
+    if not len(whole):
+        raise no_rollouts(files)
+    layout = _laid(whole, prompt_lengths, options, files, counts)
+    totals = _totals(layout)
+    token, row = np.max(sizes, axis=0)
+    size = int(layout.size * token + (totals["rows"] - totals["dropped"]) * row)
+    return {**totals, "shards": -(-totals["bins"] // options.bins_per_shard), "bytes": size}
+
+
+def _sizes(chunk: Rollouts, options: Options) -> tuple[float, float]:
+    """Bytes of a token's place in a shard, and of what a row has beside, by some rows."""
+    columns = per_token(chunk.columns, options.levels)
+    layout = Layout.concat(_lengths(chunk))
+    batch = pack(columns, layout=layout, pad_id=options.pad_id, levels=_among(options.levels, columns))
+    token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in batch.arrays.values())
+    rest = [column for name, column in chunk.items() if name not in columns or name == "rewards"]
+    entries = (
+        column.nbytes if isinstance(column, np.ndarray) else len(json.dumps(column, default=str))
+        for column in rest
+    )
+    return token, 8 * _PER_ROW + sum(entries) / len(chunk)
+
+
+_PER_ROW: Final = 5
+"""Numbers that a shard's layout has for each row."""
+
+
 # Reading the sources.
 
 
-def _source(path: Path) -> dict[str, Any]:
+def _source(file: File) -> dict[str, Any]:
     """What identifies a source. Its name alone, so that the index is the same wherever it lies."""
-    status = path.stat()
+    return {"file": file.name, "bytes": _size(file), "sha256": digest(file.path)}
+
+
+def _size(file: File) -> int:
+    status = file.path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path}: not a file; it is read twice, so a pipe or a folder will not do")
-    return {"file": path.name, "bytes": status.st_size, "sha256": digest(path)}
+        raise ValueError(f"{file}: not a file, and it is read twice; - takes a pipe, on the standard input")
+    return status.st_size
 
 
-def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch) -> list[int]:
+def _spooled(spool: Spool, files: Sequence[File], options: Options, watch: Watch) -> list[int]:
     """Read and check all rows; return how many each source has."""
     counts, scratch = [], None
     seen: list[set[str]] = []
-    for path in paths:
+    for file in files:
         before = spool.rows
         seen.append(set())
-        read = iter_chunks(path, rows=options.chunk_rows, nonfinite=options.nonfinite, rename=options.rename)
-        chunks = watch(read, f"reading {path.name}", None)
+        read = filter(len, chunks_of(file, options.chunk_rows, options.reading()))
         try:
-            for chunk in chunks:
+            for chunk in watch(read, f"reading {file.name}", None):
                 seen[-1] |= chunk.keys()
                 wanted = _wanted(chunk, options)
                 # What `pack` would refuse later it refuses now, when nothing is written yet.
@@ -211,22 +285,22 @@ def _spooled(spool: Spool, paths: Sequence[Path], options: Options, watch: Watch
                 )
                 spool.append(wanted)
         except TELLING as error:
-            raise in_file(error, path, spool.rows - before) from None
+            raise in_file(error, file, spool.rows - before) from None
         counts.append(spool.rows - before)
-    _check_seen(paths, counts, seen, options)
+    _check_seen(files, counts, seen, options)
     spool.finish()
     return counts
 
 
 def _check_seen(
-    paths: Sequence[Path], counts: Sequence[int], seen: Sequence[set[str]], options: Options
+    files: Sequence[File], counts: Sequence[int], seen: Sequence[set[str]], options: Options
 ) -> None:
     """Refuse files of other columns than the first one, and names to leave out that none has."""
     skipped = set(options.skip_columns)
     filled = [i for i, count in enumerate(counts) if count]
     for i in filled:
         first = filled[0]
-        check_columns(paths[i], seen[i] - skipped, paths[first], seen[first] - skipped, "--skip-column")
+        check_columns(files[i], seen[i] - skipped, files[first], seen[first] - skipped, "--skip-column")
     known = set().union(*seen)
     for name in options.skip_columns:
         if filled and name not in known:
@@ -255,18 +329,20 @@ def _wanted(chunk: Rollouts, options: Options) -> Rollouts:
     return Rollouts(columns)
 
 
-def _lengths(chunk: Rollouts) -> Int64s:
+def _lengths(chunk: Rollouts, names: Sequence[str] = _TOKEN_IDS) -> Int64s:
     total = np.zeros(len(chunk), np.int64)
-    for name in _TOKEN_IDS:
+    for name in names:
         if name in chunk:
             total += chunk[name].lengths  # type: ignore[union-attr]
     return total
 
 
-_TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
-
-
 # Planning and writing.
+
+
+def no_rollouts(files: Iterable[object]) -> ValueError:
+    """What is said of sources without a row."""
+    return ValueError(f"no rollouts in {', '.join(map(str, files))}")
 
 
 @dataclass(frozen=True)
@@ -309,21 +385,32 @@ class _Shards:
         return found.hexdigest()
 
 
-def _planned(spool: Spool, options: Options, paths: Sequence[Path], counts: Sequence[int]) -> _Shards:
+def _planned(spool: Spool, options: Options, files: Sequence[File], counts: Sequence[int]) -> _Shards:
     if not spool.rows:
-        raise ValueError(f"no rollouts in {', '.join(map(str, paths))}")
+        raise no_rollouts(files)
     prompt_lengths = spool.lengths("prompt_token_ids")
     lengths = sum((spool.lengths(name) for name in _TOKEN_IDS[1:]), prompt_lengths)
     try:
         levels = spool.levels(options.levels)
+    except TELLING as error:
+        raise _in_files(error, files, counts) from None
+    layout = _laid(lengths, prompt_lengths, options, files, counts)
+    return _Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
+
+
+def _laid(
+    lengths: Int64s, prompt_lengths: Int64s, options: Options, files: Sequence[File], counts: Sequence[int]
+) -> Layout:
+    """Rows of all sources in bins."""
+    try:
         _check_capacity(lengths, options)
     except TELLING as error:
-        raise _in_files(error, paths, counts) from None
+        raise _in_files(error, files, counts) from None
     layout = options.plan(lengths)
     if not layout.shape[0]:
-        raise ValueError(f"all {spool.rows:,} rows are longer than a capacity of {options.capacity:,}")
+        raise ValueError(f"all {len(lengths):,} rows are longer than a capacity of {options.capacity:,}")
     warn_cut(layout, prompt_lengths)
-    return _Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
+    return layout
 
 
 def _check_capacity(lengths: Int64s, options: Options) -> None:
@@ -338,14 +425,14 @@ def _check_capacity(lengths: Int64s, options: Options) -> None:
         )
 
 
-def _in_files(error: Exception, paths: Sequence[Path], counts: Sequence[int]) -> Exception:
+def _in_files(error: Exception, files: Sequence[File], counts: Sequence[int]) -> Exception:
     """Say where in the sources an error is that is about a row of all."""
     row = row_of(error)
     if row is None:
         return error
     ends = np.cumsum(counts)
     source = int(np.searchsorted(ends, row, side="right"))
-    return in_file(error, paths[source], int(counts[source] - ends[source]))
+    return in_file(error, files[source], int(counts[source] - ends[source]))
 
 
 def _packed(
@@ -375,25 +462,23 @@ def _packed(
         if records:
             error.add_note(f"{len(records):,} of {len(plan):,} shards are whole; --resume goes on from there")
         raise
-    index = {**planned, **_totals(plan, spool.rows), **records[0]["contents"]}
+    index = {**planned, "totals": _totals(plan.layout), **records[0]["contents"]}
     index["shards"] = [record["shard"] for record in records]
     write_json(work, work.parent / INDEX, index)
     return index
 
 
-def _totals(plan: _Shards, rows: int) -> dict[str, Any]:
-    layout = plan.layout
-    placed = layout.lengths[plan.rows]
+def _totals(layout: Layout) -> dict[str, Any]:
+    placed = layout.starts != ABSENT
+    lengths = layout.lengths[placed]
     return {
-        "totals": {
-            "rows": rows,
-            "tokens": int(placed.sum()),
-            "bins": layout.shape[0],
-            "width": layout.width,
-            "utilisation": round(layout.utilisation, 6),
-            "dropped": rows - len(placed),
-            "truncated": int((placed < layout.row_lengths[plan.rows]).sum()),
-        }
+        "rows": len(placed),
+        "tokens": int(lengths.sum()),
+        "bins": layout.shape[0],
+        "width": layout.width,
+        "utilisation": round(layout.utilisation, 6),
+        "dropped": len(placed) - len(lengths),
+        "truncated": int((lengths < layout.row_lengths[placed]).sum()),
     }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from io import FileIO
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Self
 
+import numpy as np
+
 from rollkit._errors import refusal
-from rollkit._files.read import Bytes, read_bytes
+from rollkit._files.source import Bytes, Source, read_bytes
 from rollkit._files.state import misfit
 from rollkit._frameworks import AnyArray
 from rollkit._rows.dtypes import numpy_dtype
@@ -25,11 +25,17 @@ _DTYPES: Final = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+DTYPES: Final = {name: word for word, name in _DTYPES.items()}
+"""The dtypes that there are, and what they are called in a file."""
 _ENTRY: Final = {"dtype": str, "shape": [int], "data_offsets": [int]}
 
 
 class Tensors:
     """The tensors of a file: its header is read at once, a tensor when it is asked for.
+
+    Args:
+        source: the file.
+        what: what it should be, for messages.
 
     Attributes:
         metadata: the texts that its writer put there.
@@ -38,9 +44,9 @@ class Tensors:
         ValueError: it is no such file, or damaged, or lacks the tensor; the message names the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = FileIO(path)
+    def __init__(self, source: Source, what: str) -> None:
+        self._source, self._what = source, what
+        self._file = source.open()
         try:
             self._entries = self._header()
         except BaseException:
@@ -52,15 +58,24 @@ class Tensors:
         """The shape of a tensor."""
         return tuple(self._entry(name)["shape"])
 
-    def read(self, name: str) -> AnyArray:
-        """Read a tensor."""
+    def names(self) -> Iterable[str]:
+        """The names of the tensors."""
+        return self._entries.keys()
+
+    def read(self, name: str, first: int = 0, after: int | None = None) -> AnyArray:
+        """Read a tensor, or those of its rows from `first` to before `after`."""
         entry = self._entry(name)
         begin, end = entry["data_offsets"]
         dtype = numpy_dtype(_DTYPES[entry["dtype"]])
         if end - begin != math.prod(entry["shape"]) * dtype.itemsize:
             raise self._refusal(f"{name} is not as long as its shape and dtype say")
+        shape = entry["shape"]
+        if after is not None:
+            row = math.prod(shape[1:]) * dtype.itemsize
+            shape = [after - first, *shape[1:]]
+            begin, end = begin + first * row, begin + after * row
         self._file.seek(self._begin + begin)
-        return self._next(end - begin).view(dtype).reshape(entry["shape"])
+        return self._next(end - begin).view(dtype).reshape(shape)
 
     def __enter__(self) -> Self:
         return self
@@ -93,10 +108,26 @@ class Tensors:
 
     def _next(self, count: int) -> Bytes:
         # A damaged header may ask for more than there is memory.
-        left = os.fstat(self._file.fileno()).st_size - self._file.tell()
+        left = (self._source.size(self._file) or 0) - self._file.tell()
         if count <= left and len(data := read_bytes(self._file, count)) == count:
             return data
         raise self._refusal("it ends too early")
 
     def _refusal(self, text: str) -> ValueError:
-        return refusal(ValueError, f"not a shard that rollkit wrote: {text}", path=self._path)
+        return refusal(ValueError, f"not {self._what} that rollkit wrote: {text}", path=self._source)
+
+
+def write_tensors(file: Any, tensors: Mapping[str, AnyArray], metadata: Mapping[str, str]) -> None:
+    """Write tensors as a safetensors file, each at a multiple of its itemsize."""
+    arrays = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # readers may map them
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, array in arrays.items():
+        begin, end = end, end + array.nbytes
+        dtype = DTYPES[array.dtype.name]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for array in arrays.values():
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -1,0 +1,125 @@
+"""Rollouts as the tensors of a safetensors file: values and offsets, objects as the bytes of JSON.
+
+A column `x` of rows of elements is `columns.x.values` and `columns.x.offsets`, one of an array
+`columns.x.array`, a list `columns.x.json` (one JSON array). The metadata says which, and how many rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from rollkit._errors import at, refusal
+from rollkit._files.arrow import Wanted
+from rollkit._files.source import MARK, Saved, Source
+from rollkit._files.state import misfit
+from rollkit._files.storable import check_dtype, json_texts
+from rollkit._files.tensors import DTYPES, Tensors, write_tensors
+from rollkit._frameworks import AnyArray
+from rollkit._rollouts.columns import Column
+from rollkit._rows.ragged import Ragged
+
+_FORMAT: Final = 1
+_HEADER: Final = {"saved": int, "rows": int, "columns": {"*": str}}
+_WHAT: Final = "rollouts"
+
+
+def write_columns(file: Any, columns: Mapping[str, Column], rows: int) -> None:
+    """Write columns as a safetensors file."""
+    tensors: dict[str, AnyArray] = {}
+    kinds: dict[str, str] = {}
+    for name, column in columns.items():
+        with at(column=name):
+            found = _tensors(name, column)
+        kinds[name] = next(iter(found))
+        tensors |= {_key(name, part): array for part, array in found.items()}
+    header = {"saved": _FORMAT, "rows": rows, "columns": kinds}
+    write_tensors(file, tensors, {MARK: json.dumps(header)})
+
+
+def _tensors(name: str, column: Column) -> dict[str, AnyArray]:
+    """The arrays that a column is saved as; the first says what it is."""
+    if isinstance(column, list):
+        text = f"[{','.join(json_texts(name, column))}]"
+        return {"json": np.frombuffer(text.encode(), np.uint8)}
+    check_dtype(column.dtype, DTYPES, "safetensors")
+    if isinstance(column, Ragged):
+        return {"values": column.flat, "offsets": column.offsets - column.offsets[0]}
+    return {"array": column}
+
+
+def _key(name: str, part: str) -> str:
+    return f"columns.{name}.{part}"
+
+
+def tensor_columns(source: Source, rows: int | None, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """The wanted columns of a file, `rows` rows at a time; all at once for None."""
+    with Tensors(source, _WHAT) as file, at(path=source, kind=ValueError):
+        header = _header(file)
+        kinds = {name: header["columns"][name] for name in wanted(list(header["columns"]))}
+        count = header["rows"]
+        whole = {name: _whole(file, name, kind, count) for name, kind in kinds.items()}
+        for first in range(0, max(count, 1), rows or max(count, 1)):
+            after = count if rows is None else min(first + rows, count)
+            yield Saved({name: _part(file, name, whole[name], first, after) for name in kinds})
+
+
+def _header(file: Tensors) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads(file.metadata.get(MARK, ""))
+        wrong = misfit(header, _HEADER)
+    except (ValueError, RecursionError):
+        wrong = "it has no header of rollkit.save"
+    if wrong is None and header["saved"] != _FORMAT:
+        wrong = f"format {header['saved']!r}; this rollkit reads {_FORMAT}"
+    if wrong is not None:
+        raise ValueError(f"not {_WHAT} that rollkit wrote: {wrong}")
+    return header
+
+
+def _whole(file: Tensors, name: str, kind: str, rows: int) -> list[Any] | AnyArray | None:
+    """What of a column is read at once: objects, and where rows are. All of it is checked."""
+    found: list[Any] | AnyArray | None = None
+    count = -1
+    if kind == "json":
+        found, count = _objects(file.read(_key(name, kind)).tobytes())
+    elif kind == "array":
+        count = (*file.shape(_key(name, kind)), -1)[0]
+    elif kind == "values":
+        found = file.read(_key(name, "offsets"))
+        count = _rows_of(found, file.shape(_key(name, "values")))
+    else:
+        raise ValueError(f"not {_WHAT} that rollkit wrote: column {name!r} is of kind {kind!r}")
+    if count != rows:
+        text = f"not {_WHAT} that rollkit wrote: column {name!r} does not have {rows} rows"
+        raise refusal(ValueError, text, column=name, label="")
+    return found
+
+
+def _objects(text: bytes) -> tuple[list[Any], int]:
+    """The entries of a column, and how many; -1 if this is no list of them."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return [], -1
+    return (found, len(found)) if isinstance(found, list) else ([], -1)
+
+
+def _rows_of(offsets: AnyArray, shape: tuple[int, ...]) -> int:
+    """How many rows there are; -1 if these are no offsets of values of such a shape."""
+    whole = offsets.dtype == np.int64 and offsets.ndim == 1 and len(offsets) and len(shape)
+    if not whole or offsets[0] != 0 or offsets[-1] != shape[0] or (offsets[1:] < offsets[:-1]).any():
+        return -1
+    return len(offsets) - 1
+
+
+def _part(file: Tensors, name: str, whole: list[Any] | AnyArray | None, first: int, after: int) -> Column:
+    if isinstance(whole, list):
+        return whole[first:after]
+    if whole is None:
+        return file.read(_key(name, "array"), first, after)
+    offsets = whole[first : after + 1]
+    return Ragged(file.read(_key(name, "values"), *offsets[[0, -1]].tolist()), offsets - offsets[0])
