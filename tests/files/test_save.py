@@ -23,7 +23,6 @@ from rollkit import Rollouts, concat, iter_chunks, read, save
 from rollkit._files.source import File
 from rollkit._files.tensors import Tensors
 from rollkit._rows.dtypes import numpy_dtype
-from rollkit._rows.ragged import trusted
 
 Ragged: Any = rollkit.Ragged  # offsets may be lists
 
@@ -97,6 +96,28 @@ def test_every_dtype_of_every_kind_of_column(tmp_path: Path, kind: str, dtype: s
         return
     for part in (rollouts, rollouts[1:3], rollouts[:0], rollouts[0:1]):
         check_same(path, part)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_per_token(tmp_path: Path, kind: str) -> None:
+    needs(kind)
+    uneven: Any = [[[1, 2], []], [], [[3]], [[], [4, 5, 6]]]
+    even: Any = [[[1, 2], [3, 4]], [], [[5, 6]], []]
+    rollouts = Rollouts(
+        {
+            "sampling_masks": uneven,
+            "kept_token_ids": even,
+            "other": Ragged.from_rows(uneven, np.int64, lists=True),
+            "square": Ragged.from_rows(even, np.float32, lists=True),
+            "empty": Ragged.from_rows([[[]], [], [], []], np.int16, lists=True),
+        }
+    )
+    path = tmp_path / f"a.{kind}"
+    for part in (rollouts, rollouts[1:3], rollouts[:0], rollouts[1:]):
+        save(part, path)
+        assert read(path).equals(part)
+        if len(part):
+            assert concat(list(iter_chunks(path, rows=1))).equals(part)
 
 
 ENTRIES: dict[str, list[Any]] = {
@@ -267,7 +288,6 @@ def test_lines_are_right_or_refused(tmp_path_factory: pytest.TempPathFactory, fo
 # What is refused.
 
 SHORT = Rollouts({"x": [[1], [2]]})
-NESTED: Any = trusted(Ragged.from_rows([[1], [2]]), np.array([0, 1, 2]))
 DEEP: Any = [1]
 for _ in range(5000):
     DEEP = [DEEP]
@@ -285,7 +305,6 @@ REFUSED: list[tuple[dict[str, Any], str, type[Exception], str]] = [
     ({"x": [{"a": DEEP}]}, "safetensors", TypeError, "column 'x': row 0 has an entry of more levels, which JSON does not hold; make it text, a number, a list or a dict"),
     ({"x": [[1], [2]]}, "arrow.gz", ValueError, "{path}: unknown kind of file '.gz'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json; compress the file afterwards"),
     ({"x": [[1], [2]]}, "txt", ValueError, "{path}: unknown kind of file '.txt'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json"),
-    ({"x": NESTED}, "arrow", TypeError, "column 'x': lists per token are not saved yet; leave the column out"),
     ({"x": np.array([1], np.int16)}, "jsonl", TypeError, "column 'x': JSONL has no place for it as it is (ndarray of int16, read back as ndarray of int64); save as .arrow, .parquet or .safetensors"),
     ({"x": Ragged(np.array([0.5, np.nan, np.inf], np.float32), [0, 1, 3])}, "jsonl", ValueError, "column 'x': row 1 is NaN or infinite, which JSON does not have; save as .arrow, .parquet or .safetensors"),
     ({"x": [{"a": float("nan")}]}, "jsonl", TypeError, "column 'x': row 0 has nan, which JSON does not hold; make it text, a number, a list or a dict"),

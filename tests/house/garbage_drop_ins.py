@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -114,6 +115,7 @@ def ints(values: Any) -> Callable[[], Any]:
 
 ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.read": {"paths": sample_path},
+    "rollkit.save": {"path": lambda: tempfile.mkdtemp() + "/x.safetensors"},
     "rollkit.iter_chunks": {"paths": sample_path},
     "rollkit.decode.generate": {
         "model": model,

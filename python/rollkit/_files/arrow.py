@@ -15,6 +15,7 @@ from rollkit._files.source import MARK, Saved, Source
 from rollkit._files.storable import check_dtype, json_texts
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import Column
+from rollkit._rows.lists import OF_ANY_LENGTH
 from rollkit._rows.ragged import Ragged
 
 Wanted = Callable[[Sequence[str]], list[str]]
@@ -24,6 +25,8 @@ _DTYPES: Final = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64"),
 )
+_LISTS: Final = "lists"
+"""The mark of a list of its own length for each token."""
 _BATCH: Final = 256 << 20
 """About the bytes of a record batch or row group: one is in memory when a file is read in pieces."""
 
@@ -76,15 +79,16 @@ def _opened(pa: Any, raw: Any, fields: Sequence[int]) -> Any:
 
 
 def _columns(table: Any, schema: Any) -> dict[str, Any]:
-    found = columns_from_arrow(table)
     if MARK.encode() not in (schema.metadata or {}):
-        return found
-    marks = {name: (schema.field(name).metadata or {}).get(MARK.encode()) for name in found}
+        return columns_from_arrow(table)
+    names = table.schema.names
+    marks = {name: (schema.field(name).metadata or {}).get(MARK.encode()) for name in names}
+    found = columns_from_arrow(table, lists=[name for name, mark in marks.items() if mark == _LISTS.encode()])
     return Saved({name: _restored(column, marks[name]) for name, column in found.items()})
 
 
 def _restored(column: Any, mark: bytes | None) -> Any:
-    if mark is None:
+    if mark is None or mark == _LISTS.encode():
         return column
     if mark == b"json":
         return list(map(json.loads, column))
@@ -128,7 +132,7 @@ def _array(pa: Any, name: str, column: Column) -> tuple[Any, str | None]:
     check_dtype(column.dtype, _DTYPES, "Arrow")
     if isinstance(column, Ragged):
         own = Ragged(column.flat, column.offsets - column.offsets[0])  # without what a slice leaves out
-        return own.to_arrow(), None
+        return own.to_arrow(), _LISTS if own.inner[:1] == (OF_ANY_LENGTH,) else None
     if column.ndim == 1:
         return pa.array(column), None
     offsets = np.arange(len(column) + 1) * column.shape[1]

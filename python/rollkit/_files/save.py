@@ -70,14 +70,12 @@ def writer_of(path: Path) -> Callable[[Any, Rollouts], None]:
 
 def _check(name: str, column: Column) -> None:
     """Refuse values that are not numbers on the host."""
-    if not isinstance(column, Ragged) or isinstance(column.values, np.ndarray):
+    values: Any = column.values if isinstance(column, Ragged) else None
+    if isinstance(values, Ragged):
+        values = values.values
+    if values is None or isinstance(values, np.ndarray):
         return
-    if isinstance(column.values, Ragged):
-        text = "lists per token are not saved yet; leave the column out"
-    else:
-        text = (
-            f"its values are of {framework_of(column.values)}; take them to the host first (.detach().cpu())"
-        )
+    text = f"its values are of {framework_of(values)}; take them to the host first (.detach().cpu())"
     raise refusal(TypeError, text, column=name)
 
 
@@ -125,7 +123,9 @@ def _jsonl(file: Any, rollouts: Rollouts) -> None:
 def _check_finite(column: Column) -> None:
     if isinstance(column, list) or column.dtype.kind not in "fV":
         return
-    values = column.flat if isinstance(column, Ragged) else column
+    values: Any = column.flat if isinstance(column, Ragged) else column
+    if isinstance(values, Ragged):
+        return  # lists are of ids, or found out when they are read back
     finite = np.isfinite(values.astype(np.float64))
     if not finite.all():
         element = int((~finite.reshape(len(finite), -1).all(axis=1)).argmax())
@@ -141,7 +141,7 @@ def _texts(name: str, column: Column) -> list[str]:
 
     if isinstance(column, list):
         return json_texts(name, column, strict=True)
-    entries = [entry.tolist() for entry in column]
+    entries = column.to_list() if isinstance(column, Ragged) else column.tolist()
     return number_texts(entries) if column.dtype.kind in "biuf" else json_texts(name, entries, strict=True)
 
 

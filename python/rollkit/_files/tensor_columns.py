@@ -1,6 +1,7 @@
 """Rollouts as the tensors of a safetensors file: values and offsets, objects as the bytes of JSON.
 
-A column `x` of rows of elements is `columns.x.values` and `columns.x.offsets`, one of an array
+A column `x` of rows of elements is `columns.x.values` and `columns.x.offsets` (and, where each element is a list,
+`columns.x.lists`, the offsets of these), one of an array
 `columns.x.array`, a list `columns.x.json` (one JSON array). The metadata says which, and how many rows.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from rollkit._files.storable import check_dtype, json_texts
 from rollkit._files.tensors import DTYPES, Tensors, write_tensors
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
-from rollkit._rows.ragged import Ragged
+from rollkit._rows.lists import Lists
+from rollkit._rows.ragged import Ragged, trusted
 
 _FORMAT: Final = 1
 _HEADER: Final = {"saved": int, "rows": int, "columns": {"*": str}}
@@ -46,6 +48,10 @@ def _tensors(name: str, column: Column) -> dict[str, AnyArray]:
         text = f"[{','.join(json_texts(name, column))}]"
         return {"json": np.frombuffer(text.encode(), np.uint8)}
     check_dtype(column.dtype, DTYPES, "safetensors")
+    if isinstance(column, Ragged) and isinstance(column.values, Ragged):
+        lists: Ragged = column.flat
+        bounds = {"lists": lists.offsets - lists.offsets[0], "offsets": column.offsets - column.offsets[0]}
+        return {**bounds, "values": lists.flat}
     if isinstance(column, Ragged):
         return {"values": column.flat, "offsets": column.offsets - column.offsets[0]}
     return {"array": column}
@@ -67,6 +73,16 @@ def tensor_columns(source: Source, rows: int | None, wanted: Wanted) -> Iterator
             yield Saved({name: _part(file, name, whole[name], first, after) for name in kinds})
 
 
+class _Bounds(NamedTuple):
+    """Where rows begin among elements that are lists, and where these begin."""
+
+    rows: AnyArray
+    lists: AnyArray
+
+
+_Whole = list[Any] | AnyArray | _Bounds | None
+
+
 def _header(file: Tensors) -> dict[str, Any]:
     try:
         header: dict[str, Any] = json.loads(file.metadata.get(MARK, ""))
@@ -80,17 +96,23 @@ def _header(file: Tensors) -> dict[str, Any]:
     return header
 
 
-def _whole(file: Tensors, name: str, kind: str, rows: int) -> list[Any] | AnyArray | None:
+def _whole(file: Tensors, name: str, kind: str, rows: int) -> _Whole:
     """What of a column is read at once: objects, and where rows are. All of it is checked."""
-    found: list[Any] | AnyArray | None = None
+    found: _Whole = None
     count = -1
     if kind == "json":
         found, count = _objects(file.read(_key(name, kind)).tobytes())
     elif kind == "array":
         count = (*file.shape(_key(name, kind)), -1)[0]
-    elif kind == "values":
+    elif kind in ("values", "lists"):
         found = file.read(_key(name, "offsets"))
-        count = _rows_of(found, file.shape(_key(name, "values")))
+        elements = file.shape(_key(name, "values"))
+        if kind == "lists":
+            found = _Bounds(found, file.read(_key(name, kind)))
+            elements = (_rows_of(found.lists, elements),)
+            count = _rows_of(found.rows, elements)
+        else:
+            count = _rows_of(found, elements)
     else:
         raise ValueError(f"not {_WHAT} that rollkit wrote: column {name!r} is of kind {kind!r}")
     if count != rows:
@@ -116,10 +138,15 @@ def _rows_of(offsets: AnyArray, shape: tuple[int, ...]) -> int:
     return len(offsets) - 1
 
 
-def _part(file: Tensors, name: str, whole: list[Any] | AnyArray | None, first: int, after: int) -> Column:
+def _part(file: Tensors, name: str, whole: _Whole, first: int, after: int) -> Column:
     if isinstance(whole, list):
         return whole[first:after]
     if whole is None:
         return file.read(_key(name, "array"), first, after)
+    if isinstance(whole, _Bounds):
+        rows = whole.rows[first : after + 1]
+        lists = whole.lists[rows[0] : rows[-1] + 1]
+        values = file.read(_key(name, "values"), *lists[[0, -1]].tolist())
+        return trusted(Lists(values, lists - lists[0]), rows - rows[0])
     offsets = whole[first : after + 1]
     return Ragged(file.read(_key(name, "values"), *offsets[[0, -1]].tolist()), offsets - offsets[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from rollkit._rows.arrow import Arrow, asked_for, exported, is_arrow, numbers_ex
 from rollkit._rows.ragged import Ragged, of_values
 
 
-def columns_from_arrow(table: Any) -> dict[str, Any]:
-    """See `Rollouts.from_arrow`."""
+def columns_from_arrow(table: Any, lists: Collection[str] = ()) -> dict[str, Any]:
+    """See `Rollouts.from_arrow`; `lists` are columns whose elements are lists, beside those that are known."""
     if not is_arrow(table) and hasattr(table, "with_format"):  # a `datasets.Dataset`, with its order of rows
         table = table.with_format("arrow")[:]
     if not is_arrow(table):
@@ -27,7 +27,9 @@ def columns_from_arrow(table: Any) -> dict[str, Any]:
     double = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if double is not None:
         raise ValueError(f"the table has two columns {double!r}; rename one of them")
-    return {name: _column(name, [chunk[i] for chunk in chunks]) for i, name in enumerate(names)}
+    return {
+        name: _column(name, [chunk[i] for chunk in chunks], name in lists) for i, name in enumerate(names)
+    }
 
 
 def column_from_arrow(name: str, column: Any) -> Any:
@@ -39,13 +41,13 @@ def column_from_arrow(name: str, column: Any) -> Any:
     return _column(name, chunks)
 
 
-def _column(name: str, chunks: Sequence[Arrow]) -> Any:
-    field = FIELDS.get(name)
+def _column(name: str, chunks: Sequence[Arrow], lists: bool = False) -> Any:
+    lists = lists or (name in FIELDS and FIELDS[name].lists)
     with at(column=name):
         first = next((chunk for chunk in chunks if chunk.length), chunks[0])
         number = first.leaf.kind == "numbers"
         if first.is_list and (number or (first.leaf.kind == "nulls" and not first.leaf.length)):
-            return of_values(*rows_of(chunks, field is not None and field.lists))
+            return of_values(*rows_of(chunks, lists))
         stored = [chunk.stored for chunk in chunks]
         if number and all(chunk.missing is None for chunk in stored):
             arrays = [chunk.numbers() for chunk in stored]
