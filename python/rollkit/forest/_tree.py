@@ -150,11 +150,12 @@ class TokenTree:
         for short, missing in repairs:
             found[ROUTES].rows[self._nodes.begins[short] + self._nodes.captured[short]] = missing
             self._nodes.captured[short] += 1
+        stored = found[TOKENS].rows
         if node != ROOT and within < self._nodes.lengths[node]:
-            node = self._nodes.split(node, within)
+            node = self._nodes.split(stored, node, within)
         for length, sampled in ((len(prompt) - matched, False), (len(response), True)):
             if length:
-                node = self._nodes.add(node, begin, length, sampled, min(captured, length))
+                node = self._nodes.add(stored, node, begin, length, sampled, min(captured, length))
                 begin, captured = begin + length, max(captured - length, 0)
         return node
 
@@ -250,7 +251,7 @@ class TokenTree:
         for parent, begin, length, sampled, captured in zip(
             *(column.tolist() for column in nodes), strict=True
         ):
-            tree._nodes.add(parent, begin, length, sampled, captured)
+            tree._nodes.add(tokens.flat, parent, begin, length, sampled, captured)
         tree._nodes.check(ROUTES in columns)
         for name, column in columns.items():
             if not isinstance(column, Ragged) or not np.array_equal(column.lengths, tree.lengths):
