@@ -26,7 +26,7 @@ from rollkit._files.read import changed, local_path, state_of
 from rollkit._files.state import INDEX_SHAPE, misfit, read_state
 from rollkit._files.tensors import Tensors
 from rollkit._frameworks import AnyArray
-from rollkit._rows.layout import Layout
+from rollkit._rows.layout import ABSENT, Layout
 
 FORMAT: Final = 1
 _LAYOUT: Final = ("starts", "lengths", "row_lengths")
@@ -49,6 +49,8 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if index["format"] != FORMAT:
         text = f"format {index['format']!r}; this rollkit reads {FORMAT}"
         raise refusal(ValueError, text, path=path)
+    if not index["shards"]:
+        raise refusal(ValueError, "not an index that rollkit wrote: it has no shards", path=path)
     for number, shard in enumerate(index["shards"]):
         if shard["file"] != shard_name(number):
             text = f"shards[{number}].file is {shard['file']!r}, expected {shard_name(number)!r}"
@@ -96,10 +98,13 @@ def read_layout(folder: str | os.PathLike[str]) -> Layout:
     parts, lines, width = [], 0, 0
     for shard in read_index(folder)["shards"]:
         with _opened(Path(folder) / shard["file"]) as (file, _):
-            width = file.shape("input_ids")[1]
-            starts, lengths, row_lengths = (file.read(f"layout.{name}") for name in _LAYOUT)
-        parts.append((starts + lines * width, lengths, row_lengths))
-        lines += shard["bins"]
+            layout = Layout(file.shape("input_ids"), *(file.read(f"layout.{name}") for name in _LAYOUT))
+            if parts and layout.width != width:
+                raise ValueError(f"bins of {layout.width:,} tokens, those before have {width:,}")
+        width = layout.width
+        starts = np.where(layout.starts == ABSENT, ABSENT, layout.starts + lines * width)
+        parts.append((starts, layout.lengths, layout.row_lengths))
+        lines += layout.shape[0]
     starts, lengths, row_lengths = (np.concatenate(found) for found in zip(*parts, strict=True))
     return Layout((lines, width), starts, lengths, row_lengths)
 
