@@ -392,7 +392,7 @@ impl fmt::Display for Error {
             }
             Self::TooManyBins { multiple, width } => write!(
                 f,
-                "bins_multiple_of={multiple} makes more bins of {width} elements than int64 counts elements"
+                "bins_multiple_of={multiple}: bins of {width} elements add up to more than 2**63 - 1 elements"
             ),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
             Self::Base64 { position, found } => {
