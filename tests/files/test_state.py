@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import rollkit
-from rollkit._files.folder import WORK
+from rollkit._files import stream
+from rollkit._files.folder import WORK, digest
 from rollkit._files.shards import check_shards, read_index, read_layout, read_shards
 from rollkit._files.stream import Options, write_shards
 
@@ -280,6 +281,24 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, kind: s
     with pytest.raises(ValueError, match="changed while it was read") as caught:
         list(chunks)
     assert str(path) in str(caught.value)
+
+
+def test_a_source_that_changes_between_its_digest_and_its_rows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    table(path, 20, 1)
+
+    def hashed(found: Path) -> str:
+        told = digest(found)
+        table(path, 20, 2)
+        return told
+
+    monkeypatch.setattr(stream, "digest", hashed)
+    with pytest.raises(ValueError, match="changed while it was read") as caught:
+        write_shards([path], tmp_path / "out", Options(capacity=64))
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", FORMATS)
