@@ -113,6 +113,21 @@ def test_a_shard_that_is_a_link_out_of_the_folder_is_not_followed(source: Path, 
     assert check_shards(tmp_path / "out") == [f"{shard}: a link out of the folder, which is not followed"]
 
 
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a folder"])
+def test_an_index_that_is_no_file_is_not_read(source: Path, tmp_path: Path, kind: str) -> None:
+    write_shards([source], tmp_path / "out", OPTIONS)
+    index = tmp_path / "out" / "index.json"
+    index.rename(tmp_path / "elsewhere")
+    makers: dict[str, Callable[[], object]] = {
+        "a link": lambda: index.symlink_to(tmp_path / "elsewhere"),
+        "a pipe": lambda: os.mkfifo(index),  # whose reader waits for a writer
+        "a folder": index.mkdir,
+    }
+    makers[kind]()
+    with pytest.raises(ValueError, match=r"index\.json: not an index that rollkit wrote: a link, or no file"):
+        read_index(tmp_path / "out")
+
+
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
 def test_a_damaged_record_is_written_again(source: Path, tmp_path: Path, unfinished: Path, text: str) -> None:
     write_shards([source], tmp_path / "wanted", OPTIONS)

@@ -39,6 +39,8 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `index.json` of a folder that `write_shards` wrote."""
     path = local_path(folder) / INDEX
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise refusal(ValueError, "not an index that rollkit wrote: a link, or no file", path=path)
         index = read_state(path, "an index", INDEX_SHAPE)
     except FileNotFoundError:
         if (path.parent / WORK).exists():
