@@ -97,7 +97,8 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Batch]:
 
 def read_layout(folder: str | os.PathLike[str]) -> Layout:
     """Read where the rows of all shards are, and none of their tokens; bins count through."""
-    parts, lines, width = [], 0, 0
+    parts: list[tuple[Int64s, Int64s, Int64s]] = []
+    lines = width = 0
     for shard in read_index(folder)["shards"]:
         with _opened(Path(folder) / shard["file"]) as (file, _):
             layout = Layout(file.shape("input_ids"), *(file.read(f"layout.{name}") for name in _LAYOUT))

@@ -15,7 +15,12 @@ SOURCE: Final = {"file": str, "bytes": int, "sha256": str}
 SHARD: Final = {"file": str, "bins": int, "rows": int, "tokens": int, "bytes": int, "sha256": str}
 # A mapping of "*" has any keys, a list any number of entries.
 CONTENTS: Final = {"columns": {"*": {"dtype": str, "shape": [object]}}, "rows": {"*": str}}
-JOB: Final = {"format": int, "rollkit": str, "arguments": {"capacity": int, "algorithm": str}, "sources": [SOURCE]}
+JOB: Final = {
+    "format": int,
+    "rollkit": str,
+    "arguments": {"capacity": int, "algorithm": str},
+    "sources": [SOURCE],
+}
 TOTALS: Final = dict.fromkeys(("rows", "tokens", "bins", "width", "dropped", "truncated"), int)
 
 PLAN_SHAPE: Final = JOB | {"plan_sha256": str}
@@ -70,7 +75,7 @@ def misfit(found: Any, shape: Any, place: str = "") -> str | None:
 
 
 def _is(found: Any, kind: type) -> bool:
-    """Whether a value is of a type; a number is no bool, and an int is a float too. Counts are int64, and 0 or more."""
+    """Whether a value is of a type; a number is no bool, an int is a float too. Counts are int64, 0 or more."""
     if kind is object:
         return True
     if isinstance(found, bool):

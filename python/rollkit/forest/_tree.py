@@ -246,7 +246,9 @@ class TokenTree:
         begins = tokens.offsets[:-1] - tokens.offsets[0]
         if (empty := np.flatnonzero(tokens.lengths == 0)).size:
             raise ValueError(f"node {empty[0]} has no tokens; nodes have one or more")
-        for node in zip(*map(np.ndarray.tolist, (parents, begins, tokens.lengths, sampled, captured)), strict=True):
+        for node in zip(
+            *map(np.ndarray.tolist, (parents, begins, tokens.lengths, sampled, captured)), strict=True
+        ):
             tree._nodes.add(tokens.flat, *node)
         tree._nodes.check(ROUTES in columns)
         for name, column in columns.items():
