@@ -75,7 +75,7 @@ def misfit(found: Any, shape: Any, place: str = "") -> str | None:
 
 
 def _is(found: Any, kind: type) -> bool:
-    """Whether a value is of a type; a number is no bool, an int is a float too. Counts are int64, 0 or more."""
+    """Whether a value is of a type; a number is no bool, an int is a float too. Counts are 0 or more."""
     if kind is object:
         return True
     if isinstance(found, bool):
