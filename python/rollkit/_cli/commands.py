@@ -93,7 +93,7 @@ def _complain(message: str, error: BaseException | None = None) -> None:
     parts = [message, *getattr(error, "__notes__", ())]
     if sys.stderr is None:  # closed; `print` would take standard output instead
         return
-    print(f"rollkit: {' '.join('; '.join(parts).split())}", file=sys.stderr)
+    print(f"rollkit: {text.plain(' '.join('; '.join(parts).split()))}", file=sys.stderr)
 
 
 def _told(error: OSError) -> str:

@@ -141,7 +141,7 @@ def heading(text: str) -> None:
 
 def table(rows: Iterable[Row], *, numbers: bool = False) -> None:
     """Print rows with their columns aligned, all but the first to the right if they are `numbers`."""
-    found = list(rows)
+    found = [tuple(map(plain, row)) for row in rows]
     widths = [max(map(len, cells)) for cells in transposed(found)]
     for row in found:
         cells = (
@@ -149,6 +149,14 @@ def table(rows: Iterable[Row], *, numbers: bool = False) -> None:
             for i, (cell, width) in enumerate(zip(row, widths, strict=False))
         )
         print(("  " + "  ".join(cells)).rstrip())
+
+
+def plain(text: str) -> str:
+    """Text that stays in its line and tells a terminal nothing: names may hold anything."""
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
 
 
 def transposed(rows: list[Row]) -> list[list[str]]:

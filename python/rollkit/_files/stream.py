@@ -18,10 +18,10 @@ from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, row_of
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, replace, write_json
-from rollkit._files.read import check_columns, in_file, iter_chunks, local_path
+from rollkit._files.read import changed, check_columns, in_file, iter_chunks, local_path, state_of
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
 from rollkit._files.spool import Spool, per_token
-from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state
+from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state, seal
 from rollkit._native import __version__
 from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
@@ -145,6 +145,7 @@ def write_shards(
     """
     extra("safetensors", "cli")
     paths = [local_path(source) for source in sources]
+    begun = [state_of(path) for path in paths]
     with claimed(local_path(folder), resume) as work:
         job = {
             "format": FORMAT,
@@ -156,6 +157,9 @@ def write_shards(
         if index is None:
             spool = Spool(work / SPOOL)
             rows = _spooled(spool, paths, options, watch)
+            for path, state in zip(paths, begun, strict=True):
+                if state_of(path) != state:  # what was read is not what was hashed
+                    raise changed(path)
             index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
         return index
 
@@ -417,7 +421,7 @@ def _write(
         for name, array in batch.items()
     }
     record = {"shard": shard, "contents": {"columns": columns, "rows": kinds}}
-    write_json(work, work / f"{shard_name(number)}.json", record)
+    write_json(work, work / f"{shard_name(number)}.json", record | {"seal": seal(record)})
     replace(temporary, work.parent / shard_name(number))
     return record
 
@@ -427,7 +431,8 @@ def _whole(work: Path, number: int) -> dict[str, Any] | None:
     path = work.parent / shard_name(number)
     try:
         record = read_state(work / f"{path.name}.json", "a record", RECORD_SHAPE)
-        same = not path.is_symlink() and digest(path) == record["shard"]["sha256"]
+        same = record.pop("seal") == seal(record)
+        same = same and not path.is_symlink() and digest(path) == record["shard"]["sha256"]
     except (FileNotFoundError, ValueError):
         return None  # a record that is damaged is written again, as a shard is
     return record if same and record["shard"]["file"] == path.name else None

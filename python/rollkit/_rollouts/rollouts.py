@@ -256,6 +256,8 @@ class Rollouts:
             >>> Rollouts({"response_ids": [[1], [2, 3]]}).ragged("response_ids").lengths
             array([1, 2])
         """
+        if not isinstance(name, str):
+            raise TypeError(f"name must be that of a column, got {type(name).__name__}")
         column = self[name]
         if not isinstance(column, Ragged):
             kind = "a list of objects" if isinstance(column, list) else f"{column.dtype} per row"
