@@ -30,6 +30,13 @@ pub enum Error {
         /// The row at which the sum overflows.
         row: usize,
     },
+    /// With the empty bins that are added there are more elements than an `i64` counts.
+    TooManyBins {
+        /// What the count of bins is made a multiple of.
+        multiple: usize,
+        /// The elements of a bin.
+        width: i64,
+    },
     /// Two arguments that go row by row have different row counts.
     RowCount {
         /// The argument at fault.
@@ -383,6 +390,10 @@ impl fmt::Display for Error {
             Self::ItemSize { name, got } => {
                 write!(f, "{name} has elements of {got} bytes, expected 1, 2, 4 or 8")
             }
+            Self::TooManyBins { multiple, width } => write!(
+                f,
+                "bins_multiple_of={multiple}: bins of {width} elements add up to more than 2**63 - 1 elements"
+            ),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
             Self::Base64 { position, found } => {
                 write!(

@@ -66,7 +66,7 @@ pub fn pack_rows(
     let count = plan.bins.checked_next_multiple_of(multiple);
     let elements = count.and_then(|count| i64::try_from(count).ok()?.checked_mul(width));
     let (Some(count), Some(_)) = (count, elements) else {
-        return Err(Error::TooManyElements { row: lengths.len().saturating_sub(1) });
+        return Err(too_many(lengths, plan.bins, width, multiple));
     };
     let mut bins = memory::filled("bins", Bin::default(), plan.bins)?;
     let mut in_order = count_rows(starts, &mut bins);
@@ -76,6 +76,14 @@ pub fn pack_rows(
     }
     let cut = plan.longest > options.capacity && !alone;
     Ok(Bins { count, width, in_order, cut })
+}
+
+/// Of bins beyond all numbers: the rows' own are too many, or those that are added.
+fn too_many(lengths: &[i64], bins: usize, width: i64, multiple: usize) -> Error {
+    match i64::try_from(bins).ok().and_then(|bins| bins.checked_mul(width)) {
+        Some(_) => Error::TooManyBins { multiple, width },
+        None => Error::TooManyElements { row: lengths.len().saturating_sub(1) },
+    }
 }
 
 /// Writes the elements that are placed of each row; see [`Bins::cut`].

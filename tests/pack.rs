@@ -87,7 +87,7 @@ fn refuses() {
         pack_rows(lengths, &options, multiple, starts, &mut order).unwrap_err()
     };
     assert_eq!(refused(&[1, 1 << 62], 1, &mut [0; 2]), Error::TooManyElements { row: 1 });
-    assert_eq!(refused(&[1], 2, &mut [0]), Error::TooManyElements { row: 0 });
+    assert_eq!(refused(&[1], 2, &mut [0]), Error::TooManyBins { multiple: 2, width: options.capacity });
     assert_eq!(refused(&[1], 0, &mut [0]), Error::NotPositive { name: "bins_multiple_of", got: 0 });
     assert_eq!(refused(&[1], 1, &mut []), Error::RowCount { name: "starts", got: 0, wanted: 1 });
     assert_eq!(refused(&[-1], 1, &mut [0]), Error::NegativeLength { row: 0, got: -1 });

@@ -3,6 +3,7 @@
 import numbers
 import operator
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from math import prod
 from typing import Any, Final
 
@@ -17,6 +18,15 @@ Int64s = NDArray[np.int64]
 MOST: Final = 2**63 - 1
 UNSIGNED_BEYOND_INT64: Final = "uint64"
 _INT64: Final = np.dtype(np.int64)
+_DIMENSIONS: Final = 64
+
+
+def shown(value: Any) -> str:
+    """A value as messages have it; Python writes no int of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"{type(value).__name__} with a number of too many digits"
 
 
 def positive(name: str, value: Any, least: int = 1) -> int:
@@ -26,9 +36,9 @@ def positive(name: str, value: Any, least: int = 1) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an int, got {type(value).__name__}") from None
     if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
+        raise ValueError(f"{name} must be at least {least}, got {shown(number)}")
     if number > MOST:
-        raise OverflowError(f"{name} is {number}, beyond int64")
+        raise OverflowError(f"{name} is {shown(number)}, beyond int64")
     return number
 
 
@@ -90,7 +100,10 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
     """Return a shape of one or more dimensions, whose elements int64 counts."""
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise TypeError(f"{name} must be a tuple of ints, got {type(value).__name__}")
-    found = tuple(integer(f"{name}[{i}]", size) for i, size in enumerate(value))
+    # No array has more dimensions; what goes on for ever ends here.
+    found = tuple(integer(f"{name}[{i}]", size) for i, size in enumerate(islice(value, _DIMENSIONS + 1)))
+    if len(found) > _DIMENSIONS:
+        raise ValueError(f"{name} must have at most {_DIMENSIONS} dimensions")
     if not found or min(found) < 0:
         raise ValueError(f"{name} must have one or more dimensions of 0 or more, got {found}")
     if prod(found) > MOST:
@@ -142,7 +155,7 @@ def same_ints(a: Int64s, b: Int64s) -> bool:
 def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
     """Return `value` if it is one of the known words."""
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {shown(value)}")
     return str(value)
 
 

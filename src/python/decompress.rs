@@ -10,10 +10,15 @@ use super::error::{Place, refusal};
 use pyo3::types::PyBytes;
 
 use super::array::{self, Array};
+use crate::memory;
 use crate::out::Out;
 
 /// Bytes asked of the file at a time.
 const CHUNK: usize = 1 << 17;
+
+/// More bytes than a decompressor needs before it has read anything. It asks for them in a way that ends the
+/// process where there are none.
+const STATE: usize = 1 << 19;
 
 /// A binary file of Python's.
 struct PyFile(Py<PyAny>);
@@ -43,6 +48,7 @@ impl Decompressor {
     #[new]
     #[pyo3(signature = (file, kind, /, *, name))]
     fn new(file: Py<PyAny>, kind: String, name: String) -> PyResult<Self> {
+        memory::available::<u8>("buffers", STATE)?;
         let file = BufReader::with_capacity(CHUNK, PyFile(file));
         let stream: Box<dyn Read + Send + Sync> = match &*kind {
             "gzip" => Box::new(MultiGzDecoder::new(file)),

@@ -39,6 +39,7 @@ impl From<Error> for PyErr {
             Error::ValueRange { .. } | Error::TooManyElements { .. } => {
                 refusal::<PyOverflowError>(&after, place)
             }
+            Error::TooManyBins { .. } => PyOverflowError::new_err(after),
             _ if placed => refusal::<PyValueError>(&after, place),
             _ => PyValueError::new_err(after),
         }

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import rollkit
-from rollkit._files.folder import WORK
-from rollkit._files.shards import check_shards, read_index
+from rollkit._files import stream
+from rollkit._files.folder import WORK, digest
+from rollkit._files.shards import check_shards, read_index, read_layout, read_shards
 from rollkit._files.stream import Options, write_shards
 
 ROWS = [{"prompt_token_ids": [1, 2], "response_ids": [3, 4, 5], "loss_masks": [1, 0, 1]}] * 40
@@ -83,6 +84,9 @@ def test_a_damaged_index_is_named(source: Path, tmp_path: Path, text: str) -> No
         ({"columns": {"a": 3}}, "columns.a is 3, expected dict"),
         ({"format": True}, "format is True, expected int"),
         ({"arguments": 7}, "arguments is 7, expected dict"),
+        ({"arguments": {"algorithm": "next_fit"}}, "arguments.capacity is missing"),
+        ({"format": 10**400}, "format is 10+…, expected int"),
+        ({"shards": []}, "it has no shards"),
     ],
 )
 def test_what_is_wrong_in_an_index_is_named(source: Path, tmp_path: Path, change: Any, said: str) -> None:
@@ -109,6 +113,21 @@ def test_a_shard_that_is_a_link_out_of_the_folder_is_not_followed(source: Path, 
     assert check_shards(tmp_path / "out") == [f"{shard}: a link out of the folder, which is not followed"]
 
 
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a folder"])
+def test_an_index_that_is_no_file_is_not_read(source: Path, tmp_path: Path, kind: str) -> None:
+    write_shards([source], tmp_path / "out", OPTIONS)
+    index = tmp_path / "out" / "index.json"
+    index.rename(tmp_path / "elsewhere")
+    makers: dict[str, Callable[[], object]] = {
+        "a link": lambda: index.symlink_to(tmp_path / "elsewhere"),
+        "a pipe": lambda: os.mkfifo(index),  # whose reader waits for a writer
+        "a folder": index.mkdir,
+    }
+    makers[kind]()
+    with pytest.raises(ValueError, match=r"index\.json: not an index that rollkit wrote: a link, or no file"):
+        read_index(tmp_path / "out")
+
+
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
 def test_a_damaged_record_is_written_again(source: Path, tmp_path: Path, unfinished: Path, text: str) -> None:
     write_shards([source], tmp_path / "wanted", OPTIONS)
@@ -116,6 +135,47 @@ def test_a_damaged_record_is_written_again(source: Path, tmp_path: Path, unfinis
     record.write_bytes(text.encode("utf-8", "surrogateescape"))
     write_shards([source], unfinished, OPTIONS, resume=True)
     assert everything(unfinished) == everything(tmp_path / "wanted")
+
+
+@pytest.mark.parametrize("name", ["rows", "tokens", "bytes", "bins"])
+def test_a_record_with_other_numbers_is_written_again(
+    source: Path, tmp_path: Path, unfinished: Path, name: str
+) -> None:
+    """Its shape does not tell that it is damaged."""
+    write_shards([source], tmp_path / "wanted", OPTIONS)
+    path = unfinished / WORK / "shard-00001.safetensors.json"
+    record = json.loads(path.read_bytes())
+    record["shard"][name] += 1
+    path.write_text(json.dumps(record))
+    write_shards([source], unfinished, OPTIONS, resume=True)
+    assert everything(unfinished) == everything(tmp_path / "wanted")
+
+
+def test_a_layout_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None:
+    write_shards([source], tmp_path / "out", OPTIONS)
+    path = tmp_path / "out" / "shard-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    at = json.loads(data[8:begin])["layout.starts"]["data_offsets"][0]
+    data[begin + at + 4] = 1
+    path.write_bytes(data)
+    calls: list[Callable[[], Any]] = [
+        lambda: read_layout(tmp_path / "out"),
+        lambda: list(read_shards(tmp_path / "out")),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"shard-00001\.safetensors: row \d+ .*elements"):
+            call()
+
+
+def test_shards_of_another_width_are_no_shards_of_one_folder(source: Path, tmp_path: Path) -> None:
+    for capacity, name in ((16, "out"), (32, "other")):
+        write_shards([source], tmp_path / name, Options(capacity=capacity, bins_per_shard=3))
+    (tmp_path / "other" / "shard-00001.safetensors").replace(tmp_path / "out" / "shard-00001.safetensors")
+    with pytest.raises(
+        ValueError, match=r"shard-00001\.safetensors: bins of 32 tokens, those before have 16"
+    ):
+        read_layout(tmp_path / "out")
 
 
 @pytest.mark.parametrize("text", GARBAGE, ids=range(len(GARBAGE)))
@@ -192,6 +252,15 @@ def test_what_is_not_ours_is_refused_untouched(
     assert everything(tmp_path) == before
 
 
+def test_a_file_with_the_name_of_the_lock_keeps_what_is_in_it(source: Path, unfinished: Path) -> None:
+    mine = unfinished.parent / "thesis.tex"
+    mine.write_text("years")
+    (unfinished / WORK / "lock").unlink(missing_ok=True)
+    os.link(mine, unfinished / WORK / "lock")
+    write_shards([source], unfinished, OPTIONS, resume=True)
+    assert mine.read_text() == "years"
+
+
 FORMATS = ["jsonl", "parquet", "arrow"]
 
 
@@ -229,6 +298,24 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, kind: s
     with pytest.raises(ValueError, match="changed while it was read") as caught:
         list(chunks)
     assert str(path) in str(caught.value)
+
+
+def test_a_source_that_changes_between_its_digest_and_its_rows_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    table(path, 20, 1)
+
+    def hashed(found: Path) -> str:
+        told = digest(found)
+        table(path, 20, 2)
+        return told
+
+    monkeypatch.setattr(stream, "digest", hashed)
+    with pytest.raises(ValueError, match="changed while it was read") as caught:
+        write_shards([path], tmp_path / "out", Options(capacity=64))
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -312,6 +312,15 @@ def test_tables_that_are_no_tree() -> None:
     circle = table.set_column(0, "parents", [[1, 0]])
     with pytest.raises(ValueError, match=r"^node 0 has parent 1, from which no way leads to a root$"):
         TokenTree.from_arrow(circle)
+    for name, wrong in (("parents", [-1, None]), ("sampled", ["a", "b"]), ("captured", [0.5, 1.5])):
+        odd = table.set_column(table.schema.names.index(name), name, [wrong])
+        with pytest.raises(ValueError, match=rf"^column '{name}' must have one integer per node"):
+            TokenTree.from_arrow(odd)
+    for ids in ([1, 2], [[0.5], [1.5]], [["a"], ["b"]], [[[1]], [[2]]]):
+        with pytest.raises(ValueError, match=r"^column 'token_ids' must have token ids per node$"):
+            TokenTree.from_arrow(table.set_column(3, "token_ids", [ids]))
+    with pytest.raises(ValueError, match=r"^node 1 has no tokens; nodes have one or more$"):
+        TokenTree.from_arrow(table.set_column(3, "token_ids", [[[1], []]]))
     captured = table.set_column(2, "captured", [[0, 2]])
     with pytest.raises(ValueError, match=r"^node 1 has 1 tokens and 2 routes"):
         TokenTree.from_arrow(captured)

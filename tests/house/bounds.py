@@ -16,7 +16,20 @@ from typing import Any
 import numpy as np
 
 import rollkit
-from rollkit import Rollouts, concat, decode, forest, pack, pad, place, plan_bins, routing, segments, take
+from rollkit import (
+    Rollouts,
+    concat,
+    decode,
+    forest,
+    mask_overlong,
+    pack,
+    pad,
+    place,
+    plan_bins,
+    routing,
+    segments,
+    take,
+)
 
 # Lists pass for arrays here as elsewhere, but for type checkers.
 Layout: Any = rollkit.Layout
@@ -28,6 +41,7 @@ SECONDS = 10
 
 IDS = np.array([[1, 1, 2]], np.int32)
 ROWS = {"response_ids": [[1], [2, 3]]}
+STOPPED = {**ROWS, "loss_masks": [[1], [1, 1]], "stop_reasons": ["stop", "length"]}
 
 
 def empty(*shape: int, dtype: Any = np.int32) -> Any:
@@ -35,9 +49,9 @@ def empty(*shape: int, dtype: Any = np.int32) -> Any:
     return np.empty(shape, dtype)
 
 
-def wide(dtype: Any = np.int32) -> Any:
+def wide(dtype: Any = np.int32, value: int = 0) -> Any:
     """A terabyte or more in four bytes."""
-    return np.broadcast_to(np.zeros((), dtype), HUGE)
+    return np.broadcast_to(np.full((), value, dtype), HUGE)
 
 
 CASES: dict[str, Callable[[], Any]] = {
@@ -99,6 +113,14 @@ CASES: dict[str, Callable[[], Any]] = {
     ),
     "routes of room": lambda: routing.RouteBuilder(capacity=HUGE).append(empty(1, 1, 2, dtype=np.uint8)),
     "routes of many nodes": lambda: routing.split_routes(empty(1, 1, 2), [HUGE, HUGE]),
+    "a layout of many dimensions": lambda: Layout(range(1, HUGE), [0], [1], [1]),
+    "words that are many": lambda: mask_overlong(STOPPED, keep=wide()),
+    "words that are many and empty": lambda: mask_overlong(STOPPED, cut=empty(HUGE, 0)),
+    "a fill of many": lambda: place([[1]], Layout.pad([1]), fill=wide(value=1)),
+    "a pad id of many": lambda: pack(ROWS, 8, pad_id=wide(value=1)),
+    "cp_reorder of empty rows": lambda: segments.cp_reorder(empty(HUGE, 8, 0), 2),
+    "cp_inverse_reorder of many empty rows": lambda: segments.cp_inverse_reorder(empty(HUGE, 8, 0), 2),
+    "cp_inverse_reorder of many ranks": lambda: segments.cp_inverse_reorder(empty(1, 400_000), 200_000),
     "a tree of a broadcast": lambda: forest.TokenTree().commit(wide(), [1]),
     "uniforms of many": lambda: decode.uniforms([1], [0], wide()),
     "sample of no rows": lambda: decode.sample(

@@ -40,6 +40,7 @@ CASES = {"bins": bins, "lines": lines, "runs": runs}
 
 
 def main(name: str, size: float) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs in the background ignores it
     call = CASES[name](size)
     begun = time.monotonic()
     call()

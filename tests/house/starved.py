@@ -6,8 +6,12 @@ only, from nearly none on.
 
 from __future__ import annotations
 
+import atexit
+import gzip
+import os
 import resource
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from rollkit import (
     pack,
     pad,
     plan_bins,
+    read,
     segments,
     take,
     turn_lengths,
@@ -125,6 +130,14 @@ def steps(rng: np.random.Generator) -> Callable[[], Any]:
     return lambda: merge_steps(rollouts)
 
 
+def unpacks(rng: np.random.Generator) -> Callable[[], Any]:
+    handle, name = tempfile.mkstemp(".jsonl.gz")
+    os.close(handle)
+    Path(name).write_bytes(gzip.compress(b'{"response_ids": [1, 2, 3]}\n' * ROWS))
+    atexit.register(os.unlink, name)
+    return lambda: read(name)
+
+
 CASES: dict[str, Maker] = {
     **{
         f"bins, {name}": bins(name)
@@ -143,6 +156,7 @@ CASES: dict[str, Maker] = {
     "cast": casts,
     "turns": turns,
     "steps": steps,
+    "gzip": unpacks,
 }
 
 

@@ -36,7 +36,7 @@ def test_without_memory_there_is_an_error_and_the_process_goes_on() -> None:
     names = (
         list(starved.CASES)
         if by_level(0, 1)
-        else ["bins, best_fit_decreasing", "runs", "lists", "pack", "take"]
+        else ["bins, best_fit_decreasing", "runs", "lists", "pack", "take", "gzip"]
     )
     said = run("starved", *names)
     assert said.count(" refused") == len(names)

@@ -79,7 +79,6 @@ TURNS: dict[str, Callable[[int], tuple[list[int], list[int]]]] = {
 }
 
 
-@pytest.mark.xfail(reason="a turn is compared with each node beside it", strict=True)
 @pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
 def test_trees(turn: Callable[[int], tuple[list[int], list[int]]]) -> None:
     def make(count: int) -> Callable[[], object]:

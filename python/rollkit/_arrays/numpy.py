@@ -253,6 +253,10 @@ def _rows(index: AnyArray) -> AnyArray:
 
 def take(array: AnyArray, order: list[int], axis: int) -> AnyArray:
     """Elements along an axis, by a few numbers."""
+    if not array.size:  # NumPy goes over all that is before the axis, though there is nothing in it
+        shape = list(array.shape)
+        shape[axis] = len(order)
+        return np.empty(shape, array.dtype)
     return np.take(array, order, axis)
 
 

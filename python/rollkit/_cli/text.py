@@ -26,7 +26,7 @@ def complain(message: str, error: BaseException | None = None) -> None:
     if sys.stderr is None:  # closed; `print` would take standard output instead
         return
     progress.clear()
-    print(f"rollkit: {' '.join('; '.join(parts).split())}", file=sys.stderr)
+    print(f"rollkit: {plain(' '.join('; '.join(parts).split()))}", file=sys.stderr)
 
 
 def closed() -> OSError:
@@ -190,7 +190,7 @@ def table(
         width: cut lines that are longer.
         styles: how each row is shown.
     """
-    found = list(rows)
+    found = [tuple(map(plain, row)) for row in rows]
     widths = [max(map(len, cells)) for cells in transposed(found)]
     for i, row in enumerate(found):
         cells = (
@@ -201,6 +201,14 @@ def table(
         if width is not None and len(line) > width:
             line = line[: width - 1] + "…"
         print(f"{styles[i]}{line}{_PLAIN}" if styles and styles[i] else line)
+
+
+def plain(text: str) -> str:
+    """Text that stays in its line and tells a terminal nothing: names may hold anything."""
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
 
 
 def transposed(rows: list[Row]) -> list[list[str]]:

@@ -82,7 +82,7 @@ def _locked(work: Path, folder: Path) -> Iterator[None]:
     except ModuleNotFoundError:  # Windows
         yield
         return
-    with (work / "lock").open("wb") as file:
+    with (work / "lock").open("ab") as file:  # nothing in it is touched, whatever else it is the name of
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

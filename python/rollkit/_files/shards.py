@@ -26,7 +26,7 @@ from rollkit._files.source import File, changed, local_path, state_of
 from rollkit._files.state import INDEX_SHAPE, misfit, read_state
 from rollkit._files.tensors import Tensors
 from rollkit._frameworks import AnyArray
-from rollkit._rows.layout import Layout
+from rollkit._rows.layout import ABSENT, Layout
 
 FORMAT: Final = 1
 _LAYOUT: Final = ("starts", "lengths", "row_lengths")
@@ -39,6 +39,8 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `index.json` of a folder that `write_shards` wrote."""
     path = local_path(folder) / INDEX
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise refusal(ValueError, "not an index that rollkit wrote: a link, or no file", path=path)
         index = read_state(path, "an index", INDEX_SHAPE)
     except FileNotFoundError:
         if (path.parent / WORK).exists():
@@ -49,6 +51,8 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if index["format"] != FORMAT:
         text = f"format {index['format']!r}; this rollkit reads {FORMAT}"
         raise refusal(ValueError, text, path=path)
+    if not index["shards"]:
+        raise refusal(ValueError, "not an index that rollkit wrote: it has no shards", path=path)
     for number, shard in enumerate(index["shards"]):
         if shard["file"] != shard_name(number):
             text = f"shards[{number}].file is {shard['file']!r}, expected {shard_name(number)!r}"
@@ -93,13 +97,17 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Batch]:
 
 def read_layout(folder: str | os.PathLike[str]) -> Layout:
     """Read where the rows of all shards are, and none of their tokens; bins count through."""
-    parts, lines, width = [], 0, 0
+    parts: list[tuple[Int64s, Int64s, Int64s]] = []
+    lines = width = 0
     for shard in read_index(folder)["shards"]:
         with _opened(Path(folder) / shard["file"]) as (file, _):
-            width = file.shape("input_ids")[1]
-            starts, lengths, row_lengths = (file.read(f"layout.{name}") for name in _LAYOUT)
-        parts.append((starts + lines * width, lengths, row_lengths))
-        lines += shard["bins"]
+            layout = Layout(file.shape("input_ids"), *(file.read(f"layout.{name}") for name in _LAYOUT))
+            if parts and layout.width != width:
+                raise ValueError(f"bins of {layout.width:,} tokens, those before have {width:,}")
+        width = layout.width
+        starts = np.where(layout.starts == ABSENT, ABSENT, layout.starts + lines * width)
+        parts.append((starts, layout.lengths, layout.row_lengths))
+        lines += layout.shape[0]
     starts, lengths, row_lengths = (np.concatenate(found) for found in zip(*parts, strict=True))
     return Layout((lines, width), starts, lengths, row_lengths)
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from rollkit._check import MOST
 from rollkit._errors import refusal
 
 SOURCE: Final = {"file": str, "bytes": int, "sha256": str}
 SHARD: Final = {"file": str, "bins": int, "rows": int, "tokens": int, "bytes": int, "sha256": str}
 # A mapping of "*" has any keys, a list any number of entries.
 CONTENTS: Final = {"columns": {"*": {"dtype": str, "shape": [object]}}, "rows": {"*": str}}
-JOB: Final = {"format": int, "rollkit": str, "arguments": {"*": object}, "sources": [SOURCE]}
+JOB: Final = {
+    "format": int,
+    "rollkit": str,
+    "arguments": {"capacity": int, "algorithm": str},
+    "sources": [SOURCE],
+}
 TOTALS: Final = dict.fromkeys(("rows", "tokens", "bins", "width", "dropped", "truncated"), int)
 
 PLAN_SHAPE: Final = JOB | {"plan_sha256": str}
-RECORD_SHAPE: Final = {"shard": SHARD, "contents": CONTENTS}
+RECORD_SHAPE: Final = {"shard": SHARD, "contents": CONTENTS, "seal": str}
 INDEX_SHAPE: Final = PLAN_SHAPE | CONTENTS | {"totals": TOTALS | {"utilisation": float}, "shards": [SHARD]}
 
 
@@ -43,6 +50,11 @@ def read_state(path: Path, what: str, shape: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
+def seal(found: Mapping[str, Any]) -> str:
+    """A digest of JSON: damage that leaves its shape is found."""
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
 def misfit(found: Any, shape: Any, place: str = "") -> str | None:
     """The first thing in JSON that is not as `shape` says, in words; None if all is."""
     if isinstance(shape, type):
@@ -63,13 +75,13 @@ def misfit(found: Any, shape: Any, place: str = "") -> str | None:
 
 
 def _is(found: Any, kind: type) -> bool:
-    """Whether a value is of a type; a number is no bool, and an int is a float too. Counts are 0 or more."""
+    """Whether a value is of a type; a number is no bool, an int is a float too. Counts are 0 or more."""
     if kind is object:
         return True
     if isinstance(found, bool):
         return False
     if isinstance(found, int) and kind in (int, float):
-        return found >= 0
+        return 0 <= found <= MOST
     return isinstance(found, kind)
 
 

@@ -23,9 +23,9 @@ from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, wr
 from rollkit._files.paths import local_files
 from rollkit._files.read import Reading, check_columns, chunks_of, in_file
 from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
-from rollkit._files.source import File, PathLike, local_path
+from rollkit._files.source import File, PathLike, changed, local_path
 from rollkit._files.spool import Spool, per_token
-from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state
+from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state, seal
 from rollkit._native import __version__
 from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
@@ -154,6 +154,7 @@ def write_shards(
     """
     extra("safetensors", "cli")
     files = local_files(sources)
+    begun = [file.state() for file in files]
     with claimed(local_path(folder), resume) as work:
         job = {
             "format": FORMAT,
@@ -165,6 +166,9 @@ def write_shards(
         if index is None:
             spool = Spool(work / SPOOL)
             rows = _spooled(spool, files, options, watch)
+            for file, state in zip(files, begun, strict=True):
+                if file.state() != state:  # what was read is not what was hashed
+                    raise changed(file)
             index = _packed(work, spool, job, options, _planned(spool, options, files, rows), watch)
         return index
 
@@ -502,7 +506,7 @@ def _write(
         for name, array in batch.items()
     }
     record = {"shard": shard, "contents": {"columns": columns, "rows": kinds}}
-    write_json(work, work / f"{shard_name(number)}.json", record)
+    write_json(work, work / f"{shard_name(number)}.json", record | {"seal": seal(record)})
     replace(temporary, work.parent / shard_name(number))
     return record
 
@@ -512,7 +516,8 @@ def _whole(work: Path, number: int) -> dict[str, Any] | None:
     path = work.parent / shard_name(number)
     try:
         record = read_state(work / f"{path.name}.json", "a record", RECORD_SHAPE)
-        same = not path.is_symlink() and digest(path) == record["shard"]["sha256"]
+        same = record.pop("seal") == seal(record)
+        same = same and not path.is_symlink() and digest(path) == record["shard"]["sha256"]
     except (FileNotFoundError, ValueError):
         return None  # a record that is damaged is written again, as a shard is
     return record if same and record["shard"]["file"] == path.name else None

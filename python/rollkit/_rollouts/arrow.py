@@ -16,7 +16,7 @@ from rollkit._rows.ragged import Ragged, of_values
 
 
 def columns_from_arrow(table: Any, lists: Collection[str] = ()) -> dict[str, Any]:
-    """See `Rollouts.from_arrow`; `lists` are columns whose elements are lists, beside those that are known."""
+    """See `Rollouts.from_arrow`; `lists` are columns whose elements are lists, beside known ones."""
     if not is_arrow(table) and hasattr(table, "with_format"):  # a `datasets.Dataset`, with its order of rows
         table = table.with_format("arrow")[:]
     if not is_arrow(table):

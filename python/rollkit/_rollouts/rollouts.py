@@ -417,7 +417,7 @@ class Rollouts:
             array([1, 2])
         """
         if not isinstance(name, str):
-            raise TypeError(f"name must be a column's name, got {type(name).__name__}")
+            raise TypeError(f"name must be that of a column, got {type(name).__name__}")
         column = self[name]
         if not isinstance(column, Ragged):
             kind = "a list of objects" if isinstance(column, list) else f"{column.dtype} per row"

@@ -59,7 +59,7 @@ def _words(name: str, given: Any) -> list[Any]:
         return [_word(given)]
     if not isinstance(given, Iterable):
         raise TypeError(f"{name} must be stop reasons, such as ('eos',), got {type(given).__name__}")
-    return [_word(reason) for reason in given]
+    return [_word(reason) for reason in list(given)]  # at once: what is too many has no memory
 
 
 def _word(reason: Any) -> Any:

@@ -506,6 +506,8 @@ def _run(fill: range, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
 
 def _element(fill: Any, dtype: np.dtype[Any], inner: tuple[int, ...]) -> AnyArray:
     given = host("fill", fill)
+    if given.size > max(prod(inner), 1):  # found before any of it is looked at
+        raise ValueError(f"{_shown(fill, given)} is no {dtype} of inner shape {inner}")
     if given.dtype.kind in "biu" and not given.any() and not _is_number(dtype):
         given = np.zeros(given.shape, dtype)  # not the text "0"
     try:

@@ -20,7 +20,8 @@ class Nodes:
         lengths: the tokens.
         sampled: the node is (the beginning or end of) a response.
         captured: the tokens that have routes, which come first.
-        children: nodes by parent.
+        children: nodes by parent and first token. Only those that begin as a turn goes on are compared with
+            it, however many there are beside them.
     """
 
     parents: list[int] = field(default_factory=list)
@@ -28,27 +29,42 @@ class Nodes:
     lengths: list[int] = field(default_factory=list)
     sampled: list[bool] = field(default_factory=list)
     captured: list[int] = field(default_factory=list)
-    children: dict[int, list[int]] = field(default_factory=dict)
+    children: dict[int, dict[int, set[int]]] = field(default_factory=dict)
 
-    def add(self, parent: int, begin: int, length: int, sampled: bool, captured: int) -> int:
-        """Append a node and return its number."""
+    def add(
+        self, stored: AnyArray, parent: int, begin: int, length: int, sampled: bool, captured: int
+    ) -> int:
+        """Append a node and return its number.
+
+        Args:
+            stored: the tokens of all nodes.
+            parent: see `Nodes`, as for the others.
+            begin: one of `stored`.
+            length: at least 1.
+            sampled: see `Nodes`.
+            captured: see `Nodes`.
+        """
         node = len(self)
         self.parents.append(parent)
         self.begins.append(begin)
         self.lengths.append(length)
         self.sampled.append(sampled)
         self.captured.append(captured)
-        self.children.setdefault(parent, []).append(node)
+        self._place(stored, node)
         return node
 
-    def split(self, node: int, at: int) -> int:
+    def _place(self, stored: AnyArray, node: int) -> None:
+        beside = self.children.setdefault(self.parents[node], {})
+        beside.setdefault(int(stored[self.begins[node]]), set()).add(node)
+
+    def split(self, stored: AnyArray, node: int, at: int) -> int:
         """Make the first `at` tokens of a node a node of their own, its parent; the rest keeps its number."""
-        parent, captured = self.parents[node], self.captured[node]
-        self.children[parent].remove(node)
-        head = self.add(parent, self.begins[node], at, self.sampled[node], min(captured, at))
-        self.children[head] = [node]
+        parent, begin, captured = self.parents[node], self.begins[node], self.captured[node]
+        self.children[parent][int(stored[begin])].remove(node)
+        head = self.add(stored, parent, begin, at, self.sampled[node], min(captured, at))
         self.parents[node] = head
         self.begins[node] += at
+        self._place(stored, node)
         self.lengths[node] -= at
         self.captured[node] = max(captured - at, 0)
         return head
@@ -70,13 +86,14 @@ class Nodes:
         best = (0, ROOT, 0)
         reached = [(ROOT, 0)]
         for node, at in reached:
-            for child in self.children.get(node, ()):
+            if at == len(tokens):
+                continue
+            for child in self.children.get(node, {}).get(int(tokens[at]), ()):
                 begin = self.begins[child]
                 same = _common(stored[begin : begin + self.lengths[child]], tokens[at:])
-                if same:
-                    best = max(best, (at + same, child, same))
-                    if same == self.lengths[child]:
-                        reached.append((child, at + same))
+                best = max(best, (at + same, child, same))
+                if same == self.lengths[child]:
+                    reached.append((child, at + same))
         matched, node, within = best
         return node, matched, within
 
@@ -84,7 +101,8 @@ class Nodes:
         """Refuse lists that are no tree, and, with `routed`, nodes that lack routes."""
         reached = [ROOT]
         for node in reached:
-            reached.extend(self.children.get(node, ()))
+            for alike in self.children.get(node, {}).values():
+                reached.extend(alike)
         if len(reached) != len(self) + 1:
             lost = min(set(range(len(self))) - set(reached))
             raise ValueError(
@@ -104,7 +122,5 @@ class Nodes:
 def _common(own: AnyArray, tokens: AnyArray) -> int:
     """How many tokens two runs have in common from the first on."""
     count = min(len(own), len(tokens))
-    if not count or own[0] != tokens[0]:
-        return 0
     odd = own[:count] != tokens[:count]
     return int(odd.argmax()) if odd.any() else count

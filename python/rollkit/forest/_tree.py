@@ -150,11 +150,12 @@ class TokenTree:
         for short, missing in repairs:
             found[ROUTES].rows[self._nodes.begins[short] + self._nodes.captured[short]] = missing
             self._nodes.captured[short] += 1
+        stored = found[TOKENS].rows
         if node != ROOT and within < self._nodes.lengths[node]:
-            node = self._nodes.split(node, within)
+            node = self._nodes.split(stored, node, within)
         for length, sampled in ((len(prompt) - matched, False), (len(response), True)):
             if length:
-                node = self._nodes.add(node, begin, length, sampled, min(captured, length))
+                node = self._nodes.add(stored, node, begin, length, sampled, min(captured, length))
                 begin, captured = begin + length, max(captured - length, 0)
         return node
 
@@ -236,19 +237,17 @@ class TokenTree:
             if name not in columns:
                 raise ValueError(f"the table has no column {name!r}")
         tree = cls()
+        parents, sampled, captured = (_per_node(columns, name) for name in ("parents", "sampled", "captured"))
         tokens = columns[TOKENS]
+        if not isinstance(tokens, Ragged) or tokens.flat.dtype.kind not in "iu" or tokens.flat.ndim != 1:
+            raise ValueError(f"column {TOKENS!r} must have token ids per node")
         begins = tokens.offsets[:-1] - tokens.offsets[0]
-        nodes = (
-            columns.pop("parents"),
-            begins,
-            tokens.lengths,
-            columns.pop("sampled"),
-            columns.pop("captured"),
-        )
-        for parent, begin, length, sampled, captured in zip(
-            *(column.tolist() for column in nodes), strict=True
+        if (empty := np.flatnonzero(tokens.lengths == 0)).size:
+            raise ValueError(f"node {empty[0]} has no tokens; nodes have one or more")
+        for node in zip(
+            *map(np.ndarray.tolist, (parents, begins, tokens.lengths, sampled, captured)), strict=True
         ):
-            tree._nodes.add(parent, begin, length, sampled, captured)
+            tree._nodes.add(tokens.flat, *node)
         tree._nodes.check(ROUTES in columns)
         for name, column in columns.items():
             if not isinstance(column, Ragged) or not np.array_equal(column.lengths, tree.lengths):
@@ -292,6 +291,14 @@ class TokenTree:
         count = self._columns[TOKENS].length
         names = ", ".join(name for name in self._columns if name != TOKENS)
         return f"TokenTree({len(self):,} nodes, {count:,} tokens: {names})"
+
+
+def _per_node(columns: dict[str, Any], name: str) -> AnyArray:
+    """Take a column of one number per node from those of a table."""
+    found = columns.pop(name)
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iub":
+        raise ValueError(f"column {name!r} must have one integer per node, or true and false, and no nulls")
+    return found
 
 
 def _row(name: str, value: Any) -> AnyArray:

@@ -335,7 +335,7 @@ def _taken(array: Any, cp_size: int, scheme: str, stripe: int, axis: int, *, bac
         moved = array.reshape((*before, *sides, stripe, *after)).swapaxes(axis, axis + 1)
     else:
         order = [chunk for rank in range(cp_size) for chunk in (rank, 2 * cp_size - 1 - rank)]
-        order = [order.index(chunk) for chunk in range(2 * cp_size)] if back else order
+        order = np.argsort(order).tolist() if back else order
         size = array.shape[axis] // (2 * cp_size)
         chunks = array.reshape((*before, 2 * cp_size, size, *after))
         moved = ops(framework).take(chunks, order, axis)
