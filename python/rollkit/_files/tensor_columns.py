@@ -1,8 +1,8 @@
 """Rollouts as the tensors of a safetensors file: values and offsets, objects as the bytes of JSON.
 
-A column `x` of rows of elements is `columns.x.values` and `columns.x.offsets` (and `columns.x.lists`, the offsets
-of lists, where each element is one), one of an array `columns.x.array`, a list `columns.x.json` (one JSON
-array). The metadata says which, and how many rows.
+A column `x` of rows of elements is `columns.x.values` and `columns.x.offsets` (and `columns.x.lists`, the
+offsets of lists, where each element is one), one of an array `columns.x.array`, a list `columns.x.json`
+(one JSON array). The metadata says which, and how many rows.
 """
 
 from __future__ import annotations
