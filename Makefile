@@ -64,10 +64,13 @@ SECONDS := 5
 fuzz:
 	fuzz/run $(SECONDS)
 
-# The Rust tests, fewer examples each, under valgrind.
-valgrind:
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind --quiet --error-exitcode=1 --leak-check=no" \
+# The Rust tests, fewer examples each, and hostile calls of the extension module, under valgrind.
+VALGRIND := valgrind --quiet --error-exitcode=1 --leak-check=no
+valgrind: $(VENV)/.built $(VENV)/.bare
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(VALGRIND)" \
 		ROLLKIT_THOROUGH=valgrind PROPTEST_CASES=4 cargo test --quiet --tests
+	PYTHONMALLOC=malloc $(VALGRIND) --suppressions=tests/house/valgrind.supp \
+		$(BIN)/python -m pytest -q tests/house/test_hostile.py -k nothing_outside
 
 # The sdist, and from it a wheel for each CPython of this machine and one for all others, each tried alone.
 wheels:

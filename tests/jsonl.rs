@@ -4,7 +4,7 @@ mod common;
 #[path = "oracles/jsonl.rs"]
 mod oracle;
 
-use common::examples;
+use common::{examples, stride};
 use oracle::{cell, same};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -311,7 +311,7 @@ fn a_line_broken_anywhere_is_refused_or_read_alike() {
     check(line);
     for at in 0..line.len() {
         check(&[&line[..at], &line[at + 1..]].concat());
-        for byte in (0..=255).filter(|byte| *byte != b'\n') {
+        for byte in (0..=255).filter(|byte| *byte != b'\n').step_by(stride()) {
             check(&[&line[..at], &[byte], &line[at..]].concat());
             check(&[&line[..at], &[byte], &line[at + 1..]].concat());
         }

@@ -1,42 +1,16 @@
 //! What reading JSONL costs, counted in bytes that are allocated: linear in what is read, whatever lines are refused.
-#![allow(unsafe_code)] // an allocator that counts
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
+
 use std::fmt::Write;
 
 use rollkit::jsonl::{Options, parse};
 
-struct Counting;
-
-thread_local! {
-    static BYTES: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: all is done by the system's allocator; counting does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        BYTES.with(|bytes| bytes.set(bytes.get() + layout.size()));
-        // SAFETY: the caller's promises are those that it asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Bytes that are allocated on the way, for each byte of `lines`.
 fn work(lines: &str) -> f64 {
     let options = Options { skip: true, ..Options::default() };
-    let before = BYTES.get();
-    let read = parse(lines.as_bytes(), &options);
-    let bytes = BYTES.get() - before;
-    drop(read);
+    let bytes = counting::bytes(|| drop(parse(lines.as_bytes(), &options)));
     bytes as f64 / lines.len() as f64
 }
 

@@ -148,13 +148,17 @@ class Unfit(OverflowError):
     """A cast found a value that does not fit.
 
     Attributes:
-        index: the first such element, along the first axis.
+        index: where the first such element is, along the first axis.
+        position: and along the others, as if they were one; None if there are none.
     """
 
     def __init__(self, values: Any, odd: Any, dtype: str) -> None:
-        self.index = int(odd.reshape(len(odd), -1).any(axis=1).argmax())
-        value = np.atleast_1d(values[self.index])[np.atleast_1d(odd[self.index])][0]
-        super().__init__(f"{value} does not fit {dtype}")
+        values, odd = np.atleast_1d(values), np.atleast_1d(odd)
+        first = int(odd.reshape(-1).argmax())
+        inner = odd[0].size
+        self.index = first // inner
+        self.position = first % inner if odd.ndim > 1 else None
+        super().__init__(f"{values.reshape(-1)[first]} does not fit {dtype}")
 
 
 def row_of(error: BaseException) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rollkit import _check
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import ABSENT, Layout
@@ -70,7 +71,7 @@ def lengths(layout: Layout | ArrayLike, *, ax: Any = None) -> Any:
     Returns:
         The axes.
     """
-    found = layout.row_lengths if isinstance(layout, Layout) else np.asarray(layout)
+    found = layout.row_lengths if isinstance(layout, Layout) else _check.lengths("layout", layout)
     ax = _axes(ax)
     noun = "row" if len(found) == 1 else "rows"
     if len(found):
@@ -122,7 +123,11 @@ def _layout(found: Layout | ArrayLike, capacity: int | None, options: dict[str, 
 
 
 def _axes(ax: Any) -> Any:
-    return extra("matplotlib.pyplot", "plot").gca() if ax is None else ax
+    if ax is None:
+        return extra("matplotlib.pyplot", "plot").gca()
+    if not isinstance(ax, extra("matplotlib.axes", "plot").Axes):
+        raise TypeError(f"ax must be matplotlib's axes or None, got {type(ax).__name__}")
+    return ax
 
 
 def _draw_rows(ax: Any, layout: Layout) -> None:

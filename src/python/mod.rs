@@ -64,6 +64,9 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         super::panics::count();
+        // Loaded later, in the first call, it is a panic if Ctrl-C comes while it looks for NumPy.
+        numpy::get_array_module(module.py())?;
+        numpy::dtype::<u8>(module.py());
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("build_profile", if cfg!(debug_assertions) { "debug" } else { "release" })
     }

@@ -9,3 +9,9 @@ pub fn examples(count: u32) -> u32 {
         _ => count / 4,
     }
 }
+
+/// One of how many inputs a sweep through all tries: every one, but under valgrind.
+#[allow(dead_code, reason = "not every test sweeps")]
+pub fn stride() -> usize {
+    if std::env::var("ROLLKIT_THOROUGH").is_ok_and(|level| level == "valgrind") { 41 } else { 1 }
+}

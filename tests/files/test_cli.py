@@ -212,6 +212,10 @@ def test_wrong_files(
         (["."], "not a file"),
         ([SAMPLE, "--algorithm", "best"], "algorithm must be one of"),
         ([SAMPLE, "--pad-id", "99999999999"], "does not fit int32"),
+        (
+            [SAMPLE, "--bins-multiple-of", str(10**18)],
+            "bins_multiple_of must be at most 2,147,483,647, got 1,000",
+        ),
         ([SAMPLE, "--plot", "missing/bins.png"], "missing: no such folder for the picture"),
         ([SAMPLE, "--plot", "bins.xyz"], "no picture format"),
         ([SAMPLE, "-o", SAMPLE], "File exists"),
@@ -327,6 +331,17 @@ runpy.run_module("rollkit", run_name="__main__", alter_sys=True)"""
     done = subprocess.run(["bash", "-c", inspect], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.returncode in (0, 141)
+
+
+def test_ctrl_c_in_the_first_call_of_a_kernel_is_no_panic() -> None:
+    # What the kernels need of NumPy was found when they were imported: nothing asks for its version now.
+    program = """
+import numpy as np, rollkit
+def interrupted(*_):
+    raise KeyboardInterrupt
+np.lib.NumpyVersion = interrupted
+rollkit.Layout.concat([1])"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:

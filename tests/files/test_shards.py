@@ -3,10 +3,8 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -425,27 +423,6 @@ def assert_only_whole_shards(out: Path, whole: dict[str, bytes]) -> None:
             assert path.read_bytes() == whole[path.name]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_killed_at_random_moments(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "rows.jsonl", make_rows(1500))
-    arguments = ["pack", str(source), "--capacity", "256", "--bins-per-shard", "4", "--chunk-rows", "50"]
-    command = [sys.executable, "-m", "rollkit", *arguments, "--resume", "--quiet", "-o"]
-    begun = time.perf_counter()
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
-    seconds = time.perf_counter() - begun
-    whole = contents(tmp_path / "whole")
-    rng = random.Random(1)
-    out = tmp_path / "out"
-    for _ in range(by_level(2, 6)):  # one run, killed again and again
-        process = subprocess.Popen([*command, str(out)])
-        time.sleep(rng.uniform(0.2, 1.0) * seconds)
-        process.kill()
-        process.wait()
-        assert_only_whole_shards(out, whole)
-    subprocess.run([*command, str(out)], check=True, timeout=120)
-    assert contents(out) == whole
-
-
 @pytest.fixture
 def unfinished(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of 8 bins a shard that failed when it had two shards."""
@@ -553,12 +530,12 @@ CHUNKS: list[tuple[list[Any], list[Any]]] = [
 
 @pytest.mark.parametrize(("first", "second"), CHUNKS)
 def test_chunks_give_what_all_rows_at_once_give(tmp_path: Path, first: list[Any], second: list[Any]) -> None:
-    with Spool(tmp_path / "spool") as spool:
-        for rows in (first, second):
-            spool.append(Rollouts({"x": rows}))
-        spool.finish()
-        every = np.arange(spool.rows)
-        found = {**spool.tokens(every, {}), **spool.scalars(every, {})}["x"]
+    spool = Spool(tmp_path / "spool")
+    for rows in (first, second):
+        spool.append(Rollouts({"x": rows}))
+    spool.finish()
+    every = np.arange(spool.rows)
+    found = {**spool.tokens(every, {}), **spool.scalars(every, {})}["x"]
     whole = Rollouts({"x": first + second})["x"]
     if isinstance(found, bytes):
         assert json.loads(found) == first + second
@@ -584,9 +561,9 @@ def test_chunks_that_do_not_fit(
     tmp_path: Path, name: str, first: list[Any], second: list[Any], said: str
 ) -> None:
     def append() -> None:
-        with Spool(tmp_path / "spool") as spool:
-            for rows in (first, second):
-                spool.append(Rollouts({name: rows}))
+        spool = Spool(tmp_path / "spool")
+        for rows in (first, second):
+            spool.append(Rollouts({name: rows}))
 
     with pytest.raises(ValueError, match=said):
         append()
@@ -599,14 +576,34 @@ def test_any_dtype(tmp_path: Path) -> None:
     def make(dtype: Any) -> Ragged:
         return Ragged(np.arange(6).astype(dtype).reshape(3, 2), np.array([0, 1, 3]))
 
-    with Spool(tmp_path / "spool") as spool:
-        columns = {str(i): make(dtype) for i, dtype in enumerate(dtypes)}
-        spool.append(Rollouts(columns))
-        spool.append(Rollouts(columns))
-        spool.finish()
-        found = spool.tokens(np.array([3, 0]), {})
+    spool = Spool(tmp_path / "spool")
+    columns = {str(i): make(dtype) for i, dtype in enumerate(dtypes)}
+    spool.append(Rollouts(columns))
+    spool.append(Rollouts(columns))
+    spool.finish()
+    found = spool.tokens(np.array([3, 0]), {})
     for name, column in columns.items():
         assert column.take([1, 0]).equals(found[name])
+
+
+FEW_FILES = """
+import resource, sys
+from rollkit._files.stream import Options, write_shards
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+write_shards([sys.argv[1]], sys.argv[2], Options(capacity=64, bins_per_shard=2, chunk_rows=3))
+"""
+
+
+def test_there_may_be_more_columns_than_files_that_may_be_open(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    more = {f"of_{i}": [1, 2, 3] for i in range(100)} | {f"score_{i}": i for i in range(100)}
+    # The second half has floats: what the spool holds of it is written anew.
+    rows = [{**GOOD, **more}] * 6 + [{**GOOD, **more, "of_7": [0.5, 1, 2], "score_9": "x"}] * 6
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    command = [sys.executable, "-c", FEW_FILES, str(source), str(tmp_path / "out")]
+    subprocess.run(command, check=True, timeout=60)
+    write_shards([source], tmp_path / "many", Options(capacity=64, bins_per_shard=2, chunk_rows=3))
+    assert contents(tmp_path / "out") == contents(tmp_path / "many")
 
 
 # Real rollouts.

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -122,6 +125,27 @@ def test_a_damaged_plan_is_named_and_nothing_is_touched(source: Path, unfinished
     with pytest.raises(ValueError, match=r"plan\.json: not a plan that rollkit wrote"):
         write_shards([source], unfinished, OPTIONS, resume=True)
     assert everything(unfinished) == before
+
+
+ENDED = """
+import resource, signal, sys
+from rollkit._files.stream import Options, write_shards
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+write_shards([sys.argv[1]], sys.argv[2], Options(capacity=16, bins_per_shard=3))
+"""
+
+
+def test_a_run_that_died_in_the_middle_of_a_shard_is_resumed(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    write_shards([source], tmp_path / "wanted", OPTIONS)
+    most = (tmp_path / "wanted" / "shard-00000.safetensors").stat().st_size - 1
+    command = [sys.executable, "-c", ENDED, str(source), str(tmp_path / "out"), str(most)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGXFSZ
+    assert not list((tmp_path / "out").glob("shard-*"))
+    assert (tmp_path / "out" / WORK / "plan.json").exists()
+    write_shards([source], tmp_path / "out", OPTIONS, resume=True)
+    assert everything(tmp_path / "out") == everything(tmp_path / "wanted")
 
 
 def linked(work: Path, victim: Path) -> None:

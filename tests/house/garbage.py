@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from tests.house.garbage_drop_ins import ARGUMENTS
 
 import rollkit
-from rollkit import Batch, Groups, Layout, Ragged, Rollouts, decode, forest, pack, routing, segments
+from rollkit import Batch, Groups, Layout, Ragged, Rollouts, decode, forest, pack, plot, routing, segments
 
-MODULES = (rollkit, segments, routing, decode, forest)
-"""Oracles and pictures are for people who write tests; drop-ins refuse as their originals do."""
+MODULES = (rollkit, segments, routing, decode, forest, plot)
+"""Oracles do what they say and nothing else: their arguments are those of who writes tests."""
+
+DROP_INS = ("flash_attn", "skyrl", "transformer_engine", "transformers", "trl", "verifiers", "verl")
+"""Modules of `rollkit.compat`, which need frameworks."""
 
 
 class Liar(list):  # type: ignore[type-arg]
@@ -142,7 +149,14 @@ RAW = (
 )
 """What says nothing of the argument that is at fault: the words of Python and NumPy."""
 
-REFUSALS = (ValueError, TypeError, OverflowError, MemoryError, KeyError, NotImplementedError, IndexError)
+REFUSALS = (
+    ValueError, TypeError, OverflowError, MemoryError, KeyError, NotImplementedError, IndexError, OSError
+)  # fmt: skip
+
+LEFT_TO_TORCH = ("flash_attn", "skyrl", "trl", "verifiers", "verl")
+
+THEIRS = (*REFUSALS, ZeroDivisionError, AssertionError, AttributeError, RuntimeError)
+"""How drop-ins may refuse: as their originals do, which leave it to torch."""
 
 
 def columns() -> dict[str, Any]:
@@ -239,8 +253,13 @@ RETURNED = {
 INNER = {"edges", "indices", "joined", "kept", "laid", "pieces_of", "row_position", "source_indices"}
 """Methods for other modules of the package, whose arguments are known to be right."""
 
-ELSEWHERE = {"read", "iter_chunks", "sample_path", "generate", "from_module", "crop_padding"}
-"""Functions of files and models, which have tests of their own."""
+ORIGINAL = {
+    "rollkit.compat.transformer_engine": (
+        "_get_seqlens_and_offsets",
+        "_segment_ids_pos_to_seqlens_offsets",
+    )
+}
+"""Drop-ins that are called as their originals are."""
 
 VALID: dict[str, Callable[[], Any]] = {
     "allowed": allowed,
@@ -349,6 +368,10 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
 
 EXEMPT = {
     ("rollkit.segments.block_mask", "device"),  # device 0 is one, on other machines
+    # What is called refuses in its own words.
+    ("rollkit.decode.generate", "cache"),
+    ("rollkit.decode.generate", "on_tokens"),
+    ("rollkit.decode.generate", "on_progress"),
 }
 """Parameters that refuse in others' words."""
 
@@ -364,9 +387,13 @@ class Target(NamedTuple):
     """Gives it, bound to a fresh instance."""
     parameters: list[inspect.Parameter]
 
+    def is_drop_in(self) -> bool:
+        """Whether it refuses as an original does."""
+        return self.name.startswith(tuple(f"rollkit.compat.{name}." for name in LEFT_TO_TORCH))
+
     def arguments(self) -> dict[str, Any]:
         """Valid ones for all parameters that have no default."""
-        own = OWN.get(self.name, {})
+        own = OWN.get(self.name) or ARGUMENTS.get(self.name, {})
         needed = [p.name for p in self.parameters if p.default is p.empty and p.kind not in _VARIADIC]
         return {name: (own.get(name) or VALID[name])() for name in {*needed, *own}}
 
@@ -376,15 +403,31 @@ _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 def targets() -> Iterator[Target]:
     """Each public callable of the package that has a parameter."""
-    for module in MODULES:
-        for name in sorted(dir(module)):
+    for module in (*MODULES, *drop_ins()):
+        for name in public(module):
             found = getattr(module, name)
-            if name.startswith("_") or not str(getattr(found, "__module__", "")).startswith("rollkit"):
-                continue
             if inspect.isclass(found):
                 yield from _of_class(f"{module.__name__}.{name}", found)
-            elif callable(found) and name not in ELSEWHERE:
+            elif callable(found):
                 yield from _target(f"{module.__name__}.{name}", functools.partial(_itself, found), found)
+
+
+def drop_ins() -> list[ModuleType]:
+    """The modules of `rollkit.compat`, where there is torch."""
+    if importlib.util.find_spec("torch") is None:
+        return []
+    return [importlib.import_module(f"rollkit.compat{name and '.'}{name}") for name in ("", *DROP_INS)]
+
+
+def public(module: ModuleType) -> list[str]:
+    """What a module or package offers: the names of `__all__`, or what is defined in it."""
+    own = module.__name__
+    known = getattr(module, "__all__", None)
+    names = [name for name in dir(module) if not name.startswith("_")] if known is None else known
+    homes = {name: str(getattr(getattr(module, name), "__module__", "")) for name in names}
+    imported = known is not None or hasattr(module, "__path__")
+    ours = [name for name, home in homes.items() if home == own or (imported and home.startswith("rollkit"))]
+    return sorted([*ours, *ORIGINAL.get(own, ())])
 
 
 def _itself(found: Any) -> Any:
@@ -398,7 +441,7 @@ def _of_class(called: str, found: type) -> Iterator[Target]:
         yield from _target(called, functools.partial(_itself, found), found)
     for name, member in inspect.getmembers(found):
         inherited = any(hasattr(base, name) for base in (tuple, list))
-        if name.startswith("_") or not callable(member) or inherited or name in INNER | ELSEWHERE:
+        if name.startswith("_") or not callable(member) or inherited or name in INNER:
             continue
         if inspect.ismethod(member):
             yield from _target(f"{called}.{name}", functools.partial(_itself, member), member)

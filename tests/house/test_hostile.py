@@ -6,6 +6,7 @@ returns or refuses. What it refuses is `tests/house/test_garbage.py`'s business.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def test_hostile_calls_write_nothing_outside(name: str) -> None:
         except REFUSALS:
             pass
         guarded.check()
-    assert succeeded >= count * 0.4, f"{name}: {succeeded} of {count} calls succeeded"
+    assert succeeded >= count * 0.5, f"{name}: {succeeded} of {count} calls succeeded"
 
 
 @pytest.mark.parametrize("names", [sorted(CALLS)[i::4] for i in range(4)], ids=lambda names: names[0])
@@ -172,3 +173,14 @@ def test_arguments_that_are_written_to_meanwhile(names: list[str]) -> None:
     done = subprocess.run(run, cwd=ROOT, env=where, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "panicked" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["bins", "lines", "runs"])
+def test_ctrl_c_ends_a_long_call(name: str, record_property: Any) -> None:
+    """Kernels run to their end, which is seconds away at the most; then the interrupt is raised."""
+    where = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    run = [sys.executable, "-m", "tests.house.interrupted", name, str(by_level(5, 20, 100) / 100)]
+    done = subprocess.run(run, cwd=ROOT, env=where, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    waited, takes = json.loads(done.stdout)
+    record_property("seconds from the signal to the exception, and of the call", (waited, takes))

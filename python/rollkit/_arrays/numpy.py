@@ -7,6 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit._errors import Unfit
+
 AnyArray = NDArray[Any]
 IN_PLACE: Final = True
 
@@ -67,8 +69,23 @@ def scatter(count: int, fill: AnyArray, values: AnyArray, index: AnyArray) -> An
 
 
 def cast(array: AnyArray, dtype: Any) -> AnyArray:
-    """Cast; of NumPy's arrays Rust does it, and checks."""
-    return array.astype(dtype)
+    """Cast, checked; rows that are placed, Rust casts, and checks."""
+    wanted = np.dtype(dtype)
+    if array.dtype == wanted:
+        return array
+    if wanted.kind in "iub" and array.dtype.kind not in "iub":
+        raise TypeError(f"cannot cast {array.dtype} to {wanted} without loss; round it first")
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = array.astype(wanted)
+    if np.can_cast(array.dtype, wanted):
+        return found
+    if wanted.kind in "iub":
+        odd = found != array
+    else:
+        odd = (np.isinf(found) != np.isinf(array)) | (np.isnan(found) != np.isnan(array))
+    if odd.any():
+        raise Unfit(array, odd, str(wanted))
+    return found
 
 
 def dtype_of(array: AnyArray) -> Any:

@@ -5,6 +5,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import FRAMEWORKS, AnyArray, as_array, framework_of, is_array, memory_of
 
 
@@ -236,6 +237,37 @@ def as_like(name: str, value: Any, like: Any, dtype: Any = None) -> Any:
     kernel = ops(framework)
     array = kernel.from_host(found, like)
     return array if dtype is None else kernel.cast(array, dtype)
+
+
+def narrowed(name: str, array: Any, dtype: Any, *, rows: bool = True) -> Any:
+    """An argument, cast as `Ops.cast` casts: checked where that waits for no device.
+
+    Args:
+        name: what the argument is called.
+        array: of any framework; its first axis is of rows.
+        dtype: what to cast to.
+        rows: whether it is; else a vector has positions.
+
+    Raises:
+        OverflowError: a number does not fit; argument, row and position are named.
+        TypeError: floats would become integers.
+    """
+    if array.dtype == dtype:
+        return array
+    try:
+        return ops_of(array).cast(array, dtype)
+    except Unfit as error:
+        row: int | None = error.index
+        position = error.position
+        if array.ndim == 0 or (array.ndim == 1 and not rows):
+            row, position = None, row if array.ndim else None
+        text = f"{'' if array.ndim == 0 else ': '}{error}"
+        raise refusal(OverflowError, text, column=name, label=name, row=row, position=position) from None
+
+
+def single(name: str, logits: Any) -> Any:
+    """Floats that are wider than float32 as float32, `narrowed`; others as they are."""
+    return narrowed(name, logits, np.float32) if logits.dtype.itemsize > 4 else logits
 
 
 def array_maker(framework: str, device: Any, options: Mapping[str, Any]) -> Callable[[Any], Any]:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status. See `rollkit._cli.commands`."""
-    from rollkit import _program
     from rollkit._cli import commands
 
-    _program.release()
     return commands.main(arguments)

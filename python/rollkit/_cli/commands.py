@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, cast
 
+from rollkit import _program
 from rollkit._cli import text
 from rollkit._rollouts.columns import LEVELS
 from rollkit._rows.binpack import DEFAULTS, OVERSIZE, Packing
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show × shows ?
     try:
+        _program.release()
         options = _parser().parse_args(arguments)
         if sys.stdout is None and not getattr(options, "quiet", False):
             raise OSError("standard output is closed; redirect it, to /dev/null if it is not wanted")

@@ -93,7 +93,8 @@ def _locked(work: Path, folder: Path) -> Iterator[None]:
 
 # What a run itself puts into its work folder, and what it may continue from.
 _OURS: Final = re.compile(r"lock|plan\.json|shard-\d{5,}\.safetensors\.json")
-_PASSING: Final = re.compile(r"(plan|index)\.json\.tmp|shard-\d{5,}\.safetensors(\.json)?\.tmp")
+# The last is how safetensors calls a file while it writes it.
+_PASSING: Final = re.compile(r"(plan|index)\.json\.tmp|shard-\d{5,}\.safetensors(\.json)?\.tmp|\.tmp\w{6}")
 _SPOOLED: Final = re.compile(r"\d+\.bin")
 
 
@@ -168,12 +169,23 @@ def digest(path: Path) -> str:
 
 def write_json(work: Path, path: Path, value: Any) -> None:
     temporary = work / f"{path.name}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
+    with naming(path), temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     replace(temporary, path)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file that an error of the system is about: that a disk is full is told without."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def replace(temporary: Path, path: Path) -> None:

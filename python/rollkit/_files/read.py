@@ -167,7 +167,8 @@ def iter_chunks(
 
     Args:
         paths: as in `read`. A chunk never spans two files.
-        rows: rows of a chunk; the last one of a file has fewer (as has one with blank lines).
+        rows: rows of a chunk; the last one of a file has fewer, as has one with blank lines, or the last
+            one of an Arrow record batch, of which one at a time is in memory.
         columns: as in `read`.
         rename: as in `read`.
         nonfinite: as in `read`.
@@ -240,9 +241,8 @@ def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     if compression is not None:
         kind = Path(path.stem).suffix.lower()
     done, seen = 0, dict[str, None]()
-    begun = _state(path)
     try:
-        for columns in _unchanged(_columns(path, kind, compression, rows, how), path, begun):
+        for columns in _unchanged(_columns(path, kind, compression, rows, how), path):
             seen |= dict.fromkeys(columns)
             if rows is None:
                 how.check_found(seen, path)
@@ -255,7 +255,7 @@ def _chunks(path: Path, rows: int | None, how: Reading) -> Iterator[Rollouts]:
         raise in_file(error, path, done, lines=how.on_error == "raise") from None
 
 
-def _state(path: Path) -> tuple[int, ...]:
+def state_of(path: Path) -> tuple[int, ...]:
     """What changes when a file is written to; a pipe, which is read while it is, has nothing such."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -263,17 +263,25 @@ def _state(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _unchanged(found: Iterator[T], path: Path, begun: tuple[int, ...]) -> Iterator[T]:
-    """What is found in a file, as long as nothing writes to it: old and new rows are never mixed."""
+def changed(path: Path) -> ValueError:
+    """What is said of a file that something wrote to while it was read."""
     text = "changed while it was read; read it again when nothing writes to it"
+    return refusal(ValueError, text, path=path)
+
+
+def _unchanged(found: Iterator[T], path: Path) -> Iterator[T]:
+    """What is found in a file, as long as nothing writes to it: old and new rows are never mixed."""
+    begun = state_of(path)
     try:
         for item in found:
-            if _state(path) != begun:
-                raise refusal(ValueError, text, path=path)
+            if state_of(path) != begun:
+                raise changed(path)
             yield item
     except (*TELLING, OSError) as error:
-        if path_of(error) is None and _state(path) != begun:  # a part of it looked damaged
-            raise refusal(ValueError, text, path=path) from error
+        if path_of(error) is None and state_of(path) != begun:  # a part of it looked damaged
+            raise changed(path) from error
+        if isinstance(error, OSError) and error.errno is None:  # Arrow's, of a file that is damaged
+            raise refusal(ValueError, " ".join(str(error).split()), path=path) from None
         raise
 
 
@@ -288,8 +296,7 @@ def _columns(
         tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)
         yield from map(columns_from_arrow, tables)
     elif kind in ARROW and compression is None:
-        for table in _arrow(path, rows):
-            yield columns_from_arrow(table.select(_wanted(table.schema.names, how, path)))
+        yield from map(columns_from_arrow, _arrow(path, rows, how))
     else:
         known = ", ".join((*JSONL, *PARQUET, *ARROW))
         text = f"unknown kind of file {path.suffix!r}; expected {known} (JSONL also .gz, .zst)"
@@ -299,6 +306,9 @@ def _columns(
 def _wanted(names: Sequence[str], how: Reading, path: Path) -> list[str]:
     how.check_found(names, path)
     theirs = how.theirs()
+    double = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if double is not None:
+        raise refusal(ValueError, f"two columns {double!r}; rename one of them", path=path)
     return [name for name in names if theirs is None or name in theirs]
 
 
@@ -360,18 +370,18 @@ def _whole(path: Path, compression: str | None) -> Iterator[tuple[Bytes, int]]:
     """
     with path.open("rb", buffering=0) as file:
         if compression is None and stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            yield _bytes(file), 0
+            yield read_bytes(file, os.fstat(file.fileno()).st_size), 0
             return
         blocks = list(_blocks(file, compression, path))
     yield (np.concatenate(blocks) if blocks else np.empty(0, np.uint8)), 0
 
 
-def _bytes(file: FileIO) -> Bytes:
-    """All of a file that has a size, in memory that NumPy takes in huge pages."""
-    data = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+def read_bytes(file: FileIO, count: int) -> Bytes:
+    """The next bytes of a file, fewer at its end, in memory that NumPy takes in huge pages."""
+    data = np.empty(count, np.uint8)
     done = 0
-    while done < len(data) and (count := file.readinto(data[done:].data)):
-        done += count
+    while done < count and (got := file.readinto(data[done:].data)):
+        done += got
     return data[:done]
 
 
@@ -408,16 +418,33 @@ def _blocks(file: Any, compression: str | None, path: Path) -> Iterator[Bytes]:
         yield block[:count]
 
 
-def _arrow(path: Path, rows: int | None) -> list[Any]:
+def _arrow(path: Path, rows: int | None, how: Reading) -> Iterator[Any]:
+    """The wanted columns of a file or stream, batch by batch: what is not wanted, or not yet, is not read."""
     pa = extra("pyarrow", "arrow")
     extra("pyarrow.ipc", "arrow")
-    source = pa.OSFile(str(path))  # which copies: a map of a file that shrinks ends the process
-    try:
-        table = pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid:
-        source.seek(0)
+    with pa.OSFile(str(path)) as source:  # which copies: a map of a file that shrinks ends the process
         try:
-            table = pa.ipc.open_stream(source).read_all()
+            schema = _ipc(pa, source, []).schema
         except pa.ArrowInvalid as error:
             raise refusal(ValueError, f"no Arrow IPC file or stream: {error}", path=path) from None
-    return [table] if rows is None else table.to_batches(max_chunksize=rows)
+        names = _wanted(schema.names, how, path)
+        reader = _ipc(pa, source, [schema.names.index(name) for name in names])
+        if rows is None:
+            yield reader.read_all().select(names)
+            return
+        at_once = hasattr(reader, "get_batch")
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if at_once else reader
+        for batch in batches:
+            for first in range(0, len(batch), rows):
+                yield batch.slice(first, rows).select(names)
+
+
+def _ipc(pa: Any, source: Any, fields: Sequence[int]) -> Any:
+    """Open an Arrow IPC file, or else a stream, of these fields (all if there are none)."""
+    options = pa.ipc.IpcReadOptions(included_fields=fields)
+    source.seek(0)
+    try:
+        return pa.ipc.open_file(source, options=options)
+    except pa.ArrowInvalid:
+        source.seek(0)
+        return pa.ipc.open_stream(source, options=options)

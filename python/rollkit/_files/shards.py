@@ -19,15 +19,18 @@ import numpy as np
 
 from rollkit._batch import Batch
 from rollkit._check import Int64s
-from rollkit._errors import refusal
+from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
-from rollkit._files.read import local_path
-from rollkit._files.state import INDEX_SHAPE, read_state
+from rollkit._files.read import changed, local_path, state_of
+from rollkit._files.state import INDEX_SHAPE, misfit, read_state
+from rollkit._files.tensors import Tensors
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
 
 FORMAT: Final = 1
+_LAYOUT: Final = ("starts", "lengths", "row_lengths")
+_HEADER: Final = {"format": int, "arrays": [str], "rows": {"*": str}}
 TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
 """Names, and those that begin with `layout.` or `rows.`, that a shard has for itself."""
 
@@ -93,10 +96,8 @@ def read_layout(folder: str | os.PathLike[str]) -> Layout:
     parts, lines, width = [], 0, 0
     for shard in read_index(folder)["shards"]:
         with _opened(Path(folder) / shard["file"]) as (file, _):
-            width = file.get_slice("input_ids").get_shape()[1]
-            starts, lengths, row_lengths = (
-                file.get_tensor(f"layout.{name}") for name in ("starts", "lengths", "row_lengths")
-            )
+            width = file.shape("input_ids")[1]
+            starts, lengths, row_lengths = (file.read(f"layout.{name}") for name in _LAYOUT)
         parts.append((starts + lines * width, lengths, row_lengths))
         lines += shard["bins"]
     starts, lengths, row_lengths = (np.concatenate(found) for found in zip(*parts, strict=True))
@@ -125,7 +126,7 @@ def save_shard(
     """
     layout = batch.layout
     tensors: dict[str, Any] = dict(batch.arrays)
-    tensors |= {f"layout.{name}": getattr(layout, name) for name in ("starts", "lengths", "row_lengths")}
+    tensors |= {f"layout.{name}": getattr(layout, name) for name in _LAYOUT}
     tensors |= {"layout.prompt_lengths": batch.prompt_lengths, "layout.row_numbers": row_numbers}
     for name, found in rows.items():
         tensors[f"rows.{name}"] = np.frombuffer(found, np.uint8) if isinstance(found, bytes) else found
@@ -151,27 +152,37 @@ def _save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open a shard; gives the file, and the header that `_write` put there."""
-    safetensors = extra("safetensors", "cli")
+def _opened(path: Path) -> Iterator[tuple[Tensors, dict[str, Any]]]:
+    """Open a shard; gives its tensors, and the header that `save_shard` put there."""
+    begun = state_of(path)
+    with Tensors(path) as file, at(path=path, kind=ValueError):
+        yield file, _header(file)
+    if state_of(path) != begun:
+        raise changed(path)
+
+
+def _header(file: Tensors) -> dict[str, Any]:
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            yield file, json.loads((file.metadata() or {})["rollkit"])
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-        text = f"not a shard that rollkit wrote: {error}"
-        raise refusal(ValueError, text, path=path) from None
+        header: dict[str, Any] = json.loads(file.metadata.get("rollkit", ""))
+        wrong = misfit(header, _HEADER)
+    except (ValueError, RecursionError):
+        wrong = "it has no header of rollkit's"
+    if wrong is None and len(file.shape("input_ids")) != 2:
+        wrong = f"input_ids has shape {file.shape('input_ids')}, expected [bins, width]"
+    if wrong is not None:
+        raise ValueError(f"not a shard that rollkit wrote: {wrong}")
+    return header
 
 
 def _load(path: Path) -> Batch:
     with _opened(path) as (file, header):
-        arrays = {name: file.get_tensor(name) for name in header["arrays"]}
-        names = ("starts", "lengths", "row_lengths", "prompt_lengths", "row_numbers")
+        arrays = {name: file.read(name) for name in header["arrays"]}
         starts, lengths, row_lengths, prompt_lengths, numbers = (
-            file.get_tensor(f"layout.{name}") for name in names
+            file.read(f"layout.{name}") for name in (*_LAYOUT, "prompt_lengths", "row_numbers")
         )
         rows = {"row_numbers": numbers}
         for name, kind in header["rows"].items():
-            found = file.get_tensor(f"rows.{name}")
+            found = file.read(f"rows.{name}")
             rows[name] = json.loads(found.tobytes()) if kind == "json" else found
-    layout = Layout(arrays["input_ids"].shape[:2], starts, lengths, row_lengths)
-    return Batch(arrays, layout, prompt_lengths, rows)
+        layout = Layout(file.shape("input_ids"), starts, lengths, row_lengths)
+        return Batch(arrays, layout, prompt_lengths, rows)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
+from rollkit._files.folder import naming
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column, Level, level_of
 from rollkit._rollouts.fields import FIELDS
@@ -27,6 +28,9 @@ _REWRITE: Final = 1 << 22
 
 class Spool:
     """Rollouts in a folder, one file a column. In memory there are only the lengths of rows.
+
+    A file is open only while it is written to or read: a process may have fewer files open than there are
+    columns.
 
     A column's dtype is what all its rows need, as if they had been read at once: where a later chunk
     has floats, or objects, what came before is converted.
@@ -106,13 +110,6 @@ class Spool:
                 found[name] = b"[" + b",".join(row.tobytes() for row in entries) + b"]"
         return found
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for column in self._columns.values():
-            column.close()
-
 
 def per_token(columns: Mapping[str, Column], levels: Mapping[str, str]) -> dict[str, Column]:
     """The columns of a chunk that `Spool.tokens` would give of its rows."""
@@ -130,7 +127,7 @@ class _Column:
         self.name = name
         self.kind: Kind | None = None
         self._path = path
-        self._file = path.open("wb")
+        self._path.touch()
         self._dtype: np.dtype[Any] | None = None  # of the elements; None until there is one
         self._inner: tuple[int, ...] = ()
         self._lengths: list[Int64s] = []
@@ -163,7 +160,7 @@ class _Column:
         flat = rows.flat
         if len(flat):  # no element has no dtype: a chunk of empty rows decides nothing
             flat = self._agree(flat)
-            self._file.write(_bytes(flat))
+            self._write([flat])
         self._lengths.append(rows.lengths)
 
     def _agree(self, flat: AnyArray) -> AnyArray:
@@ -181,9 +178,9 @@ class _Column:
     def _convert(self, wanted: np.dtype[Any]) -> None:
         if wanted == self._dtype:
             return
-        values = self._reopened()
-        for start in range(0, len(values), _REWRITE):
-            self._file.write(_bytes(values[start : start + _REWRITE].astype(wanted)))
+        values = self._begun_anew()
+        parts = range(0, len(values), _REWRITE)
+        self._write(values[start : start + _REWRITE].astype(wanted) for start in parts)
         self._dtype = wanted
 
     def _become_objects(self) -> None:
@@ -194,22 +191,25 @@ class _Column:
             return
         numbers, self.kind = self.kind == "numbers", "objects"
         offsets = np.append(0, np.cumsum(np.concatenate(self._lengths)))
-        values = self._reopened().reshape(-1, *self._inner)
+        values = self._begun_anew().reshape(-1, *self._inner)
         self._lengths, self._dtype, self._inner = [], None, ()
         for start in range(0, len(offsets) - 1, 1024):
             rows = Ragged(values, offsets[start : start + 1025])
             self._extend(_json_rows(self.name, _entries(rows.flat if numbers else rows)))
 
-    def _reopened(self) -> AnyArray:
+    def _begun_anew(self) -> AnyArray:
         """Return what is written so far, and begin the file anew."""
-        self._file.close()
         values = self._mapped()
         self._path.unlink()  # the mapping keeps what it maps
-        self._file = self._path.open("wb")
+        self._path.touch()
         return values.reshape(-1)
 
+    def _write(self, parts: Iterable[AnyArray]) -> None:
+        with naming(self._path), self._path.open("ab") as file:
+            for part in parts:
+                file.write(_bytes(part))
+
     def finish(self) -> None:
-        self._file.close()
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
         self._lengths = []
         self.offsets = np.append(0, np.cumsum(lengths))
@@ -224,9 +224,6 @@ class _Column:
             return np.empty((0, *self._inner), dtype)
         raw = np.memmap(self._path, np.uint8, mode="r")
         return np.asarray(raw).view(dtype).reshape(-1, *self._inner)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _kind(column: Column) -> Kind:

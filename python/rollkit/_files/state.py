@@ -35,7 +35,7 @@ def read_state(path: Path, what: str, shape: Mapping[str, Any]) -> dict[str, Any
     """
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
-        wrong = _wrong(found, shape, "")
+        wrong = misfit(found, shape)
     except (ValueError, RecursionError) as error:
         wrong = str(error)
     if wrong is not None:
@@ -43,8 +43,8 @@ def read_state(path: Path, what: str, shape: Mapping[str, Any]) -> dict[str, Any
     return found
 
 
-def _wrong(found: Any, shape: Any, place: str) -> str | None:
-    """The first thing that is not as `shape` says."""
+def misfit(found: Any, shape: Any, place: str = "") -> str | None:
+    """The first thing in JSON that is not as `shape` says, in words; None if all is."""
     if isinstance(shape, type):
         return None if _is(found, shape) else f"{_named(place)} is {_shown(found)}, expected {shape.__name__}"
     kind = list if isinstance(shape, list) else dict
@@ -59,7 +59,7 @@ def _wrong(found: Any, shape: Any, place: str) -> str | None:
         if missing is not None:
             return f"{_named(f'{place}.{missing}')} is missing"
         entries = [(f"{place}.{key}", found[key], wanted) for key, wanted in shape.items()]
-    return next((text for at, entry, wanted in entries if (text := _wrong(entry, wanted, at))), None)
+    return next((text for at, entry, wanted in entries if (text := misfit(entry, wanted, at))), None)
 
 
 def _is(found: Any, kind: type) -> bool:

@@ -84,6 +84,9 @@ class Options:
             raise ValueError(
                 f"capacity must be at most {_MOST:,}, what int32 positions count, got {capacity:,}"
             )
+        bins = _check.positive("bins_multiple_of", packing.get("bins_multiple_of", 1))
+        if bins > _MOST:
+            raise ValueError(f"bins_multiple_of must be at most {_MOST:,}, got {bins:,}")
         if not -_MOST - 1 <= pad_id <= _MOST:
             raise OverflowError(f"pad_id is {pad_id:,}, which does not fit int32")
         self.plan(np.ones(1, np.int64))
@@ -151,9 +154,9 @@ def write_shards(
         }
         index = _finished(work, job)
         if index is None:
-            with Spool(work / SPOOL) as spool:
-                rows = _spooled(spool, paths, options, watch)
-                index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
+            spool = Spool(work / SPOOL)
+            rows = _spooled(spool, paths, options, watch)
+            index = _packed(work, spool, job, options, _planned(spool, options, paths, rows), watch)
         return index
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from rollkit._arrays.ops import Ops, ops
 from rollkit._check import flag
-from rollkit._errors import refusal
+from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import as_array, dtype_name, framework_of, kind_of
 from rollkit._rollouts.labels import Laid, layout_of, tokens_of
 from rollkit._rows.layout import Layout
@@ -34,6 +34,7 @@ def next_token_logprobs(logits: Any, batch: Laid, *, normalised: bool = False) -
 
     Raises:
         TypeError: `logits` is no array of floats, or `batch` none.
+        OverflowError: a float64 logit does not fit float32; those of a device are not looked at.
         ValueError: `logits` has another shape; a token is beyond the vocabulary. Where tokens have no values
             on the host (traced, on a device) that is for the framework to say; JAX gives NaN.
 
@@ -62,7 +63,10 @@ def next_token_logprobs(logits: Any, batch: Laid, *, normalised: bool = False) -
     index = own.index(after, logits)
     ids = own.wide(tokens).reshape(-1)[index]
     flat = logits.reshape(layout.size, logits.shape[-1])
-    found = own.picked(flat, own.index(before, logits), ids, normalised=flag("normalised", normalised))
+    rows = own.index(before, logits)
+    if logits.dtype.itemsize > 4:
+        flat, rows = _single(own, own.gather(flat, rows), layout, after), own.arange(len(after), flat)
+    found = own.picked(flat, rows, ids, normalised=flag("normalised", normalised))
     placed = own.scatter(layout.size, own.from_host(np.zeros((), np.float32), found), found, index)
     return placed.reshape(layout.shape)
 
@@ -75,13 +79,21 @@ def _check_tokens(tokens: Any, layout: Layout, after: Any, vocabulary: int) -> N
     ids = as_array(tokens).reshape(-1)[after]
     odd = (ids < 0) | (ids >= vocabulary)
     if odd.any():
-        flat = int(after[odd.argmax()])
-        piece = int(np.flatnonzero((layout.starts <= flat) & (flat < layout.starts + layout.lengths))[0])
-        rows, begins = layout.pieces_of_rows()
-        raise refusal(
-            ValueError,
-            f": token {ids[odd][0]} is beyond the logits, which are of {vocabulary}",
-            column="input_ids",
-            row=int(rows[piece]),
-            position=int(begins[piece]) + flat - int(layout.starts[piece]),
-        )
+        text = f": token {ids[odd][0]} is beyond the logits, which are of {vocabulary}"
+        raise refusal(ValueError, text, column="input_ids", **_where(layout, int(after[odd.argmax()])))
+
+
+def _single(own: Ops, logits: Any, layout: Layout, after: Any) -> Any:
+    """Wide logits as float32; those at `i` are about the token at `after[i]`."""
+    try:
+        return own.cast(logits, np.float32)
+    except Unfit as error:
+        where = _where(layout, int(after[error.index]))
+        raise refusal(OverflowError, f": {error}", column="logits", label="logits", **where) from None
+
+
+def _where(layout: Layout, flat: int) -> dict[str, Any]:
+    """The row and position of the token at a flat index."""
+    piece = int(np.flatnonzero((layout.starts <= flat) & (flat < layout.starts + layout.lengths))[0])
+    rows, begins = layout.pieces_of_rows()
+    return {"row": int(rows[piece]), "position": int(begins[piece]) + flat - int(layout.starts[piece])}

@@ -6,11 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollkit._errors import at
+from rollkit._extras import extra
 from rollkit._frameworks import as_array, framework_of
 
 
+def need_tensors(**tensors: Any) -> None:
+    """Refuse what is no tensor by its name."""
+    torch = extra("torch", "torch")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+
+
 def need_values(name: str, tensor: Any) -> None:
-    """Refuse a tensor of the meta device by its name, with the error that torch raises for it."""
+    """Refuse what is no tensor, and one of the meta device with the error that torch raises for it."""
+    need_tensors(**{name: tensor})
     if tensor.is_meta:
         raise NotImplementedError(f"{name} is on the meta device, and has no values; pass a real tensor")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from rollkit._extras import extra
-from rollkit.compat._values import need_values
+from rollkit.compat._values import need_tensors, need_values
 
 
 def index_first_axis(input: Any, indices: Any) -> Any:
@@ -26,6 +26,7 @@ def index_first_axis(input: Any, indices: Any) -> Any:
         >>> index_first_axis(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([2, 0])).flatten().tolist()
         [3.0, 1.0]
     """
+    need_tensors(input=input, indices=indices)
     assert input.ndim >= 2, f"input must have two axes or more, got shape {tuple(input.shape)}"
     return input.index_select(0, indices)
 
@@ -46,6 +47,7 @@ def index_put_first_axis(values: Any, indices: Any, first_axis_dim: int) -> Any:
         >>> index_put_first_axis(torch.tensor([[1.0], [2.0]]), torch.tensor([2, 0]), 3).flatten().tolist()
         [2.0, 0.0, 1.0]
     """
+    need_tensors(values=values, indices=indices)
     assert indices.ndim == 1, f"indices must have one axis, got shape {tuple(indices.shape)}"
     shape = tuple(values.shape)
     assert len(shape) >= 2, f"values must have two axes or more, got shape {shape}"
@@ -111,6 +113,7 @@ def unpad_input(
         ([0, 1, 4], [0, 2, 3], 2, [2, 1])
     """
     torch = extra("torch", "torch")
+    need_tensors(hidden_states=hidden_states)
     need_values("attention_mask", attention_mask)
     attention_mask = attention_mask.detach()  # counts have no gradient
     placed = attention_mask if unused_mask is None else attention_mask + unused_mask
@@ -142,6 +145,7 @@ def unpad_input_for_concatenated_sequences(
         ([0, 1, 2, 4, 5, 6], [0, 2, 3, 6], 3)
     """
     torch = extra("torch", "torch")
+    need_tensors(hidden_states=hidden_states)
     need_values("attention_mask_in_length", attention_mask_in_length)
     lengths = attention_mask_in_length.detach()
     columns = torch.arange(lengths.shape[-1], device=lengths.device)

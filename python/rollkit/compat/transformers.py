@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from rollkit._arrays.ops import narrowed
 from rollkit._extras import extra
+from rollkit._frameworks import is_array
 from rollkit.decode._arguments import check_allowed, check_sampling, own_seeds
 from rollkit.decode._cached import Cached
 from rollkit.decode.allowed import AllowedSet
@@ -88,11 +90,11 @@ class AllowedLogits:
         if self.cfg_scale == 1:
             return compact
         uncond = self.allowed.compact(self._unconditional(input_ids, first))
-        return cfg(compact, uncond.to(compact.dtype), self.cfg_scale)
+        return cfg(compact, narrowed("unconditional logits", uncond, compact.dtype), self.cfg_scale)
 
     def _spread(self, compact: Tensor, scores: Tensor) -> Tensor:
         out = extra("torch", "torch").full_like(scores, float("-inf"))
-        out[:, self.allowed.index_on(scores)] = compact.to(scores.dtype)
+        out[:, self.allowed.index_on(scores)] = narrowed("guided logits", compact, scores.dtype)
         return out
 
     def _starts(self, input_ids: Tensor) -> bool:
@@ -127,8 +129,8 @@ class AllowedLogits:
 
 def _check_prompt(tokens: Any, mask: Any) -> None:
     for name, found in (("unconditional_ids", tokens), ("unconditional_attention_mask", mask)):
-        if found is not None and getattr(found, "ndim", None) != 2:
-            what = tuple(found.shape) if hasattr(found, "shape") else type(found).__name__
+        if found is not None and not (is_array(found) and found.ndim == 2):
+            what = tuple(found.shape) if is_array(found) else type(found).__name__
             raise TypeError(f"{name} must be a tensor [rows, width], got {what}")
     if mask is not None and (tokens is None or mask.shape != tokens.shape):
         shape = None if tokens is None else tuple(tokens.shape)

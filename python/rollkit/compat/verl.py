@@ -17,7 +17,7 @@ from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
-from rollkit.compat._values import need_values
+from rollkit.compat._values import need_tensors, need_values
 from rollkit.compat._verl_concat import concat
 
 __all__ = [
@@ -122,6 +122,7 @@ def no_padding_2_padding(tensor: Tensor, data: Mapping[str, Any]) -> Tensor:
         tensor([[0.5000, 0.0000],
                 [0.8000, 0.9000]])
     """
+    need_tensors(tensor=tensor)
     values = _without_holes(tensor).values() if tensor.is_nested else tensor
     prompts, responses, width = _lengths(data)
     ends = np.cumsum(prompts + responses)
@@ -159,6 +160,7 @@ def build_attention_mask_from_nested(input_ids: Tensor, max_seq_len: int | None 
         [[1, 1], [1, 0]]
     """
     torch = extra("torch", "torch")
+    need_tensors(input_ids=input_ids)
     if not input_ids.is_nested:
         raise AssertionError("input_ids must be a nested tensor")
     need_values("input_ids", input_ids.offsets())
@@ -260,6 +262,7 @@ def response_to_nested(tensor: Tensor, response_mask: Tensor) -> Tensor:
         >>> response_to_nested(torch.tensor([[5, 6], [7, 0]]), mask).values()
         tensor([5, 6, 7])
     """
+    need_tensors(response_mask=response_mask)
     if not response_mask.is_nested:
         raise AssertionError("response_mask must be a nested tensor")
     lengths = np.diff(_offsets("response_mask", response_mask))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import int64s, mapping, positive
-from rollkit._frameworks import as_array
+from rollkit._check import host, int64s, mapping, positive
+from rollkit._frameworks import is_array
 from rollkit.decode._request import check_order, parameter
 from rollkit.decode.allowed import AllowedSet
 
@@ -31,7 +31,8 @@ def unconditional(uncond: Any, n: int, vocab_size: int) -> list[Int64s] | None:
     """Return one prompt for each sequence."""
     if uncond is None:
         return None
-    if hasattr(uncond, "__len__") and len(uncond) and _is_number(uncond[0]):
+    flat = isinstance(uncond, Sequence) or (is_array(uncond) and uncond.ndim > 0)
+    if flat and not isinstance(uncond, str) and len(uncond) and _is_number("uncond[0]", uncond[0]):
         return [_ids("uncond", uncond, vocab_size)] * n
     found = prompts_of("uncond", uncond, vocab_size)
     if len(found) != n:
@@ -41,7 +42,7 @@ def unconditional(uncond: Any, n: int, vocab_size: int) -> list[Int64s] | None:
 
 def limits_of(limit: Any, n: int) -> Int64s:
     """Return the most tokens of each sequence."""
-    if _is_number(limit) or limit is None:
+    if limit is None or _is_number("max_new_tokens", limit):
         return np.full(n, positive("max_new_tokens", limit))
     found = int64s("max_new_tokens", limit)
     if len(found) != n:
@@ -54,7 +55,7 @@ def limits_of(limit: Any, n: int) -> Int64s:
 
 def own_seeds(seeds: Any, n: int) -> Int64s:
     """Give each sequence its seed: i of a number s is `mix(mix(s) + i φ)`, in 64 bits."""
-    if np.ndim(as_array(seeds)) == 0:
+    if host("seeds", seeds).ndim == 0:
         if not isinstance(seeds, numbers.Integral) and not hasattr(seeds, "__index__"):
             raise TypeError(f"seeds must be one int or [{n}] ints, got {type(seeds).__name__}")
         seed = int(seeds)
@@ -119,12 +120,12 @@ def cancelled(wanted: Any, n: int) -> bool | Int64s:
     return found
 
 
-def _is_number(value: Any) -> bool:
-    return np.ndim(as_array(value)) == 0 and not isinstance(value, str | Mapping)
+def _is_number(name: str, value: Any) -> bool:
+    return host(name, value).ndim == 0 and not isinstance(value, str | Mapping)
 
 
 def _ids(name: str, prompt: Any, vocab_size: int) -> Int64s:
-    if isinstance(prompt, str) or np.ndim(as_array(prompt)) == 0:
+    if isinstance(prompt, str) or host(name, prompt).ndim == 0:
         raise TypeError(f"{name} must be a list or array of token ids, got {type(prompt).__name__}")
     found = int64s(name, prompt)
     if not len(found):

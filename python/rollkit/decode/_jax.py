@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit._arrays import jax as memory
+from rollkit._arrays.ops import narrowed
 from rollkit._extras import extra
 from rollkit._frameworks import as_array
 from rollkit.decode import _keys as keyed
@@ -268,7 +269,7 @@ def look_up(ids: Any, starts: Any, stops: Any, targets: Any) -> Any:
 def product(hidden: Any, weight: Any, bias: Any) -> Any:
     """`hidden @ weight.T + bias`."""
     logits = hidden @ weight.T
-    return logits if bias is None else (logits + bias).astype(logits.dtype)
+    return logits if bias is None else narrowed("hidden @ weight.T + bias", logits + bias, logits.dtype)
 
 
 def detached(array: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _native
+from rollkit._arrays.ops import narrowed
 from rollkit._frameworks import AnyArray, as_array
 from rollkit.decode._keys import host_keys
 from rollkit.decode._operations import Drawn
@@ -82,8 +83,6 @@ def _logits(name: str, logits: Any) -> tuple[AnyArray, str]:
     if found.dtype == np.float32 and found.flags.c_contiguous and found.flags.aligned:
         return found, "float32"
     dtype = found.dtype.name
-    if dtype == "float64":
-        found, dtype = found.astype(np.float32), "float32"
     if dtype not in ("float32", "float16", "bfloat16"):
         raise TypeError(f"{name} must be float32, float16 or bfloat16, got {dtype}")
     found = np.require(found, None, ["C", "A"])
@@ -136,7 +135,7 @@ def product(hidden: AnyArray, weight: Any, bias: Any) -> Any:
     """`hidden @ weight.T + bias`; NumPy multiplies bfloat16 in float32."""
     logits = hidden @ weight.T
     logits = logits if bias is None else logits + bias
-    return logits.astype(np.promote_types(hidden.dtype, weight.dtype), copy=False)
+    return narrowed("hidden @ weight.T + bias", logits, np.promote_types(hidden.dtype, weight.dtype))
 
 
 def detached(array: AnyArray) -> AnyArray:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rollkit._arrays.ops import as_like, ops, ops_of
+from rollkit._arrays.ops import as_like, ops, ops_of, single
 from rollkit._check import choice
 from rollkit._frameworks import (
     AnyArray,
@@ -25,9 +25,10 @@ ORDERS: Final = ("hf", "vllm", "joint", "acestep")
 LOGPROBS: Final = ("kept", "allowed")
 PARAMETERS: Final = ("cfg_scale", "temperature", "top_k", "top_p", "min_p")
 ARRAYS: Final = ("cond", "uncond", *PARAMETERS, "seeds", "positions", "noise")
+MOST: Final = float(np.finfo(np.float32).max)
 LIMITS: Final = {
-    "cfg_scale": (-np.inf, np.inf),
-    "scale": (-np.inf, np.inf),
+    "cfg_scale": (-MOST, MOST),
+    "scale": (-MOST, MOST),
     "temperature": (0, np.inf),
     "top_k": (0, np.inf),
     "top_p": (0, 1),
@@ -115,6 +116,7 @@ def make_request(
     cond, uncond = as_pair(cond, uncond, noise=noise)
     noise = as_like("noise", noise, cond, np.float32)
     check_pair(cond, uncond)
+    cond, uncond = single("cond", cond), None if uncond is None else single("uncond", uncond)
     rows, columns = cond.shape
     tokens = _allowed(allowed, columns)
     _check_noise(cond, seeds, positions, noise)
@@ -259,8 +261,10 @@ def parameter(name: str, value: Any, rows: int) -> Any:
     if wrong.any():
         row = "" if found.ndim == 0 else f"[{int(np.argmax(wrong))}]"
         value = found[wrong].flat[0]
+        if most == MOST and np.isfinite(value):
+            raise OverflowError(f"{name}{row} is {value}, which does not fit float32")
         limits = f"at least {least}" if most == np.inf else f"{least} to {most}"
-        if least == -np.inf or value == np.inf:
+        if most == MOST or value == np.inf:
             limits = "finite"
         raise ValueError(f"{name}{row} is {value}; it must be {limits}")
     return found.item() if found.ndim == 0 and _is_plain(value) else value

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from rollkit._arrays import torch as memory
+from rollkit._arrays.ops import narrowed
 from rollkit._extras import extra
 from rollkit._frameworks import as_array
 from rollkit.decode import _keys as keyed
@@ -216,7 +217,7 @@ def look_up(ids: Any, starts: Any, stops: Any, targets: Any) -> Any:
 def product(hidden: Any, weight: Any, bias: Any) -> Any:
     """`hidden @ weight.T + bias`."""
     wide = torch.promote_types(hidden.dtype, weight.dtype)
-    bias = None if bias is None else bias.to(wide)
+    bias = None if bias is None else narrowed("bias", bias, wide, rows=False)
     return torch.nn.functional.linear(hidden.to(wide), weight.to(wide), bias)
 
 

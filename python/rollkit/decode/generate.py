@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import choice, mapping, positive
+from rollkit._check import choice, flag, mapping, positive
 from rollkit._extras import extra
 from rollkit._frameworks import as_array
 from rollkit._rollouts.rollouts import Rollouts
@@ -214,9 +214,9 @@ def generate(
         limits=limits,
         stop_bad=stop_bad,
         guided=branch is not None,
-        compaction=compaction,
+        compaction=flag("compaction", compaction),
         slack=slack,
-        crop=crop,
+        crop=flag("crop", crop),
         cache=check_cache(cache),
     )
     # Not inference_mode: what a module keeps from it could not be trained with.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._arrays.ops import ops_of
+from rollkit._arrays.ops import narrowed, ops_of, single
 from rollkit._check import host
 from rollkit._frameworks import is_array, kind_of, same_framework
 from rollkit.decode._operations import operations_of
@@ -26,7 +26,7 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
 
     Args:
         cond: `[rows, columns]` float32, float16 or bfloat16. With `uncond=None`, `[2 · rows, columns]`:
-            conditional rows first, then unconditional ones in the same order.
+            conditional rows first, then unconditional ones in the same order. float64 is rounded to float32.
         uncond: as `cond`, or `None`. Where one is a list, it gets the other's framework, device and dtype.
         scale: one number or `[rows]`.
         bias: added after guidance, before any temperature; numbers that broadcast to the result.
@@ -37,6 +37,8 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
     Raises:
         TypeError: arguments of several frameworks, or logits that are no floats.
         ValueError: shapes do not fit, or `scale` is not finite.
+        OverflowError: a number does not fit float32; the message names row and position. Arrays on a
+            device or traced are not looked at.
 
     Example:
         >>> cfg(np.float32([[1, 2]]), np.float32([[0, 4]]), 1.5)
@@ -50,6 +52,7 @@ def cfg(cond: Any, uncond: Any, scale: Any, *, bias: Any = None) -> Any:
     """
     cond, uncond = as_pair(cond, uncond)
     check_pair(cond, uncond)
+    cond, uncond = single("cond", cond), None if uncond is None else single("uncond", uncond)
     if uncond is None:
         cond, uncond = _halves(cond)
     scale = parameter("scale", scale, cond.shape[0])
@@ -79,7 +82,7 @@ def _bias(bias: Any, cond: Any) -> Any:
     ):
         raise ValueError(f"bias must broadcast to the shape of cond, {shape}, got {tuple(found.shape)}")
     kernel = ops_of(cond)
-    if isinstance(found, np.ndarray):
-        return kernel.from_host(found.astype(np.float32), cond)
-    same_framework(cond=cond, bias=found)
-    return kernel.cast(found, np.float32)
+    if not isinstance(found, np.ndarray):
+        same_framework(cond=cond, bias=found)
+    found = narrowed("bias", found, np.float32, rows=False)
+    return kernel.from_host(found, cond) if isinstance(found, np.ndarray) else found

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit._arrays.ops import ops, ops_of
+from rollkit._arrays.ops import narrowed, ops, ops_of
 from rollkit._check import integer
 from rollkit._frameworks import Framework, framework_of, is_array, kind_of, same_framework
 from rollkit.decode._operations import operations, operations_of
@@ -277,7 +277,7 @@ class PartialHead:
             if rows.shape[1] % groups:
                 raise ValueError(f"scale has {groups} groups, which do not divide hidden = {rows.shape[1]}")
             with operations_of(rows).trainable():
-                split = _as(rows, scale.dtype).reshape(len(rows), groups, -1)
+                split = narrowed("weight", rows, scale.dtype).reshape(len(rows), groups, -1)
                 product = split * scale.reshape(len(rows), groups, 1)
             self._wide |= {
                 "of": key,
@@ -305,12 +305,8 @@ def _logits(hidden: Any, weight: Any, bias: Any, loras: Any) -> Any:
     logits = operations_of(hidden).product(hidden, weight, bias)
     dtype = logits.dtype
     for a, b, scaling in loras:
-        logits = logits + (_as(hidden, a.dtype) @ a.T) @ b.T * scaling
-    return _as(logits, dtype)
-
-
-def _as(array: Any, dtype: Any) -> Any:
-    return array if array.dtype == dtype else ops_of(array).cast(array, dtype)
+        logits = logits + (narrowed("hidden", hidden, a.dtype) @ a.T) @ b.T * scaling
+    return narrowed("logits", logits, dtype)
 
 
 @dataclass(frozen=True, slots=True)

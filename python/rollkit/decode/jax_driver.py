@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._check import positive
+from rollkit._errors import at
 from rollkit._extras import extra
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
@@ -54,10 +55,11 @@ class Decoded:
         columns: dict[str, Any] = {"prompt_token_ids": list(prompts)}
         for name, part in zip(("response_ids", "rollout_logprobs"), parts, strict=False):
             dtype = np.int32 if name == "response_ids" else np.float32
-            rows = np.asarray(part, dtype)
-            columns[name] = Ragged.from_rows(
-                [row[:end] for row, end in zip(rows, self.lengths, strict=True)], dtype
-            )
+            rows = np.asarray(part)
+            with at(column=name):
+                columns[name] = Ragged.from_rows(
+                    [row[:end] for row, end in zip(rows, self.lengths, strict=True)], dtype
+                )
         columns["stop_reasons"] = ["stop" if ended else "length" for ended in self.ended]
         return Rollouts(columns)
 

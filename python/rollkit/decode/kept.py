@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollkit._arrays.ops import as_like, ops_of
+from rollkit._arrays.ops import as_like, ops_of, single
 from rollkit._check import integer, items
 from rollkit._frameworks import (
     AnyArray,
@@ -115,6 +115,7 @@ def replay_logprobs(
         TypeError: `logits` and `token_ids` are of different frameworks, or hold no floats or no integers;
             `kept` is no `Kept`, or traced.
         ValueError: rows do not match, a kept id is no column, or `temperature` is out of range.
+        OverflowError: a float64 logit does not fit float32; those of a device are not looked at.
 
     Example:
         >>> kept = Kept(np.array([0, 2], np.int32), np.array([0, 2]))
@@ -125,6 +126,7 @@ def replay_logprobs(
         same_framework(logits=logits, token_ids=token_ids)
     logits = as_like("logits", logits, token_ids if is_array(token_ids) else None)
     _check_logits(logits)
+    logits = single("logits", logits)
     _check_kept(kept)
     temperature = parameter("temperature", temperature, logits.shape[0])
     rows, columns, tokens = _entries(logits, token_ids, kept, allowed)

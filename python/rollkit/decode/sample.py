@@ -118,6 +118,7 @@ def sample(
         TypeError: arrays of several frameworks; integer logits; both or neither of seeds and noise.
         ValueError: a shape does not fit, a parameter is out of range, or `allowed` is empty. Parameters
             on a device or traced are not looked at.
+        OverflowError: a float64 logit, or a scale, does not fit float32; likewise.
 
     Example:
         >>> import numpy as np

@@ -184,9 +184,7 @@ def _logprobs(logprobs: Sequence[Any], responses: Int64s, width: int) -> AnyArra
 
 def _reward_rows(rewards: Any) -> Parts:
     if not isinstance(rewards, Ragged) and not (isinstance(rewards, np.ndarray) and rewards.ndim > 1):
-        rewards = [
-            row.detach().cpu().float() if is_array(row) and hasattr(row, "detach") else row for row in rewards
-        ]
+        rewards = [row.detach().cpu() if is_array(row) and hasattr(row, "detach") else row for row in rewards]
         for row in rewards:
             dims = getattr(row, "ndim", 1 if isinstance(row, list | tuple) else 0)
             if dims != 1:
