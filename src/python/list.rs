@@ -7,6 +7,9 @@
 //! GIL every list is. Lists of lists are always read from a snapshot, which is short.
 
 pub mod items;
+// As `IN_PLACE`.
+#[cfg_attr(any(Py_GIL_DISABLED, Py_LIMITED_API, PyPy, GraalPy, RustPython), path = "list/unseen.rs")]
+mod look;
 mod number;
 pub mod pick;
 

@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyList, PyString, PyTuple};
 
 use super::items::Held;
+use super::look;
 use super::number::{Scalar, exact, read_entries};
 use super::{At, Source, convert, dtype_of, length, lengths, shown, type_name, written};
 use crate::python::array::Array;
@@ -35,12 +36,17 @@ pub fn pick_numbers<'py>(
         return Err(PyTypeError::new_err(format!("rows must be a list or tuple, got {}", type_name(rows))));
     };
     let keys = keys.map(|keys| Held::required(&keys)).transpose()?;
-    let picked = Picked { item: Item::of(item, keys.is_some())?, keys };
+    let mut picked = Picked { item: Item::of(item, keys.is_some())?, keys, way: Way::Asked };
     let lengths = lengths(&rows)?;
     picked.check_keys(&lengths)?;
-    let first = if dtype.is_none() { picked.first(&rows, &lengths)? } else { None };
-    let row = lengths.iter().position(|&length| length > 0).unwrap_or(0);
-    let descr = dtype_of(py, dtype, first.as_ref(), At { row, position: None, inner: &[] })?;
+    let at =
+        At { row: lengths.iter().position(|&length| length > 0).unwrap_or(0), position: None, inner: &[] };
+    let mut first = None;
+    if let Some(object) = picked.first(&rows, &lengths, at)? {
+        picked.way = Way::of(&picked.item, &object)?;
+        first = Some(picked.item.get(&object, 0, at)?);
+    }
+    let descr = dtype_of(py, dtype, first.as_ref(), at)?;
     written(py, &rows, &lengths, &[], &descr, &picked)
 }
 
@@ -54,7 +60,8 @@ enum Item<'py> {
 impl<'py> Item<'py> {
     fn of(item: &Bound<'py, PyAny>, keyed: bool) -> PyResult<Self> {
         if let Ok(name) = item.cast::<PyString>() {
-            return Ok(Self::Name(name.clone()));
+            // Interned, as names of attributes are: then equal is identical.
+            return Ok(Self::Name(PyString::intern(item.py(), &name.to_cow()?)));
         }
         if keyed && item.is_none() {
             return Ok(Self::Itself);
@@ -119,10 +126,31 @@ fn entry_of<'py>(element: &Bound<'py, PyAny>, place: usize) -> Option<Bound<'py,
     }
 }
 
+/// How elements give their numbers.
+enum Way<'py> {
+    /// They are asked, which may run Python code.
+    Asked,
+    /// They are looked at: dicts, or objects of a class that has the attribute.
+    Seen(Option<look::Attribute<'py>>),
+}
+
+impl<'py> Way<'py> {
+    /// By what the first of them is.
+    fn of(item: &Item<'py>, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        match item {
+            Item::Name(name) if !object.is_exact_instance_of::<PyDict>() => {
+                Ok(look::Attribute::of(object, name)?.map_or(Self::Asked, |found| Self::Seen(Some(found))))
+            }
+            _ => Ok(Self::Seen(None)),
+        }
+    }
+}
+
 /// A number of each element.
 struct Picked<'py> {
     item: Item<'py>,
     keys: Option<Held<'py>>,
+    way: Way<'py>,
 }
 
 impl<'py> Picked<'py> {
@@ -146,13 +174,36 @@ impl<'py> Picked<'py> {
         Ok(())
     }
 
-    /// The number of the first element there is.
-    fn first(&self, rows: &[Bound<'py, PyAny>], lengths: &[i64]) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(row) = lengths.iter().position(|&length| length > 0) else { return Ok(None) };
-        let at = At { row, position: None, inner: &[] };
-        let Some(element) = entry_of(&rows[row], 0) else { return Err(at.wrong_length(&rows[row])) };
-        let key = self.keys.as_ref().and_then(|keys| entry_of(&keys[row], 0));
-        self.get(&element, key.as_ref(), 0, at).map(Some)
+    /// The first element there is, or the value of its key.
+    fn first(
+        &self,
+        rows: &[Bound<'py, PyAny>],
+        lengths: &[i64],
+        at: At<'_>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if lengths.get(at.row).is_none_or(|&length| length == 0) {
+            return Ok(None);
+        }
+        let Some(element) = entry_of(&rows[at.row], 0) else { return Err(at.wrong_length(&rows[at.row])) };
+        match self.keys.as_ref().map(|keys| entry_of(&keys[at.row], 0)) {
+            None => Ok(Some(element)),
+            Some(None) => Err(at.wrong_length(&rows[at.row])),
+            Some(Some(key)) => value_of(&element, &key, 0, at).map(Some),
+        }
+    }
+
+    /// The numbers of a list that can be read in place, from the first on; how many they are.
+    fn read<T: Scalar>(&self, list: &Bound<'py, PyList>, out: &mut [MaybeUninit<T>], row: usize) -> usize {
+        match (&self.item, &self.way, &self.keys) {
+            (&Item::Entry(entry), _, None) => read_entries(list, entry, out),
+            (Item::Name(_) | Item::Itself, Way::Seen(attribute), keys) => {
+                let keys = keys.as_ref().map(|keys| keys[row].cast::<PyList>());
+                let Ok(keys) = keys.transpose() else { return 0 };
+                let name = if let Item::Name(name) = &self.item { Some(name) } else { None };
+                look::read(list, &look::Path { keys, name, attribute: attribute.as_ref() }, out)
+            }
+            _ => 0,
+        }
     }
 
     fn get(
@@ -201,12 +252,9 @@ impl<'py> Source<'py> for Picked<'py> {
         out: &mut [MaybeUninit<T>],
         at: At<'_>,
     ) -> PyResult<()> {
-        let mut done = 0;
-        if let (&Item::Entry(entry), None, Ok(list)) = (&self.item, &self.keys, row.cast::<PyList>()) {
-            done = read_entries(list, entry, out);
-            if done == out.len() && done > 0 {
-                return Ok(());
-            }
+        let mut done = row.cast::<PyList>().map_or(0, |list| self.read(list, out, at.row));
+        if done == out.len() && done > 0 {
+            return Ok(());
         }
         let held = |object| {
             let found = Held::of(object)?.filter(|found| found.len() == out.len());
