@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _native
 from rollkit._arrays.ops import as_like, ops_of
-from rollkit._check import Int64s, checked_out, host, int64s
+from rollkit._check import Int64s, checked_out, host, int64s, integer, items
 from rollkit._errors import at, retold
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.dtypes import common, numpy_dtype, odd_one
@@ -63,7 +63,13 @@ class Ragged:
         object.__setattr__(self, "offsets", offsets)
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Any] | AnyArray, dtype: DTypeLike | None = None) -> Ragged:
+    def from_rows(
+        cls,
+        rows: Sequence[Any] | AnyArray,
+        dtype: DTypeLike | None = None,
+        *,
+        item: int | str | None = None,
+    ) -> Ragged:
         """Join rows into one array, in one write.
 
         Args:
@@ -74,11 +80,15 @@ class Ragged:
                 numbers of lists take the dtype of the arrays where they fit it.
             dtype: the dtype of the values; ints that do not fit it are an error, and so are floats for
                 an integer dtype.
+            item: which number of each element is meant, where elements are more than numbers: an int is the
+                entry of a tuple or list, a str the value of a dict or an attribute. Rows are lists or
+                tuples then.
 
         Raises:
             OverflowError: a number does not fit the dtype; the message names row and position.
-            TypeError: something is no number, or a float in an integer column, likewise.
-            ValueError: rows differ in inner shape.
+            TypeError: something is no number, or a float in an integer column, or has no such entry or
+                attribute, likewise.
+            ValueError: rows differ in inner shape; a tuple is shorter, or a dict has no such key.
 
         Example:
             >>> Ragged.from_rows([[1, 2, 3], [], [4]], np.int32)
@@ -86,7 +96,11 @@ class Ragged:
             >>> Ragged.from_rows([[1, 2], [300]], np.uint8)
             Traceback (most recent call last):
             OverflowError: row 1, position 0: 300 does not fit uint8
+            >>> Ragged.from_rows([[(-0.5, 7), (-0.25, 9)], []], np.float32, item=0).to_list()
+            [[-0.5, -0.25], []]
         """
+        if item is not None:
+            return _from_items(rows, None if dtype is None else numpy_dtype(dtype), item)
         if isinstance(rows, np.ndarray) and rows.dtype != object:
             return cls._from_rectangle(rows, dtype)
         if not isinstance(rows, list | tuple):
@@ -354,21 +368,36 @@ def row_indices(indices: ArrayLike, count: int) -> Int64s:
     return np.where(rows < 0, rows + count, rows)
 
 
-def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
+def _from_items(rows: Any, dtype: np.dtype[Any] | None, item: int | str) -> Ragged:
+    if not isinstance(item, int | str) or isinstance(item, bool):
+        raise TypeError(f"item must be an int or a str, got {type(item).__name__}")
+    if isinstance(item, int):
+        item = integer("item", item)
+    rows = rows if isinstance(rows, list | tuple) else items("rows", rows)
+    return trusted(*_from_lists(rows, dtype, lambda dtype: _native.pick_numbers(rows, item, dtype)))
+
+
+def _from_lists(
+    rows: list[Any] | tuple[Any, ...],
+    dtype: np.dtype[Any] | None,
+    read: Callable[[np.dtype[Any] | None], tuple[AnyArray, Int64s]] | None = None,
+) -> tuple[AnyArray, Int64s]:
+    """Rows that are lists, as `read` reads them where their elements are no numbers."""
     if dtype is not None and dtype.kind != "b" and not _native.can_cast(np.dtype(np.int64), dtype):
         # Not one that lists are read as (float16, bfloat16, byte-swapped): by way of one that is.
-        found = trusted(*_from_lists(rows, None)).astype(dtype)
+        found = trusted(*_from_lists(rows, None, read)).astype(dtype)
         return found.values, found.offsets
+    read = read or (lambda dtype: _native.from_lists(rows, dtype))
     try:
-        return _native.from_lists(rows, dtype)
+        return read(dtype)
     except (TypeError, OverflowError):
         if dtype is not None:
             raise
         # The first number decides, but not for the others: NumPy's small integers and bools widen.
         with suppress(TypeError, OverflowError):
-            return _native.from_lists(rows, np.dtype(np.int64))
+            return read(np.dtype(np.int64))
         # Ints with a float among them are floats, as in NumPy; anything else fails again, and says so.
-        return _native.from_lists(rows, np.dtype(np.float64))
+        return read(np.dtype(np.float64))
 
 
 def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
