@@ -167,8 +167,8 @@ def pick_numbers(
 ) -> tuple[NDArray[Any], _Int64s]:
     """One number of each element, an entry of it or what it has by name: (values, offsets).
 
-    With `keys`, a row of them for each row, elements are dicts, and the number is of the value of the key: the
-    value itself if `item` is None.
+    With `keys`, a row of them for each row, elements are dicts, and the number is of the value of the key:
+    the value itself if `item` is None.
     """
 
 def place(

@@ -368,7 +368,7 @@ def row_indices(indices: ArrayLike, count: int) -> Int64s:
     return np.where(rows < 0, rows + count, rows)
 
 
-def _from_items(rows: Any, dtype: np.dtype[Any] | None, item: int | str) -> Ragged:
+def _from_items(rows: Any, dtype: np.dtype[Any] | None, item: Any) -> Ragged:
     if not isinstance(item, int | str) or isinstance(item, bool):
         raise TypeError(f"item must be an int or a str, got {type(item).__name__}")
     if isinstance(item, int):

@@ -1,4 +1,4 @@
-"""What inference engines and environments return, as `Rollouts`: one function each, and none imports its engine.
+"""What inference engines and environments return, as `Rollouts`: a function each, none imports its engine.
 
 Everything is read by the names of fields, of dicts and of objects alike, so that what came over HTTP and what
 an engine in the same process returns are one. Each function takes a sequence of results and gives one row a

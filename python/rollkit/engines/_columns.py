@@ -108,7 +108,8 @@ def _lists_of(column: str, row: int, value: Any) -> Any:
         text = f" is {type(value).__name__}; expected a list of ids per token, or ids and their offsets"
         raise refusal(TypeError, text, column=column, row=row)
     flat, bounds = _check.int64s("token_ids", ids).tolist(), _check.int64s("offsets", offsets).tolist()
-    if not bounds or bounds[0] != 0 or bounds[-1] != len(flat) or any(a > b for a, b in pairwise(bounds)):
+    whole = bool(bounds) and (bounds[0], bounds[-1]) == (0, len(flat))
+    if not whole or any(a > b for a, b in pairwise(bounds)):
         text = f" has offsets that do not cover its {len(flat)} ids, from 0 on and never falling"
         raise refusal(ValueError, text, column=column, row=row)
     return [flat[a:b] for a, b in pairwise(bounds)]
@@ -129,7 +130,7 @@ def top(counts: list[Int64s], ids: AnyArray, logprobs: AnyArray, most: int) -> d
     offsets = np.append(0, np.cumsum(lengths))
     if len(few):
         row = int(np.searchsorted(offsets, few[0], side="right")) - 1
-        text = f": {every[few[0]]} log-probabilities; top_logprobs={most} needs as many of each, ask the engine for them"
+        text = f": {every[few[0]]} log-probabilities, top_logprobs={most}; ask the engine for as many"
         raise refusal(ValueError, text, column="top_logprobs", row=row, position=few[0] - offsets[row])
     begins = np.cumsum(every) - every
     # Stable: of equals the first, as the engine has them.

@@ -14,20 +14,23 @@ from rollkit._rows.ragged import Ragged
 
 INT32 = np.dtype(np.int32)
 FLOAT32 = np.dtype(np.float32)
-TOO_MANY = "give a list of them"
 
 
 def field(source: Any, name: str) -> Any:
     """What a dict or an object has by a name; None where it has nothing."""
-    if isinstance(source, Mapping):
+    if isinstance(source, dict):
         return source.get(name)
-    return getattr(source, name, None)
+    found = getattr(source, name, None)
+    # Other mappings are asked last: that takes the time of all the rest.
+    return source.get(name) if found is None and isinstance(source, Mapping) else found
 
 
 def results_of(name: str, results: Any) -> list[Any]:
     """The results, of which one alone is no sequence."""
     if isinstance(results, Mapping):
-        raise TypeError(f"{name} must be a sequence of results, got one {type(results).__name__}; {TOO_MANY}")
+        raise TypeError(
+            f"{name} must be a sequence of results, got one {type(results).__name__}; give a list"
+        )
     return _check.items(name, results)
 
 

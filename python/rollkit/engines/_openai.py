@@ -50,10 +50,10 @@ def from_openai(
 
     Returns:
         Rollouts with `response_ids` (int32, `token_ids` of a choice), and of what there is `prompt_token_ids`
-        (of a choice or its response), `rollout_logprobs` (`token_logprobs` of a completion, `content[].logprob`
-        of a chat), `rollout_expert_indices`, `sampling_masks`, `model_versions`, `stop_reasons`
-        (`finish_reason`) and `instance_ids`: the response's id, and where it answers several prompts the number
-        of the prompt after it (`"cmpl-1:0"`).
+        (of a choice or its response), `rollout_logprobs` (`token_logprobs` of a completion,
+        `content[].logprob` of a chat), `rollout_expert_indices`, `sampling_masks`, `model_versions`,
+        `stop_reasons` (`finish_reason`) and `instance_ids`: the response's id, and where it answers several
+        prompts the number of the prompt after it (`"cmpl-1:0"`).
 
     Raises:
         ValueError: a field is in some rows and not in others, or has more or fewer entries than there are

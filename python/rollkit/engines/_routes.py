@@ -1,4 +1,4 @@
-"""Routes of experts as engines send them: arrays, lists, base64 with and without a shape, of some or all tokens."""
+"""Routes of experts as engines send them: arrays, lists or base64, of all tokens or some."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import at, refusal
+from rollkit._errors import at
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.fields import fill_of
 from rollkit._rows.ragged import Ragged

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,8 @@ def from_sglang(
             those of each list. Default: `prompt_token_ids` of the results, where somebody has put them there.
         rewards: one per row, or one per response token: column `rewards`.
         masks: one per response token, or one per row: column `loss_masks`.
-        instance_ids: one per row: which prompt it is of. Default: the number of the list it is in; the ids that
-            SGLang sends are of one sample each.
+        instance_ids: one per row: which prompt it is of. Default: the number of the list it is in; the ids
+            that SGLang sends are of one sample each.
         top_logprobs: how many of the likeliest tokens to keep of each, in columns `top_logprob_ids` and
             `top_logprobs` `[tokens, k]`; every token must have as many (`output_top_logprobs`).
         experts: (layers, topk) of the model: SGLang sends `routed_experts` as base64 without a shape.
@@ -73,7 +74,7 @@ def from_sglang(
     Fields are those of SGLang of September 2026.
 
     Example:
-        >>> meta = {"output_token_logprobs": [[-0.5, 7, None]], "finish_reason": {"type": "stop", "matched": 2}}
+        >>> meta = {"output_token_logprobs": [[-0.5, 7, None]], "finish_reason": {"type": "stop"}}
         >>> rollouts = from_sglang([[{"output_ids": [7], "meta_info": meta}]], prompts=[[1, 2]])
         >>> rollouts["rollout_logprobs"].to_list(), rollouts["stop_reasons"]
         ([[-0.5]], ['stop'])
@@ -175,7 +176,7 @@ def _top(found: Sequence[Any], lengths: Int64s, most: int) -> dict[str, Ragged]:
         values = Ragged.from_rows(entries, np.float64, item=0)
         ids = Ragged.from_rows(entries, np.int64, item=1)
     offsets = np.append(0, np.cumsum(lengths))
-    counts = [values.lengths[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    counts = [values.lengths[a:b] for a, b in pairwise(offsets.tolist())]
     return top(counts, ids.values, values.values, most)
 
 
@@ -191,7 +192,7 @@ def _sampling(column: str, found: Sequence[Any], lengths: Int64s) -> Any:
 def _starts(given: Any, count: int) -> list[int]:
     if isinstance(given, int):
         return [_check.positive("routed_experts_start_len", given, least=0)] * count
-    found = _check.lengths("routed_experts_start_len", given).tolist()
+    found: list[int] = _check.lengths("routed_experts_start_len", given).tolist()
     if len(found) != count:
         raise ValueError(f"routed_experts_start_len has {len(found)} rows, there are {count} results")
     return found

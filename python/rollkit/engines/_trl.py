@@ -57,8 +57,8 @@ def from_trl(
     Fields are those of `trl/experimental/async_grpo` of September 2026.
 
     Example:
-        >>> sample = {"input_ids": [1, 7, 2], "completion_mask": [0, 1, 1], "old_log_probs": [0.0, -0.5, -0.25]}
-        >>> rollouts = from_trl([{**sample, "advantage": 1.0, "model_version": 3, "group_id": 0}])
+        >>> sample = {"input_ids": [1, 7, 2], "completion_mask": [0, 1, 1], "advantage": 1.0, "group_id": 0}
+        >>> rollouts = from_trl([{**sample, "old_log_probs": [0.0, -0.5, -0.25], "model_version": 3}])
         >>> rollouts["prompt_token_ids"].to_list(), rollouts["rollout_logprobs"].to_list()
         ([[1]], [[-0.5, -0.25]])
     """

@@ -36,8 +36,8 @@ def from_verifiers(traces: Any, *, rewards: Any = None, masks: Any = None) -> Ro
     """Rollouts of verifiers' traces, a row a branch; of its older rollouts, a row a step.
 
     A trace is a tree of messages, each with the tokens that it adds. A branch is a way from a root to a leaf,
-    and one training sample; its response begins with the first token that was sampled. Branches of attempts to
-    compact a conversation that were not gone on from are left out, as verifiers leaves them.
+    and one training sample; its response begins with the first token that was sampled. Branches of attempts
+    to compact a conversation that were not gone on from are left out, as verifiers leaves them.
 
     Args:
         traces: `Trace`s of `verifiers.v1`, or the dicts of a `traces.jsonl`; or of verifiers before, the
@@ -47,10 +47,10 @@ def from_verifiers(traces: Any, *, rewards: Any = None, masks: Any = None) -> Ro
 
     Returns:
         Rollouts with `prompt_token_ids`, `response_ids` (int32), `loss_masks` (uint8), `rewards`,
-        `trajectory_ids` (the trace's id), and of what there is `rollout_logprobs` (0 for what was not sampled),
-        `rollout_expert_indices`, `sampling_masks` (no ids for what was not sampled), `stop_reasons` (of the last
-        response, or the trace's stop condition) and `instance_ids` (the task's key). Steps have `is_last_step`,
-        for `merge_steps`.
+        `trajectory_ids` (the trace's id), and of what there is `rollout_logprobs` (0 for what was not
+        sampled), `rollout_expert_indices`, `sampling_masks` (no ids for what was not sampled), `stop_reasons`
+        (of the last response, or the trace's stop condition) and `instance_ids` (the task's key). Steps have
+        `is_last_step`, for `merge_steps`.
 
     Raises:
         ValueError: a field is in some rows and not in others, or has more or fewer entries than there are
@@ -146,8 +146,8 @@ def _add_logprobs(columns: dict[str, Any], paths: Sequence[Sequence[Any]]) -> No
         return
     with at(column=name):
         found = Ragged.from_rows(rows, FLOAT32)
-    sampled = np.add.reduceat(np.append(masks.values, 0), masks.offsets[:-1], dtype=np.int64) if rows else []
-    sampled = np.where(masks.lengths > 0, sampled, 0)
+    before = np.append(0, np.cumsum(masks.values != 0))  # the sampled tokens before each
+    sampled = before[masks.offsets[1:]] - before[masks.offsets[:-1]]
     odd = np.flatnonzero(found.lengths != sampled)
     if len(odd):
         row = int(odd[0])

@@ -42,9 +42,10 @@ def from_vllm(
     Returns:
         Rollouts with `prompt_token_ids` and `response_ids` (int32); and of what the requests asked for
         `rollout_logprobs` (float32, of the chosen tokens, from dicts or `FlatLogprobs`),
-        `rollout_expert_indices` (of prompt and response, the last token's perhaps missing; from `routed_experts`
-        of all tokens, or beside `prompt_routed_experts`), `sampling_masks` (the ids that survived, per token),
-        `model_versions` (int32 per token), `stop_reasons`, and `instance_ids`, the request's id.
+        `rollout_expert_indices` (of prompt and response, the last token's perhaps missing; from
+        `routed_experts` of all tokens, or beside `prompt_routed_experts`), `sampling_masks` (the ids that
+        survived, per token), `model_versions` (int32 per token), `stop_reasons`, and `instance_ids`, the
+        request's id.
 
     Raises:
         ValueError: a field is in some rows and not in others, a chosen token has no log-probability, or there
@@ -61,7 +62,8 @@ def from_vllm(
         >>> rollouts["rollout_logprobs"].to_list(), rollouts["instance_ids"]
         ([[-0.5, -0.25]], ['a'])
     """
-    requests, samples = [], []
+    requests: list[Any] = []
+    samples: list[Any] = []
     for i, output in enumerate(results_of("outputs", outputs)):
         found = items_of(f"outputs[{i}].outputs", required(f"outputs[{i}]", output, "outputs", KIND))
         samples += found
@@ -106,7 +108,7 @@ def from_vllm(
 
 def _is_flat(logprobs: Any) -> bool:
     """Whether this is a `FlatLogprobs`: columns, not a dict per token."""
-    return field(logprobs, "start_indices") is not None
+    return not isinstance(logprobs, list) and field(logprobs, "start_indices") is not None
 
 
 def _chosen(found: Sequence[Any], tokens: Sequence[Any], ids: Ragged) -> Ragged:
@@ -148,7 +150,7 @@ def _flat_chosen(logprobs: Any, tokens: AnyArray) -> AnyArray:
         same = np.flatnonzero(ids[begin : begin + counts[position]] == tokens[position])
         if not len(same):
             text = f": no entry for token {tokens[position]}"
-            raise refusal(ValueError, text, position=position)
+            raise refusal(ValueError, text, position=int(position))
         found[position] = begin + same[0]
     return values[found]
 
