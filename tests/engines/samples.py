@@ -12,6 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 LAYERS, TOPK = 2, 3
+ROUTES = np.random.default_rng(0).integers(0, 99, (32, LAYERS, TOPK)).astype(np.int16)
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         count = len(self.prompt) + len(self.response)
-        self.routes = np.random.default_rng(count).integers(0, 99, (count, LAYERS, TOPK)).astype(np.int16)
+        self.routes = ROUTES[:count]
 
     @property
     def known(self) -> Any:

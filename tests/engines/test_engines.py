@@ -50,7 +50,7 @@ def check(rollouts: Rollouts, samples: list[Sample], *columns: str) -> None:
             assert rollouts.ragged(name).to_list() == [wanted[name](sample) for sample in samples], name
     if "rollout_expert_indices" in rollouts:
         for row, sample in zip(rollouts.ragged("rollout_expert_indices"), samples, strict=True):
-            assert (row == sample.routes[: len(row)]).all()
+            assert row.tolist() == sample.routes[: len(row)].tolist()
             assert len(row) >= len(sample.routes) - 1
     if "sampling_masks" in rollouts:
         found: Any = rollouts["sampling_masks"]
@@ -287,7 +287,7 @@ def trees(draw: st.DrawFn) -> Any:
     nodes = []
     for at in range(draw(st.integers(1, 7))):
         parent = draw(st.integers(0, at - 1)) if at and draw(st.booleans()) else None
-        found = draw(st.lists(st.integers(0, 99), max_size=4))
+        found = draw(st.lists(st.integers(0, 99), min_size=1, max_size=4))
         said = draw(st.integers(0, len(found)))
         nodes.append(node(parent, found, [False] * (len(found) - said) + [True] * said))
     return nodes

@@ -236,6 +236,15 @@ def lists(rng: Rng, rows: int) -> Call:
     return Call([[row.tolist() for row in some_rows(rng, rows).args[0]], dtype], {})
 
 
+def picked(rng: Rng, rows: int) -> Call:
+    flat = [row.tolist() for row in some_rows(rng, rows).args[0]]
+    dtype = [None, np.dtype(np.int32), np.dtype(np.float32)][rng.integers(3)]
+    if rng.integers(2):
+        return Call([[[(x, None) for x in row] for row in flat], 0, dtype], {})
+    dicts = [[{x: {"logprob": x}, -1: None} for x in row] for row in flat]
+    return Call([dicts, "logprob", dtype], {"keys": flat})
+
+
 CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "array_lengths": some_rows,
     "attention_mask": of_slots(np.uint8),
@@ -254,6 +263,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "offsets_from_lengths": lambda rng, rows: Call([lengths_of(rng, rows), int(rng.choice([1, 8]))], {}),
     "pack_rows": pack_rows,
     "parse_jsonl": parse_jsonl,
+    "pick_numbers": picked,
     "place": place,
     "plan_bins": bins,
     "positions": of_slots(np.int32, begins=True),

@@ -10,14 +10,15 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import refusal
+from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array, is_array
-from rollkit._rollouts.columns import Column
+from rollkit._rollouts.columns import Column, mask_column
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.parts import gathered
 from rollkit._rows.ragged import Ragged, trusted
 from rollkit.engines._fields import FLOAT32, check_lengths, field, in_all, word
 
+UINT8 = np.dtype(np.uint8)
 Version = Callable[[Any], int]
 
 
@@ -28,7 +29,9 @@ def rollouts_of(columns: dict[str, Any], rewards: Any, masks: Any) -> Rollouts:
         columns["rewards"] = _per_row_or_token("rewards", rewards, lengths)
     if masks is not None:
         found = _per_row_or_token("masks", masks, lengths)
-        columns["loss_masks"] = found if isinstance(found, Ragged) else per_token(found, lengths)
+        found = found if isinstance(found, Ragged) else per_token(found, lengths)
+        with at(column="loss_masks", label="masks"):
+            columns["loss_masks"] = mask_column(found if found.dtype.kind not in "iu" else found.astype(UINT8))
     return Rollouts({name: columns[name] for name in sorted(columns, key=_order)})
 
 
@@ -54,10 +57,17 @@ def _per_row_or_token(name: str, given: Any, lengths: Int64s) -> Column:
         isinstance(row, list | tuple) or _is_row(row) for row in rows
     )
     if nested or isinstance(rows, Ragged) or (isinstance(rows, np.ndarray) and rows.ndim > 1):
-        found = rows if isinstance(rows, Ragged) else Ragged.from_rows(rows)
+        dtype = FLOAT32 if name == "rewards" else None
+        with at(column=name, label=name):
+            found = rows if isinstance(rows, Ragged) else Ragged.from_rows(rows, dtype)
         check_lengths(name, found.lengths, lengths)
         return found
-    return _check.floats(name, rows).astype(FLOAT32) if name == "rewards" else _check.host(name, rows)
+    if name == "rewards":
+        return _check.floats(name, rows).astype(FLOAT32)
+    one = _check.host(name, rows)
+    if one.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold numbers, got {one.dtype}")
+    return one
 
 
 def _is_row(row: Any) -> bool:

@@ -71,6 +71,8 @@ def add_routes(
     ):
         with at(column=COLUMN, row=row):
             found.append(_whole(one, prompt, response, experts))
+    some = next((routes for routes in found if len(routes)), found[0])
+    found = [routes if len(routes) else some[:0] for routes in found]  # a list of none tells no shape
     with at(column=COLUMN):
         columns[COLUMN] = Ragged.from_rows(found)
     starts = [row.start for row in sent]
@@ -119,6 +121,8 @@ def _array(sent: Any, experts: Any) -> AnyArray:
             found = array if isinstance(array, np.ndarray) else np.asarray(array)
         except ValueError:
             raise ValueError("routes are lists of unequal lengths; expected [tokens, layers, topk]") from None
+    if found.size == 0 and len(found.shape) == 1:
+        return np.empty((0, 0, 0), np.int16)
     if found.ndim != 3:
         raise ValueError(f"routes have shape {found.shape}; expected [tokens, layers, topk]")
     if found.size and found.dtype.kind not in "iu":
