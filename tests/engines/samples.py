@@ -75,7 +75,8 @@ def groups(draw: st.DrawFn) -> list[list[Sample]]:
     """Samples by prompt."""
     prompts = draw(st.lists(st.lists(tokens, min_size=1, max_size=5), max_size=4))
     return [
-        draw(st.lists(samples(prompt, number), min_size=1, max_size=3)) for number, prompt in enumerate(prompts)
+        draw(st.lists(samples(prompt, number), min_size=1, max_size=3))
+        for number, prompt in enumerate(prompts)
     ]
 
 

@@ -1,4 +1,5 @@
 """`rollkit.engines`: what each engine would send of random samples must come out as it was drawn."""
+# ruff: noqa: E501, C408, RUF017
 
 from __future__ import annotations
 
@@ -24,14 +25,20 @@ from tests.engines.samples import (
 )
 from tests.thorough import examples
 
-from rollkit import Ragged, Rollouts, merge_steps, pack
-from rollkit.engines import from_openai, from_sglang, from_trl, from_verifiers, from_vllm
+from rollkit import Ragged, Rollouts, engines, merge_steps, pack
+
+# Columns are of several types, which each test knows.
+from_vllm: Callable[..., Any] = engines.from_vllm
+from_sglang: Callable[..., Any] = engines.from_sglang
+from_openai: Callable[..., Any] = engines.from_openai
+from_trl: Callable[..., Any] = engines.from_trl
+from_verifiers: Callable[..., Any] = engines.from_verifiers
 
 settled = settings(max_examples=examples(80), deadline=None)
 drawn = st.sampled_from
 
 
-def flat(found: list[list[Sample]]) -> list[Sample]:
+def flat(found: Any) -> list[Any]:
     return [sample for samples in found for sample in samples]
 
 
@@ -44,7 +51,11 @@ def check(rollouts: Rollouts, samples: list[Sample], *columns: str) -> None:
         "model_versions": lambda s: s.versions,
     }
     every = ["prompt_token_ids", "response_ids", *columns] if samples else []
-    assert set(rollouts.keys()) - {"instance_ids", "stop_reasons"} == {*every, "prompt_token_ids", "response_ids"}
+    assert set(rollouts.keys()) - {"instance_ids", "stop_reasons"} == {
+        *every,
+        "prompt_token_ids",
+        "response_ids",
+    }
     for name in wanted:
         if name in rollouts:
             assert rollouts.ragged(name).to_list() == [wanted[name](sample) for sample in samples], name
@@ -61,7 +72,9 @@ def check(rollouts: Rollouts, samples: list[Sample], *columns: str) -> None:
 
 
 def usual(samples: list[Sample]) -> list[str]:
-    return ["rollout_logprobs", "rollout_expert_indices", "sampling_masks", "model_versions"] if samples else []
+    return (
+        ["rollout_logprobs", "rollout_expert_indices", "sampling_masks", "model_versions"] if samples else []
+    )
 
 
 # vLLM
@@ -152,10 +165,10 @@ def sglang(found: list[list[Sample]], start: int = 0, version: bool = True) -> l
 def test_sglang(found: Any, nested: bool, without_ids: bool) -> None:
     samples, results = flat(found), sglang(found)
     if without_ids:
-        for result in flat(results):  # type: ignore[arg-type]
-            del result["output_ids"]  # type: ignore[attr-defined]
+        for result in flat(results):
+            del result["output_ids"]
     prompts = [group[0].prompt for group in found] if nested else [sample.prompt for sample in samples]
-    given_: Any = results if nested else flat(results)  # type: ignore[arg-type]
+    given_: Any = results if nested else flat(results)
     rollouts = from_sglang(given_, prompts=prompts, experts=(LAYERS, TOPK))
     columns = usual(samples)
     check(rollouts, samples, *columns, *(["sampling_logprobs"] if samples else []))
@@ -166,7 +179,7 @@ def test_sglang(found: Any, nested: bool, without_ids: bool) -> None:
 
 def test_sglang_routes_from_a_token_on() -> None:
     sample = Sample([1, 2, 3], [7, 2], [-0.5, -0.25], [{}, {}], [[7], [2]], [1, 2], "stop")
-    results = flat(sglang([[sample]], start=2, version=False))  # type: ignore[arg-type]
+    results = flat(sglang([[sample]], start=2, version=False))
     rollouts = from_sglang(
         results, prompts=[[1, 2, 3]], experts=(LAYERS, TOPK), routed_experts_start_len=2, instance_ids=["a"]
     )
@@ -181,7 +194,9 @@ def test_sglang_routes_from_a_token_on() -> None:
 @given(groups(), st.integers(1, 3))
 @settled
 def test_top_of_sglang(found: Any, k: int) -> None:
-    rollouts = from_sglang(sglang(found), top_logprobs=k, experts=(LAYERS, TOPK), prompts=[s[0].prompt for s in found])
+    rollouts = from_sglang(
+        sglang(found), top_logprobs=k, experts=(LAYERS, TOPK), prompts=[s[0].prompt for s in found]
+    )
     for row, sample in enumerate(flat(found)):
         best = [sorted(entry.items(), key=lambda one: -one[1])[:k] for entry in entries(sample)]
         assert rollouts.ragged("top_logprob_ids")[row].tolist() == [[t for t, _ in one] for one in best]
@@ -269,11 +284,17 @@ def test_trl(found: Any, arrays: bool) -> None:
 # verifiers
 
 
-def node(parent: int | None, tokens: list[int], sampled: list[bool], sample: Sample | None = None, **more: Any) -> Any:
+def node(
+    parent: int | None, tokens: list[int], sampled: list[bool], sample: Sample | None = None, **more: Any
+) -> Any:
     """A message; of what it says, `sample` has the log-probabilities and kept ids, in order."""
     count = sum(sampled)
     kept = [[token] for token in tokens[-count:]] if count else None
-    mask = None if kept is None else N(ids=np.array(sum(kept, []), np.int32), counts=np.array([1] * count, np.int32))
+    mask = (
+        None
+        if kept is None
+        else N(ids=np.array(sum(kept, []), np.int32), counts=np.array([1] * count, np.int32))
+    )
     return N(
         parent=parent, token_ids=tokens, mask=sampled, logprobs=[-float(t % 9) for t in tokens[len(tokens) - count :]],
         routed_experts=np.full((len(tokens), LAYERS, TOPK), len(tokens), np.uint8), sampling_mask=mask,
@@ -311,10 +332,10 @@ def test_verifiers(found: Any, as_dicts: bool) -> None:
             while at is not None:
                 path.insert(0, nodes[at])
                 at = nodes[at].parent
-            ids = sum((one.token_ids for one in path), [])
-            mask = sum((one.mask for one in path), [])
+            ids: list[int] = sum((one.token_ids for one in path), [])
+            mask: list[bool] = sum((one.mask for one in path), [])
             first = mask.index(True) if True in mask else len(mask)
-            values = iter(sum((one.logprobs for one in path), []))
+            values: Any = iter(sum((one.logprobs for one in path), []))
             logprobs = [next(values) if flag else 0.0 for flag in mask]
             assert rollouts.ragged("prompt_token_ids")[row].tolist() == ids[:first]
             assert rollouts.ragged("response_ids")[row].tolist() == ids[first:]
@@ -323,7 +344,9 @@ def test_verifiers(found: Any, as_dicts: bool) -> None:
                 assert rollouts.ragged("rollout_logprobs")[row].tolist() == logprobs[first:]
             if "sampling_masks" in rollouts:
                 kept = [list(one) for one in rollouts["sampling_masks"][row]]
-                assert kept == [[t] if flag else [] for t, flag in zip(ids[first:], mask[first:], strict=True)]
+                assert kept == [
+                    [t] if flag else [] for t, flag in zip(ids[first:], mask[first:], strict=True)
+                ]
             assert rollouts["trajectory_ids"][row] == f"t{i}"
             assert rollouts["instance_ids"][row] == f"k{i}"
             assert rollouts["rewards"][row] == i / 2
@@ -336,7 +359,7 @@ def test_verifiers_on_disk_has_parts_of_the_reward() -> None:
         "id": "t", "nodes": [vars(node(None, [1, 2], [False, True]))], "task": {"data": {"idx": 3}},
         "rewards": {"a": {"score": 1.0, "weight": 0.5}, "b": {"score": 2.0}, "c": None},
     }  # fmt: skip
-    del trace["nodes"][0]["routed_experts"]  # type: ignore[index]
+    del trace["nodes"][0]["routed_experts"]
     rollouts = from_verifiers([trace])
     assert rollouts["rewards"].tolist() == [2.5]
     assert list(rollouts["instance_ids"]) == [3]
@@ -376,7 +399,7 @@ def test_steps_of_older_verifiers_merge() -> None:
 # What holds for all
 
 
-CALLS: dict[str, tuple[Callable[..., Rollouts], Callable[[Any], Any]]] = {
+CALLS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
     "vllm": (from_vllm, lambda found: vllm(found)),
     "sglang": (lambda results, **more: from_sglang(results, experts=(LAYERS, TOPK), **more), sglang),
     "openai": (from_openai, lambda found: openai(found, True, "npy")),

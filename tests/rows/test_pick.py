@@ -1,4 +1,5 @@
 """`Ragged.from_rows(item=)` and `_native.pick_numbers` against comprehensions."""
+# ruff: noqa: E501
 
 from __future__ import annotations
 
@@ -170,7 +171,9 @@ def test_a_named_tuple_has_entries_and_names() -> None:
     assert Ragged.from_rows([[Pair(0.5, 7)]], item="id").to_list() == [[7]]
 
 
-keys = st.integers(-5, 5) | st.integers(2**29, 2**31) | st.sampled_from([2**62, 2**64, "a", "b", None, (1, 2)])
+keys = (
+    st.integers(-5, 5) | st.integers(2**29, 2**31) | st.sampled_from([2**62, 2**64, "a", "b", None, (1, 2)])
+)
 
 
 @given(st.data(), st.sampled_from(["dataclass", "slots", "property", "dict", None]))
@@ -182,7 +185,9 @@ def test_keyed_numbers_equal_a_comprehension(data: st.DataObject, kind: str | No
     rows = [[{key: make(float(i)) for i, key in enumerate(found)} for found, _ in row] for row in drawn]
     chosen = [[found[at % len(found)] for found, at in row] for row in drawn]
     item = None if kind is None else "logprob"
-    values = [[entry[key] for entry, key in zip(*pair, strict=True)] for pair in zip(rows, chosen, strict=True)]
+    values = [
+        [entry[key] for entry, key in zip(*pair, strict=True)] for pair in zip(rows, chosen, strict=True)
+    ]
     wanted = [np.array([x if item is None else get(x, item) for x in row], F32) for row in values]
     check(pick_numbers(rows, item, F32, keys=chosen), wanted, F32)
 

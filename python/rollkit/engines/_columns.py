@@ -16,9 +16,8 @@ from rollkit._rollouts.columns import Column, mask_column
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.parts import gathered
 from rollkit._rows.ragged import Ragged, trusted
-from rollkit.engines._fields import FLOAT32, check_lengths, field, in_all, word
+from rollkit.engines._fields import FLOAT32, UINT8, check_lengths, field, in_all, word
 
-UINT8 = np.dtype(np.uint8)
 Version = Callable[[Any], int]
 
 
@@ -31,7 +30,9 @@ def rollouts_of(columns: dict[str, Any], rewards: Any, masks: Any) -> Rollouts:
         found = _per_row_or_token("masks", masks, lengths)
         found = found if isinstance(found, Ragged) else per_token(found, lengths)
         with at(column="loss_masks", label="masks"):
-            columns["loss_masks"] = mask_column(found if found.dtype.kind not in "iu" else found.astype(UINT8))
+            columns["loss_masks"] = mask_column(
+                found if found.dtype.kind not in "iu" else found.astype(UINT8)
+            )
     return Rollouts({name: columns[name] for name in sorted(columns, key=_order)})
 
 
@@ -163,6 +164,8 @@ def versions(columns: dict[str, Any], name: str, found: Sequence[Any], version: 
     lengths = columns["response_ids"].lengths
     spans = [_spans(row, value, int(lengths[row])) for row, value in enumerate(found)]
     labels = {label for row in spans for label, _ in row}
+    if version is not None and not callable(version):
+        raise TypeError(f"version must be a function of a label, got {type(version).__name__}")
     numbers = {label: _number(label) if version is None else version(label) for label in labels}
     if version is None and all(number is None for number in numbers.values()):
         return
@@ -170,6 +173,8 @@ def versions(columns: dict[str, Any], name: str, found: Sequence[Any], version: 
         for label, _ in labelled:
             if not isinstance(numbers[label], int | np.integer):
                 text = f": {label!r} is no number, others are; pass version=, which makes one of a label"
+                if version is not None:
+                    text = f": version makes {numbers[label]!r} of {label!r}, expected an int"
                 raise refusal(ValueError, text, column="model_versions", row=row)
     flat = [(numbers[label], count) for row in spans for label, count in row]
     values = np.array([number for number, _ in flat], np.int64)

@@ -14,6 +14,7 @@ from rollkit._rows.ragged import Ragged
 
 INT32 = np.dtype(np.int32)
 FLOAT32 = np.dtype(np.float32)
+UINT8 = np.dtype(np.uint8)
 
 
 def field(source: Any, name: str) -> Any:
@@ -89,16 +90,27 @@ def as_list(column: str, row: int, value: Any) -> Any:
 
 def ints(column: str, rows: Sequence[Any]) -> Ragged:
     """Rows of token ids as a column."""
+    return numbers(column, rows, INT32)
+
+
+def numbers(column: str, rows: Sequence[Any], dtype: np.dtype[Any]) -> Ragged:
+    """Rows of one number a token as a column."""
     with at(column=column):
-        return Ragged.from_rows(rows, INT32)
+        found = Ragged.from_rows(rows, dtype)
+        if found.inner:
+            row = int(found.lengths.argmax())
+            raise refusal(
+                ValueError, f" has elements of shape {found.inner}; a number a token expected", row=row
+            )
+        return found
 
 
-def check_lengths(column: str, found: Any, wanted: Any, of: str = "tokens") -> None:
+def check_lengths(column: str, found: Any, wanted: Any) -> None:
     """Refuse rows that have another number of elements than there are tokens."""
     odd = np.flatnonzero(np.asarray(found) != np.asarray(wanted))
     if len(odd):
         row = int(odd[0])
-        text = f" has {found[row]} elements, its response has {wanted[row]} {of}"
+        text = f" has {found[row]} elements for {wanted[row]} tokens"
         raise refusal(ValueError, text, column=column, row=row)
 
 

@@ -19,6 +19,7 @@ from rollkit.engines._fields import (
     in_all,
     ints,
     items_of,
+    numbers,
     required,
     results_of,
     tokens_of,
@@ -107,13 +108,13 @@ def from_openai(
     return rollouts_of(columns, rewards, masks)
 
 
-def _logprobs(columns: dict[str, Any], found: Sequence[Any], lengths: Int64s) -> None:
+def _logprobs(columns: dict[str, Any], given: Sequence[Any], lengths: Int64s) -> None:
     """Add log-probabilities: numbers of completions, objects with one each of chats."""
     name = "rollout_logprobs"
-    if not in_all(name, "logprobs", found):
+    if not in_all(name, "logprobs", given):
         return
-    flat = [field(one, "token_logprobs") for one in found]
-    content = [field(one, "content") for one in found]
+    flat = [field(one, "token_logprobs") for one in given]
+    content = [field(one, "content") for one in given]
     if any(one is not None for one in flat):
         kind, rows, item = "token_logprobs", flat, None
     else:
@@ -121,7 +122,8 @@ def _logprobs(columns: dict[str, Any], found: Sequence[Any], lengths: Int64s) ->
     if not in_all(name, f"logprobs.{kind}", rows):
         raise ValueError("logprobs have neither 'token_logprobs' (completions) nor 'content' (chats)")
     with at(column=name):
-        columns[name] = Ragged.from_rows(rows, FLOAT32, item=item)
+        found = Ragged.from_rows(rows, FLOAT32, item=item) if item else numbers(name, rows, FLOAT32)
+    columns[name] = found
     check_lengths(name, columns[name].lengths, lengths)
 
 

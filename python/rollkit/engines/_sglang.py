@@ -21,6 +21,7 @@ from rollkit.engines._fields import (
     field,
     in_all,
     ints,
+    numbers,
     required,
     results_of,
     tokens_of,
@@ -183,8 +184,7 @@ def _top(found: Sequence[Any], lengths: Int64s, most: int) -> dict[str, Ragged]:
 def _sampling(column: str, found: Sequence[Any], lengths: Int64s) -> Any:
     if column == "sampling_masks":
         return lists(column, column, found, lengths)
-    with at(column=column):
-        rows = Ragged.from_rows(found, FLOAT32)
+    rows = numbers(column, found, FLOAT32)
     check_lengths(column, rows.lengths, lengths)
     return rows
 

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from rollkit import _check
-from rollkit._errors import at
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 from rollkit.engines._columns import Version, rollouts_of, split, versions
 from rollkit.engines._fields import (
     FLOAT32,
+    UINT8,
     check_lengths,
     field,
     in_all,
     ints,
+    numbers,
     required,
     results_of,
     tokens_of,
@@ -70,10 +71,8 @@ def from_trl(
         return [field(row, name) for row in rows]
 
     whole = ints("input_ids", tokens_of("input_ids", "input_ids", of("input_ids")))
-    with at(column="completion_mask"):
-        flags = Ragged.from_rows(
-            tokens_of("completion_mask", "completion_mask", of("completion_mask")), np.uint8
-        )
+    found = tokens_of("completion_mask", "completion_mask", of("completion_mask"))
+    flags = numbers("completion_mask", found, UINT8)
     check_lengths("completion_mask", flags.lengths, whole.lengths)
     firsts = first_flags(flags)
     prompts, responses = split(whole, firsts)
@@ -81,8 +80,7 @@ def from_trl(
     columns["loss_masks"] = split(flags, firsts)[1]
     found = of("old_log_probs")
     if in_all("rollout_logprobs", "old_log_probs", found):
-        with at(column="rollout_logprobs"):
-            logprobs = Ragged.from_rows(found, FLOAT32)
+        logprobs = numbers("rollout_logprobs", found, FLOAT32)
         check_lengths("rollout_logprobs", logprobs.lengths, whole.lengths)
         columns["rollout_logprobs"] = split(logprobs, firsts)[1]
     found = of("advantage")

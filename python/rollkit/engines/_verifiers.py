@@ -16,12 +16,14 @@ from rollkit._rows.ragged import Ragged
 from rollkit.engines._columns import lists, rollouts_of, split, stop_reasons
 from rollkit.engines._fields import (
     FLOAT32,
+    UINT8,
     as_list,
     check_lengths,
     field,
     in_all,
     ints,
     items_of,
+    numbers,
     required,
     results_of,
     tokens_of,
@@ -127,9 +129,8 @@ def _tokens(paths: Sequence[Sequence[Any]]) -> dict[str, Any]:
     ids = ints(
         "response_ids", [_joined("response_ids", i, path, "token_ids") for i, path in enumerate(paths)]
     )
-    with at(column="loss_masks"):
-        rows = [_joined("loss_masks", i, path, "mask") for i, path in enumerate(paths)]
-        masks = Ragged.from_rows(rows, np.uint8)
+    rows = [_joined("loss_masks", i, path, "mask") for i, path in enumerate(paths)]
+    masks = numbers("loss_masks", rows, UINT8)
     odd = np.flatnonzero(masks.lengths != ids.lengths)
     if len(odd):
         row = int(odd[0])
@@ -144,8 +145,7 @@ def _add_logprobs(columns: dict[str, Any], paths: Sequence[Sequence[Any]]) -> No
     rows = [_joined(name, i, path, "logprobs") for i, path in enumerate(paths)]
     if not any(rows):
         return
-    with at(column=name):
-        found = Ragged.from_rows(rows, FLOAT32)
+    found = numbers(name, rows, FLOAT32)
     before = np.append(0, np.cumsum(masks.values != 0))  # the sampled tokens before each
     sampled = before[masks.offsets[1:]] - before[masks.offsets[:-1]]
     odd = np.flatnonzero(found.lengths != sampled)
@@ -259,13 +259,11 @@ def _of_steps(outputs: Sequence[Any], rewards: Any, masks: Any) -> Rollouts:
         "response_ids": ints("response_ids", of("completion_ids", "response_ids")),
     }
     lengths = columns["response_ids"].lengths
-    with at(column="loss_masks"):
-        columns["loss_masks"] = Ragged.from_rows(of("completion_mask", "loss_masks"), np.uint8)
+    columns["loss_masks"] = numbers("loss_masks", of("completion_mask", "loss_masks"), UINT8)
     check_lengths("loss_masks", columns["loss_masks"].lengths, lengths)
     found = [field(one, "completion_logprobs") for one in tokens]
     if in_all("rollout_logprobs", "tokens.completion_logprobs", found):
-        with at(column="rollout_logprobs"):
-            columns["rollout_logprobs"] = Ragged.from_rows(found, FLOAT32)
+        columns["rollout_logprobs"] = numbers("rollout_logprobs", found, FLOAT32)
         check_lengths("rollout_logprobs", columns["rollout_logprobs"].lengths, lengths)
     routes = [field(one, "routed_experts") for one in tokens]
     sent = [Sent(one, start=int(one.get("start") or 0) if isinstance(one, Mapping) else 0) for one in routes]
@@ -274,12 +272,10 @@ def _of_steps(outputs: Sequence[Any], rewards: Any, masks: Any) -> Rollouts:
     ids = [field(output, "example_id") for _, output in owners]
     if in_all("instance_ids", "example_id", ids):
         columns["instance_ids"] = ids
-    numbers = [number for number, _ in owners]
+    whose = [number for number, _ in owners]
     ids = [field(output, "trajectory_id") for _, output in owners]
-    columns["trajectory_ids"] = ids if in_all("trajectory_ids", "trajectory_id", ids) else numbers
-    columns["is_last_step"] = np.array(
-        [a != b for a, b in zip(numbers, [*numbers[1:], -1], strict=True)], bool
-    )
+    columns["trajectory_ids"] = ids if in_all("trajectory_ids", "trajectory_id", ids) else whose
+    columns["is_last_step"] = np.array([a != b for a, b in zip(whose, [*whose[1:], -1], strict=True)], bool)
     if rewards is None:
         scored = [field(output, "reward") for _, output in owners]
         rewards = scored if in_all("rewards", "reward", scored) else None
