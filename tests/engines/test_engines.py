@@ -355,7 +355,7 @@ def test_verifiers(found: Any, as_dicts: bool) -> None:
 
 
 def test_verifiers_on_disk_has_parts_of_the_reward() -> None:
-    trace = {
+    trace: Any = {
         "id": "t", "nodes": [vars(node(None, [1, 2], [False, True]))], "task": {"data": {"idx": 3}},
         "rewards": {"a": {"score": 1.0, "weight": 0.5}, "b": {"score": 2.0}, "c": None},
     }  # fmt: skip
