@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyType};
 
 use super::items::in_place;
-use super::number::{Scalar, exact, same_int};
+use super::number::{Scalar, exact, int};
 use crate::python::array::prefetch;
 
 /// Elements that go through the steps together.
@@ -300,6 +300,20 @@ impl Hint {
         }
         self.equal = Some([found, wanted]);
         true
+    }
+}
+
+/// Whether two objects are exact ints of one value.
+///
+/// # Safety
+///
+/// The objects are alive.
+#[inline]
+unsafe fn same_int(a: Object, b: Object) -> bool {
+    // SAFETY: the objects are alive, and their types are looked at before they are read as ints.
+    unsafe {
+        let exact = |object| ffi::Py_TYPE(object) == &raw mut ffi::PyLong_Type;
+        exact(a) && exact(b) && int(a).is_some_and(|value| int(b) == Some(value))
     }
 }
 

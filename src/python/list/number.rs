@@ -164,27 +164,13 @@ pub fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
     }
 }
 
-/// Whether two objects are exact ints of one value.
-///
-/// # Safety
-///
-/// The objects are alive.
-#[inline]
-pub unsafe fn same_int(a: *mut ffi::PyObject, b: *mut ffi::PyObject) -> bool {
-    // SAFETY: the objects are alive, and their types are looked at before they are read as ints.
-    unsafe {
-        let exact = |object| ffi::Py_TYPE(object) == &raw mut ffi::PyLong_Type;
-        exact(a) && exact(b) && int(a).is_some_and(|value| int(b) == Some(value))
-    }
-}
-
 /// The value of an int that fits an `i64`.
 ///
 /// # Safety
 ///
 /// `object` is alive, and its type is exactly `int` or `bool`.
 #[inline]
-unsafe fn int(object: *mut ffi::PyObject) -> Option<i64> {
+pub unsafe fn int(object: *mut ffi::PyObject) -> Option<i64> {
     // SAFETY: the caller's promise.
     if let Some(value) = unsafe { compact(object) } {
         return Some(value);
