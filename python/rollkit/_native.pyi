@@ -157,6 +157,20 @@ def pack_rows(
     The lengths placed are `lengths` itself where no row is cut or dropped.
     """
 
+def pick_numbers(
+    rows: Sequence[Sequence[Any]],
+    item: int | str | None,
+    dtype: np.dtype[Any] | None = None,
+    /,
+    *,
+    keys: Sequence[Sequence[Any]] | None = None,
+) -> tuple[NDArray[Any], _Int64s]:
+    """One number of each element, an entry of it or what it has by name: (values, offsets).
+
+    With `keys`, a row of them for each row, elements are dicts, and the number is of the value of the key:
+    the value itself if `item` is None.
+    """
+
 def place(
     parts: Sequence[NDArray[Any] | tuple[NDArray[Any], _Int64s]],
     starts: _Int64s,

@@ -7,7 +7,11 @@
 //! GIL every list is. Lists of lists are always read from a snapshot, which is short.
 
 pub mod items;
+// As `IN_PLACE`.
+#[cfg_attr(any(Py_GIL_DISABLED, Py_LIMITED_API, PyPy, GraalPy, RustPython), path = "list/unseen.rs")]
+mod look;
 mod number;
+pub mod pick;
 
 use std::mem::MaybeUninit;
 
@@ -44,32 +48,81 @@ pub fn from_lists<'py>(
     };
     let lengths = lengths(&rows)?;
     let First { row, inner, number } = First::of(&rows, &lengths)?;
-    let descr = match (dtype, number) {
-        (Some(descr), _) => descr,
-        (None, Some(number)) => natural_dtype(&number, At { row, position: None, inner: &inner })?,
-        (None, None) => numpy::dtype::<i64>(py),
-    };
-    let Some(dtype) = array::dtype(&descr) else {
+    let descr = dtype_of(py, dtype, number.as_ref(), At { row, position: None, inner: &inner })?;
+    written(py, &rows, &lengths, &inner, &descr, &Nested)
+}
+
+/// The dtype of a column: the one that is given, or that of its first number.
+fn dtype_of<'py>(
+    py: Python<'py>,
+    given: Option<Bound<'py, PyArrayDescr>>,
+    first: Option<&Bound<'py, PyAny>>,
+    at: At<'_>,
+) -> PyResult<Bound<'py, PyArrayDescr>> {
+    match (given, first) {
+        (Some(descr), _) => Ok(descr),
+        (None, Some(number)) => natural_dtype(number, at),
+        (None, None) => Ok(numpy::dtype::<i64>(py)),
+    }
+}
+
+/// How the numbers of a row are found.
+trait Source<'py> {
+    /// Writes the numbers of a row, as many as `out` has room for.
+    fn write<T: Scalar>(
+        &self,
+        row: &Bound<'py, PyAny>,
+        shape: &[usize],
+        out: &mut [MaybeUninit<T>],
+        at: At<'_>,
+    ) -> PyResult<()>;
+}
+
+/// Rows that are lists of numbers, or of such lists.
+struct Nested;
+
+impl<'py> Source<'py> for Nested {
+    fn write<T: Scalar>(
+        &self,
+        row: &Bound<'py, PyAny>,
+        shape: &[usize],
+        out: &mut [MaybeUninit<T>],
+        at: At<'_>,
+    ) -> PyResult<()> {
+        fill_nested(row, shape, out, at)
+    }
+}
+
+/// A new column, `(values, offsets)`.
+fn written<'py>(
+    py: Python<'py>,
+    rows: &[Bound<'py, PyAny>],
+    lengths: &[i64],
+    inner: &[usize],
+    descr: &Bound<'py, PyArrayDescr>,
+    source: &impl Source<'py>,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let Some(dtype) = array::dtype(descr) else {
         return Err(PyTypeError::new_err(format!(
             "lists become bool, (u)int8 to (u)int64, float32 or float64 in native byte order, not {descr}"
         )));
     };
     let offsets = array::fresh::<i64>(py, lengths.len() + 1)?;
-    offsets::from_lengths(&lengths, array::out_slice("offsets", &offsets, [])?)?;
-    let total = offsets::total(&lengths)? as usize;
-    let values = array::empty(py, PyTuple::new(py, [&[total], &inner[..]].concat())?, descr)?;
+    offsets::from_lengths(lengths, array::out_slice("offsets", &offsets, [])?)?;
+    let total = offsets::total(lengths)? as usize;
+    let values = array::empty(py, PyTuple::new(py, [&[total], inner].concat())?, descr)?;
     match dtype {
-        Dtype::Bool => fill::<bool>(&rows, &lengths, &inner, &values),
-        Dtype::I8 => fill::<i8>(&rows, &lengths, &inner, &values),
-        Dtype::I16 => fill::<i16>(&rows, &lengths, &inner, &values),
-        Dtype::I32 => fill::<i32>(&rows, &lengths, &inner, &values),
-        Dtype::I64 => fill::<i64>(&rows, &lengths, &inner, &values),
-        Dtype::U8 => fill::<u8>(&rows, &lengths, &inner, &values),
-        Dtype::U16 => fill::<u16>(&rows, &lengths, &inner, &values),
-        Dtype::U32 => fill::<u32>(&rows, &lengths, &inner, &values),
-        Dtype::U64 => fill::<u64>(&rows, &lengths, &inner, &values),
-        Dtype::F32 => fill::<f32>(&rows, &lengths, &inner, &values),
-        Dtype::F64 => fill::<f64>(&rows, &lengths, &inner, &values),
+        Dtype::Bool => fill::<bool>(rows, lengths, inner, &values, source),
+        Dtype::I8 => fill::<i8>(rows, lengths, inner, &values, source),
+        Dtype::I16 => fill::<i16>(rows, lengths, inner, &values, source),
+        Dtype::I32 => fill::<i32>(rows, lengths, inner, &values, source),
+        Dtype::I64 => fill::<i64>(rows, lengths, inner, &values, source),
+        Dtype::U8 => fill::<u8>(rows, lengths, inner, &values, source),
+        Dtype::U16 => fill::<u16>(rows, lengths, inner, &values, source),
+        Dtype::U32 => fill::<u32>(rows, lengths, inner, &values, source),
+        Dtype::U64 => fill::<u64>(rows, lengths, inner, &values, source),
+        Dtype::F32 => fill::<f32>(rows, lengths, inner, &values, source),
+        Dtype::F64 => fill::<f64>(rows, lengths, inner, &values, source),
     }?;
     Ok((values, offsets))
 }
@@ -133,11 +186,12 @@ fn natural_dtype<'py>(first: &Bound<'py, PyAny>, at: At<'_>) -> PyResult<Bound<'
 }
 
 /// Writes all rows to `values`, whose dtype is `T`'s.
-fn fill<T: Scalar>(
-    rows: &[Bound<'_, PyAny>],
+fn fill<'py, T: Scalar>(
+    rows: &[Bound<'py, PyAny>],
     lengths: &[i64],
     inner: &[usize],
-    values: &Array<'_>,
+    values: &Array<'py>,
+    source: &impl Source<'py>,
 ) -> PyResult<()> {
     let mut rest = array::out_slice::<T>("values", values, [])?;
     let size = inner.iter().product::<usize>();
@@ -146,7 +200,7 @@ fn fill<T: Scalar>(
         shape[0] = length as usize;
         let (out, after) = rest.split_at_mut(shape[0] * size);
         rest = after;
-        fill_nested(object, &shape, out, At { row, position: None, inner })?;
+        source.write(object, &shape, out, At { row, position: None, inner })?;
     }
     Ok(())
 }

@@ -44,6 +44,8 @@ mod _native {
     #[pymodule_export]
     use super::list::from_lists;
     #[pymodule_export]
+    use super::list::pick::pick_numbers;
+    #[pymodule_export]
     use super::panics::panics;
     #[pymodule_export]
     use super::place::{can_cast, place};

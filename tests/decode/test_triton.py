@@ -300,7 +300,7 @@ def test_plain_operations_draw_what_is_not_common() -> None:
     assert common(z.half(), z.half())
     assert common(torch.zeros(2, 16)[:, 4:12]), "rows without gaps"
     assert not common(torch.zeros(2, 16)[:, ::2])
-    assert not common(z.double())
+    assert common(z.double()), "as float32"
     assert not common(z, allowed=None, noise=torch.full((2, 8), 0.5))
     assert not common(z, z.clone().requires_grad_())
     with torch.no_grad():

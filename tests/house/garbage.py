@@ -8,16 +8,29 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 from tests.house.garbage_drop_ins import ARGUMENTS
 
 import rollkit
-from rollkit import Batch, Groups, Layout, Ragged, Rollouts, decode, forest, pack, plot, routing, segments
+from rollkit import (
+    Batch,
+    Groups,
+    Layout,
+    Ragged,
+    Rollouts,
+    decode,
+    engines,
+    forest,
+    pack,
+    plot,
+    routing,
+    segments,
+)
 
-MODULES = (rollkit, segments, routing, decode, forest, plot)
+MODULES = (rollkit, segments, routing, decode, forest, engines, plot)
 """Oracles do what they say and nothing else: their arguments are those of who writes tests."""
 
 DROP_INS = ("flash_attn", "skyrl", "transformer_engine", "transformers", "trl", "verifiers", "verl")
@@ -304,6 +317,9 @@ VALID: dict[str, Callable[[], Any]] = {
     "num_experts": lambda: 16,
     "offsets": lambda: [0, 2, 3],
     "other": ragged,
+    "outputs": lambda: [
+        SimpleNamespace(prompt_token_ids=[1], outputs=[SimpleNamespace(token_ids=[2, 3], logprobs=None)])
+    ],
     "output": lambda: {"prompt_token_ids": [[1]], "response_ids": [[2]]},
     "padding": lambda: ids() == 0,
     "parts": lambda: [ragged(), ragged()],
@@ -313,11 +329,14 @@ VALID: dict[str, Callable[[], Any]] = {
     "prompt_token_ids": lambda: [1, 2],
     "rank": lambda: 0,
     "response_ids": lambda: [4],
+    "responses": lambda: [{"prompt_token_ids": [1], "choices": [{"token_ids": [2, 3]}]}],
+    "results": lambda: [{"output_ids": [2, 3], "meta_info": {}}],
     "rollouts": columns,
     "route_masks": lambda: [0, 0, 1, 0, 0, 1],
     "routes": routes,
     "row_lengths": lambda: [2, 1, 3],
     "rows": lambda: [[1, 2], [3]],
+    "samples": lambda: [{"input_ids": [1, 2, 3], "completion_mask": [0, 1, 1]}],
     "scale": lambda: 2.0,
     "seeds": lambda: [1, 2],
     "shape": lambda: (3, 3),
@@ -325,6 +344,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "starts": lambda: [0, 3, 6],
     "table": lambda: Rollouts(columns()).to_arrow(),
     "token_ids": lambda: [1, 4],
+    "traces": lambda: [{"nodes": [{"token_ids": [1, 2], "mask": [False, True], "logprobs": [-0.5]}]}],
     "uncond": lambda: np.ones((2, 6), np.float32),
     "until": lambda: (1,),
     "valid": lambda: [1, 1, 1],

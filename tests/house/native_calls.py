@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from rollkit import Layout, _native
+from rollkit import Layout, Ragged, _native
 
 Rng = np.random.Generator
 
@@ -171,6 +171,36 @@ def gather_rows(rng: Rng, rows: int) -> Call:
     )
 
 
+def hash_rows(rng: Rng, rows: int) -> Call:
+    offsets = offsets_of(rng, rows)
+    return Call([np.zeros(offsets[-1], np.int32), offsets], {"seed": 1, "out": np.zeros(rows, np.uint64)})
+
+
+def exported(rng: Rng, rows: int) -> tuple[Any, ...]:
+    offsets = offsets_of(rng, rows)
+    missing = np.zeros(offsets[-1], bool) if rng.integers(2) else None
+    numbers = ("numbers", np.zeros(offsets[-1], rng.choice(["?", "i1", "f4", "i8"])), missing)
+    return "list", offsets, numbers, bool(rng.integers(2))
+
+
+def export_array(rng: Rng, rows: int) -> Call:
+    return Call([exported(rng, rows)], {})
+
+
+def export_stream(rng: Rng, rows: int) -> Call:
+    specs = [exported(rng, rows), ("numbers", np.zeros(rows), None), ("texts", ["a", None] * rows)]
+    return Call([["x", "y"], specs[:2], rows], {})
+
+
+def read_arrow(rng: Rng, rows: int) -> Call:
+    offsets = offsets_of(rng, rows)
+    return Call([Ragged(np.zeros(offsets[-1], np.int32), offsets)], {})
+
+
+def arrow_formats(rng: Rng, rows: int) -> Call:
+    return Call([Ragged(np.zeros(1), np.array([0, 1])).__arrow_c_schema__()], {})
+
+
 def concat_columns(rng: Rng, rows: int) -> Call:
     offsets = [offsets_of(rng, rows // 2 + 1) for _ in range(2)]
     values = [np.zeros(found[-1], np.int32) for found in offsets]
@@ -236,6 +266,15 @@ def lists(rng: Rng, rows: int) -> Call:
     return Call([[row.tolist() for row in some_rows(rng, rows).args[0]], dtype], {})
 
 
+def picked(rng: Rng, rows: int) -> Call:
+    flat = [row.tolist() for row in some_rows(rng, rows).args[0]]
+    dtype = [None, np.dtype(np.int32), np.dtype(np.float32)][rng.integers(3)]
+    if rng.integers(2):
+        return Call([[[(x, None) for x in row] for row in flat], 0, dtype], {})
+    dicts = [[{x: {"logprob": x}, -1: None} for x in row] for row in flat]
+    return Call([dicts, "logprob", dtype], {"keys": flat})
+
+
 CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "array_lengths": some_rows,
     "attention_mask": of_slots(np.uint8),
@@ -249,11 +288,17 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "first_negative": lambda rng, rows: Call([lengths_of(rng, rows)], {}),
     "from_lists": lists,
     "gather_rows": gather_rows,
+    "hash_rows": hash_rows,
+    "export_array": export_array,
+    "export_stream": export_stream,
+    "read_arrow": read_arrow,
+    "arrow_formats": arrow_formats,
     "ids_from_lengths": from_lengths,
     "joined_steps": joined_steps,
     "offsets_from_lengths": lambda rng, rows: Call([lengths_of(rng, rows), int(rng.choice([1, 8]))], {}),
     "pack_rows": pack_rows,
     "parse_jsonl": parse_jsonl,
+    "pick_numbers": picked,
     "place": place,
     "plan_bins": bins,
     "positions": of_slots(np.int32, begins=True),

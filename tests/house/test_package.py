@@ -14,7 +14,7 @@ import pytest
 from tests.paths import ROOT
 
 ALLOWED = {"Apache-2.0", "Apache-2.0 WITH LLVM-exception", "MIT", "Unicode-3.0", "Zlib"}
-ALLOWED |= {"BSD-2-Clause", "BSD-3-Clause"}
+ALLOWED |= {"BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"}
 
 
 def run(*line: str) -> str:

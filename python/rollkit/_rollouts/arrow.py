@@ -67,7 +67,7 @@ def stream_of(columns: Mapping[str, Any], rows: int, requested: Any) -> Any:
 
 def _exported(column: Any, large: bool) -> tuple[Any, ...]:
     if isinstance(column, Ragged):
-        return exported(column._host_parts("Arrow"), column.offsets, large)
+        return exported(column._host_parts("to_arrow"), column.offsets, large)
     if isinstance(column, np.ndarray) and column.dtype != object:
         return numbers_exported(column)
     found = list(column)

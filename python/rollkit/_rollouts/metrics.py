@@ -14,7 +14,7 @@ from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, as_array
 from rollkit._rollouts.columns import as_column, mask_column, row_lengths, turns_of, uneven
 from rollkit._rollouts.rewards import row_rewards
-from rollkit._rollouts.sources import Source, as_rollouts, columns_of, sources_of
+from rollkit._rollouts.sources import Source, as_rollouts, columns_in, sources_of
 from rollkit._rows.ragged import Ragged, trusted
 
 Metrics = dict[str, float]
@@ -98,7 +98,7 @@ def rollout_metrics(
         (2.0, 1)
     """
     sources = sources_of(rollouts)
-    columns = columns_of(sources)[0] if len(sources) == 1 else as_rollouts(sources).columns
+    columns = columns_in(sources)[0] if len(sources) == 1 else as_rollouts(sources).columns
     masks = columns.get("loss_masks")
     metrics = measure(
         row_lengths(columns["response_ids"]),

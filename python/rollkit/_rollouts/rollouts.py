@@ -14,7 +14,6 @@ from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, is_array
 from rollkit._rollouts.arrow import columns_from_arrow, stream_of
-from rollkit._rollouts.buffers import buffers_of, columns_from_buffers
 from rollkit._rollouts.columns import (
     Column,
     as_column,
@@ -288,6 +287,8 @@ class Rollouts:
             >>> Rollouts.from_buffers(*rollouts.to_buffers()).equals(rollouts)
             True
         """
+        from rollkit._rollouts.buffers import buffers_of  # with it comes json
+
         return buffers_of(self.columns)
 
     @classmethod
@@ -297,6 +298,8 @@ class Rollouts:
         Raises:
             ValueError: not the header, or not the buffers, of rollouts.
         """
+        from rollkit._rollouts.buffers import columns_from_buffers
+
         return cls(columns_from_buffers(header, buffers))
 
     def with_columns(self, **columns: Any) -> Rollouts:

@@ -91,7 +91,7 @@ class Sources:
             wanted: numbers of the rows, counted through; all by default.
         """
         sources = sources_of(rollouts)
-        columns, order = columns_of(sources), None
+        columns, order = columns_in(sources), None
         said = _check.mapping("levels", levels)
         levels = check_levels(said, columns[0])
         for name in levels:
@@ -255,7 +255,12 @@ def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
 
 def columns_of(rollouts: Source | Sequence[Source]) -> list[Mapping[str, Any]]:
     """The columns of each source, as they are, all of the same names: where every function begins."""
-    columns = [_columns(i, source) for i, source in enumerate(sources_of(rollouts))]
+    return columns_in(sources_of(rollouts))
+
+
+def columns_in(sources: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """`columns_of` what `sources_of` gave."""
+    columns = [_columns(i, source) for i, source in enumerate(sources)]
     for i, part in enumerate(columns):
         if part.keys() != columns[0].keys():
             odd = ", ".join(map(repr, sorted(part.keys() ^ columns[0].keys())))

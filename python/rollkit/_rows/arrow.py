@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -242,6 +241,8 @@ def _place(rows: Int64s, element: int) -> tuple[int, int]:
 
 def _tensor_shape(metadata: str) -> tuple[int, ...]:
     """The shape of a `fixed_shape_tensor`, whose storage is flat."""
+    import json  # with it come its decoders, which most never need
+
     said = json.loads(metadata)
     order = said.get("permutation")
     if order is not None and list(order) != sorted(order):
@@ -266,12 +267,9 @@ def numbers_exported(values: AnyArray) -> tuple[Any, ...]:
     inner = values.shape[1:]
     if 0 in inner:
         raise ValueError(f"Arrow has no lists of inner shape {inner}; inner dimensions must be 1 or more")
-    if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8:
+    if values.dtype.kind not in "biuf" or values.dtype.itemsize > 8 or not values.dtype.isnative:
         raise TypeError(f"Arrow has no dtype like {values.dtype}; cast with .astype first")
-    flat = np.ascontiguousarray(values).reshape(-1)
-    if not flat.dtype.isnative:
-        flat = flat.astype(flat.dtype.newbyteorder("="))
-    found: tuple[Any, ...] = ("numbers", flat, None)
+    found: tuple[Any, ...] = ("numbers", np.ascontiguousarray(values).reshape(-1), None)
     for width in reversed(inner):
         found = ("fixed", width, found)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._arrays.ops import as_like, ops_of
-from rollkit._check import Int64s, checked_out, host, int64s
+from rollkit._check import Int64s, checked_out, host, int64s, integer, items
 from rollkit._errors import at, refusal, retold, row_of
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
 from rollkit._rows.dtypes import common, numpy_dtype, odd_one
@@ -68,7 +68,12 @@ class Ragged:
 
     @classmethod
     def from_rows(
-        cls, rows: Sequence[Any] | AnyArray | Ragged, dtype: DTypeLike | None = None, *, lists: bool = False
+        cls,
+        rows: Sequence[Any] | AnyArray | Ragged,
+        dtype: DTypeLike | None = None,
+        *,
+        lists: bool = False,
+        item: int | str | None = None,
     ) -> Ragged:
         """Join rows into one array, in one write.
 
@@ -82,11 +87,15 @@ class Ragged:
                 an integer dtype.
             lists: each element is a list of its own length, whatever these happen to be (such as the token
                 ids that survived top-p): the values are a `Ragged` again, with a row per element.
+            item: which number of each element is meant, where elements are more than numbers: an int is the
+                entry of a tuple or list, a str the value of a dict or an attribute. Rows are lists or
+                tuples then.
 
         Raises:
             OverflowError: a number does not fit the dtype; the message names row and position.
-            TypeError: something is no number, or a float in an integer column, likewise.
-            ValueError: rows differ in inner shape.
+            TypeError: something is no number, or a float in an integer column, or has no such entry or
+                attribute, likewise.
+            ValueError: rows differ in inner shape; a tuple is shorter, or a dict has no such key.
 
         Example:
             >>> Ragged.from_rows([[1, 2, 3], [], [4]], np.int32)
@@ -96,9 +105,15 @@ class Ragged:
             OverflowError: row 1, position 0: 300 does not fit uint8
             >>> Ragged.from_rows([[[5, 9], [6]], [[7]]], lists=True)
             Ragged(2 rows, 3 lists of 4 values, int64, mean length 1.5)
+            >>> Ragged.from_rows([[(-0.5, 7), (-0.25, 9)], []], np.float32, item=0).to_list()
+            [[-0.5, -0.25], []]
         """
         if _check.flag("lists", lists):
+            if item is not None:
+                raise TypeError("give lists or item, not both: an item of an element is a number")
             return _of_lists(rows, dtype)
+        if item is not None:
+            return _from_items(rows, None if dtype is None else numpy_dtype(dtype), item)
         if getattr(rows, "is_nested", False):
             rows = cast(Any, rows_of_jagged(rows))
         if isinstance(rows, Ragged):
@@ -219,7 +234,7 @@ class Ragged:
         from rollkit._rows.arrow import asked_for, exported
 
         large = True if requested_schema is None else dict(asked_for(requested_schema)).get(None, True)
-        return _native.export_array(exported(self._host_parts("Arrow"), self.offsets, large))
+        return _native.export_array(exported(self._host_parts("to_arrow"), self.offsets, large))
 
     def __arrow_c_schema__(self) -> Any:
         """The capsule of the type that `__arrow_c_array__` exports."""
@@ -405,7 +420,8 @@ class Ragged:
 
         Example:
             >>> rows = Ragged.from_rows([[1, 2], [3], [1, 2]])
-            >>> rows.hash()[0] == rows.hash()[2], rows.hash()[0] == rows.astype(np.int32).hash()[0]
+            >>> hashes, narrow = rows.hash().tolist(), rows.astype(np.int32).hash().tolist()
+            >>> hashes[0] == hashes[2], hashes[0] == narrow[0]
             (True, False)
         """
         from rollkit._rows.buffers import hashes
@@ -592,21 +608,36 @@ def row_indices(indices: ArrayLike, count: int, name: str = "indices") -> Int64s
     return np.where(rows < 0, rows + count, rows)
 
 
-def _from_lists(rows: list[Any] | tuple[Any, ...], dtype: np.dtype[Any] | None) -> tuple[AnyArray, Int64s]:
+def _from_items(rows: Any, dtype: np.dtype[Any] | None, item: Any) -> Ragged:
+    if not isinstance(item, int | str) or isinstance(item, bool):
+        raise TypeError(f"item must be an int or a str, got {type(item).__name__}")
+    if isinstance(item, int):
+        item = integer("item", item)
+    rows = rows if isinstance(rows, list | tuple) else items("rows", rows)
+    return trusted(*_from_lists(rows, dtype, lambda dtype: _native.pick_numbers(rows, item, dtype)))
+
+
+def _from_lists(
+    rows: list[Any] | tuple[Any, ...],
+    dtype: np.dtype[Any] | None,
+    read: Callable[[np.dtype[Any] | None], tuple[AnyArray, Int64s]] | None = None,
+) -> tuple[AnyArray, Int64s]:
+    """Rows that are lists, as `read` reads them where their elements are no numbers."""
     if dtype is not None and dtype.kind != "b" and not _native.can_cast(np.dtype(np.int64), dtype):
         # Not one that lists are read as (float16, bfloat16, byte-swapped): by way of one that is.
-        found = trusted(*_from_lists(rows, None)).astype(dtype)
+        found = trusted(*_from_lists(rows, None, read)).astype(dtype)
         return found.values, found.offsets
+    read = read or (lambda dtype: _native.from_lists(rows, dtype))
     try:
-        return _native.from_lists(rows, dtype)
+        return read(dtype)
     except (TypeError, OverflowError):
         if dtype is not None:
             raise
         # The first number decides, but not for the others: NumPy's small integers and bools widen.
         with suppress(TypeError, OverflowError):
-            return _native.from_lists(rows, np.dtype(np.int64))
+            return read(np.dtype(np.int64))
         # Ints with a float among them are floats, as in NumPy; anything else fails again, and says so.
-        return _native.from_lists(rows, np.dtype(np.float64))
+        return read(np.dtype(np.float64))
 
 
 def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:

@@ -11,9 +11,9 @@ use pyo3::ffi::PyFloat_AS_DOUBLE as float_value;
 use pyo3::ffi::PyFloat_AsDouble as float_value;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyFloat, PyInt, PyList, PyType};
+use pyo3::types::{PyFloat, PyInt, PyList, PyTuple, PyType};
 
-use super::items::in_place;
+use super::items::{glance, in_place};
 use crate::cast::Dtype;
 use crate::python::array;
 
@@ -113,9 +113,42 @@ pub fn read<T: Scalar>(objects: &[Bound<'_, PyAny>], out: &mut [MaybeUninit<T>])
     objects.len().min(out.len())
 }
 
-/// The value of an object that is exactly an int, float or bool, if it fits.
+/// As [`read`], of the entries `at` of the tuples or lists in a list, all of them in place.
+pub fn read_entries<T: Scalar>(list: &Bound<'_, PyList>, at: isize, out: &mut [MaybeUninit<T>]) -> usize {
+    // SAFETY: nothing below runs Python code.
+    let items = unsafe { in_place(list) };
+    if items.len() != out.len() {
+        return 0;
+    }
+    for (i, (item, slot)) in items.iter().zip(&mut *out).enumerate() {
+        if let Some(ahead) = items.get(i + AHEAD) {
+            array::prefetch(ahead.as_ptr().cast(), 1);
+        }
+        // SAFETY: as above.
+        let Some(value) = unsafe { entry(item, at) }.and_then(exact) else { return i };
+        slot.write(value);
+    }
+    items.len()
+}
+
+/// An entry of a tuple or list, where it is.
+///
+/// # Safety
+///
+/// No Python code runs while it is in use.
 #[inline]
-fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
+unsafe fn entry<'a, 'py>(item: &'a Bound<'py, PyAny>, at: isize) -> Option<&'a Bound<'py, PyAny>> {
+    let entries = match item.cast::<PyTuple>() {
+        Ok(tuple) => glance(tuple),
+        // SAFETY: the caller's promise.
+        Err(_) => unsafe { in_place(item.cast::<PyList>().ok()?) },
+    };
+    entries.get(if at < 0 { entries.len().checked_add_signed(at)? } else { at as usize })
+}
+
+/// The value of an object that is exactly an int, float or bool, if it fits. Runs no Python code.
+#[inline]
+pub fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
     let object = object.as_ptr();
     // SAFETY: the object is alive, and its type is looked at before its memory is read as that type. Of an exact
     // float, neither way to its value sets an exception or runs Python code.
@@ -137,7 +170,7 @@ fn exact<T: Scalar>(object: &Bound<'_, PyAny>) -> Option<T> {
 ///
 /// `object` is alive, and its type is exactly `int` or `bool`.
 #[inline]
-unsafe fn int(object: *mut ffi::PyObject) -> Option<i64> {
+pub unsafe fn int(object: *mut ffi::PyObject) -> Option<i64> {
     // SAFETY: the caller's promise.
     if let Some(value) = unsafe { compact(object) } {
         return Some(value);
