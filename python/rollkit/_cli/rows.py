@@ -158,7 +158,9 @@ def _in_colour() -> bool:
 def _cell(entry: Any, most: int = _SHORT) -> str:
     """An entry in few letters, on one line."""
     if isinstance(entry, np.ndarray):
-        return _array(entry, most)
+        return _array(entry.reshape(-1)[:most].tolist(), entry.shape, most)
+    if isinstance(entry, Ragged):  # a list for each element
+        return _array(entry[:most].to_list(), (len(entry),), most)
     if isinstance(entry, float | np.floating):
         return f"{float(entry):.4g}"
     if isinstance(entry, np.generic):
@@ -170,15 +172,15 @@ def _cell(entry: Any, most: int = _SHORT) -> str:
     return found if len(found) <= most else found[: most - 1] + "…"
 
 
-def _array(entry: Any, most: int) -> str:
+def _array(elements: list[Any], shape: tuple[int, ...], most: int) -> str:
     """How many elements, and the first of them."""
     words, room = [], most - 8
-    for element in entry.reshape(-1)[:most].tolist():
+    for element in elements:
         word = f"{element:.4g}" if isinstance(element, float) else str(element)
         room -= len(word) + 1
         if room < 0:
             words.append("…")
             break
         words.append(word)
-    shape = "×".join(map(str, entry.shape))
-    return f"{shape}: {' '.join(words)}" if words else shape
+    size = "×".join(map(str, shape))
+    return f"{size}: {' '.join(words)}" if words else size
