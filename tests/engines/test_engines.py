@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace as N
@@ -436,7 +437,9 @@ def test_no_results_are_no_rows(call: Callable[..., Rollouts]) -> None:
 
 
 def test_no_engine_is_imported() -> None:
-    assert not {"vllm", "sglang", "openai", "trl"} & set(sys.modules)
+    others = "{'vllm', 'sglang', 'openai', 'trl', 'torch'}"
+    program = f"import sys, rollkit.engines; assert not {others} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 class Broken:

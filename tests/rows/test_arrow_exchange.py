@@ -263,6 +263,11 @@ def test_refused() -> None:
 
     with pytest.raises(TypeError, match=r"column 'x': Arrow has no dtype like bfloat16; cast"):
         pa.table(Rollouts({"x": Ragged(np.zeros(2, ml_dtypes.bfloat16), np.array([0, 2]))}))
+    odd = Rollouts({"a\0b": [1]})
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(ValueError, match="Arrow's interface has no names with a NUL, or of no UTF-8"):
+            pa.table(odd.rename({"a\0b": name}))
+    assert list(Rollouts.from_arrow(pa.table({"a\0b": [1], "a\0c": [2]}))) == ["a\0b", "a\0c"]
     with pytest.raises(ValueError, match="two columns 'x'"):
         Rollouts.from_arrow(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]))
     with pytest.raises(TypeError, match="table must be an Arrow table, got an array of int64"):

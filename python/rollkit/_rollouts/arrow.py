@@ -24,6 +24,9 @@ def columns_from_arrow(table: Any, lists: Collection[str] = ()) -> dict[str, Any
     names, chunks = read(table)
     if names is None:
         raise TypeError(f"table must be an Arrow table, got an array of {chunks[0].type}")
+    theirs = getattr(getattr(table, "schema", None), "names", None)
+    if isinstance(theirs, list) and len(theirs) == len(names):
+        names = theirs  # the interface cuts names off at a NUL
     double = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if double is not None:
         raise ValueError(f"the table has two columns {double!r}; rename one of them")
@@ -61,6 +64,10 @@ def stream_of(columns: Mapping[str, Any], rows: int, requested: Any) -> Any:
     specs = []
     for name, column in columns.items():
         with at(column=name):
+            if "\0" in name or (not name.isascii() and name.encode(errors="ignore").decode() != name):
+                raise ValueError(
+                    "Arrow's interface has no names with a NUL, or of no UTF-8; rename the column"
+                )
             specs.append(_exported(column, large.get(name, True)))
     return _native.export_stream(list(columns), specs, rows)
 
