@@ -16,6 +16,10 @@ from rollkit.testing import raggeds, rollout_rows
 @given(raggeds(), st.integers(0, 4))
 def test_rows_come_back(rows: Ragged, begin: int) -> None:
     part = rows[begin:]
+    if rows.dtype.fields is not None:
+        with pytest.raises(TypeError, match="are not sent; send each field"):
+            part.to_buffers()
+        return
     header, buffers = part.to_buffers()
     assert Ragged.from_buffers(header, buffers).equals(part)
     sent = [bytes(buffer) for buffer in buffers]
