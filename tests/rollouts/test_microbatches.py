@@ -158,3 +158,14 @@ def test_bins_or_a_multiple() -> None:
     with pytest.raises(TypeError, match="bins or bins_multiple_of, not both"):
         Layout.pack([1], 2, bins=4, bins_multiple_of=2)
     assert pack({"response_ids": [[1]]}, 2, bins=3)["input_ids"].shape == (3, 2)
+
+
+def test_lists_of_several_parts() -> None:
+    """Small parts are joined before they are placed: lists per token have no array to join."""
+    masks = [[[5, 9], [6]], [], [[7, 8, 1]], [[]]]
+    rollouts = Rollouts({"response_ids": [[1, 2], [], [3], [4]], "sampling_masks": masks})
+    whole = pack(rollouts, 4)["sampling_masks"]
+    for parts in ([rollouts[:1], rollouts[1:]], [rollouts[i : i + 1] for i in range(4)]):
+        found = pack(parts, 4)["sampling_masks"]
+        np.testing.assert_array_equal(found.values, whole.values)
+        np.testing.assert_array_equal(found.offsets, whole.offsets)
