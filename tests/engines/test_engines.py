@@ -463,3 +463,7 @@ def test_labels_of_versions_are_made_numbers() -> None:
     assert "model_versions" not in from_vllm(outputs)
     numbered = from_vllm(outputs, version=lambda label: int(label.removeprefix("step-")))
     assert numbered.ragged("model_versions").to_list() == [[1, 2], [2]]
+
+
+def test_a_trajectory_without_steps() -> None:
+    assert len(from_verifiers([{"trajectory": [], "reward": 1.0}])) == 0

@@ -169,3 +169,19 @@ def test_lists_of_several_parts() -> None:
         found = pack(parts, 4)["sampling_masks"]
         np.testing.assert_array_equal(found.values, whole.values)
         np.testing.assert_array_equal(found.offsets, whole.offsets)
+
+
+def test_names_and_leaves_of_any_kind() -> None:
+    batch = pack(Rollouts({"response_ids": [[1, 2]]}), 4)
+    with pytest.raises(TypeError, match="names of arrays are texts, got 3, int"):
+        batch | {3: batch["input_ids"]}
+    assert "input_ids NoneType" in repr(Batch(dict.fromkeys(batch), batch.layout, batch.prompt_lengths))
+    assert repr(Batch({"x": batch["input_ids"]})) == "Batch(no layout: x int32)"
+
+
+def test_lines_of_traced_lists() -> None:
+    jax = pytest.importorskip("jax")
+    masks = [[[5, 9], [6]]]
+    batch = pack(Rollouts({"response_ids": [[1, 2]], "sampling_masks": masks}), 4).to("jax")
+    with pytest.raises(TypeError, match="a list per token is moved by its offsets"):
+        jax.jit(lambda batch: batch[0:1]["input_ids"])(batch)

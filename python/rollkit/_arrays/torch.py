@@ -80,7 +80,10 @@ def register_tree(
 
 def jagged(values: Any, offsets: AnyArray) -> Any:
     """A jagged nested tensor over values and offsets; those in the host's memory are shared."""
-    tensor = values if isinstance(values, torch.Tensor) else from_numpy(values, None, {})
+    if not isinstance(values, torch.Tensor):
+        # torch has the machine's byte order alone.
+        values = from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False), None, {})
+    tensor = values
     begin, end = int(offsets[0]), int(offsets[-1])
     bounds = torch.from_numpy(offsets - begin if begin else offsets).to(tensor.device)
     return torch.nested.nested_tensor_from_jagged(tensor[begin:end], bounds)
