@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollkit import Batch, Layout, Rollouts, pack, pad, take
+from rollkit import Batch, Layout, Ragged, Rollouts, pack, pad, take
 from rollkit.testing import rollout_rows
 
 Rows = list[dict[str, Any]]
@@ -185,3 +185,27 @@ def test_lines_of_traced_lists() -> None:
     batch = pack(Rollouts({"response_ids": [[1, 2]], "sampling_masks": masks}), 4).to("jax")
     with pytest.raises(TypeError, match="a list per token is moved by its offsets"):
         jax.jit(lambda batch: batch[0:1]["input_ids"])(batch)
+
+
+def test_of_another_byte_order() -> None:
+    x = Ragged(np.array([1, 2], ">i8"), np.array([0, 2]))
+    batch = pack({"response_ids": [[1, 2]], "x": x}, 2) | {"y": np.array([[0.5, 1.5]], ">f8")}
+    for framework in ("torch", "jax"):
+        pytest.importorskip(framework)
+        moved = batch.to(framework)
+        assert moved["x"].tolist() == [[1, 2]]
+        assert moved["y"].tolist() == [[0.5, 1.5]]
+
+
+def test_without_a_layout() -> None:
+    batch = Batch(dict(pack({"response_ids": [[1]]}, 2)))
+    for name in ("num_rows", "responses", "layout"):
+        with pytest.raises(
+            AttributeError, match=r"this batch has no (layout|num_rows|responses): it was made"
+        ):
+            getattr(batch, name)
+
+
+def test_a_layout_has_its_bins() -> None:
+    with pytest.raises(TypeError, match="pack takes bins or a layout, not both"):
+        pack({"response_ids": [[1]]}, layout=Layout.pack([1], 2), bins=3)

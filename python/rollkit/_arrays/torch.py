@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rollkit._arrays import torch_logprobs
 from rollkit._errors import Unfit
 from rollkit._extras import extra
+from rollkit._frameworks import native
 
 torch = extra("torch", "torch")
 AnyArray = NDArray[Any]
@@ -27,7 +28,7 @@ _NOT_SCATTERED: Final = frozenset(
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     """Return a tensor that shares the array's memory, or a copy of it on another device."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(native(array))
     if array.dtype.kind == "V" or array.dtype.isbuiltin == 2:  # bfloat16 and fp8, of ml_dtypes
         named = getattr(torch, array.dtype.name, None)
         if named is None:
@@ -80,10 +81,7 @@ def register_tree(
 
 def jagged(values: Any, offsets: AnyArray) -> Any:
     """A jagged nested tensor over values and offsets; those in the host's memory are shared."""
-    if not isinstance(values, torch.Tensor):
-        # torch has the machine's byte order alone.
-        values = from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False), None, {})
-    tensor = values
+    tensor = values if isinstance(values, torch.Tensor) else from_numpy(values, None, {})
     begin, end = int(offsets[0]), int(offsets[-1])
     bounds = torch.from_numpy(offsets - begin if begin else offsets).to(tensor.device)
     return torch.nested.nested_tensor_from_jagged(tensor[begin:end], bounds)

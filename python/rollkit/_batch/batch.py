@@ -21,7 +21,8 @@ from rollkit._rows.lists import Lists
 from rollkit._rows.place import take
 from rollkit._rows.ragged import Ragged, shipped
 
-_NEEDS_LAYOUT: Final = ("layout", "prompt_lengths")
+# Properties of these come here too, when what they read is missing.
+_NEEDS_LAYOUT: Final = ("layout", "prompt_lengths", "num_rows", "responses")
 
 
 class Batch(Mapping[str, Any]):

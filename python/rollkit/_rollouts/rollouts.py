@@ -222,7 +222,10 @@ class Rollouts:
         return self._trusted({name: found for name, found in self.columns.items() if name not in gone})
 
     def rename(self, names: Mapping[str, str]) -> Rollouts:
-        """The same columns, some under new names, whose dtype and meaning they take on.
+        """The same columns, some under new names, whose meaning they take on.
+
+        Rows of elements keep their dtype, as those of a `Ragged` do everywhere; `pack` and `pad` narrow
+        them.
 
         Args:
             names: `{old: new}`.
