@@ -87,11 +87,6 @@ def is_imported(framework: str) -> bool:
     return hasattr(sys.modules.get(row.package), row.array)
 
 
-def native(array: AnyArray) -> AnyArray:
-    """An array in the machine's byte order, which torch and JAX have alone; itself where it is."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
 def is_array(value: Any) -> bool:
     """Whether `value` is an array of a framework that is imported."""
     return framework_of(value) is not None

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._arrays import jax_bits, jax_logprobs
+from rollkit._arrays.numpy import native
 from rollkit._errors import Unfit
 from rollkit._extras import extra
-from rollkit._frameworks import native
 
 jax = extra("jax", "jax")
 jnp = jax.numpy

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._arrays import torch_logprobs
+from rollkit._arrays.numpy import native
 from rollkit._errors import Unfit
 from rollkit._extras import extra
-from rollkit._frameworks import native
 
 torch = extra("torch", "torch")
 AnyArray = NDArray[Any]
