@@ -466,3 +466,16 @@ def test_labels_of_versions_are_made_numbers() -> None:
     assert "model_versions" not in from_vllm(outputs)
     numbered = from_vllm(outputs, version=lambda label: int(label.removeprefix("step-")))
     assert numbered.ragged("model_versions").to_list() == [[1, 2], [2]]
+
+
+def test_a_trajectory_without_steps() -> None:
+    assert len(from_verifiers([{"trajectory": [], "reward": 1.0}])) == 0
+
+
+def test_sglang_log_probabilities_of_other_tokens() -> None:
+    meta = {"output_token_logprobs": [[-0.5, 3, None], [-0.25, 4, None]], "finish_reason": {"type": "stop"}}
+    results = [{"output_ids": [3, 9], "meta_info": meta}]
+    with pytest.raises(ValueError, match="row 0, position 1 is of token 4, output_ids has 9"):
+        from_sglang(results, prompts=[[1]])
+    results[0]["output_ids"] = [3, 4]
+    assert from_sglang(results, prompts=[[1]]).ragged("rollout_logprobs").to_list() == [[-0.5, -0.25]]

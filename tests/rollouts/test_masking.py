@@ -200,3 +200,8 @@ def test_stale_tokens_are_refused() -> None:
     batch = pack(made, 4)
     assert batch["model_versions"].tolist() == [[1, 2, 9, -1]]
     assert batch["model_versions"].dtype == np.int32
+
+
+def test_versions_are_one_per_token() -> None:
+    with pytest.raises(ValueError, match=r"column 'model_versions': expected a version per token"):
+        mask_stale({"response_ids": [[1]], "model_versions": [[[1, 2]]]}, 4, 1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollkit import Batch, Layout, Rollouts, pack, pad, take
+from rollkit import Batch, Layout, Ragged, Rollouts, pack, pad, take
 from rollkit.testing import rollout_rows
 
 Rows = list[dict[str, Any]]
@@ -158,3 +158,54 @@ def test_bins_or_a_multiple() -> None:
     with pytest.raises(TypeError, match="bins or bins_multiple_of, not both"):
         Layout.pack([1], 2, bins=4, bins_multiple_of=2)
     assert pack({"response_ids": [[1]]}, 2, bins=3)["input_ids"].shape == (3, 2)
+
+
+def test_lists_of_several_parts() -> None:
+    """Small parts are joined before they are placed: lists per token have no array to join."""
+    masks = [[[5, 9], [6]], [], [[7, 8, 1]], [[]]]
+    rollouts = Rollouts({"response_ids": [[1, 2], [], [3], [4]], "sampling_masks": masks})
+    whole = pack(rollouts, 4)["sampling_masks"]
+    for parts in ([rollouts[:1], rollouts[1:]], [rollouts[i : i + 1] for i in range(4)]):
+        found = pack(parts, 4)["sampling_masks"]
+        np.testing.assert_array_equal(found.values, whole.values)
+        np.testing.assert_array_equal(found.offsets, whole.offsets)
+
+
+def test_names_and_leaves_of_any_kind() -> None:
+    batch = pack(Rollouts({"response_ids": [[1, 2]]}), 4)
+    with pytest.raises(TypeError, match="names of arrays are texts, got 3, int"):
+        batch | {3: batch["input_ids"]}
+    assert "input_ids NoneType" in repr(Batch(dict.fromkeys(batch), batch.layout, batch.prompt_lengths))
+    assert repr(Batch({"x": batch["input_ids"]})) == "Batch(no layout: x int32)"
+
+
+def test_lines_of_traced_lists() -> None:
+    jax = pytest.importorskip("jax")
+    masks = [[[5, 9], [6]]]
+    batch = pack(Rollouts({"response_ids": [[1, 2]], "sampling_masks": masks}), 4).to("jax")
+    with pytest.raises(TypeError, match="a list per token is moved by its offsets"):
+        jax.jit(lambda batch: batch[0:1]["input_ids"])(batch)
+
+
+def test_of_another_byte_order() -> None:
+    x = Ragged(np.array([1, 2], ">i8"), np.array([0, 2]))
+    batch = pack({"response_ids": [[1, 2]], "x": x}, 2) | {"y": np.array([[0.5, 1.5]], ">f8")}
+    for framework in ("torch", "jax"):
+        pytest.importorskip(framework)
+        moved = batch.to(framework)
+        assert moved["x"].tolist() == [[1, 2]]
+        assert moved["y"].tolist() == [[0.5, 1.5]]
+
+
+def test_without_a_layout() -> None:
+    batch = Batch(dict(pack({"response_ids": [[1]]}, 2)))
+    for name in ("num_rows", "responses", "layout"):
+        with pytest.raises(
+            AttributeError, match=r"this batch has no (layout|num_rows|responses): it was made"
+        ):
+            getattr(batch, name)
+
+
+def test_a_layout_has_its_bins() -> None:
+    with pytest.raises(TypeError, match="pack takes bins or a layout, not both"):
+        pack({"response_ids": [[1]]}, layout=Layout.pack([1], 2), bins=3)

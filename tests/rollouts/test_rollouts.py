@@ -175,3 +175,21 @@ def test_a_row_without_a_key_is_named() -> None:
 def test_a_list_of_rows_is_told_the_way_in() -> None:
     with pytest.raises(TypeError, match="columns must be a dict of columns, got list; Rollouts"):
         Rollouts([{"response_ids": [1]}])  # type: ignore[arg-type]
+
+
+def test_verbs_say_what_they_take() -> None:
+    rollouts = Rollouts({"response_ids": [[1]], "rewards": [1.0]})
+    for verb in (rollouts.select, rollouts.drop, rollouts.sort):
+        with pytest.raises(TypeError, match="names are given one by one"):
+            verb(["rewards"])  # type: ignore[arg-type]
+    assert len(rollouts[:0].filter([])) == 0
+    with pytest.raises(ValueError, match="a bool selection needs one entry per row"):
+        rollouts.filter([])
+    with pytest.raises(ValueError, match="prompt needs the columns 'prompt_token_ids' and 'response_ids'"):
+        Rollouts({"input_ids": [[1, 2]]}).truncate(prompt=1)
+
+
+def test_lists_go_through_rows() -> None:
+    lists = Ragged.from_rows([[[1], [2, 3]], []], np.float32, lists=True)
+    rollouts = Rollouts({"response_ids": [[1], [2]], "images": lists})
+    assert Rollouts.from_rows(rollouts.to_rows()).equals(rollouts)

@@ -267,3 +267,10 @@ def test_real_steps_give_the_real_trajectories() -> None:
     for tokens, reward in zip(rewards, whole["rewards"], strict=True):
         assert tokens[-1] == reward
         assert not tokens[:-1].any()
+
+
+def test_a_list_of_the_row_is_that_of_its_last_step() -> None:
+    images = Ragged.from_rows([[[1.0]], [[1.0], [2.0, 3.0]], []], np.float32, lists=True)
+    steps = {"prompt_token_ids": [[1], [1, 2, 8], [1]], "response_ids": [[2], [4], [6]], "images": images}
+    merged = merge_steps(steps | {"trajectory_ids": ["a", "a", "b"]}, levels={"images": "row[]"})
+    assert merged.ragged("images").equals(images[1:])

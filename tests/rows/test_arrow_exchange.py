@@ -272,6 +272,9 @@ def test_refused() -> None:
         Rollouts.from_arrow(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["x", "x"]))
     with pytest.raises(TypeError, match="table must be an Arrow table, got an array of int64"):
         Rollouts.from_arrow(pa.array([1, 2]))
+    for rows in ([{"x": [1]}, None], [{"x": [1]}, {"x": [2]}, None]):
+        with pytest.raises(ValueError, match=f"row {len(rows) - 1} is null; drop null rows first"):
+            Rollouts.from_arrow(pa.array(rows))
     with pytest.raises(TypeError, match="column 'x': expected an array of Arrow, got a table"):
         Rollouts({"x": pa.table({"a": [1]})})
     with pytest.raises(ValueError, match="row 1, position 0 is null; fill or drop nulls first"):

@@ -16,7 +16,7 @@ from rollkit.testing import raggeds, rollout_rows
 @given(raggeds(), st.integers(0, 4))
 def test_rows_come_back(rows: Ragged, begin: int) -> None:
     part = rows[begin:]
-    if rows.dtype.fields is not None:
+    if part.dtype.fields is not None:
         with pytest.raises(TypeError, match="are not sent; send each field"):
             part.to_buffers()
         return
@@ -131,3 +131,25 @@ def test_lists_per_element() -> None:
     assert hashes[0] == hashes[2]
     assert len(set(hashes.tolist())) == 4
     assert rows[2:].hash().tolist() == hashes[2:].tolist()
+
+
+def test_headers_of_no_bytes() -> None:
+    flat = Ragged.from_rows([[1, 2], [3]], np.int32).to_buffers()
+    nested = Ragged.from_rows([[[1], [2, 3]], []], np.int32, lists=True).to_buffers()
+    odd = [
+        (flat[0].replace(b'"<i8"', b"null"), flat[1]),
+        (flat[0].replace(b'"<i8"', b'"O"'), flat[1]),
+        (flat[0].replace(b'"<i4"', b'"|O8"'), flat[1]),
+        (b'{"rollkit":1,"offsets":{"dtype":"<i8","shape":[3]},"lists":5}', nested[1]),
+    ]
+    for header, buffers in odd:
+        with pytest.raises(ValueError, match="none that to_buffers made"):
+            Ragged.from_buffers(header, buffers)
+
+
+def test_keys_that_json_would_change() -> None:
+    for entry in ({1: 2}, [{"a": ({None: 1},)}]):
+        with pytest.raises(TypeError, match="column 'o': row 1: JSON would make a text of the key"):
+            Rollouts({"o": [{"a": 1}, {"b": entry}]}).to_buffers()
+    kept = Rollouts({"o": [{"a": "{"}, ["{", {"b": []}]]})
+    assert Rollouts.from_buffers(*kept.to_buffers()).equals(kept)

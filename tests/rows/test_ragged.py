@@ -207,3 +207,29 @@ def test_repr_shows_no_data() -> None:
 def test_numpy_makes_no_rectangle_of_it() -> None:
     with pytest.raises(TypeError, match="no rectangle"):
         np.asarray(Ragged.from_rows([[1], [2, 3]]))
+
+
+def test_only_real_numbers_are_summed() -> None:
+    for values in (
+        np.ones(2, np.complex64),
+        np.array([b"a", b"b"]),
+        np.zeros(2, "M8[s]"),
+        np.array([1, 2], object),
+    ):
+        rows = Ragged(values, np.array([0, 1, 2]))
+        for method in (rows.sum, rows.mean, rows.max):
+            with pytest.raises(TypeError, match=r"are of real numbers, got"):
+                method()
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinities_of_both_signs() -> None:
+    assert np.isnan(Ragged.from_rows([[np.inf, -np.inf]], np.float32).sum()).all()
+
+
+def test_jagged_of_another_byte_order() -> None:
+    torch = pytest.importorskip("torch")
+    rows = Ragged(np.arange(3, dtype=">i4"), np.array([0, 2, 3]))
+    assert torch.equal(rows.to_torch().values(), torch.arange(3, dtype=torch.int32))
+    with pytest.raises(TypeError, match="torch has no jagged tensor with a list for each element"):
+        Ragged.from_rows([[[1]]], lists=True).to_torch()

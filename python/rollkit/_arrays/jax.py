@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._arrays import jax_bits, jax_logprobs
+from rollkit._arrays.numpy import native
 from rollkit._errors import Unfit
 from rollkit._extras import extra
 
@@ -26,6 +27,7 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     Raises:
         OverflowError: 64-bit numbers that do not fit JAX, which has 32 bits unless told otherwise.
     """
+    array = native(array)
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
         narrow = np.dtype(np.int32 if array.dtype.kind == "i" else np.uint32)
         bounds = np.iinfo(narrow)

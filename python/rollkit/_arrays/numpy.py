@@ -273,3 +273,8 @@ def picked(logits: AnyArray, rows: AnyArray, ids: AnyArray, *, normalised: bool)
         np.exp(np.subtract(values, largest, out=values), out=values)
         found[i : i + step] = chosen - largest[:, 0] - np.log(values.sum(1))
     return found
+
+
+def native(array: NDArray[Any]) -> NDArray[Any]:
+    """An array in the machine's byte order, which torch and JAX have alone; itself where it is."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

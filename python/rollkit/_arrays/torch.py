@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit._arrays import torch_logprobs
+from rollkit._arrays.numpy import native
 from rollkit._errors import Unfit
 from rollkit._extras import extra
 
@@ -27,7 +28,7 @@ _NOT_SCATTERED: Final = frozenset(
 
 def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     """Return a tensor that shares the array's memory, or a copy of it on another device."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(native(array))
     if array.dtype.kind == "V" or array.dtype.isbuiltin == 2:  # bfloat16 and fp8, of ml_dtypes
         named = getattr(torch, array.dtype.name, None)
         if named is None:

@@ -21,7 +21,8 @@ from rollkit._rows.lists import Lists
 from rollkit._rows.place import take
 from rollkit._rows.ragged import Ragged, shipped
 
-_NEEDS_LAYOUT: Final = ("layout", "prompt_lengths")
+# Properties of these come here too, when what they read is missing.
+_NEEDS_LAYOUT: Final = ("layout", "prompt_lengths", "num_rows", "responses")
 
 
 class Batch(Mapping[str, Any]):
@@ -248,6 +249,8 @@ class Batch(Mapping[str, Any]):
         if not isinstance(other, Mapping):
             return NotImplemented
         for name, array in other.items():
+            if not isinstance(name, str):
+                raise TypeError(f"names of arrays are texts, got {name!r}, {type(name).__name__}")
             if isinstance(array, Lists) and len(array.offsets) - 1 == self.layout.size:
                 continue
             shape = tuple(array.shape[: len(self.layout.shape)]) if is_array(array) else None
@@ -285,8 +288,14 @@ class Batch(Mapping[str, Any]):
         return _unpickled, (arrays, found.get("layout"), found.get("prompt_lengths"), dict(self.rows))
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{name} {array.dtype}" for name, array in self.arrays.items())
-        return f"Batch({vars(self).get('layout', 'no layout')!r}: {kinds})"
+        kinds = ", ".join(f"{name} {_kind(array)}" for name, array in self.arrays.items())
+        layout = repr(self.layout) if "layout" in vars(self) else "no layout"
+        return f"Batch({layout}: {kinds})"
+
+
+def _kind(array: Any) -> Any:
+    """What a leaf is, in words: a function of trees may put anything there."""
+    return getattr(array, "dtype", type(array).__name__)
 
 
 def _each(make: Callable[[Any], Any], array: Any) -> Any:

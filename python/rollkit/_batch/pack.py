@@ -99,6 +99,8 @@ def pack(
     if layout is not None:
         if capacity is not None:
             raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
+        if bins is not None:
+            raise TypeError("pack takes bins or a layout, not both: a layout has its bins")
         _check_plan(sources, layout)
     elif capacity is None:
         raise TypeError("pack needs a capacity, or a layout")

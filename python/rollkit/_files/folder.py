@@ -24,16 +24,13 @@ SPOOL: Final = "spool"
 @contextmanager
 def claimed(folder: Path, resume: bool) -> Iterator[Path]:
     """Hold `folder` for one run; gives its work folder, and clears up however the run ends."""
-    made = _make(folder)
-    work = folder / WORK
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    work, ours, planned = folder / WORK, False, False
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _refuse_other(folder, resume)
         _refuse_foreign(work)
-    except BaseException:
-        _unmake(made)
-        raise
-    planned = (work / PLAN).exists()
-    try:
+        ours, planned = True, (work / PLAN).exists()
         work.mkdir(exist_ok=True)
         with _locked(work, folder):
             _clean(work)
@@ -41,19 +38,14 @@ def claimed(folder: Path, resume: bool) -> Iterator[Path]:
             _remove(work)
     except BaseException:
         # Ctrl-C may come before there is a lock, so it is taken anew: another run's files are not touched.
-        with suppress(OSError, ValueError), _locked(work, folder):
-            if planned or any(work.glob("shard-*.json")):
-                _clean(work)  # whole shards stay, for --resume
-            else:
-                _remove(work)
-        _unmake(made)  # what is not empty stays
+        if ours:
+            with suppress(OSError, ValueError), _locked(work, folder):
+                if planned or any(work.glob("shard-*.json")):
+                    _clean(work)  # whole shards stay, for --resume
+                else:
+                    _remove(work)
+        _unmake(missing)  # what is not empty stays
         raise
-
-
-def _make(folder: Path) -> list[Path]:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    return missing
 
 
 def _unmake(made: Sequence[Path]) -> None:

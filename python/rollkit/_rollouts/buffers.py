@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,23 @@ def buffers_of(columns: Mapping[str, Any]) -> tuple[bytes, list[memoryview]]:
 def _json(entries: list[Any]) -> bytes:
     for row, entry in enumerate(entries):
         try:
-            json.dumps(entry)
+            _check_keys(entry, json.dumps(entry))
         except (TypeError, ValueError, RecursionError) as error:
             raise refusal(TypeError, f": {error}; drop the column, or send texts", row=row) from None
     return json.dumps(entries, separators=(",", ":")).encode()
+
+
+def _check_keys(entry: Any, text: str) -> None:
+    """Refuse keys that JSON makes texts of."""
+    if "{" not in text:
+        return
+    if isinstance(entry, dict):
+        if odd := [key for key in entry if not isinstance(key, str)]:
+            raise TypeError(f"JSON would make a text of the key {odd[0]!r}")
+        entry = entry.values()
+    if not isinstance(entry, str) and isinstance(entry, Iterable):
+        for item in entry:
+            _check_keys(item, text)
 
 
 def columns_from_buffers(header: Any, buffers: Sequence[Any]) -> dict[str, Any]:

@@ -294,6 +294,8 @@ def _from_list(found: Sequence[Any], field: Field | None) -> Column:
     if field is not None and field.is_per_token:
         _refuse_none(found)
         return Ragged.from_rows(found, dtype, lists=field.lists)
+    if found and all(isinstance(row, Ragged) for row in found):
+        return Ragged.from_rows(found, dtype, lists=True)  # of a column of lists, such as `to_rows` gives
     if is_rows(found):
         if field is not None:
             _refuse_none(found)

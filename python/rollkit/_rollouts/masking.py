@@ -134,6 +134,9 @@ def mask_stale(rollouts: Source | Sequence[Source], current: int, most: int) -> 
     """
     rollouts = as_rollouts(rollouts)
     masks, versions = _masks(rollouts), rollouts.ragged("model_versions")
+    if versions.inner:
+        text = f"expected a version per token, got elements of shape {versions.inner}"
+        raise refusal(ValueError, text, column="model_versions")
     current, most = _check.integer("current", current), _check.positive("most", most, least=0)
     if (odd := versions.lengths != masks.lengths).any():
         row = int(odd.argmax())

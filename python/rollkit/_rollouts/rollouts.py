@@ -180,7 +180,7 @@ class Rollouts:
         """
         rows = list(range(len(self)))
         for name in reversed(names):
-            keys = _sort_keys(name, self[name])
+            keys = _sort_keys(name, self._named(name))
             try:
                 rows.sort(key=keys.__getitem__)
             except TypeError as error:
@@ -200,21 +200,32 @@ class Rollouts:
             [[2, 3]]
         """
         found = _check.host("rows", rows)
+        if isinstance(rows, list) and not rows:
+            found = found.astype(bool)  # of no rollouts
         if found.dtype != bool:
             raise TypeError(f"rows must be one bool per row, got {found.dtype}; .take takes row numbers")
         return self.take(found)
 
     def select(self, *names: str) -> Rollouts:
         """These columns alone, in this order; they are shared."""
-        return self._trusted({name: self[name] for name in names})
+        return self._trusted({name: self._named(name) for name in names})
+
+    def _named(self, name: str) -> Column:
+        if not isinstance(name, str):
+            text = f"names are given one by one (*names), got {type(name).__name__}"
+            raise TypeError(text)
+        return self[name]
 
     def drop(self, *names: str) -> Rollouts:
         """All columns but these; they are shared."""
-        gone = {name for name in names if self[name] is not None}
+        gone = {name for name in names if self._named(name) is not None}
         return self._trusted({name: found for name, found in self.columns.items() if name not in gone})
 
     def rename(self, names: Mapping[str, str]) -> Rollouts:
-        """The same columns, some under new names, whose dtype and meaning they take on.
+        """The same columns, some under new names, whose meaning they take on.
+
+        Rows of elements keep their dtype, as those of a `Ragged` do everywhere; `pack` and `pad` narrow
+        them.
 
         Args:
             names: `{old: new}`.
@@ -258,8 +269,9 @@ class Rollouts:
             many tokens each row has lost by now.
 
         Raises:
-            ValueError: the rows of a column have another length than their tokens; or a row that would be
-                cut has entries in a column of level `"row[]"`, which may be of any of its tokens.
+            ValueError: `prompt` where there are only `input_ids`, which `response` cuts; the rows of a
+                column have another length than their tokens; or a row that would be cut has entries in a
+                column of level `"row[]"`, which may be of any of its tokens.
 
         Warns:
             UserWarning: rewards other than 0 are cut off.

@@ -397,7 +397,7 @@ def _column_parts(name: str, found: Sequence[Any]) -> Parts:
 
 def _joined_short(found: Sequence[Any]) -> Ragged | None:
     """Small columns as one: joining them costs less than a look at each. None where some are large."""
-    if type(found[0]) is not Ragged:
+    if type(found[0]) is not Ragged or type(found[0].values) is not np.ndarray:
         return None
     first, size = found[0].values, 0
     dtype, inner = first.dtype, first.shape[1:]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rollkit import _native
 from rollkit._check import Int64s
+from rollkit._rollouts.columns import take_column
 from rollkit._rollouts.fields import fill_of
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources
@@ -95,7 +96,7 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
             columns[name] = _end_to_end(parts, new, firsts, parts.lengths - new)
     lasts = np.append(firsts[1:], len(joined))[: len(firsts)] - 1
     for name, entries in sources.rows.items():
-        columns[name] = [entries[i] for i in lasts] if isinstance(entries, list) else entries[lasts]
+        columns[name] = take_column(entries, lasts)
     return Rollouts._trusted(columns)
 
 

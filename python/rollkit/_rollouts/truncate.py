@@ -35,6 +35,9 @@ def truncated(
     main = "response_ids" if "response_ids" in columns else "input_ids"
     if main not in columns:
         raise ValueError("truncate needs a column 'response_ids' (or 'input_ids') of token ids")
+    if prompt is not None and main == "input_ids":
+        text = "prompt needs the columns 'prompt_token_ids' and 'response_ids': 'input_ids' are both in one"
+        raise ValueError(text + "; response cuts them")
     responses = _lengths(columns[main])
     prompts = _lengths(columns.get("prompt_token_ids")) if "prompt_token_ids" in columns else 0 * responses
     first = _kept("prompt", prompt, prompts, side or "left")

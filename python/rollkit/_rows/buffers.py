@@ -53,6 +53,8 @@ def array_in(said: Mapping[str, Any], buffer: Any) -> AnyArray:
     """The array over a buffer."""
     try:
         dtype, shape = numpy_dtype(said["dtype"]), tuple(int(n) for n in said["shape"])
+        if said["dtype"] is None or dtype.hasobject:
+            raise ValueError(f"no dtype of bytes: {said['dtype']!r}")
         raw = np.frombuffer(buffer, np.uint8) if memoryview(buffer).nbytes else np.empty(0, np.uint8)
     except (KeyError, TypeError, ValueError, BufferError) as error:
         raise ValueError(f"header or buffer is none that to_buffers made: {error}") from None
@@ -78,7 +80,12 @@ def rows_out(values: Any, offsets: Int64s) -> tuple[dict[str, Any], list[memoryv
 
 def rows_in(said: Mapping[str, Any], buffers: Sequence[Any]) -> tuple[Any, Any, list[Any]]:
     """Values and offsets of rows, and the buffers that are left."""
-    if not buffers or "offsets" not in said or not {"lists", "values"} & said.keys():
+    if (
+        not buffers
+        or not isinstance(said, dict)
+        or "offsets" not in said
+        or not {"lists", "values"} & said.keys()
+    ):
         raise ValueError("header or buffers are none that to_buffers made")
     offsets = array_in(said["offsets"], buffers[0])
     if "lists" in said:

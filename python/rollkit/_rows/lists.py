@@ -14,6 +14,8 @@ from rollkit._frameworks import AnyArray, as_array, framework_of, is_traced
 OF_ANY_LENGTH = -1
 """What the inner shape has where each element is a list of its own length."""
 
+_TRACED = "a list per token is moved by its offsets, which have no values under jit or vmap"
+
 
 class Lists(NamedTuple):
     """A list of numbers for each element, end to end (CSR): list `i` is `values[offsets[i]:offsets[i + 1]]`.
@@ -44,6 +46,8 @@ class Lists(NamedTuple):
         begin, end = (_check.positive(name, at, least=0) for name, at in (("begin", begin), ("end", end)))
         if not begin <= end < len(self.offsets):
             raise IndexError(f"lists {begin} to {end} are out of range: there are {len(self.offsets) - 1}")
+        if is_traced(self.offsets):
+            raise TypeError(_TRACED)
         offsets = self.offsets[begin : end + 1]
         first, last = int(offsets[0]), int(offsets[-1])
         return type(self)(self.values[first:last], offsets - first if first else offsets)
@@ -106,6 +110,6 @@ def host_offsets(lists: Lists) -> Int64s:
         TypeError: they are traced, and have no values.
     """
     if is_traced(lists.offsets):
-        raise TypeError("a list per token is moved by its offsets, which have no values under jit or vmap")
+        raise TypeError(_TRACED)
     offsets: AnyArray = ops_of(lists.offsets).to_host(lists.offsets)
     return np.ascontiguousarray(offsets, np.int64)

@@ -380,6 +380,8 @@ class Ragged:
         """
         from rollkit._arrays.ops import ops
 
+        if isinstance(self.values, Ragged):
+            raise TypeError("torch has no jagged tensor with a list for each element; use .flat for those")
         make: Any = ops("torch")
         return make.jagged(self.values, self.offsets)
 

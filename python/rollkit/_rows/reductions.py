@@ -11,6 +11,7 @@ from rollkit._frameworks import AnyArray
 
 def row_sums(values: AnyArray, offsets: Int64s) -> AnyArray:
     """Sums of rows in 64 bits; see `Ragged.sum`."""
+    _check_real(values)
     kind = values.dtype.kind
     if kind not in "biuf":
         values = values.astype(np.float64)  # bfloat16 and its kin
@@ -21,7 +22,8 @@ def row_sums(values: AnyArray, offsets: Int64s) -> AnyArray:
     if not len(filled):
         return out
     # `reduceat` sums from one begin to the next: empty rows, which have none, are left out.
-    out[filled] = np.add.reduceat(values[: offsets[-1]], offsets[filled], axis=0, dtype=wide)
+    with np.errstate(invalid="ignore"):  # infinities of both signs make NaN
+        out[filled] = np.add.reduceat(values[: offsets[-1]], offsets[filled], axis=0, dtype=wide)
     if kind in "iu" and values.dtype.itemsize == 8:
         _check_sums(values, offsets, out, filled)
     return out
@@ -38,6 +40,7 @@ def _check_sums(values: AnyArray, offsets: Int64s, sums: AnyArray, filled: Int64
 
 def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:
     """Maxima of rows; see `Ragged.max`."""
+    _check_real(values)
     empty = offsets[1:] == offsets[:-1]
     if empty.any():
         raise refusal(ValueError, " is empty, and has no largest element", row=int(empty.argmax()))
@@ -45,3 +48,9 @@ def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:
         return values[:0]
     found: AnyArray = np.maximum.reduceat(values[: offsets[-1]], offsets[:-1], axis=0)
     return found
+
+
+def _check_real(values: AnyArray) -> None:
+    """Refuse what has no sum or order in these dtypes: complex numbers, dates, texts, objects."""
+    if values.dtype.kind in "cmMSUO" or values.dtype.type is np.void:
+        raise TypeError(f"sum, mean and max are of real numbers, got {values.dtype}")

@@ -94,6 +94,7 @@ def from_sglang(
         with at(column="rollout_logprobs"):
             columns["rollout_logprobs"] = Ragged.from_rows(logprobs, FLOAT32, item=0)
         check_lengths("rollout_logprobs", columns["rollout_logprobs"].lengths, lengths)
+        _check_ids(columns["response_ids"], logprobs)
     if top_logprobs is not None and rows:
         columns |= _top(of("output_top_logprobs"), lengths, _check.positive("top_logprobs", top_logprobs))
     for column, name in (("sampling_masks", "_mask"), ("sampling_logprobs", "_logprobs")):
@@ -133,6 +134,18 @@ def _response_ids(rows: Sequence[Any], logprobs: Sequence[Any]) -> Ragged:
         with at(column="response_ids"):
             return Ragged.from_rows(logprobs, INT32, item=1)
     return ints("response_ids", tokens_of("response_ids", "output_ids", found))
+
+
+def _check_ids(responses: Ragged, logprobs: list[Any]) -> None:
+    """Refuse log-probabilities that are of other tokens than those of the responses."""
+    with at(column="output_token_logprobs"):
+        ids = Ragged.from_rows(logprobs, responses.dtype, item=1)
+        odd = ids.flat != responses.flat
+        if odd.any():
+            element = int(odd.argmax())
+            row = int(np.searchsorted(ids.offsets, element, side="right")) - 1
+            text = f" is of token {ids.flat[element]}, output_ids has {responses.flat[element]}"
+            raise refusal(ValueError, text, row=row, position=element - int(ids.offsets[row]))
 
 
 def _prompts(

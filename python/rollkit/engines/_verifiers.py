@@ -275,7 +275,7 @@ def _of_steps(outputs: Sequence[Any], rewards: Any, masks: Any) -> Rollouts:
     whose = [number for number, _ in owners]
     ids = [field(output, "trajectory_id") for _, output in owners]
     columns["trajectory_ids"] = ids if in_all("trajectory_ids", "trajectory_id", ids) else whose
-    columns["is_last_step"] = np.array([a != b for a, b in zip(whose, [*whose[1:], -1], strict=True)], bool)
+    columns["is_last_step"] = np.array([a != b for a, b in zip(whose, [*whose, -1][1:], strict=True)], bool)
     if rewards is None:
         scored = [field(output, "reward") for _, output in owners]
         rewards = scored if in_all("rewards", "reward", scored) else None

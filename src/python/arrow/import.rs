@@ -68,7 +68,13 @@ pub fn read_arrow<'py>(source: &Bound<'py, PyAny>) -> PyResult<(Option<Vec<Strin
         }
         return Ok((None, told));
     };
+    let mut before = 0;
     for chunk in &chunks {
+        if let Some(nulls) = chunk.nulls().filter(|nulls| nulls.null_count() > 0) {
+            let row = before + (0..nulls.len()).find(|&i| nulls.is_null(i)).unwrap_or(0);
+            return Err(PyValueError::new_err(format!("row {row} is null; drop null rows first")));
+        }
+        before += chunk.len();
         let columns = PyList::empty(py);
         for (field, column) in fields.iter().zip(chunk.child_data()) {
             columns.append(describe(py, field, &part(column, chunk.offset(), chunk.len())?)?)?;
