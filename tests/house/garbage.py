@@ -406,7 +406,9 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
 """The same for functions where the name means something else."""
 
 EXEMPT = {
-    ("rollkit.segments.block_mask", "device"),  # device 0 is one, on other machines
+    ("rollkit.Batch.to", "target"),  # device 0 is one, on other machines
+    ("rollkit.Batch.to", "device"),
+    ("rollkit.segments.block_mask", "device"),
     # What is called refuses in its own words.
     ("rollkit.decode.generate", "cache"),
     ("rollkit.decode.generate", "on_tokens"),
