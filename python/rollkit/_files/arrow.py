@@ -15,7 +15,6 @@ from rollkit._files.source import MARK, Saved, Source
 from rollkit._files.storable import check_dtype, json_texts
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import Column
-from rollkit._rows.lists import OF_ANY_LENGTH
 from rollkit._rows.ragged import Ragged
 
 Wanted = Callable[[Sequence[str]], list[str]]
@@ -132,7 +131,7 @@ def _array(pa: Any, name: str, column: Column) -> tuple[Any, str | None]:
     check_dtype(column.dtype, _DTYPES, "Arrow")
     if isinstance(column, Ragged):
         own = Ragged(column.flat, column.offsets - column.offsets[0])  # without what a slice leaves out
-        return own.to_arrow(), _LISTS if own.inner[:1] == (OF_ANY_LENGTH,) else None
+        return own.to_arrow(), _LISTS if own.of_lists else None
     if column.ndim == 1:
         return pa.array(column), None
     offsets = np.arange(len(column) + 1) * column.shape[1]

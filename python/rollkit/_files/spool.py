@@ -17,7 +17,6 @@ from rollkit._rollouts.columns import Column, Level, level_of
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.dtypes import common
-from rollkit._rows.lists import OF_ANY_LENGTH
 from rollkit._rows.ragged import Ragged
 
 Kind = Literal["tokens", "numbers", "objects"]
@@ -136,7 +135,7 @@ class _Column:
         self.offsets: Int64s = np.zeros(1, np.int64)
 
     def append(self, column: Column) -> None:
-        if isinstance(column, Ragged) and column.inner[:1] == (OF_ANY_LENGTH,):
+        if isinstance(column, Ragged) and column.of_lists:
             text = "has a list for each token, which shards do not hold; --skip-column leaves it out"
             raise _refusal(self.name, text)
         kind, none = _kind(column), _only_none(column)

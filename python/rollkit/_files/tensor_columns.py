@@ -48,8 +48,8 @@ def _tensors(name: str, column: Column) -> dict[str, AnyArray]:
         text = f"[{','.join(json_texts(name, column))}]"
         return {"json": np.frombuffer(text.encode(), np.uint8)}
     check_dtype(column.dtype, DTYPES, "safetensors")
-    if isinstance(column, Ragged) and isinstance(column.values, Ragged):
-        lists: Ragged = column.flat
+    if isinstance(column, Ragged) and column.of_lists:
+        lists: Any = column.flat
         bounds = {"lists": lists.offsets - lists.offsets[0], "offsets": column.offsets - column.offsets[0]}
         return {**bounds, "values": lists.flat}
     if isinstance(column, Ragged):

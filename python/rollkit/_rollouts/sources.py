@@ -38,7 +38,6 @@ from rollkit._rollouts.validate import check_values
 from rollkit._rows.arrow import is_arrow
 from rollkit._rows.dtypes import common
 from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.lists import OF_ANY_LENGTH
 from rollkit._rows.parts import Parts, end_to_end
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged, row_indices, trusted
@@ -165,7 +164,7 @@ class Sources:
         """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
         cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
         for name, column in self.rows.items():
-            if isinstance(column, Ragged) and column.inner[:1] == (OF_ANY_LENGTH,):
+            if isinstance(column, Ragged) and column.of_lists:
                 check_uncut(name, self.ordered(column), cut)
         warn_cut(layout, self.ordered(self.prompt_lengths))
 

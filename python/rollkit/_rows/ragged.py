@@ -264,6 +264,11 @@ class Ragged:
         return tuple(values.shape[1:])
 
     @property
+    def of_lists(self) -> bool:
+        """Whether each element is a list of its own length."""
+        return isinstance(self.values, Ragged)
+
+    @property
     def flat(self) -> AnyArray:
         """The elements of these rows alone: a view of `values` without what a slice leaves out."""
         return self.values[self.offsets[0] : self.offsets[-1]]

@@ -43,11 +43,23 @@ def required(called: str, result: Any, name: str, kind: str) -> Any:
     return found
 
 
-def items_of(called: str, found: Any) -> Sequence[Any]:
-    """The items of a field that is a list."""
+def listed(called: str, result: Any, name: str, kind: str) -> Sequence[Any]:
+    """The items of a field that every result has, and that is a list."""
+    found = required(called, result, name, kind)
     if not isinstance(found, list | tuple):
-        raise TypeError(f"{called} must be a list, got {type(found).__name__}")
+        raise TypeError(f"{called}.{name} must be a list, got {type(found).__name__}")
     return found
+
+
+def nested(called: str, results: Any, name: str, kind: str) -> tuple[list[Any], list[Any]]:
+    """The items of a list that each result has, one after the other, and the result that each is of."""
+    owners: list[Any] = []
+    items: list[Any] = []
+    for i, result in enumerate(results_of(called, results)):
+        found = listed(f"{called}[{i}]", result, name, kind)
+        items += found
+        owners += [result] * len(found)
+    return owners, items
 
 
 def in_all(column: str, name: str, values: Sequence[Any]) -> bool:

@@ -18,10 +18,8 @@ from rollkit.engines._fields import (
     field,
     in_all,
     ints,
-    items_of,
+    nested,
     numbers,
-    required,
-    results_of,
     tokens_of,
 )
 from rollkit.engines._routes import Sent, add_routes
@@ -70,12 +68,7 @@ def from_openai(
         >>> rollouts["response_ids"].to_list(), rollouts["rollout_logprobs"].to_list()
         ([[7, 2]], [[-0.5, -0.25]])
     """
-    choices: list[Any] = []
-    owners: list[Any] = []
-    for i, response in enumerate(results_of("responses", responses)):
-        found = items_of(f"responses[{i}].choices", required(f"responses[{i}]", response, "choices", KIND))
-        choices += found
-        owners += [response] * len(found)
+    owners, choices = nested("responses", responses, "choices", KIND)
 
     def of(name: str) -> list[Any]:
         """Of the choice, or else of its response."""

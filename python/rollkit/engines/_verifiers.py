@@ -22,9 +22,8 @@ from rollkit.engines._fields import (
     field,
     in_all,
     ints,
-    items_of,
+    listed,
     numbers,
-    required,
     results_of,
     tokens_of,
 )
@@ -76,7 +75,7 @@ def from_verifiers(traces: Any, *, rewards: Any = None, masks: Any = None) -> Ro
     owners: list[Any] = []
     paths: list[list[Any]] = []
     for i, trace in enumerate(found):
-        nodes = items_of(f"traces[{i}].nodes", required(f"traces[{i}]", trace, "nodes", KIND))
+        nodes = listed(f"traces[{i}]", trace, "nodes", KIND)
         branches = list(_branches(i, nodes))
         paths += branches
         owners += [trace] * len(branches)
@@ -246,7 +245,7 @@ def _of_steps(outputs: Sequence[Any], rewards: Any, masks: Any) -> Rollouts:
     steps: list[Any] = []
     owners: list[tuple[int, Any]] = []
     for i, output in enumerate(outputs):
-        found = items_of(f"traces[{i}].trajectory", required(f"traces[{i}]", output, "trajectory", KIND))
+        found = listed(f"traces[{i}]", output, "trajectory", KIND)
         steps += found
         owners += [(i, output)] * len(found)
     tokens = [field(step, "tokens") for step in steps]

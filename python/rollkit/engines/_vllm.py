@@ -15,7 +15,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged, trusted
 from rollkit.engines._columns import Version, lists, rollouts_of, stop_reasons, top, versions
-from rollkit.engines._fields import FLOAT32, field, in_all, ints, items_of, required, results_of, tokens_of
+from rollkit.engines._fields import FLOAT32, field, in_all, ints, nested, tokens_of
 from rollkit.engines._routes import Sent, add_routes
 
 KIND = "a RequestOutput, with 'outputs' and 'prompt_token_ids'"
@@ -62,12 +62,7 @@ def from_vllm(
         >>> rollouts["rollout_logprobs"].to_list(), rollouts["instance_ids"]
         ([[-0.5, -0.25]], ['a'])
     """
-    requests: list[Any] = []
-    samples: list[Any] = []
-    for i, output in enumerate(results_of("outputs", outputs)):
-        found = items_of(f"outputs[{i}].outputs", required(f"outputs[{i}]", output, "outputs", KIND))
-        samples += found
-        requests += [output] * len(found)
+    requests, samples = nested("outputs", outputs, "outputs", KIND)
 
     def of_samples(name: str) -> list[Any]:
         return [field(sample, name) for sample in samples]
