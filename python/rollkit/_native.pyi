@@ -157,6 +157,9 @@ def pack_rows(
     The lengths placed are `lengths` itself where no row is cut or dropped.
     """
 
+def permute(numbers: _Int64s, /, *, count: int, seed: int, epoch: int, inverse: bool) -> _Int64s:
+    """Where each of `count` numbers goes in a keyed permutation, or where it comes from."""
+
 def pick_numbers(
     rows: Sequence[Sequence[Any]],
     item: int | str | None,

@@ -10,6 +10,7 @@ mod error;
 mod jsonl;
 mod layout;
 mod list;
+mod order;
 mod panics;
 mod place;
 mod routing;
@@ -45,6 +46,8 @@ mod _native {
     use super::list::from_lists;
     #[pymodule_export]
     use super::list::pick::pick_numbers;
+    #[pymodule_export]
+    use super::order::permute;
     #[pymodule_export]
     use super::panics::panics;
     #[pymodule_export]

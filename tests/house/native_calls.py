@@ -109,6 +109,12 @@ def pack_rows(rng: Rng, rows: int) -> Call:
     return Call(call.args, {**call.named, "bins_multiple_of": 2})
 
 
+def permute(rng: Rng, rows: int) -> Call:
+    count = int(rng.choice([max(rows, 1), 10**10, 2**63 - 1]))
+    named = {"count": count, "seed": 3, "epoch": 1, "inverse": bool(rng.integers(2))}
+    return Call([rng.integers(0, count, rows)], named)
+
+
 def segment_numbers(rng: Rng, rows: int, dtype: Any = np.int32) -> Any:
     ids = np.sort(rng.integers(1, 5, (max(rows // 8, 1), 8)), axis=1).astype(dtype)
     ids[:, 7:] = 0
@@ -300,6 +306,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "offsets_from_lengths": lambda rng, rows: Call([lengths_of(rng, rows), int(rng.choice([1, 8]))], {}),
     "pack_rows": pack_rows,
     "parse_jsonl": parse_jsonl,
+    "permute": permute,
     "pick_numbers": picked,
     "place": place,
     "plan_bins": bins,

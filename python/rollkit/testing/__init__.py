@@ -1,9 +1,10 @@
 """Slow, obvious versions of what rollkit does fast, and strategies that draw their input, for your tests too.
 
-Rows and batches, and segments, are here by name; `rollkit.testing.decode` is imported by itself.
+Rows and batches, orders, and segments, are here by name; `rollkit.testing.decode` is imported by itself.
 The strategies need hypothesis, which is imported when one is called.
 """
 
+from rollkit.testing.orders import permuted_reference as permuted_reference
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
@@ -44,6 +45,7 @@ __all__ = [
     "pack_starts_reference",
     "pad_reference",
     "pairs_reference",
+    "permuted_reference",
     "place_reference",
     "plan_bins_reference",
     "positions_reference",
