@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 from rollkit import _check
+from rollkit._loading.sampler import check_state
 
 _OUT, _DONE, _LOST = "out", "done", "lost"
 _STATE = ("next", "open", "done")
@@ -215,11 +216,7 @@ def _listed(name: str, value: Any) -> Any:
 
 def _checked(state: Any) -> tuple[int, list[int], set[int]]:
     """The parts of a state, or a refusal."""
-    if not isinstance(state, Mapping) or sorted(state) != sorted(_STATE):
-        got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise ValueError(
-            f"state must have {', '.join(map(repr, _STATE))}, as Ledger.state_dict gives it, got {got}"
-        )
+    check_state(state, _STATE, "Ledger.state_dict")
     after = _check.positive("state['next']", state["next"], least=0)
     still_open, done = (_ordinals(f"state[{name!r}]", state[name]) for name in ("open", "done"))
     if any(ordinal >= after for ordinal in still_open) or not set(done) <= set(still_open):
