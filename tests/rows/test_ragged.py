@@ -242,3 +242,9 @@ def test_jagged_of_another_byte_order() -> None:
     assert torch.equal(rows.to_torch().values(), torch.arange(3, dtype=torch.int32))
     with pytest.raises(TypeError, match="torch has no jagged tensor with a list for each element"):
         Ragged.from_rows([[[1]]], lists=True).to_torch()
+
+
+def test_pickles_name_what_stays_where_it_is() -> None:
+    """Pickles outlive the code that made them: what they call must be found where it was."""
+    call = Ragged.from_rows([[1]]).__reduce__()[0]
+    assert (call.__module__, call.__qualname__) == ("rollkit._rows.ragged", "_unpickled")
