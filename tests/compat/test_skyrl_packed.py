@@ -126,7 +126,6 @@ def test_round_trips(rows: list[list[list[int]]], cut: int) -> None:
 
 
 LISTS = Ragged.from_rows([[[1, 2]], [[3], [4]]], lists=True)
-LONG = Ragged(np.broadcast_to(np.zeros(1, np.uint8), (2**31,)), [0, 2**31])
 BAD: Any = [[1], [2]]
 CLASS: Any = 5
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def test_positions_with_axes_are_jagged_along_the_tokens() -> None:
 
 
 def test_what_is_no_tensor_comes_back_as_lists() -> None:
-    entries = [{"image": torch.ones(2)}, {}, None]
+    entries: list[Any] = [{"image": 1}, {}, None]
     data = tensordict.TensorDict({"inputs": tensordict.NonTensorStack(*entries)}, batch_size=[3])
     data["step"] = tensordict.NonTensorData(7)
     data.set_non_tensor("agent", "tool")
@@ -184,6 +185,14 @@ def test_what_is_no_tensor_comes_back_as_lists() -> None:
     assert found["step"].tolist() == [7, 7, 7]
     assert found["agent"] == ["tool", "tool", "tool"]
     assert found["names"] == ["a", "b", None]
+    assert from_tensordict(dict(data.items())).equals(found.select(*data.keys()))
+
+
+def test_tensordict_is_needed_to_make_one_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensordict", None)
+    assert from_tensordict({"uid": ["a"]})["instance_ids"] == ["a"]
+    with pytest.raises(ModuleNotFoundError, match="this needs tensordict; install it with: pip install tens"):
+        to_tensordict(some())
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
@@ -289,7 +298,10 @@ def test_what_is_not_rollouts_is_refused() -> None:
         ([1], TypeError, "data must be a TensorDict, or a dict of columns, got list"),
         (padded, ValueError, PADDED),
         (both, ValueError, "columns 'responses' and 'response_ids' would both be 'response_ids'; drop or rename one"),
-        (nested, TypeError, "column 'inputs': it is a TensorDict; rollouts hold tensors and non-tensor data: drop it, or make it a NonTensorStack of a dict per row"),
+        (nested, TypeError, "column 'inputs': it is a TensorDict of batch_size [2]; rollouts hold tensors and non-tensor data of the rows: drop it, or make it a NonTensorStack of a dict per row"),
+        ({"step": tensordict.NonTensorData(7)}, TypeError, "column 'step': it is a NonTensorData of batch_size []; rollouts hold tensors and non-tensor data of the rows: drop it, or make it a NonTensorStack of a dict per row"),
+        (tensordict.TensorDict({}, batch_size=[]), ValueError, "data must have one batch dimension, its rows; got batch_size []"),
+        (tensordict.TensorDict({}, batch_size=[2, 3]), ValueError, "data must have one batch dimension, its rows; got batch_size [2, 3]"),
     ]  # fmt: skip
     for data, kind, message in wanted:
         with pytest.raises(kind) as caught:

@@ -103,7 +103,8 @@ def from_tensordict(data: Mapping[str, Any]) -> Rollouts:
 
     Raises:
         TypeError: a column is neither a tensor nor non-tensor data; it is named.
-        ValueError: the batch is padded: it has an `attention_mask` that is not nested.
+        ValueError: the batch is padded: it has an `attention_mask` that is not nested; or it has not one
+            batch dimension.
 
     Example:
         >>> import torch
@@ -117,6 +118,8 @@ def from_tensordict(data: Mapping[str, Any]) -> Rollouts:
     """
     if not isinstance(data, Mapping) and not (hasattr(data, "batch_size") and hasattr(data, "get")):
         raise TypeError(f"data must be a TensorDict, or a dict of columns, got {type(data).__name__}")
+    if len(batch_size := getattr(data, "batch_size", (0,))) != 1:
+        raise ValueError(f"data must have one batch dimension, its rows; got batch_size {list(batch_size)}")
     mask = data.get("attention_mask", None)
     if mask is not None and not getattr(mask, "is_nested", False):
         text = (
@@ -130,7 +133,7 @@ def from_tensordict(data: Mapping[str, Any]) -> Rollouts:
         if name in columns or (name != theirs and name in data.keys()):  # noqa: SIM118 - likewise
             raise _both(theirs, name, name)
         with at(column=str(theirs)):
-            columns[name] = _column_of(data.get(theirs), data)
+            columns[name] = _column_of(data.get(theirs))
     return Rollouts(columns)
 
 
@@ -144,10 +147,12 @@ def _with_theirs(columns: Mapping[str, Column]) -> dict[str, Any]:
         for name in FIELDS.keys() & found.keys():
             lengths = found[name].lengths if isinstance(found[name], Ragged) else None
             level_of(name, lengths, prompts.lengths, responses.lengths)
-        found.setdefault("input_ids", _joined(prompts, responses))
+        if "input_ids" not in found:
+            found["input_ids"] = _joined(prompts, responses)
     sequences = found.get("input_ids")
     if isinstance(sequences, Ragged):
-        found.setdefault("position_ids", _positions(sequences))
+        if "position_ids" not in found:
+            found["position_ids"] = _positions(sequences)
         if "rollout_expert_indices" in found:
             found["rollout_expert_indices"] = _whole(found["rollout_expert_indices"], sequences)
     return found
@@ -225,8 +230,7 @@ class _Tensors:
         if isinstance(column, np.ndarray) and column.dtype.kind not in "USO":
             return tensor_of(column)
         entries = column.tolist() if isinstance(column, np.ndarray) else column
-        wrap, stack = self.tensordict.NonTensorData, self.tensordict.NonTensorStack
-        return stack.from_list([wrap(entry) for entry in entries])
+        return self.tensordict.NonTensorStack(*entries)
 
     def of_axes(self, column: Ragged) -> Any:
         """Positions `[tokens, axes]`, which `from_tensordict` has turned, turned back."""
@@ -247,23 +251,23 @@ class _Tensors:
         return tensor
 
 
-def _column_of(found: Any, data: Any) -> Any:
+def _column_of(found: Any) -> Any:
     """What a column of rollouts is made of."""
     if framework_of(found) == "torch":
         turned = found.is_nested and found.layout == extra("torch", "torch").jagged and found._ragged_idx == 2
         if turned and found.lengths() is None and found.dim() == 3:
             return Ragged(found.values().T, found.offsets().cpu().numpy().astype(np.int64))
         return found
-    if isinstance(data, Mapping) and not hasattr(data, "batch_size"):
+    if not hasattr(found, "batch_size"):
         return found
     tensordict = extra("tensordict", "torch")
     if isinstance(found, tensordict.NonTensorStack):
         return found.tolist()
-    if not isinstance(found, tensordict.NonTensorData):
+    if not isinstance(found, tensordict.NonTensorData) or len(found.batch_size) != 1:
         raise TypeError(
-            f"it is a {type(found).__name__}; rollouts hold tensors and non-tensor data: drop it, or make it "
-            "a NonTensorStack of a dict per row"
+            f"it is a {type(found).__name__} of batch_size {list(found.batch_size)}; rollouts hold tensors "
+            "and non-tensor data of the rows: drop it, or make it a NonTensorStack of a dict per row"
         )
-    rows = data.batch_size[0]
+    rows = found.batch_size[0]
     of_rows = isinstance(found.data, np.ndarray) and found.data.shape[:1] == (rows,)
     return list(found.data) if of_rows else [found.data] * rows

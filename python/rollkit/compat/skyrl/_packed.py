@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollkit._check import Int64s
-from rollkit._errors import refusal
-from rollkit._frameworks import Tensor
 from rollkit._rows.ragged import Ragged
 from rollkit.compat._jagged import tensor_of, values_of
 from rollkit.compat._values import need_tensors, need_values
@@ -52,12 +51,10 @@ def to_packed(rows: Ragged, kind: Callable[..., Any]) -> Any:
         raise TypeError(f"rows has {each} for each element; give SkyRL's {other} as kind")
     if not len(rows):
         raise ValueError("rows has none, and SkyRL packs at least one; leave the field out")
-    if not rows.of_lists:
-        values = values_of(rows)
-        return kind(values, _int32("rows", rows.offsets, values))
-    lists: Any = rows.flat
+    lists: Any = rows.flat if rows.of_lists else rows
+    offsets = [_int32(lists.offsets)] + ([_int32(rows.offsets)] if rows.of_lists else [])
     values = values_of(lists)
-    return kind(values, _int32("rows", lists.offsets, values), _int32("rows", rows.offsets, values))
+    return kind(values, *(tensor_of(bounds).to(values.device) for bounds in offsets))
 
 
 def from_packed(packed: Any) -> Ragged:
@@ -96,13 +93,13 @@ def _parameters(kind: Callable[..., Any]) -> Any:
         return ()
 
 
-def _int32(name: str, offsets: Int64s, values: Tensor) -> Tensor:
-    """Offsets from 0 on, beside the values."""
+def _int32(offsets: Int64s) -> NDArray[np.int32]:
+    """Offsets from 0 on."""
     count = int(offsets[-1] - offsets[0])
     if count > np.iinfo(np.int32).max:
-        text = f"{name} has {count} elements, beyond int32, which cu_seqlens is of; split them"
-        raise refusal(OverflowError, text)
-    return tensor_of((offsets - offsets[0]).astype(np.int32)).to(values.device)
+        raise OverflowError(f"rows has {count} elements, beyond int32, which cu_seqlens is of; split them")
+    found: NDArray[np.int32] = (offsets - offsets[0]).astype(np.int32)
+    return found
 
 
 def _host(name: str, offsets: Any) -> Int64s:
