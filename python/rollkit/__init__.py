@@ -3,8 +3,8 @@
     rows ──► Layout (from lengths alone) ──► place(column, layout, fill) per column ──► Batch
     model output ──► take(output, layout) ──► rows again
 
-Importing rollkit imports NumPy and nothing else; `rollkit.segments` and the other subpackages, and some functions,
-load when they are first used.
+Importing rollkit imports NumPy and nothing else; `rollkit.segments` and the other subpackages, and some
+functions, load when they are first used.
 """
 
 import importlib as _importlib

@@ -38,7 +38,12 @@ COLUMNS: Any = Rollouts({"response_ids": [[1], [2, 3]], "tags": ["a", "b"]})
 BATCH: Any = pad({"response_ids": [[1, 2]]})
 BARE: Any = type(BATCH)(BATCH.arrays)
 BARE_OF = "it was made of another's arrays (torch's collate functions and transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
-VALID: dict[str, Any] = {"prompt_token_ids": [[1]], "response_ids": [[1, 2]], "loss_masks": [[1, 1]], "rewards": [1.0]}
+VALID: dict[str, Any] = {
+    "prompt_token_ids": [[1]],
+    "response_ids": [[1, 2]],
+    "loss_masks": [[1, 1]],
+    "rewards": [1.0],
+}
 
 
 class Table:

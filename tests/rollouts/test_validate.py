@@ -188,7 +188,7 @@ KEPT = st.lists(st.lists(st.lists(st.integers(-1, 3), max_size=3), max_size=3), 
 @given(KEPT, st.integers(0, 2), st.sampled_from(["sampling_masks", "sampling_mask", "kept_token_ids"]))
 def test_kept_ids_hold_the_token_that_was_sampled(rows: list[list[list[int]]], begin: int, name: str) -> None:
     tokens = [[position % 3 for position in range(len(row))] for row in rows]
-    columns = {
+    columns: dict[str, Any] = {
         "prompt_token_ids": [[0] for _ in rows],
         "response_ids": tokens,
         "loss_masks": [[1] * len(row) for row in rows],

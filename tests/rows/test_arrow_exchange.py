@@ -222,10 +222,14 @@ def test_splits_are_taken_one_by_one() -> None:
     splits = datasets.DatasetDict({"train": data, "test": data})
     message = "table must be an Arrow table, got DatasetDict; take one of its tables: 'train', 'test'"
     check_refusal(lambda: Rollouts.from_arrow(splits), TypeError, message)
-    message = "table must be an Arrow table, got IterableDataset, a stream of rows; Rollouts.from_rows takes it"
+    message = (
+        "table must be an Arrow table, got IterableDataset, a stream of rows; Rollouts.from_rows takes it"
+    )
     check_refusal(lambda: Rollouts.from_arrow(data.to_iterable_dataset()), TypeError, message)
     assert len(Rollouts.from_rows(data.to_iterable_dataset())) == 2
-    message = "column 'train': expected an array of Arrow, got a table; take one of its columns, or of several "
+    message = (
+        "column 'train': expected an array of Arrow, got a table; take one of its columns, or of several "
+    )
     check_refusal(lambda: pack(splits, 4), TypeError, message + "tables one")
     assert plain(Rollouts.from_arrow(splits["test"])) == plain(Rollouts.from_arrow(data))
 
@@ -257,7 +261,9 @@ def test_arrays_per_row_come_back() -> None:
 DIGITS = st.decimals(min_value=-(10**9), max_value=10**9, places=3, allow_nan=False)
 
 
-@given(st.lists(st.none() | DIGITS, min_size=1, max_size=5), st.lists(st.lists(DIGITS, max_size=3), max_size=4))
+@given(
+    st.lists(st.none() | DIGITS, min_size=1, max_size=5), st.lists(st.lists(DIGITS, max_size=3), max_size=4)
+)
 def test_decimals_are_numbers(entries: list[Any], rows: list[list[Decimal]]) -> None:
     pa = pytest.importorskip("pyarrow")
     found = Rollouts.from_arrow(pa.table({"x": pa.array(entries, pa.decimal128(15, 3))}))["x"]

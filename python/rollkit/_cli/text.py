@@ -34,7 +34,7 @@ def complain(message: str, error: BaseException | None = None) -> None:
 
 
 def give_up(stream: TextIO | None) -> None:
-    """Let go of what a stream cannot write: the interpreter would try again as it ends, and change the status."""
+    """Let go of what a stream cannot write: the interpreter would try again as it ends."""
     if stream is None:
         return
     try:

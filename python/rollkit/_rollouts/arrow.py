@@ -23,7 +23,6 @@ from rollkit._rows.arrow import (
 )
 from rollkit._rows.ragged import Ragged, of_values
 
-
 A_TABLE: Final = "expected an array of Arrow, got a table; take one of its columns, or of several tables one"
 
 
@@ -38,7 +37,9 @@ def columns_from_arrow(table: Any, lists: Collection[str] = ()) -> dict[str, Any
         raise TypeError(text)
     if not is_arrow(table) and hasattr(table, "with_format"):  # a `datasets.Dataset`, with its order of rows
         if not hasattr(table, "__len__"):
-            raise TypeError(f"table must be an Arrow table, got {got}, a stream of rows; Rollouts.from_rows takes it")
+            raise TypeError(
+                f"table must be an Arrow table, got {got}, a stream of rows; Rollouts.from_rows takes it"
+            )
         table = table.with_format("arrow")[:]
     if not is_arrow(table):
         raise TypeError(f"table must be an Arrow table, got {got}")

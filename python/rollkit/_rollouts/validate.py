@@ -22,7 +22,9 @@ TOKENS = ("prompt_token_ids", "response_ids", "input_ids")
 MASKS = ("loss_masks", "route_masks")
 # What rounding may add to the log-probability of a token that is nearly certain.
 ROUNDING = 1e-4
-PER_RESPONSE_TOKEN = tuple(name for name, field in FIELDS.items() if field.level == "response" and name not in TOKENS)
+PER_RESPONSE_TOKEN = tuple(
+    name for name, field in FIELDS.items() if field.level == "response" and name not in TOKENS
+)
 KEPT = tuple(name for name, field in FIELDS.items() if field.lists)
 
 ALL_MASKED = "every token is loss-masked, so the loss has nothing to average and may be NaN"
@@ -107,7 +109,8 @@ def _place(rows: Ragged, element: int) -> tuple[int, int]:
 
 def _check_kept(name: str, column: Ragged, tokens: Ragged) -> None:
     """Refuse kept ids that the sampled token is not among; an empty list says nothing of its token."""
-    kept, sampled = column.flat, tokens.flat
+    kept: Any = column.flat
+    sampled = tokens.flat
     if kept.inner:
         text = f"expected a list of ids per token, got lists of elements of shape {kept.inner}"
         raise refusal(ValueError, text, column=name)
@@ -131,7 +134,11 @@ def check_values(columns: Mapping[str, Any]) -> None:
     tokens = columns.get("response_ids")
     for name in KEPT:
         kept = columns.get(name)
-        if isinstance(kept, Ragged) and isinstance(tokens, Ragged) and same_ints(kept.lengths, tokens.lengths):
+        if (
+            isinstance(kept, Ragged)
+            and isinstance(tokens, Ragged)
+            and same_ints(kept.lengths, tokens.lengths)
+        ):
             _check_kept(name, kept, tokens)
 
 

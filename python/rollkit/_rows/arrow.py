@@ -179,14 +179,16 @@ def _without_decimals(array: Arrow) -> Arrow:
 
 def _of_decimals(array: Arrow) -> Arrow:
     entries = array.objects()
-    whole = array.type.endswith(", 0)")
-    numbers = [(int if whole else float)(0 if entry is None else entry) for entry in entries]
+    kind, held = (int, "int64") if array.type.endswith(", 0)") else (float, "float64")
+    numbers = [kind(0 if entry is None else entry) for entry in entries]
     for i, (entry, number) in enumerate(zip(entries, numbers, strict=True)):
-        fits = -(2**63) <= number < 2**63 if whole else entry is None or type(entry)(repr(number)) == entry
-        if not fits:
-            text = f": {entry} has more digits than {'int64' if whole else 'float64'} holds; cast to double first"
+        if entry is None:
+            continue
+        exact = -(2**63) <= number < 2**63 if kind is int else type(entry)(repr(number)) == entry
+        if not exact:
+            text = f": {entry} has more digits than {held} holds; cast to double first"
             raise refusal(OverflowError, text, row=i)
-    return array._replace(kind="numbers", first=np.array(numbers, np.int64 if whole else np.float64), second=None)
+    return array._replace(kind="numbers", first=np.array(numbers, held), second=None)
 
 
 def rows_of(chunks: Sequence[Arrow], lists: bool = False) -> tuple[Any, Int64s]:

@@ -62,9 +62,7 @@ def nested(called: str, results: Any, name: str, kind: str) -> tuple[list[Any], 
     return owners, items
 
 
-def in_all(
-    column: str, name: str, values: Sequence[Any], called: Callable[[int], str] | None = None
-) -> bool:
+def in_all(column: str, name: str, values: Sequence[Any], called: Callable[[int], str] | None = None) -> bool:
     """Whether rows have a field: all do, or none does. `called` tells what a row is in the results.
 
     Raises:

@@ -126,7 +126,9 @@ def _logprobs(
     else:
         kind, rows, item = "content", content, "logprob"
     if not in_all(name, f"logprobs.{kind}", rows, called):
-        text = f" ({called(0)}) has logprobs with neither 'token_logprobs' (completions) nor 'content' (chats)"
+        text = (
+            f" ({called(0)}) has logprobs with neither 'token_logprobs' (completions) nor 'content' (chats)"
+        )
         raise refusal(ValueError, text, column=name, row=0)
     with at(column=name):
         found = Ragged.from_rows(rows, FLOAT32, item=item) if item else numbers(name, rows, FLOAT32)
