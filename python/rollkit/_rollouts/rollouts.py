@@ -361,9 +361,9 @@ class Rollouts:
                 `loss_masks`, `rewards`) is missing; `loss_masks`, token `rewards` or another known column
                 per response token has not one for each; routes are for more tokens than there are; the
                 steps of a trajectory are not adjacent, or of two `instance_ids`, or `is_last_step` is not
-                where trajectories end. With position: a token id or expert is negative, a mask neither 0 nor 1,
-                a reward None, NaN or infinite, a log-probability NaN or above 0, a sampling mask without the
-                token that was sampled (an empty one says nothing).
+                where trajectories end. With position: a token id or expert is negative, a mask neither 0
+                nor 1, a reward None, NaN or infinite, a log-probability NaN or above 0, a sampling mask
+                without the token that was sampled (an empty one says nothing).
 
         Warns:
             UserWarning: every token is masked.
