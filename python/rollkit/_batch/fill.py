@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -31,8 +30,7 @@ PACKED: Final = ("segment_ids", "positions")
 """Those that any batch has."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     """An array to be, whose rows Rust moves: of one column, or of prompts and responses (level `"tokens"`)."""
 
     name: str
@@ -59,8 +57,7 @@ class _Column:
         return _Column(self.name, self.level, picked, self.element, self.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class _Apart:
+class _Apart(NamedTuple):
     """An array to be that is placed by itself: by the framework of its rows, or because it is of lists."""
 
     name: str
@@ -73,8 +70,7 @@ class _Apart:
         return _Apart(self.name, self.level, self.parts.pick(rows), self.fill, self.dtype)
 
 
-@dataclass(frozen=True, slots=True)
-class Filling:
+class Filling(NamedTuple):
     """What the arrays of a batch are made of: ready to be written to any layout of these rows.
 
     Attributes:
