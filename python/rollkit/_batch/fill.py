@@ -52,9 +52,12 @@ class _Column(NamedTuple):
     def inner(self) -> tuple[int, ...]:
         return self.sources[0][1].inner
 
+    def in_one(self) -> _Column:
+        return self._replace(sources=tuple((name, parts.in_one()) for name, parts in self.sources))
+
     def pick(self, rows: Int64s) -> _Column:
         picked = tuple((name, parts.pick(rows)) for name, parts in self.sources)
-        return _Column(self.name, self.level, picked, self.element, self.dtype)
+        return self._replace(sources=picked)
 
 
 class _Apart(NamedTuple):
@@ -66,8 +69,11 @@ class _Apart(NamedTuple):
     fill: Any
     dtype: Any
 
+    def in_one(self) -> _Apart:
+        return self._replace(parts=self.parts.in_one())
+
     def pick(self, rows: Int64s) -> _Apart:
-        return _Apart(self.name, self.level, self.parts.pick(rows), self.fill, self.dtype)
+        return self._replace(parts=self.parts.pick(rows))
 
 
 class Filling(NamedTuple):
@@ -117,10 +123,14 @@ class Filling(NamedTuple):
         lengths = sources.prompt_lengths, sources.responses.lengths
         return cls(prepared.arrays, *lengths, sources.order)
 
+    def in_one(self) -> Filling:
+        """The same, ready to `pick` from: the rows of each column in one array, copied where they are not."""
+        return self._replace(arrays=[x if isinstance(x, str) else x.in_one() for x in self.arrays])
+
     def only(self, names: Container[str]) -> Filling:
         """Of the arrays these alone."""
         kept = [array for array in self.arrays if _name(array) in names]
-        return Filling(kept, self.prompt_lengths, self.response_lengths, self.order)
+        return self._replace(arrays=kept)
 
     def pick(self, rows: Int64s) -> Filling:
         """The same arrays of some of the rows. Of none that a batch has in another order."""

@@ -1,0 +1,269 @@
+"""Rollouts as a data set of bins: `Bins`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from rollkit import _check
+from rollkit._batch import Batch
+from rollkit._check import Int64s
+from rollkit._frameworks import AnyArray
+from rollkit._loading.planned import planned
+from rollkit._rollouts.names import Names, check_names, renamed
+from rollkit._rollouts.sources import Source
+from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
+from rollkit._rows.order import permuted
+
+
+class Store(Protocol):
+    """Where bins come from: rollouts in memory, or a folder of shards."""
+
+    layout: Layout
+
+    @property
+    def plan(self) -> str:
+        """What is where, as 16 digits."""
+
+    def costs(self) -> Int64s:
+        """`[bins]` int64: the squares of their segments' lengths, added up."""
+
+    def write(
+        self, bins: Int64s, wanted: Sequence[str] | None, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout, Int64s]:
+        """The arrays of some bins, `[bins, capacity]`, their memory and layout, and the prompts' lengths."""
+
+    def columns(self, bins: Int64s) -> dict[str, Any]:
+        """What is per row, of the rows of some bins as they lie."""
+
+
+class Bins(Sequence[dict[str, Any]]):
+    """Rollouts as a data set of bins: planned when it is made, placed when a bin is asked for.
+
+    `bins[i]` is the `i`-th bin, a dict of `[capacity]` arrays. So any sampler, rank split or checkpoint of a
+    framework works on it, which need to know numbers alone: `rollkit.ShuffledSampler` is one without memory.
+    Nothing is copied when it is made; a bin is written when it is asked for, into memory of its own.
+
+    Args:
+        rollouts: as `rollkit.pack` takes them.
+        capacity: tokens of a bin (or give `layout`).
+        layout: a plan made before.
+        columns: the names of exactly what a bin has, made arrays (`segment_ids`, `positions`) included; all
+            by default.
+        pad_id, fills, dtypes, levels, names: as in `rollkit.pack`.
+        algorithm, align, max_segments, bins_multiple_of, oversize, order, seed: likewise.
+
+    Attributes:
+        layout: of all bins.
+        names: of the arrays of a bin.
+        plan: what is where, as 16 digits: a state of a sampler for other bins is refused.
+
+    Raises:
+        ValueError: as `rollkit.pack`, or `columns` has a name that no array has.
+
+    Example:
+        >>> rollouts = {"response_ids": [[1, 2, 3], [4, 5], [6, 7, 8, 9]]}
+        >>> bins = Bins(rollouts, 5, columns=["input_ids", "segment_ids"])
+        >>> len(bins), bins[1]["input_ids"], bins[1]["segment_ids"]
+        (2, array([1, 2, 3, 4, 5], dtype=int32), array([1, 1, 1, 2, 2], dtype=int32))
+    """
+
+    def __init__(
+        self,
+        rollouts: Source | Sequence[Source],
+        capacity: int | None = None,
+        *,
+        layout: Layout | None = None,
+        columns: Sequence[str] | None = None,
+        pad_id: int = 0,
+        fills: Mapping[str, Any] | None = None,
+        dtypes: Mapping[str, DTypeLike] | None = None,
+        levels: Mapping[str, str] | None = None,
+        names: Names = "rollkit",
+        algorithm: str = "first_fit_decreasing",
+        align: int = 1,
+        max_segments: int | None = None,
+        bins_multiple_of: int = 1,
+        oversize: str = "raise",
+        order: str = "opened",
+        seed: int | None = None,
+    ) -> None:
+        check_names(names)
+        packing = {
+            "algorithm": algorithm,
+            "align": align,
+            "max_segments": max_segments,
+            "bins_multiple_of": bins_multiple_of,
+            "oversize": oversize,
+            "order": order,
+            "seed": seed,
+        }
+        store = planned(rollouts, capacity, layout, pad_id, fills, dtypes, levels, names, packing)
+        self._open(store, columns, names)
+
+    @classmethod
+    def open(
+        cls, folder: str | os.PathLike[str], *, columns: Sequence[str] | None = None, names: Names = "rollkit"
+    ) -> Bins:
+        """The bins of a folder that `rollkit pack` wrote, mapped into memory."""
+        raise NotImplementedError
+
+    def _open(self, store: Store, columns: Sequence[str] | None, names: Names) -> None:
+        self._store, self._renamed = store, names
+        arrays, _, layout, _ = store.write(np.empty(0, np.int64), None, {})
+        there = list(self._called(arrays, layout))
+        if columns is not None:
+            columns = [str(name) for name in _check.items("columns", columns)]
+            for name in columns:
+                if name not in there:
+                    known = ", ".join(map(repr, there))
+                    raise ValueError(f"columns has {name!r}, which is no array; there are {known}")
+            there = list(dict.fromkeys(columns))
+        self.names: Sequence[str] = tuple(there)
+        self._wanted = self.names if names == "rollkit" else None  # others are made of arrays not asked for
+
+    def _called(self, arrays: dict[str, Any], layout: Layout) -> dict[str, Any]:
+        return arrays if self._renamed == "rollkit" else renamed(arrays, layout, self._renamed)
+
+    @property
+    def layout(self) -> Layout:
+        """Where all rows are, `[bins, capacity]`."""
+        return self._store.layout
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a bin."""
+        return self.layout.width
+
+    @property
+    def plan(self) -> str:
+        """What is where, as 16 digits."""
+        return self._store.plan
+
+    @property
+    def costs(self) -> Int64s:
+        """`[bins]` int64, what attention costs: the squares of segments' lengths, added up."""
+        return self._store.costs()
+
+    def __len__(self) -> int:
+        return self.layout.shape[0]
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return self.__getitems__(range(len(self))[i])
+        arrays, _, _, _ = self._written(np.array([self._number(i)]), {})
+        return {name: _bin(array, 0, self.capacity) for name, array in arrays.items()}
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Several bins in one call, which share memory: what torch's `DataLoader` asks for."""
+        chosen = self._numbers(numbers)
+        arrays, _, _, _ = self._written(chosen, {})
+        width = self.capacity
+        return [{name: _bin(array, i, width) for name, array in arrays.items()} for i in range(len(chosen))]
+
+    def batch(self, numbers: ArrayLike, *, out: Batch | None = None) -> Batch:
+        """Some bins as a `Batch`, with its layout and what is per row.
+
+        Args:
+            numbers: of the bins.
+            out: a batch whose memory is filled again, where it is large enough.
+
+        Returns:
+            `[len(numbers), capacity]`; its rows are those of the bins as they lie, and
+            `batch.rows["row_numbers"]` says which rollouts they are.
+
+        Example:
+            >>> bins = Bins({"response_ids": [[1, 2, 3], [4, 5], [6, 7, 8, 9]]}, 5)
+            >>> batch = bins.batch([1])
+            >>> batch.unpack("input_ids").to_list(), batch.rows["row_numbers"]
+            ([[1, 2, 3], [4, 5]], array([0, 1]))
+        """
+        if out is not None and not isinstance(out, Batch):
+            raise TypeError(f"out must be a Batch, got {type(out).__name__}")
+        chosen = self._numbers(numbers)
+        arrays, memory, layout, prompt_lengths = self._written(chosen, {} if out is None else out._memory)
+        return Batch(arrays, layout, prompt_lengths, self._store.columns(chosen), memory)
+
+    def iterate(self, order: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Bins one after the other, in memory that is used again.
+
+        New memory costs more than what is written to it. What was handed out is filled again once nothing
+        refers to it: an array, a view or tensor of it keeps it as it is, and other memory is taken.
+
+        Args:
+            order: numbers of bins; all by default.
+        """
+        ring: list[dict[str, AnyArray]] = []
+        for number in range(len(self)) if order is None else order:
+            spare = next((memory for memory in ring if _is_free(memory)), {})
+            arrays, memory, _, _ = self._written(np.array([self._number(number)]), spare)
+            if not spare:
+                ring.append(memory)
+            found = {name: _bin(array, 0, self.capacity) for name, array in arrays.items()}
+            del arrays, memory, spare
+            yield found
+            del found
+
+    def balanced(self, ranks: int, *, seed: int = 0, epoch: int = 0) -> Int64s:
+        """Deal bins to ranks so that those of one step take as long: by the squares of their segments.
+
+        Args:
+            ranks: how many there are.
+            seed: of the order of steps.
+            epoch: another order for each.
+
+        Returns:
+            `[steps, ranks]` int64 numbers of bins; steps in random order. Bins beyond a multiple of `ranks`
+            are left out, others in each epoch.
+        """
+        ranks = _check.positive("ranks", ranks)
+        count = len(self)
+        steps = count // ranks
+        shuffled = permuted(np.arange(count), count, seed=seed, epoch=epoch)[: steps * ranks]
+        by_cost = shuffled[np.argsort(self.costs[shuffled], kind="stable")].reshape(steps, ranks)
+        turned = (np.arange(ranks) + np.arange(steps)[:, None]) % ranks  # no rank always has the dearest
+        return np.take_along_axis(by_cost, turned, 1)[
+            permuted(np.arange(steps), steps, seed=seed, epoch=epoch)
+        ]
+
+    def _written(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout, Int64s]:
+        arrays, memory, layout, prompt_lengths = self._store.write(bins, self._wanted, spare)
+        if self._wanted is None:
+            arrays = self._called(arrays, layout)
+            arrays = {name: arrays[name] for name in self.names}
+        return arrays, memory, layout, prompt_lengths
+
+    def _number(self, i: Any) -> int:
+        number = _check.integer("a bin's number", i)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"bin {i} is out of range: there are {len(self):,}")
+        return number % len(self)
+
+    def _numbers(self, numbers: ArrayLike) -> Int64s:
+        found = _check.int64s("numbers", numbers)
+        if (odd := (found < -len(self)) | (found >= len(self))).any():
+            raise IndexError(f"bin {found[odd][0]} is out of range: there are {len(self):,}")
+        return np.where(found < 0, found + len(self), found)
+
+    def __repr__(self) -> str:
+        return f"Bins({len(self):,} × {self.capacity:,}: {', '.join(self.names)})"
+
+
+def _bin(array: Any, i: int, width: int) -> Any:
+    return array.part(i * width, (i + 1) * width) if isinstance(array, Lists) else array[i]
+
+
+def _is_free(memory: Mapping[str, AnyArray]) -> bool:
+    """Whether nobody holds an array over this memory: the dict, this loop and `getrefcount` alone refer to it."""
+    return all(sys.getrefcount(array) == _ALONE for array in memory.values())
+
+
+_ALONE = next(sys.getrefcount(array) for array in {"": np.empty(0)}.values())
