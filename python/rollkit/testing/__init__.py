@@ -15,6 +15,7 @@ from rollkit.testing.rows import next_token_logprobs_reference as next_token_log
 from rollkit.testing.rows import pack_reference as pack_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
 from rollkit.testing.rows import pad_reference as pad_reference
+from rollkit.testing.rows import pieces_reference as pieces_reference
 from rollkit.testing.rows import place_reference as place_reference
 from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
 from rollkit.testing.rows import positions_reference as positions_reference
@@ -46,6 +47,7 @@ __all__ = [
     "pad_reference",
     "pairs_reference",
     "permuted_reference",
+    "pieces_reference",
     "place_reference",
     "plan_bins_reference",
     "positions_reference",
