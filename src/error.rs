@@ -393,7 +393,7 @@ impl fmt::Display for Error {
             Self::Oversize { row, length, capacity } => {
                 write!(
                     f,
-                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\" or \"drop\""
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\", \"drop\" or \"split\""
                 )
             }
             Self::Changed { name } => write!(f, "{name} changed while they were read"),

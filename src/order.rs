@@ -32,9 +32,9 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// use rollkit::order::Permutation;
 ///
 /// let order = Permutation::new(10, 7, 0);
-/// let images: Vec<u64> = (0..10).map(|number| order.image(number)).collect();
+/// let images: Vec<u64> = (0..10).filter_map(|number| order.image(number)).collect();
 /// assert_eq!(images, [7, 8, 6, 4, 9, 5, 1, 0, 3, 2]);
-/// assert!((0..10).all(|number| order.origin(order.image(number)) == number));
+/// assert_eq!((order.origin(7), order.image(10)), (Some(0), None));
 /// ```
 #[derive(Debug, Clone)]
 pub struct Permutation {
@@ -60,16 +60,16 @@ impl Permutation {
         Self { count, sides: [left, right], keys }
     }
 
-    /// Where a number below n goes.
+    /// Where a number goes; `None` unless it is below n.
     #[must_use]
-    pub fn image(&self, number: u64) -> u64 {
-        self.walked([number], Self::forth)[0]
+    pub fn image(&self, number: u64) -> Option<u64> {
+        (number < self.count).then(|| self.walked([number], Self::forth)[0])
     }
 
-    /// The number that goes to `image`, which is below n.
+    /// The number that goes to `image`; `None` unless that is below n.
     #[must_use]
-    pub fn origin(&self, image: u64) -> u64 {
-        self.walked([image], Self::back)[0]
+    pub fn origin(&self, image: u64) -> Option<u64> {
+        (image < self.count).then(|| self.walked([image], Self::back)[0])
     }
 
     /// Writes the image of each number, or its origin where that is wanted.
@@ -77,16 +77,7 @@ impl Permutation {
         if numbers.len() != out.len() {
             return Err(Error::RowCount { name: "out", got: out.len(), wanted: numbers.len() });
         }
-        if let Some(index) = numbers.iter().position(|&number| number as u64 >= self.count) {
-            let got = numbers[index];
-            return Err(Error::OutOfRange { name: "numbers", index, got, count: self.count });
-        }
-        if inverse {
-            self.write(numbers, Self::back, out)
-        } else {
-            self.write(numbers, Self::forth, out)
-        }
-        Ok(())
+        if inverse { self.write(numbers, Self::back, out) } else { self.write(numbers, Self::forth, out) }
     }
 
     fn write<O: Out<i64>>(
@@ -94,16 +85,22 @@ impl Permutation {
         numbers: &[i64],
         step: impl Fn(&Self, &mut [u64; LANES]) + Copy,
         out: &mut [O],
-    ) {
-        for (numbers, out) in numbers.chunks(LANES).zip(out.chunks_mut(LANES)) {
+    ) -> Result<()> {
+        for (block, (numbers, out)) in numbers.chunks(LANES).zip(out.chunks_mut(LANES)).enumerate() {
+            // Read once: what another thread writes to meanwhile may be no number of these any more, and lead nowhere.
             let mut lanes = [0; LANES];
             for (lane, &number) in lanes.iter_mut().zip(numbers) {
                 *lane = number as u64;
+            }
+            if let Some(at) = lanes.iter().position(|&number| number >= self.count) {
+                let (index, got) = (LANES * block + at, lanes[at] as i64);
+                return Err(Error::OutOfRange { name: "numbers", index, got, count: self.count });
             }
             for (slot, found) in out.iter_mut().zip(self.walked(lanes, step)) {
                 slot.set(found as i64);
             }
         }
+        Ok(())
     }
 
     /// Steps until numbers are below n again: they are so themselves, and a permutation goes in cycles.

@@ -151,9 +151,11 @@ def pack_rows(
     max_segments: int | None,
     bins_multiple_of: int,
     oversize: str,
+    shuffle: int | None,
 ) -> tuple[_Int64s, _Int64s, _Int64s | None, int, int]:
     """Lay rows in bins: (starts, lengths placed, rows by start or None if they are, bins, width).
 
+    `shuffle` is the key of the order that bins are in; None: that in which they are opened.
     The lengths placed are `lengths` itself where no row is cut or dropped.
     """
 
@@ -249,6 +251,9 @@ def spans(
     starts: _Int64s, lengths: _Int64s, row_lengths: _Int64s, begins: _Int64s, wanted: _Int64s, /
 ) -> tuple[_Int64s, _Int64s]:
     """Where `wanted` elements of each row from `begins` (one, or one per row) on are: (starts, lengths)."""
+
+def split_rows(lengths: _Int64s, /, *, capacity: int) -> tuple[_Int64s, _Int64s, _Int64s] | None:
+    """Row, begin and length of each piece of at most `capacity` elements; None where pieces are rows."""
 
 def thd(
     ids_q: NDArray[Any],

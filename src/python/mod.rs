@@ -32,7 +32,7 @@ mod _native {
     #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]
-    use super::binpack::{pack_rows, plan_bins};
+    use super::binpack::{pack_rows, plan_bins, split_rows};
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]

@@ -106,7 +106,11 @@ def bins(rng: Rng, rows: int) -> Call:
 
 def pack_rows(rng: Rng, rows: int) -> Call:
     call = bins(rng, rows)
-    return Call(call.args, {**call.named, "bins_multiple_of": 2})
+    return Call(call.args, {**call.named, "bins_multiple_of": 2, "shuffle": [None, 3][rng.integers(2)]})
+
+
+def split_rows(rng: Rng, rows: int) -> Call:
+    return Call([lengths_of(rng, rows)], {"capacity": int(rng.choice([2, 5, 9]))})
 
 
 def permute(rng: Rng, rows: int) -> Call:
@@ -318,6 +322,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "seqlens_and_offsets": seqlens,
     "sorted_rows": lambda rng, rows: Call(slots_of(layout := packed(rng, rows)), {"size": layout.size}),
     "spans": spans,
+    "split_rows": split_rows,
     "thd": thd,
     "turns": turns,
     "uniforms": uniforms,

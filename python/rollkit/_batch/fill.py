@@ -31,7 +31,7 @@ PACKED: Final = ("segment_ids", "positions")
 
 
 class _Column(NamedTuple):
-    """An array to be, whose rows Rust moves: of one column, or of prompts and responses (level `"tokens"`)."""
+    """An array to be whose rows Rust moves: of one column, or of prompts and responses (level `"tokens"`)."""
 
     name: str
     level: str

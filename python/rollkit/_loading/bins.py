@@ -14,9 +14,9 @@ from rollkit import _check
 from rollkit._batch import Batch
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
-from rollkit._loading.planned import planned
+from rollkit._loading.planned import Planned
 from rollkit._rollouts.names import Names, check_names, renamed
-from rollkit._rollouts.sources import Source
+from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
 from rollkit._rows.order import permuted
@@ -95,16 +95,22 @@ class Bins(Sequence[dict[str, Any]]):
         seed: int | None = None,
     ) -> None:
         check_names(names)
-        packing = {
-            "algorithm": algorithm,
-            "align": align,
-            "max_segments": max_segments,
-            "bins_multiple_of": bins_multiple_of,
-            "oversize": oversize,
-            "order": order,
-            "seed": seed,
-        }
-        store = planned(rollouts, capacity, layout, pad_id, fills, dtypes, levels, names, packing)
+        sources = Sources.of(rollouts, levels)
+        filling = Filling.of(sources, pad_id, fills, asked(dtypes, names), PACKED)
+        layout = planned(
+            "Bins",
+            sources,
+            capacity,
+            layout,
+            algorithm=algorithm,
+            align=align,
+            max_segments=max_segments,
+            bins_multiple_of=bins_multiple_of,
+            oversize=oversize,
+            order=order,
+            seed=seed,
+        )
+        store = Planned(sources.rows, layout, filling)
         self._open(store, columns, names)
 
     @classmethod
@@ -262,7 +268,7 @@ def _bin(array: Any, i: int, width: int) -> Any:
 
 
 def _is_free(memory: Mapping[str, AnyArray]) -> bool:
-    """Whether nobody holds an array over this memory: the dict, this loop and `getrefcount` alone refer to it."""
+    """Whether nobody holds an array over this memory: only the dict, this loop and `getrefcount` do."""
     return all(sys.getrefcount(array) == _ALONE for array in memory.values())
 
 

@@ -179,11 +179,11 @@ def _on_host(parts: Parts) -> Ragged:
 
 def from_batch(layout: Layout, order: Int64s, count: int) -> Layout:
     """The layout of a batch, whose row `i` is row `order[i]` of `count`, as one of these rows."""
-    rows, begins = layout.pieces_of_rows()
+    rows, _ = layout.pieces_of_rows()
     row_lengths = np.zeros(count, np.int64)
     row_lengths[order] = layout.row_lengths
     slots = layout.shape, layout.starts, layout.lengths
-    return Layout._trusted(*slots, row_lengths, layout.order, order[rows], begins)
+    return Layout._trusted(*slots, row_lengths, layout.order, order[rows], layout.begins)
 
 
 def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
@@ -240,6 +240,8 @@ def _is_row(source: Any) -> bool | None:
 
 def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
     """Say once how many rows truncation has left without a response: nothing of them is trained on."""
+    if layout.has_pieces:
+        return  # which are not cut
     placed = layout.starts != ABSENT
     cut = placed & (layout.lengths < layout.row_lengths)
     empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)

@@ -12,6 +12,7 @@ from rollkit.testing.orders import permuted_reference as permuted_reference
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
+from rollkit.testing.rows import pieces_reference as pieces_reference
 from rollkit.testing.rows import place_reference as place_reference
 from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
 from rollkit.testing.rows import positions_reference as positions_reference
@@ -46,6 +47,7 @@ __all__ = [
     "pad_reference",
     "pairs_reference",
     "permuted_reference",
+    "pieces_reference",
     "place_reference",
     "plan_bins_reference",
     "positions_reference",
