@@ -30,6 +30,10 @@ from rollkit._rows.ragged import Ragged as Ragged
 
 if _typing.TYPE_CHECKING:
     from rollkit._files.save import save as save
+    from rollkit._loading.bins import Bins as Bins
+    from rollkit._loading.ledger import Ledger as Ledger
+    from rollkit._loading.mixture import Mixture as Mixture
+    from rollkit._loading.sampler import ShuffledSampler as ShuffledSampler
     from rollkit._rollouts.advantages import advantages as advantages
     from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
     from rollkit._rollouts.masking import mask_overlong as mask_overlong
@@ -42,10 +46,14 @@ if _typing.TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Bins",
     "Groups",
     "Layout",
+    "Ledger",
+    "Mixture",
     "Ragged",
     "Rollouts",
+    "ShuffledSampler",
     "__version__",
     "advantages",
     "concat",
@@ -73,6 +81,10 @@ _SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "seg
 
 # What the import of the package does not wait for.
 _LATER = {
+    "Bins": "_loading.bins",
+    "Ledger": "_loading.ledger",
+    "Mixture": "_loading.mixture",
+    "ShuffledSampler": "_loading.sampler",
     "advantages": "_rollouts.advantages",
     "mask_overlong": "_rollouts.masking",
     "mask_stale": "_rollouts.masking",

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _check
 from rollkit._batch import Batch
+from rollkit._batch.fill import PACKED, Filling, asked
+from rollkit._batch.pack import planned
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
 from rollkit._loading.planned import Planned
@@ -242,10 +244,8 @@ class Bins(Sequence[dict[str, Any]]):
         self, bins: Int64s, spare: Mapping[str, AnyArray]
     ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout, Int64s]:
         arrays, memory, layout, prompt_lengths = self._store.write(bins, self._wanted, spare)
-        if self._wanted is None:
-            arrays = self._called(arrays, layout)
-            arrays = {name: arrays[name] for name in self.names}
-        return arrays, memory, layout, prompt_lengths
+        arrays = self._called(arrays, layout)
+        return {name: arrays[name] for name in self.names}, memory, layout, prompt_lengths
 
     def _number(self, i: Any) -> int:
         number = _check.integer("a bin's number", i)

@@ -28,7 +28,7 @@ class Planned:
         self.layout = layout
         self._rows, self._filling = rows, filling.in_one()
         of_row, begins = layout.pieces_of_rows()
-        pieces = np.arange(len(rows)) if layout.order is None else layout.order
+        pieces = np.arange(len(of_row)) if layout.order is None else layout.order
         pieces = pieces[layout.starts[pieces] != ABSENT]
         self._starts, self._lengths, self._of_row = (
             x[pieces] for x in (layout.starts, layout.lengths, of_row)
