@@ -265,8 +265,8 @@ def _header(file: Tensors) -> dict[str, Any]:
         wrong = "it has no header of rollkit's"
     if wrong is None and header["format"] not in FORMATS:
         raise ValueError(f"format {header['format']}; this rollkit reads {told_formats()}")
-    if wrong is None and len(file.shape("input_ids")) != 2:
-        wrong = f"input_ids has shape {file.shape('input_ids')}, expected [bins, width]"
+    if wrong is None and len(shape := file.place("input_ids").shape) != 2:
+        wrong = f"input_ids has shape {shape}, expected [bins, width]"
     if wrong is not None:
         raise ValueError(f"not a shard that rollkit wrote: {wrong}")
     return header

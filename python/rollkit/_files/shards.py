@@ -18,7 +18,7 @@ from rollkit._batch import Batch
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._files.folder import INDEX, WORK, digest
-from rollkit._files.shard import FORMATS, Shard, check_derived, opened, shard_name, told_formats
+from rollkit._files.shard import FORMATS, check_derived, opened, shard_name, told_formats
 from rollkit._files.source import local_path
 from rollkit._files.state import DERIVED_SHAPE, INDEX_SHAPE, misfit, read_state
 from rollkit._rows.layout import ABSENT, Layout
@@ -99,8 +99,10 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Batch]:
     index = read_index(folder)
     for wrong in check_shards(folder, index):
         raise ValueError(wrong)
-    for shard in _each(Path(folder), index):
-        yield shard.batch()
+    for number, path in enumerate(_paths(folder, index)):
+        with opened(path, index, number) as shard:
+            batch = shard.batch()
+        yield batch
 
 
 def read_layout(folder: str | os.PathLike[str], index: Mapping[str, Any] | None = None) -> Layout:
@@ -117,8 +119,9 @@ def read_layout(folder: str | os.PathLike[str], index: Mapping[str, Any] | None 
     index = read_index(folder) if index is None else index
     width, line, has_pieces = index["totals"]["width"], 0, False
     parts: list[tuple[Int64s, ...]] = []
-    for shard in _each(Path(folder), index):
-        layout, numbers = shard.layout, shard.row_numbers
+    for number, path in enumerate(_paths(folder, index)):
+        with opened(path, index, number) as shard:
+            layout, numbers = shard.layout, shard.row_numbers
         starts = np.where(layout.starts == ABSENT, ABSENT, layout.starts + line * width)
         rows, begins = layout.pieces_of_rows()
         parts.append((starts, layout.lengths, numbers[rows], begins, numbers, layout.row_lengths))
@@ -133,8 +136,5 @@ def read_layout(folder: str | os.PathLike[str], index: Mapping[str, Any] | None 
         return Layout((line, width), starts, lengths, whole[first], *pieces)
 
 
-def _each(folder: Path, index: Mapping[str, Any]) -> Iterator[Shard]:
-    """The shards of a folder, each open for as long as it is looked at."""
-    for number in range(len(index["shards"])):
-        with opened(folder / shard_name(number), index, number) as shard:
-            yield shard
+def _paths(folder: str | os.PathLike[str], index: Mapping[str, Any]) -> list[Path]:
+    return [Path(folder) / shard["file"] for shard in index["shards"]]
