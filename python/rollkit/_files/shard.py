@@ -21,7 +21,7 @@ from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._files.source import File, changed, state_of
 from rollkit._files.state import misfit
-from rollkit._files.tensors import Tensors
+from rollkit._files.tensors import Place, Tensors
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rows.layout import Layout
@@ -194,11 +194,36 @@ class Shard:
 
     def rows(self, name: str) -> Any:
         """The entries of a column per row."""
+        self.row_place(name)
         found = self.tensors.read(f"rows.{name}")
-        entries = parsed(found) if self.kinds[name] == "json" else found
-        if found.ndim != 1 or not isinstance(entries, list | np.ndarray) or len(entries) != len(self.layout):
-            raise ValueError(f"rows.{name} does not have an entry for each of {len(self.layout)} rows")
+        if self.kinds[name] != "json":
+            return found
+        entries = _parsed(found)
+        if not isinstance(entries, list) or len(entries) != len(self.layout):
+            raise self._odd_rows(name)
         return entries
+
+    def row_place(self, name: str) -> Place:
+        """Where the entries of a column per row are: numbers, or JSON."""
+        kind, found = self.kinds[name], self.tensors.place(f"rows.{name}")
+        wanted = ("uint8", found.shape[:1]) if kind == "json" else (kind, (len(self.layout),))
+        if (found.dtype.name, found.shape) != wanted:
+            raise self._odd_rows(name)
+        return found
+
+    def offsets(self, name: str) -> Int64s:
+        """`[rows + 1]`, where the entries of a column of objects begin in its JSON; one less is where they end."""
+        if f"offsets.{name}" in self.tensors.names():
+            found = _check.int64s(f"offsets.{name}", self.tensors.read(f"offsets.{name}"))
+        else:
+            found = _entry_offsets(self.tensors.read(f"rows.{name}"))
+        ends = np.append(found, self.row_place(name).shape[0] + 1)
+        if len(found) != len(self.layout) + 1 or found[0] != 1 or (np.diff(ends) < 1).any():
+            raise self._odd_rows(name)
+        return found
+
+    def _odd_rows(self, name: str) -> ValueError:
+        return ValueError(f"rows.{name} does not have an entry for each of {len(self.layout)} rows")
 
     @property
     def rewards(self) -> AnyArray | None:
@@ -224,12 +249,26 @@ class Shard:
         return found
 
 
-def parsed(text: AnyArray) -> Any:
-    """The value of JSON in a shard."""
+def _parsed(text: AnyArray) -> Any:
     try:
         return json.loads(text.tobytes())
     except (ValueError, RecursionError):
-        raise ValueError("not a shard that rollkit wrote: what it has per row is no JSON") from None
+        raise ValueError(_NO_JSON) from None
+
+
+def _entry_offsets(text: AnyArray) -> Int64s:
+    """Where the entries of a JSON array begin that has no blanks; format 1 does not store it."""
+    read = json.JSONDecoder().raw_decode
+    try:
+        found, offsets = text.tobytes().decode("ascii"), [1]
+        while offsets[-1] < len(found) - 1:
+            offsets.append(read(found, offsets[-1])[1] + 1)
+    except (ValueError, RecursionError):
+        raise ValueError(_NO_JSON) from None
+    return np.array(offsets)
+
+
+_NO_JSON: Final = "not a shard that rollkit wrote: what it has per row is no JSON"
 
 
 @contextmanager

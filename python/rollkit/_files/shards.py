@@ -21,6 +21,7 @@ from rollkit._files.folder import INDEX, WORK, digest
 from rollkit._files.shard import FORMATS, check_derived, opened, shard_name, told_formats
 from rollkit._files.source import local_path
 from rollkit._files.state import DERIVED_SHAPE, INDEX_SHAPE, misfit, read_state
+from rollkit._files.tensors import DTYPES
 from rollkit._rows.layout import ABSENT, Layout
 
 
@@ -59,6 +60,8 @@ def _check_index(index: dict[str, Any]) -> None:
         shape = column["shape"]
         if shape[:2] != ["bins", index["totals"]["width"]] or misfit(shape[2:], [int]) is not None:
             wrong = f"columns.{name}.shape is {shape}, of bins of {index['totals']['width']:,} tokens"
+        elif column["dtype"] not in DTYPES:
+            wrong = f"columns.{name}.dtype is {column['dtype']!r}, expected one of {', '.join(DTYPES)}"
     if wrong is not None:
         raise ValueError(f"not an index that rollkit wrote: {wrong}")
     check_derived(index.get("derived", []), index["rows"])
