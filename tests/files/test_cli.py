@@ -125,9 +125,7 @@ def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "index.json" in capsys.readouterr().err
 
 
-def test_bins_are_shuffled_unless_said_otherwise(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bins_are_shuffled_unless_said_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ways: list[tuple[object, ...]] = [(), ("--seed", 0), ("--seed", 1), ("--order", "opened")]
     layouts = []
     for i, way in enumerate(ways):
@@ -151,7 +149,9 @@ def test_what_is_derived_is_stored_when_asked(tmp_path: Path) -> None:
 
     for name, more in (("derived", ()), ("stored", ("--derived",))):
         assert pack_sample(tmp_path / name, "--quiet", *more) == 0
-    derived, stored = (load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("derived", "stored"))
+    derived, stored = (
+        load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("derived", "stored")
+    )
     assert stored.keys() - derived.keys() == {"segment_ids", "positions", "rewards"}
     for ours, theirs in zip(read_shards(tmp_path / "derived"), read_shards(tmp_path / "stored"), strict=True):
         assert list(ours) == list(theirs)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from tests.paths import ROOT
 
 from rollkit._cli import main
 from rollkit._files.shards import check_shards, read_index, read_layout, read_shards
@@ -70,13 +73,17 @@ def test_the_command_line_takes_both(new: Path, capsys: pytest.CaptureFixture[st
 def test_a_run_that_an_older_rollkit_began_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(OLD / "shards", out)
-    with pytest.raises(ValueError, match="cannot resume: format was 1, is 2; finish it with the rollkit that "):
+    with pytest.raises(
+        ValueError, match="cannot resume: format was 1, is 2; finish it with the rollkit that "
+    ):
         write_shards([OLD / "rows.jsonl"], out, OPTIONS, resume=True)
     index = json.loads((out / "index.json").read_text())
     (out / "index.json").unlink()
     (out / ".rollkit").mkdir()
     (out / ".rollkit" / "plan.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=f"format was 1, is 2; .* that began it, {index['rollkit']}, or choose"):
+    with pytest.raises(
+        ValueError, match=f"format was 1, is 2; .* that began it, {index['rollkit']}, or choose"
+    ):
         write_shards([OLD / "rows.jsonl"], out, OPTIONS, resume=True)
     assert len(list(out.glob("shard-*"))) == 3
 
@@ -88,3 +95,30 @@ def test_a_format_that_is_not_known_is_named(new: Path, number: int) -> None:
     for call in (read_index, Bins.open):
         with pytest.raises(ValueError, match=rf"index\.json: format {number}; this rollkit reads 1 and 2$"):
             call(new)
+
+
+def reader() -> Any:
+    """The reader that docs/shards.md shows."""
+    (block,) = re.findall(r"```python\n(import.*?)```", (ROOT / "docs" / "shards.md").read_text(), re.S)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert sum(line.startswith("    ") for line in block.splitlines()) <= 10
+    return names["read_shard"]
+
+
+@pytest.mark.parametrize("oversize", ["alone", "truncate", "drop", "split"])
+@pytest.mark.parametrize("derived", [False, True])
+def test_a_reader_that_needs_only_safetensors(tmp_path: Path, oversize: str, derived: bool) -> None:
+    lengths = [4, 0, 4, 9, 3, 0, 1, 0, 21, 4, 0]
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"prompt_token_ids": [7], "response_ids": [n] * n}) + "\n" for n in lengths)
+    )
+    options = Options(capacity=8, bins_per_shard=2, oversize=oversize, derived=derived)
+    write_shards([tmp_path / "rows.jsonl"], tmp_path / "out", options)
+    for folder in (tmp_path / "out", OLD / "shards"):
+        paths = sorted(folder.glob("*.safetensors"))
+        for path, batch in zip(paths, read_shards(folder), strict=True):
+            found = reader()(path)
+            for name, array in batch.items():
+                np.testing.assert_array_equal(found[name] if name != "rewards" else array, array)
+            assert found["layout.row_numbers"].tolist() == batch.rows["row_numbers"].tolist()

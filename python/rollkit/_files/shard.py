@@ -23,7 +23,6 @@ from rollkit._files.source import File, changed, state_of
 from rollkit._files.state import misfit
 from rollkit._files.tensors import Place, Tensors
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.fields import FIELDS
 from rollkit._rows.layout import Layout
 from rollkit._rows.place import place
 from rollkit._rows.ragged import Ragged
@@ -34,7 +33,7 @@ FORMATS: Final = (1, FORMAT)
 TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
 """Names that a shard has for itself, and those that begin so."""
 PREFIXES: Final = ("layout.", "rows.", "offsets.")
-DERIVED: Final = {**{name: np.dtype(MADE[name]) for name in PACKED}, "rewards": FIELDS["rewards"].dtype}
+DERIVED: Final = {**{name: np.dtype(MADE[name]) for name in PACKED}, "rewards": np.dtype(np.float32)}
 """The arrays that layout and columns per row give; rewards, where each is a number per row."""
 _LAYOUT: Final = ("starts", "lengths", "row_lengths")
 _PIECES: Final = ("source_rows", "begins")
@@ -198,7 +197,7 @@ class Shard:
         found = self.tensors.read(f"rows.{name}")
         if self.kinds[name] != "json":
             return found
-        entries = _parsed(found)
+        entries = parsed(found)
         if not isinstance(entries, list) or len(entries) != len(self.layout):
             raise self._odd_rows(name)
         return entries
@@ -212,7 +211,7 @@ class Shard:
         return found
 
     def offsets(self, name: str) -> Int64s:
-        """`[rows + 1]`, where the entries of a column of objects begin in its JSON; one less is where they end."""
+        """`[rows + 1]`, where entries of a column of objects begin in its JSON; they end a byte before."""
         if f"offsets.{name}" in self.tensors.names():
             found = _check.int64s(f"offsets.{name}", self.tensors.read(f"offsets.{name}"))
         else:
@@ -249,7 +248,8 @@ class Shard:
         return found
 
 
-def _parsed(text: AnyArray) -> Any:
+def parsed(text: AnyArray) -> Any:
+    """The value of JSON in a shard."""
     try:
         return json.loads(text.tobytes())
     except (ValueError, RecursionError):

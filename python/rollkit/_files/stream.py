@@ -249,12 +249,15 @@ def _sizes(chunk: Rollouts, options: Options) -> tuple[float, float]:
     stored = [array for name, array in batch.items() if name not in left_out]
     token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in stored)
     entries = (
-        column.nbytes if isinstance(column, np.ndarray) else len(json.dumps(column, default=str)) + 8 * len(chunk)
+        column.nbytes / len(chunk)
+        if isinstance(column, np.ndarray)
+        else len(json.dumps(column, default=str)) / len(chunk) + _PER_NUMBER
         for column in rest.values()
     )
-    return token, 8 * _PER_ROW + sum(entries) / len(chunk)
+    return token, _PER_NUMBER * _PER_ROW + sum(entries)
 
 
+_PER_NUMBER: Final = 8
 _PER_ROW: Final = 5
 """Numbers that a shard's layout has for each row."""
 
@@ -437,7 +440,8 @@ def _check_capacity(lengths: Int64s, options: Options) -> None:
         raise refusal(
             ValueError,
             f" has {lengths[first]:,} tokens, more than a capacity of {options.capacity:,}; the longest "
-            f"row has {lengths[longest]:,}; --oversize truncate, alone, drop or split says what becomes of them",
+            f"row has {lengths[longest]:,}; --oversize truncate, alone, drop or split says what becomes "
+            "of them",
             row=first,
         )
 

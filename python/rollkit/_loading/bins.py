@@ -148,10 +148,11 @@ class Bins(Sequence[dict[str, Any]]):
             >>> import tempfile
             >>> from rollkit import _cli, sample_path
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     status = _cli.main(["pack", str(sample_path()), "-o", folder, "--capacity", "4096", "--quiet"])
+            ...     command = ["pack", str(sample_path()), "-o", folder, "--capacity", "4096", "--quiet"]
+            ...     status = _cli.main(command)
             ...     bins = Bins.open(folder, columns=["input_ids", "segment_ids"])
             ...     len(bins), list(bins[3]), bins[3]["input_ids"].shape
-            (6, ['input_ids', 'segment_ids'], (4096,))
+            (4, ['input_ids', 'segment_ids'], (4096,))
         """
         from rollkit._loading.stored import Stored  # which takes as long to import as all of rollkit
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 from bisect import bisect_right
@@ -16,7 +15,7 @@ import numpy as np
 from rollkit._batch.fill import buffer
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
-from rollkit._files.shard import Shard, filling_of, opened
+from rollkit._files.shard import Shard, filling_of, opened, parsed
 from rollkit._files.shards import check_shards, read_index, read_layout
 from rollkit._files.source import local_path, state_of
 from rollkit._frameworks import AnyArray
@@ -133,11 +132,9 @@ class Stored:
             with opened(path, self._index, part.shard) as shard:
                 offsets = part.held.offsets[name] = shard.offsets(name)
         text, begin = part.data, part.held.begins[f"rows.{name}"]
-        with at(path=path, kind=ValueError):
-            return [
-                json.loads(text[begin + offsets[row] : begin + offsets[row + 1] - 1].tobytes())
-                for row in part.rows.tolist()
-            ]
+        with at(path=path):
+            ends = [(begin + offsets[row], begin + offsets[row + 1] - 1) for row in part.rows.tolist()]
+            return [parsed(text[first:after]) for first, after in ends]
 
     def _parts(self, bins: Int64s) -> list[_Part]:
         return [self._part(number) for number in bins.tolist()]
