@@ -471,6 +471,22 @@ def test_resuming_another_run_is_refused(
     assert contents(unfinished) == before
 
 
+@pytest.mark.parametrize(
+    ("begun", "said"),
+    [
+        ({"derived": True}, "--derived was True, is None"),
+        ({"nonfinite": "keep"}, "--nonfinite was 'keep', is None"),
+        ({"rename": {"group": "g"}}, "--rename was {'group': 'g'}, is None"),
+    ],
+)
+def test_an_option_that_is_left_out_is_another_run(
+    tmp_path: Path, source: Path, begun: dict[str, Any], said: str
+) -> None:
+    write_shards([source], tmp_path / "out", Options(capacity=128, **begun))
+    with pytest.raises(ValueError, match=f"cannot resume: {said}"):
+        write_shards([source], tmp_path / "out", Options(capacity=128), resume=True)
+
+
 def test_resuming_with_other_sources_is_refused(unfinished: Path, source: Path) -> None:
     options = Options(capacity=128, bins_per_shard=8)
     with pytest.raises(ValueError, match=r"source 2 file was None, is 'rows\.jsonl'"):

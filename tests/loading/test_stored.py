@@ -319,6 +319,7 @@ def test_a_header_that_is_wrong_is_named(folder: Path, change: Any, said: str) -
         ({"derived": "x"}, "derived is 'x', expected list"),
         ({"columns": {"input_ids": {"dtype": "int32", "shape": ["bins", 47]}}}, "columns.input_ids.shape is"),
         ({"columns": {"input_ids": {"dtype": "O", "shape": ["bins", 48]}}}, "columns.input_ids.dtype is 'O'"),
+        ({"rows": {"rewards": "O"}}, "rows.rewards is 'O', expected json or one of"),
         ({"totals": {"bins": 3}}, "totals.bins is 3, and the shards have others"),
     ],
 )

@@ -136,7 +136,7 @@ def agree(work: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to continue another run; name what differs."""
     before, after = _flat(earlier), _flat(now)
     odd = [name for name in after if before.get(name) != after[name]]
-    odd += [name for name in before if name.startswith("source ") and name not in after]
+    odd += [name for name in before if name.startswith(("source ", "--")) and name not in after]
     if odd:
         name = odd[0]
         told = f"was {before.get(name)!r}, is {after.get(name)!r}" if name != "plan_sha256" else "differs"

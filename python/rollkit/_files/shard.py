@@ -226,8 +226,12 @@ class Shard:
 
     @property
     def rewards(self) -> AnyArray | None:
-        """What derived rewards are made of, if there are any."""
-        return self.rows("rewards") if "rewards" in self.derived else None
+        """`[rows]`, what derived rewards are made of, if there are any."""
+        if "rewards" not in self.derived:
+            return None
+        with at(column="rewards"):
+            found = self.rows("rewards")
+            return Ragged(found, np.array([0, len(found)])).astype(DERIVED["rewards"]).values
 
     def batch(self) -> Batch:
         """All of it."""

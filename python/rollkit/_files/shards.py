@@ -62,6 +62,9 @@ def _check_index(index: dict[str, Any]) -> None:
             wrong = f"columns.{name}.shape is {shape}, of bins of {index['totals']['width']:,} tokens"
         elif column["dtype"] not in DTYPES:
             wrong = f"columns.{name}.dtype is {column['dtype']!r}, expected one of {', '.join(DTYPES)}"
+    for name, kind in index["rows"].items() if wrong is None else ():
+        if kind != "json" and kind not in DTYPES:
+            wrong = f"rows.{name} is {kind!r}, expected json or one of {', '.join(DTYPES)}"
     if wrong is not None:
         raise ValueError(f"not an index that rollkit wrote: {wrong}")
     check_derived(index.get("derived", []), index["rows"])

@@ -154,7 +154,7 @@ class Bins(Sequence[dict[str, Any]]):
             ...     len(bins), list(bins[3]), bins[3]["input_ids"].shape
             (4, ['input_ids', 'segment_ids'], (4096,))
         """
-        from rollkit._loading.stored import Stored  # which takes as long to import as all of rollkit
+        from rollkit._loading.stored import Stored  # reads files, which importing rollkit does not wait for
 
         check_names(names)
         bins = cls.__new__(cls)
