@@ -55,7 +55,8 @@ class Share:
             return np.zeros_like(places)
         last = np.maximum(np.searchsorted(self.starts, places, side="right") - 1, 0)
         begun = np.minimum(places - self.starts[last], self.lengths[last])
-        return self.offsets[last] + np.maximum(begun, 0)
+        found: Int64s = self.offsets[last] + np.maximum(begun, 0)
+        return found
 
     def cut(self, starts: Int64s, lengths: Int64s) -> tuple[Int64s, Int64s, Int64s, Int64s]:
         """What the share has of pieces, ascending and none of them empty.

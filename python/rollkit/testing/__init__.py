@@ -21,6 +21,7 @@ from rollkit.testing.rows import raggeds as raggeds
 from rollkit.testing.rows import rollout_rows as rollout_rows
 from rollkit.testing.rows import rollouts as rollouts
 from rollkit.testing.rows import segment_ids_reference as segment_ids_reference
+from rollkit.testing.rows import shard_reference as shard_reference
 from rollkit.testing.rows import take_reference as take_reference
 from rollkit.testing.segments import attended_reference as attended_reference
 from rollkit.testing.segments import mask_reference as mask_reference
