@@ -205,17 +205,22 @@ def _slots(layout: Pieces, found: Laid, multiple: int) -> Int64s:
     lines = found.starts // max(layout.width, 1)
     later = np.flatnonzero(lines[1:] == lines[:-1]) + 1
     bounds = np.sort(np.concatenate([lines_of(layout), found.starts[later]]))
-    odd = np.diff(bounds) % multiple != 0
-    if odd.any():
-        begin, end = bounds[odd.argmax()], bounds[odd.argmax() + 1]
-        slot = f"{end - begin} tokens, which scheme='zigzag' cannot deal evenly; make it a multiple of"
-        at = int(np.searchsorted(found.starts, begin))
-        if at == len(found.starts) or found.starts[at] >= end:  # a line without a row
-            raise ValueError(f"line {begin // layout.width} has {slot} {multiple}: {_remedy(multiple)}")
-        raise refusal(
-            ValueError, f" has a slot of {slot} {multiple}: {_remedy(multiple)}", row=int(found.rows[at])
-        )
+    if (odd := np.diff(bounds) % multiple != 0).any():
+        raise _uneven_slot(layout, found, *bounds[odd.argmax() :][:2].tolist(), multiple)
     return bounds
+
+
+def _uneven_slot(layout: Pieces, found: Laid, begin: int, end: int, multiple: int) -> ValueError:
+    """The refusal of a slot that cannot be dealt evenly."""
+    text = (
+        f"{end - begin} tokens, which scheme='zigzag' cannot deal evenly; make it a multiple of {multiple}: "
+        f"Layout.concat(…, align={multiple}), Layout.pad(…, multiple_of={multiple}), or Layout.pack(…, "
+        f"align={multiple}) with such a capacity"
+    )
+    at = int(np.searchsorted(found.starts, begin))
+    if at == len(found.starts) or found.starts[at] >= end:  # a line without a row
+        return ValueError(f"line {begin // layout.width} has {text}")
+    return refusal(ValueError, f" has a slot of {text}", row=int(found.rows[at]))
 
 
 def _check_even(layout: Pieces, size: int, scheme: str, align: int) -> None:
@@ -224,15 +229,9 @@ def _check_even(layout: Pieces, size: int, scheme: str, align: int) -> None:
     if layout.width % multiple:
         raise ValueError(
             f"a line has {layout.width} tokens, which scheme={scheme!r} cannot deal evenly; make it a "
-            f"multiple of {multiple}: {_remedy(multiple)}"
+            f"multiple of {multiple}: Layout.concat(…, multiple_of={multiple}), Layout.pad(…, "
+            f"multiple_of={multiple}), or a capacity of Layout.pack that is one"
         )
-
-
-def _remedy(multiple: int) -> str:
-    return (
-        f"Layout.concat(…, align={multiple}), Layout.pad(…, multiple_of={multiple}), or Layout.pack(…, "
-        f"align={multiple}) with such a capacity"
-    )
 
 
 def _balanced(layout: Pieces, found: Laid, lines: Int64s, size: int, align: int) -> Deal:
