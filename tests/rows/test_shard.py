@@ -22,7 +22,7 @@ import rollkit
 from rollkit import Layout, Ragged, labels, pack, place, take
 from rollkit._rows.shard import SCHEMES, balanced
 from rollkit.segments import cp_pad, cp_partition
-from rollkit.testing import layouts, lengths, place_reference, shard_reference, take_reference
+from rollkit.testing import layouts, place_reference, shard_reference, take_reference
 
 RULES = SCHEMES[:-1]
 
@@ -44,7 +44,7 @@ def even(draw: Any, multiple: int) -> Layout:
     """Layouts of every kind, the slots of whose pieces are multiples of a number."""
     kind = draw(st.sampled_from(["concat", "left", "right", "pack", "flat", "lined", "crossing"]))
     if kind in ("concat", "left", "right", "pack"):
-        rows = draw(lengths(5, 20))
+        rows = draw(st.lists(st.integers(0, 20), min_size=1, max_size=5))
         if kind == "concat":
             return Layout.concat(rows, align=multiple)
         if kind == "pack":
@@ -61,7 +61,7 @@ def even(draw: Any, multiple: int) -> Layout:
     if kind == "lined":
         shape = (len(order), widest)
     elif kind == "crossing":
-        shape = (shape[0] // multiple, multiple)
+        shape = (-(-shape[0] // (2 * multiple)), 2 * multiple)
     starts[drawn.lengths == 0] = -1
     return Layout(shape, starts, drawn.lengths, drawn.row_lengths, *drawn.pieces_of_rows())
 
@@ -248,6 +248,13 @@ def test_cp_partition_names_the_same_tokens(rows: list[int], size: int, scheme: 
         assert taken.lengths.tolist() == np.diff(found.cu_seqlens).tolist()
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_line_of_one_row_is_one_slot(side: str) -> None:
+    layout = Layout.pad([5, 0, 12], side=side, multiple_of=4)
+    for one, other in zip(layout.shard(2, "zigzag"), layout.shard(2, "dual_chunk"), strict=True):
+        assert one.equals(other)
+
+
 def test_shards_of_shards() -> None:
     layout = Layout.concat([37, 11, 80], align=16)
     for outer in layout.shard(2, "dual_chunk"):
@@ -303,6 +310,12 @@ def test_balanced_shares_cost_about_the_same() -> None:
     assert excess(layout, 16) <= 0.003
     assert excess(layout, 16, "dual_chunk") > 0.05  # what it is there for
     assert layout.shard(16, "balanced")[3].equals(layout.shard(16, "balanced")[3])
+
+
+def test_balanced_knows_how_far_into_its_row_a_piece_is() -> None:
+    layout = Layout((1, 1024), [0, 512], [512, 512], [512, 100_512], [0, 1], [0, 100_000])
+    for shard in layout.shard(2, "balanced"):
+        assert take(shard.positions(), shard).lengths.tolist() == [256, 256]
 
 
 @given(st.integers(1, 6), st.integers(0, 8), st.data())

@@ -146,7 +146,9 @@ class Layout(Rowwise):
         slots = _native.offsets_from_lengths(lengths, _check.positive("align", align))
         size = _round_up(int(slots[-1]), _check.positive("multiple_of", multiple_of))
         if size > MOST_ELEMENTS:
-            raise OverflowError(f"{slots[-1]} elements, rounded up to multiple_of={multiple_of}, are beyond int64")
+            raise OverflowError(
+                f"{slots[-1]} elements, rounded up to multiple_of={multiple_of}, are beyond int64"
+            )
         return cls._trusted((size,), slots[:-1], lengths, lengths)
 
     @classmethod
