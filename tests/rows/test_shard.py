@@ -255,6 +255,12 @@ def test_a_line_of_one_row_is_one_slot(side: str) -> None:
         assert one.equals(other)
 
 
+def test_a_row_over_two_lines_has_a_slot_on_each() -> None:
+    layout = Layout.at((2, 8), np.array([0, 12]), np.array([12, 4]))
+    for shard, wanted in zip(layout.shard(2), shard_reference(layout, 2), strict=True):
+        np.testing.assert_array_equal(place(numbered(layout), shard, -1), cells(layout).reshape(-1)[wanted])
+
+
 def test_shards_of_shards() -> None:
     layout = Layout.concat([37, 11, 80], align=16)
     for outer in layout.shard(2, "dual_chunk"):

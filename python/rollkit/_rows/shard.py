@@ -206,7 +206,8 @@ def _slots(layout: Pieces, found: Laid, multiple: int) -> Int64s:
     later = np.flatnonzero(lines[1:] == lines[:-1]) + 1
     bounds = np.sort(np.concatenate([lines_of(layout), found.starts[later]]))
     if (odd := np.diff(bounds) % multiple != 0).any():
-        raise _uneven_slot(layout, found, *bounds[odd.argmax() :][:2].tolist(), multiple)
+        at = int(odd.argmax())
+        raise _uneven_slot(layout, found, int(bounds[at]), int(bounds[at + 1]), multiple)
     return bounds
 
 
