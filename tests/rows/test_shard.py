@@ -134,6 +134,22 @@ def test_labels_are_those_of_rows_shifted_first(case: tuple[Layout, int, str, in
             np.testing.assert_array_equal(place(rows, shard.shifted(by), -1), wanted)
 
 
+@settings(max_examples=examples(100), deadline=None)
+@given(cases(), st.data())
+def test_parts_of_rows_are_sharded_as_rows_are(
+    case: tuple[Layout, int, str, int], data: st.DataObject
+) -> None:
+    layout, size, scheme, align = case
+    prompts = np.array([data.draw(st.integers(0, n)) for n in layout.row_lengths.tolist()], np.int64)
+    responses = layout.row_lengths - prompts
+    rows = [row[p:] for p, row in zip(prompts, numbered(layout).to_list(), strict=True)]
+    whole = [[-1] * p + row for p, row in zip(prompts, rows, strict=True)]
+    for shard in layout.shard(size, scheme, align=align):
+        for laid in (shard, shard.shifted()):
+            found = place(Ragged.from_rows(rows, np.int64), laid.spans(prompts, responses), -1)
+            np.testing.assert_array_equal(found, place(Ragged.from_rows(whole, np.int64), laid, -1))
+
+
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=6), st.integers(1, 4), st.sampled_from(SCHEMES))
 def test_labels_of_a_batch_then_sharded(rows: list[int], size: int, scheme: str) -> None:

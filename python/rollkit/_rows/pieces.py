@@ -34,6 +34,19 @@ def counted(starts: Int64s, lengths: Int64s) -> Int64s:
     return found
 
 
+def kept(cache: dict[Any, Any], make: Callable[[], Int64s], own: Ops, like: Any) -> Any:
+    """What `make` returns, on the framework and device of `like`; made once for each."""
+    if own.is_traced(like):
+        return own.from_host(make(), like)
+    key = (framework_of(like), str(getattr(like, "device", None)))
+    if (found := cache.get(key)) is not None:
+        return found
+    made = own.from_host(make(), like)
+    if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
+        cache[key] = made
+    return made
+
+
 class Pieces:
     """What a `Layout` knows of its pieces: this half of it asks nothing about lines.
 
@@ -149,19 +162,7 @@ class Pieces:
 
     def indices(self, own: Ops, like: Any) -> Any:
         """`gather_indices()` on the framework and device of `like`; made once for each."""
-        return self._kept(self.gather_indices, own, like)
-
-    def _kept(self, make: Callable[[], Int64s], own: Ops, like: Any) -> Any:
-        """What a method of this layout makes, on the framework and device of `like`; made once for each."""
-        if own.is_traced(like):
-            return own.from_host(make(), like)
-        key = (make.__name__, framework_of(like), str(getattr(like, "device", None)))
-        if (kept := self._indices.get(key)) is not None:
-            return kept
-        made = own.from_host(make(), like)
-        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
-            self._indices[key] = made
-        return made
+        return kept(self._indices, self.gather_indices, own, like)
 
     @cached_property
     def _indices(self) -> dict[Any, Any]:

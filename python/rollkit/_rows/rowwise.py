@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from rollkit import _check, _native
 from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s
 from rollkit._frameworks import framework_of
-from rollkit._rows.pieces import Pieces
+from rollkit._rows.pieces import Pieces, kept
 from rollkit._rows.reductions import check_real, row_sums
 
 
@@ -42,7 +43,7 @@ class Rowwise(Pieces):
             values, _ = _native.gather_rows(np.ascontiguousarray(flat), *self.reads(), copy=False)
             return row_sums(values, self.row_offsets())
         placed = own.gather(flat, self.indices(own, flat))
-        return own.add_at(len(self), placed, self._kept(self.element_rows, own, flat))
+        return own.add_at(len(self), placed, kept(self._row_indices, self.element_rows, own, flat))
 
     def spread(self, numbers: Any) -> Any:
         """`[*shape, *inner]`: each row's number at each of its tokens, and 0 in padding.
@@ -63,13 +64,17 @@ class Rowwise(Pieces):
             raise ValueError(f"numbers must be one for each of {len(self)} rows, got {_shape(numbers)}")
         own = ops(framework)
         zero = own.from_host(np.zeros(tuple(numbers.shape[1:]), own.dtype_of(numbers)), numbers)
-        placed = own.gather(numbers, self._kept(self.element_rows, own, numbers))
+        placed = own.gather(numbers, kept(self._row_indices, self.element_rows, own, numbers))
         found = own.scatter(self.size, zero, placed, self.indices(own, numbers))
         return found.reshape(*self.shape, *numbers.shape[1:])
 
     def element_rows(self) -> Int64s:
         """`[sum(lengths)]` int64: the row of every element, in the order of `gather_indices`."""
         return np.repeat(np.arange(len(self)), np.diff(self.row_offsets()))
+
+    @cached_property
+    def _row_indices(self) -> dict[Any, Any]:
+        return {}
 
     def _flat(self, array: Any) -> tuple[Ops, Any]:
         """The operations of an array that the layout describes, and the array with its places in one axis."""

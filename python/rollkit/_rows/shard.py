@@ -27,7 +27,7 @@ CLOSE: Final = 1e-3
 """How far above the mean the busiest rank may be: closer is not looked for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Share:
     """A rank's part of an output: stretches of it, ascending and apart.
 
@@ -76,7 +76,7 @@ class Share:
         return pieces, begins - starts[pieces], cut_lengths, places
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Deal:
     """Sections of an output, all cut into as many chunks, and the rank that gets each.
 
@@ -113,9 +113,7 @@ class Deal:
         lengths = np.empty_like(starts)
         lengths[:] = self.chunks[:, None]
         starts, lengths = starts.reshape(-1), lengths.reshape(-1)
-        step = int(
-            mine[-1] - mine[0]
-        )  # of one chunk or two, and the section's last is beside the next's first
+        step = int(mine[-1] - mine[0])  # of one chunk or two; a section's last is beside the next one's first
         if step != 1 and step != len(self.owners) - 1 and self.chunks.all():
             return Share(starts, lengths)
         return _joined(starts, lengths)
@@ -133,7 +131,7 @@ def _joined(starts: Int64s, lengths: Int64s) -> Share:
     return Share(starts, lengths)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Laid:
     """The pieces of a layout that are somewhere, in memory order and none across two lines.
 
