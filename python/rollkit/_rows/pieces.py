@@ -25,7 +25,7 @@ def counted(starts: Int64s, lengths: Int64s) -> Int64s:
         >>> counted(np.array([5, 0]), np.array([2, 3]))
         array([5, 6, 0, 1, 2])
     """
-    if len(lengths) and (lengths == lengths[0]).all():  # stripes, blocks: a fraction of the time
+    if len(lengths) and lengths[0] == lengths[-1] and (lengths == lengths[0]).all():  # stripes, blocks
         found: Int64s = (starts[:, None] + np.arange(lengths[0])).reshape(-1)
         return found
     ends = _native.offsets_from_lengths(lengths)

@@ -147,8 +147,8 @@ def cp_partition(
         raise ValueError(f"rank must be below cp_size={cp_size}, got {rank}")
     share = deal.share(rank)
     before = share.before(padded)
-    counts = share.before(padded[:-1] + np.diff(valid)) - before[:-1]
-    sums = _sums(counts), _sums(np.diff(before))  # first: they refuse what is too long
+    ends = before[1:] if valid is padded else share.before(padded[:-1] + np.diff(valid))
+    sums = _sums(ends - before[:-1]), _sums(np.diff(before))  # first: they refuse what is too long
     return CPShard(*(rewrapped(array, like_of(cu_seqlens)) for array in (share.indices, *sums)))
 
 
