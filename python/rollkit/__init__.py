@@ -3,12 +3,12 @@
     rows ──► Layout (from lengths alone) ──► place(column, layout, fill) per column ──► Batch
     model output ──► take(output, layout) ──► rows again
 
-Importing rollkit imports NumPy and nothing else; `rollkit.segments` and the other subpackages load when they
-are first used.
+Importing rollkit imports NumPy and nothing else; `rollkit.segments` and the other subpackages, and some
+functions, load when they are first used.
 """
 
 import importlib as _importlib
-from typing import Any as _Any
+import typing as _typing
 
 from rollkit import _program as _program  # first: it is there for what takes time to import
 from rollkit._batch import Batch as Batch
@@ -17,26 +17,28 @@ from rollkit._batch import pad as pad
 from rollkit._files.read import iter_chunks as iter_chunks
 from rollkit._files.read import read as read
 from rollkit._files.read import sample_path as sample_path
-from rollkit._files.save import save as save
 from rollkit._native import __version__ as __version__
-from rollkit._rollouts.advantages import advantages as advantages
 from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
-from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
-from rollkit._rollouts.masking import mask_overlong as mask_overlong
-from rollkit._rollouts.masking import mask_stale as mask_stale
-from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
-from rollkit._rollouts.masking import spread_rewards as spread_rewards
-from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
-from rollkit._rollouts.metrics import turn_lengths as turn_lengths
 from rollkit._rollouts.rollouts import Rollouts as Rollouts
-from rollkit._rollouts.steps import merge_steps as merge_steps
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
 from rollkit._rows.place import place as place
 from rollkit._rows.place import take as take
 from rollkit._rows.ragged import Ragged as Ragged
+
+if _typing.TYPE_CHECKING:
+    from rollkit._files.save import save as save
+    from rollkit._rollouts.advantages import advantages as advantages
+    from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
+    from rollkit._rollouts.masking import mask_overlong as mask_overlong
+    from rollkit._rollouts.masking import mask_stale as mask_stale
+    from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
+    from rollkit._rollouts.masking import spread_rewards as spread_rewards
+    from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
+    from rollkit._rollouts.metrics import turn_lengths as turn_lengths
+    from rollkit._rollouts.steps import merge_steps as merge_steps
 
 __all__ = [
     "Batch",
@@ -69,12 +71,29 @@ __all__ = [
 
 _SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
 
+# What the import of the package does not wait for.
+_LATER = {
+    "advantages": "_rollouts.advantages",
+    "mask_overlong": "_rollouts.masking",
+    "mask_stale": "_rollouts.masking",
+    "mask_zero_variance": "_rollouts.masking",
+    "merge_steps": "_rollouts.steps",
+    "next_token_logprobs": "_rollouts.logprobs",
+    "rollout_metrics": "_rollouts.metrics",
+    "save": "_files.save",
+    "spread_rewards": "_rollouts.masking",
+    "turn_lengths": "_rollouts.metrics",
+}
 
-def __getattr__(name: str) -> _Any:
+
+def __getattr__(name: str) -> _typing.Any:
     if name in _SUBPACKAGES:
         return _importlib.import_module(f"rollkit.{name}")
+    if name in _LATER:
+        found = globals()[name] = getattr(_importlib.import_module(f"rollkit.{_LATER[name]}"), name)
+        return found
     raise AttributeError(f"module 'rollkit' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBPACKAGES})
+    return sorted({*globals(), *_SUBPACKAGES, *_LATER})

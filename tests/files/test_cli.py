@@ -432,6 +432,9 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
         done = shell(f"rollkit {command} >&-")
         assert (done.returncode, done.stderr) == (1, said)
     assert not (tmp_path / "out").exists()
+    for command in ("--help", "pack --help", "--version"):
+        done = shell(f"rollkit {command} >&-")
+        assert (done.returncode, done.stderr) == (1, said)
     done = shell(f"rollkit {pack} --quiet >&-")
     assert (done.returncode, done.stderr) == (0, "")
     for command, status in (("info", 0), ("nothing", 2), ("inspect nowhere", 1)):
@@ -440,9 +443,16 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_finds_no_space() -> None:
-    done = shell("rollkit info >/dev/full")
-    assert (done.returncode, done.stderr) == (1, "rollkit: No space left on device\n")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_finds_no_space(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    for command in ("info", "--help", "--version", f"stats {SAMPLE}"):
+        done = shell(f"rollkit {command} >/dev/full")
+        assert (done.returncode, done.stderr) == (1, "rollkit: No space left on device\n"), command
+    for command, status in (("head nowhere", 1), ("nothing", 2), ("info", 0)):
+        assert shell(f"rollkit {command} 2>/dev/full").returncode == status, command
+    done = shell("set -o pipefail; rollkit --help | true")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files that are any bytes")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rollkit import sample_path
+from rollkit import Ragged, Rollouts, sample_path
 
 
 def tensor(values: Any) -> Any:
@@ -60,6 +60,14 @@ def generated() -> Any:
         "trajectory_ids": [SimpleNamespace(instance_id="a", repetition_id=i) for i in range(2)],
         "is_last_step": [True, True],
     }
+
+
+def packed() -> Any:
+    return SimpleNamespace(values=tensor([5, 6, 7]), cu_seqlens=tensor([0, 1, 3]))
+
+
+def _kind(values: Any, cu_seqlens: Any) -> Any:
+    return SimpleNamespace(values=values, cu_seqlens=cu_seqlens)
 
 
 def trace() -> Any:
@@ -169,6 +177,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     },
     f"{SKYRL}.merge_stepwise_output": {"generator_output": generated},
     f"{SKYRL}.slice_generator_output": {"generator_output": generated, "indices": lambda: [1, 0]},
+    f"{SKYRL}.from_packed": {"packed": packed},
+    f"{SKYRL}.to_packed": {"rows": lambda: Ragged.from_rows([[1, 2], [3]]), "kind": lambda: _kind},
     f"{SKYRL}.validate_generator_output": {"num_prompts": lambda: 2, "generator_output": generated},
     f"{TE}._get_seqlens_and_offsets": {"segment_ids": ints(SEGMENTS), "max_segments_per_seq": lambda: 4},
     f"{TE}._segment_ids_pos_to_seqlens_offsets": {
@@ -189,6 +199,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     f"{VERL}.build_attention_mask_from_nested": {"input_ids": lambda: nested([5, 6], [7])},
     f"{VERL}.concat": {"batches": lambda: [padded(), padded()]},
     f"{VERL}.embeds_padding_2_no_padding": {"data": embeds},
+    f"{VERL}.from_tensordict": {"data": lambda: {"responses": nested([5, 6], [7]), "uid": ["a", "b"]}},
+    f"{VERL}.to_tensordict": {"rollouts": lambda: Rollouts.from_generator_output(generated())},
     f"{VERL}.left_right_2_no_padding": {"data": padded},
     f"{VERL}.no_padding_2_padding": {"tensor": lambda: tensor(np.arange(6.0).tolist()), "data": padded},
     f"{VERL}.response_from_nested": {

@@ -21,6 +21,7 @@ Layout: Any = rollkit.Layout
 Ragged: Any = rollkit.Ragged
 Rollouts: Any = rollkit.Rollouts
 concat: Any = rollkit.concat
+labels: Any = rollkit.labels
 pack: Any = rollkit.pack
 pad: Any = rollkit.pad
 read: Any = rollkit.read
@@ -35,6 +36,23 @@ FROZEN = np.zeros((3, 3), np.int32)
 FROZEN.flags.writeable = False
 COLUMNS: Any = Rollouts({"response_ids": [[1], [2, 3]], "tags": ["a", "b"]})
 BATCH: Any = pad({"response_ids": [[1, 2]]})
+BARE: Any = type(BATCH)(BATCH.arrays)
+BARE_OF = "it was made of another's arrays (torch's collate functions and transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
+VALID: dict[str, Any] = {
+    "prompt_token_ids": [[1]],
+    "response_ids": [[1, 2]],
+    "loss_masks": [[1, 1]],
+    "rewards": [1.0],
+}
+
+
+class Table:
+    """A table of another package."""
+
+    __arrow_c_stream__ = COLUMNS.__arrow_c_stream__
+
+
+TABLE = Table()
 
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -196,6 +214,26 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: concat([]), ValueError, "parts is empty; concat needs at least one part"),
     (lambda: concat([ROWS, [1]]), TypeError, "parts must be all Ragged or all Rollouts; parts[1] is list"),
     (lambda: concat([ROWS, COLUMNS]), TypeError, "parts must be all Ragged or all Rollouts; parts[1] is Rollouts"),
+    (lambda: concat([COLUMNS, {"response_ids": [[1]]}]), TypeError, "parts must be all Ragged or all Rollouts; parts[1] is dict; Rollouts takes dicts of columns"),
+    (lambda: concat([TABLE, COLUMNS]), TypeError, "parts must be all Ragged or all Rollouts; parts[0] is Table; Rollouts.from_arrow takes tables, Ragged.from_arrow list arrays"),
+    (lambda: Rollouts.from_arrow({"train": TABLE, "test": TABLE}), TypeError, "table must be an Arrow table, got dict; take one of its tables: 'train', 'test'"),
+    (lambda: Rollouts.from_arrow({}), TypeError, "table must be an Arrow table, got dict; take one of its tables: none"),
+    (lambda: Rollouts.from_arrow([TABLE]), TypeError, "table must be an Arrow table, got list; take each, and rollkit.concat what comes of them"),
+    (lambda: pack({"train": TABLE}, 4), TypeError, "column 'train': expected an array of Arrow, got a table; take one of its columns, or of several tables one"),
+    (lambda: Rollouts({**VALID, "sampling_masks": [[[1, -1], [2]]]}).validate(), ValueError, "column 'sampling_masks': row 0, position 0: -1 is wrong; expected a token id, 0 or more"),
+    (lambda: pack({**VALID, "kept_token_ids": [[[1], [2, -7]]]}, 4, validate=True), ValueError, "column 'kept_token_ids': row 0, position 1: -7 is wrong; expected a token id, 0 or more"),
+    (lambda: Rollouts({**VALID, "sampling_mask": [[[], [1, 3]]]}).validate(), ValueError, "column 'sampling_mask': row 0, position 1: the sampled token 2 is not among its 2 kept ids"),
+    (lambda: Rollouts({**VALID, "sampling_masks": [[[1]]]}).validate(), ValueError, "column 'sampling_masks': row 0 has 1 elements, its response has 2 tokens"),
+    (lambda: Rollouts({**VALID, "sampling_masks": [[[[1]], [[2]]]]}).validate(), ValueError, "column 'sampling_masks': expected a list of ids per token, got lists of elements of shape (1,)"),
+    (lambda: Rollouts({**VALID, "model_versions": [[3]]}).validate(), ValueError, "column 'model_versions': row 0 has 1 elements, its response has 2 tokens"),
+    (lambda: labels({"input_ids": np.zeros((1, 2), int)}), TypeError, "batch must be a Batch, got dict; pack and pad make one"),
+    (lambda: labels(BARE), TypeError, "this batch has no layout: " + BARE_OF),
+    (lambda: rollkit.next_token_logprobs(np.zeros((1, 2, 3)), BARE), TypeError, "this batch has no layout: " + BARE_OF),
+    (lambda: rollkit.segments.Runs.of(BARE), AttributeError, "this batch has no layout: " + BARE_OF),
+    (lambda: delattr(BATCH, "layout"), AttributeError, "a Batch does not change: 'layout' is not deleted"),
+    (lambda: delattr(BATCH, "arrays"), AttributeError, "a Batch does not change: 'arrays' is not deleted"),
+    (lambda: setattr(BATCH, "rows", {}), AttributeError, "rows of a Batch: it does not change; pack and pad make another"),
+    (lambda: setattr(BATCH, "x", 1), AttributeError, 'a Batch does not change; batch | {"x": array} makes one with more arrays'),
     (lambda: concat([ROWS], out=np.zeros(5, np.int64)), ValueError, "out must have room for 6 elements, got 5"),
     (lambda: concat([ROWS], out=ROWS.values), ValueError, "out shares memory with an input; pass a buffer of its own"),
     (lambda: concat([COLUMNS], out={"tags": np.zeros(5)}), ValueError, "out has column 'tags', which is no Ragged; leave it out"),

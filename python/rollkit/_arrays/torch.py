@@ -82,9 +82,13 @@ def register_tree(
 def jagged(values: Any, offsets: AnyArray) -> Any:
     """A jagged nested tensor over values and offsets; those in the host's memory are shared."""
     tensor = values if isinstance(values, torch.Tensor) else from_numpy(values, None, {})
-    begin, end = int(offsets[0]), int(offsets[-1])
-    bounds = torch.from_numpy(offsets - begin if begin else offsets).to(tensor.device)
-    return torch.nested.nested_tensor_from_jagged(tensor[begin:end], bounds)
+    begin, end, lengths = int(offsets[0]), int(offsets[-1]), np.diff(offsets)
+    bounds = _shared(offsets - begin if begin else offsets).to(tensor.device)
+    shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lengths) else (0, 0)
+    # Without them torch pads to as many as there are elements in all.
+    return torch.nested.nested_tensor_from_jagged(
+        tensor[begin:end], bounds, min_seqlen=shortest, max_seqlen=longest
+    )
 
 
 def of_jagged(tensor: Any) -> tuple[Any, AnyArray] | None:

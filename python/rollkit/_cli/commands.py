@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,22 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
-        return status
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        status = _BROKEN_PIPE
     except KeyboardInterrupt as error:
         text.complain("interrupted", error)
-        return _INTERRUPTED
+        status = _INTERRUPTED
     except OSError as error:
         text.complain(_told(error), error)
+        status = text.FAILED
     except (ValueError, TypeError, OverflowError, IndexError, ImportError) as error:
         text.complain(str(error), error)
+        status = text.FAILED
     except MemoryError as error:
         text.complain(
             "out of memory; --chunk-rows, --bins-per-shard and --capacity bound what is held at a time", error
         )
-    return text.FAILED
+        status = text.FAILED
+    text.give_up(sys.stdout)
+    return status
 
 
 def _told(error: OSError) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Field:
     """How a known column is stored and batched.
 

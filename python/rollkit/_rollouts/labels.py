@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from rollkit import _check
@@ -76,9 +77,19 @@ def shifted(own: Ops, values: Any, last: int) -> Any:
 def layout_of(batch: Any) -> Layout:
     """The layout of a batch, or a refusal of what is none."""
     layout = getattr(batch, "layout", None)
-    if not isinstance(layout, Layout):
-        raise TypeError(f"batch must be a Batch, got {type(batch).__name__}; pack and pad make one")
-    return layout
+    if isinstance(layout, Layout):
+        return layout
+    if isinstance(batch, Mapping) and hasattr(batch, "arrays"):  # a Batch, which is of a floor above
+        raise TypeError(lacks("layout"))
+    raise TypeError(f"batch must be a Batch, got {type(batch).__name__}; pack and pad make one")
+
+
+def lacks(name: str) -> str:
+    """What is said where a batch of arrays alone is asked for more."""
+    return (
+        f"this batch has no {name}: it was made of another's arrays (torch's collate functions and "
+        "transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
+    )
 
 
 def tokens_of(batch: Laid, layout: Layout) -> Any:

@@ -21,7 +21,7 @@ Names = str | Mapping[str, str]
 """A word of `KNOWN`, or `{old: new}`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Named:
     """Arrays by name, and their layout: what `labels` reads."""
 

@@ -61,7 +61,7 @@ SMALL: Final = 1 << 14
 """Columns of as many bytes on average are joined before they are placed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Sources:
     """The columns of all sources, rows counted through."""
 

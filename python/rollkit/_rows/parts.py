@@ -33,7 +33,7 @@ LONG: Final = 4096
 _ONE_ROW = np.zeros(1, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Parts:
     """Rows in buffers, counted through: what one call of the kernel moves.
 

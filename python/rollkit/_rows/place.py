@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from rollkit._arrays.ops import ops
 from rollkit._frameworks import AnyArray, is_array, same_framework
+from rollkit._rows.arrow import is_arrow
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts, taken
 from rollkit._rows.ragged import Ragged, trusted
@@ -161,5 +162,16 @@ def concat(parts: Sequence[Rows], *, out: Any = None) -> Rows:
     first = type(parts[0])
     for i, part in enumerate(parts):
         if type(part) is not first or not hasattr(first, "joined"):
-            raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}")
+            raise TypeError(
+                f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}{_fix(part)}"
+            )
     return first.joined(parts, out)
+
+
+def _fix(part: Any) -> str:
+    """What makes rows of a part that is none."""
+    if hasattr(part, "joined"):
+        return ""
+    if is_arrow(part):
+        return "; Rollouts.from_arrow takes tables, Ragged.from_arrow list arrays"
+    return "; Rollouts takes dicts of columns" if isinstance(part, Mapping) else ""

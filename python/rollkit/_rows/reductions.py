@@ -1,8 +1,9 @@
-"""One number for each row: sums and maxima over values and offsets."""
+"""One number for each row: sums, means and maxima over values and offsets."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollkit._check import Int64s
 from rollkit._errors import refusal
@@ -36,6 +37,15 @@ def _check_sums(values: AnyArray, offsets: Int64s, sums: AnyArray, filled: Int64
     if odd.any():
         row = int(filled[odd.reshape(len(filled), -1).any(axis=1).argmax()])
         raise refusal(OverflowError, f": the sum does not fit {sums.dtype}", row=row)
+
+
+def row_means(values: AnyArray, offsets: Int64s) -> NDArray[np.float64]:
+    """Means of rows; see `Ragged.mean`."""
+    lengths = (offsets[1:] - offsets[:-1]).reshape(-1, *[1] * (values.ndim - 1))
+    sums = row_sums(values, offsets).astype(np.float64)
+    means: NDArray[np.float64] = np.full(sums.shape, np.nan)
+    np.divide(sums, lengths, out=means, where=lengths > 0)
+    return means
 
 
 def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:

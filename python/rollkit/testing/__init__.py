@@ -4,22 +4,16 @@ Rows and batches, and segments, are here by name; `rollkit.testing.decode` is im
 The strategies need hypothesis, which is imported when one is called.
 """
 
-from rollkit.testing.rows import DTYPES as DTYPES
+from rollkit.testing.batches import labels_reference as labels_reference
+from rollkit.testing.batches import next_token_logprobs_reference as next_token_logprobs_reference
+from rollkit.testing.batches import pack_reference as pack_reference
+from rollkit.testing.batches import pad_reference as pad_reference
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
-from rollkit.testing.rows import labels_reference as labels_reference
-from rollkit.testing.rows import layouts as layouts
-from rollkit.testing.rows import lengths as lengths
-from rollkit.testing.rows import next_token_logprobs_reference as next_token_logprobs_reference
-from rollkit.testing.rows import pack_reference as pack_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
-from rollkit.testing.rows import pad_reference as pad_reference
 from rollkit.testing.rows import place_reference as place_reference
 from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
 from rollkit.testing.rows import positions_reference as positions_reference
-from rollkit.testing.rows import raggeds as raggeds
-from rollkit.testing.rows import rollout_rows as rollout_rows
-from rollkit.testing.rows import rollouts as rollouts
 from rollkit.testing.rows import segment_ids_reference as segment_ids_reference
 from rollkit.testing.rows import shard_reference as shard_reference
 from rollkit.testing.rows import take_reference as take_reference
@@ -29,6 +23,12 @@ from rollkit.testing.segments import pairs_reference as pairs_reference
 from rollkit.testing.segments import run_lengths_reference as run_lengths_reference
 from rollkit.testing.segments import thd_cases as thd_cases
 from rollkit.testing.segments import thd_reference as thd_reference
+from rollkit.testing.strategies import DTYPES as DTYPES
+from rollkit.testing.strategies import layouts as layouts
+from rollkit.testing.strategies import lengths as lengths
+from rollkit.testing.strategies import raggeds as raggeds
+from rollkit.testing.strategies import rollout_rows as rollout_rows
+from rollkit.testing.strategies import rollouts as rollouts
 from rollkit.testing.ways import ways as ways
 
 __all__ = [
