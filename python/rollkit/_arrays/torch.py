@@ -182,6 +182,15 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.index_copy(0, index, values)
 
 
+def add_at(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows by number."""
+    if not values.dtype.is_floating_point and not values.dtype.is_complex:
+        values = values.long()
+    elif values.element_size() < 4:
+        values = values.float()
+    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+
+
 def cast(array: Any, dtype: Any) -> Any:
     """Cast, checked; of a tensor without values, only what cannot fail.
 

@@ -15,6 +15,7 @@ from rollkit.testing.rows import place_reference as place_reference
 from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
 from rollkit.testing.rows import positions_reference as positions_reference
 from rollkit.testing.rows import segment_ids_reference as segment_ids_reference
+from rollkit.testing.rows import shard_reference as shard_reference
 from rollkit.testing.rows import take_reference as take_reference
 from rollkit.testing.segments import attended_reference as attended_reference
 from rollkit.testing.segments import mask_reference as mask_reference
