@@ -31,6 +31,9 @@ from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
 from rollkit._rollouts.metrics import turn_lengths as turn_lengths
 from rollkit._rollouts.rollouts import Rollouts as Rollouts
 from rollkit._rollouts.steps import merge_steps as merge_steps
+from rollkit._rollouts.totals import Totals as Totals
+from rollkit._rollouts.totals import loss_totals as loss_totals
+from rollkit._rollouts.weights import loss_weights as loss_weights
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
@@ -44,11 +47,14 @@ __all__ = [
     "Layout",
     "Ragged",
     "Rollouts",
+    "Totals",
     "__version__",
     "advantages",
     "concat",
     "iter_chunks",
     "labels",
+    "loss_totals",
+    "loss_weights",
     "mask_overlong",
     "mask_stale",
     "mask_zero_variance",

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
 from rollkit._errors import refusal
+from rollkit._rollouts.masking import loss_masks_of, on_tokens
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
@@ -111,11 +112,8 @@ def _on_tokens(per_row: NDArray[np.float32], rollouts: Rollouts) -> Ragged:
     responses = rollouts["response_ids"]
     if not isinstance(responses, Ragged):
         raise refusal(TypeError, "column 'response_ids' must hold token ids", column="response_ids", label="")
-    values = np.repeat(per_row, responses.lengths)
-    if "loss_masks" in rollouts:
-        masks = rollouts["loss_masks"]
-        if not isinstance(masks, Ragged) or not np.array_equal(masks.lengths, responses.lengths):
-            text = "column 'loss_masks' must have one mask per response token"
-            raise refusal(ValueError, text, column="loss_masks", label="")
-        values = np.where(masks.flat != 0, values, np.float32(0))
-    return Ragged(values, responses.offsets - responses.offsets[0])
+    masks = loss_masks_of(rollouts)
+    if not np.array_equal(masks.lengths, responses.lengths):
+        text = "column 'loss_masks' must have one mask per response token"
+        raise refusal(ValueError, text, column="loss_masks", label="")
+    return on_tokens(per_row, masks)

@@ -54,7 +54,7 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut:
     """
     rollouts = as_rollouts(rollouts)
     kept = finished(rollouts["stop_reasons"], keep=keep, cut=cut)
-    return rollouts.with_columns(loss_masks=keep_rows(_masks(rollouts), kept))
+    return rollouts.with_columns(loss_masks=keep_rows(loss_masks_of(rollouts), kept))
 
 
 def mask_zero_variance(
@@ -103,7 +103,7 @@ def mask_zero_variance(
         [[0], [0], [1], [1]]
     """
     rollouts = as_rollouts(rollouts)
-    masks = _masks(rollouts)
+    masks = loss_masks_of(rollouts)
     tol = _check.number("tol", tol)
     known = scores(rollouts, by, ignore)
     groups = known.groups
@@ -133,7 +133,7 @@ def mask_stale(rollouts: Source | Sequence[Source], current: int, most: int) -> 
         [[0, 1], [1]]
     """
     rollouts = as_rollouts(rollouts)
-    masks, versions = _masks(rollouts), rollouts.ragged("model_versions")
+    masks, versions = loss_masks_of(rollouts), rollouts.ragged("model_versions")
     if versions.inner:
         text = f"expected a version per token, got elements of shape {versions.inner}"
         raise refusal(ValueError, text, column="model_versions")
@@ -184,7 +184,7 @@ def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
     return rollouts.with_columns(rewards=Ragged(values, rows.offsets()))
 
 
-def _masks(rollouts: Rollouts) -> Ragged:
+def loss_masks_of(rollouts: Rollouts) -> Ragged:
     """The loss masks: 1 on responses where none are given, as in a batch."""
     if "loss_masks" not in rollouts:
         responses = rollouts.ragged("response_ids" if "response_ids" in rollouts else "input_ids")
@@ -201,3 +201,10 @@ def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
     """A copy in which rows that are not kept are zeros: to the kernel, rows without a place."""
     rows = Layout.concat(masks.lengths)
     return Ragged(place(masks, rows.kept(kept), 0), rows.offsets())
+
+
+def on_tokens(per_row: NDArray[Any], masks: Ragged) -> Ragged:
+    """A number of each row on those of its tokens whose mask is not 0, which all others get."""
+    values = np.repeat(per_row, masks.lengths)
+    np.copyto(values, 0, where=masks.flat == 0)  # half the time of np.where
+    return Ragged(values, masks.offsets - masks.offsets[0])
