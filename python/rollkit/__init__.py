@@ -20,12 +20,15 @@ from rollkit._files.read import sample_path as sample_path
 from rollkit._files.save import save as save
 from rollkit._native import __version__ as __version__
 from rollkit._rollouts.advantages import advantages as advantages
+from rollkit._rollouts.gae import gae as gae
+from rollkit._rollouts.gae import returns as returns
 from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
 from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
 from rollkit._rollouts.masking import mask_overlong as mask_overlong
 from rollkit._rollouts.masking import mask_stale as mask_stale
 from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
+from rollkit._rollouts.masking import soft_overlong_penalty as soft_overlong_penalty
 from rollkit._rollouts.masking import spread_rewards as spread_rewards
 from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
 from rollkit._rollouts.metrics import turn_lengths as turn_lengths
@@ -34,6 +37,8 @@ from rollkit._rollouts.steps import merge_steps as merge_steps
 from rollkit._rollouts.totals import Totals as Totals
 from rollkit._rollouts.totals import loss_totals as loss_totals
 from rollkit._rollouts.weights import loss_weights as loss_weights
+from rollkit._rollouts.whiten import Moments as Moments
+from rollkit._rollouts.whiten import whiten as whiten
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
@@ -45,12 +50,14 @@ __all__ = [
     "Batch",
     "Groups",
     "Layout",
+    "Moments",
     "Ragged",
     "Rollouts",
     "Totals",
     "__version__",
     "advantages",
     "concat",
+    "gae",
     "iter_chunks",
     "labels",
     "loss_totals",
@@ -65,12 +72,15 @@ __all__ = [
     "place",
     "plan_bins",
     "read",
+    "returns",
     "rollout_metrics",
     "sample_path",
     "save",
+    "soft_overlong_penalty",
     "spread_rewards",
     "take",
     "turn_lengths",
+    "whiten",
 ]
 
 _SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "segments", "testing")

@@ -15,6 +15,7 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.stops import Words, finished
+from rollkit._rollouts.validate import check_lengths
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import place
@@ -55,6 +56,58 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut:
     rollouts = as_rollouts(rollouts)
     kept = finished(rollouts["stop_reasons"], keep=keep, cut=cut)
     return rollouts.with_columns(loss_masks=keep_rows(loss_masks_of(rollouts), kept))
+
+
+def soft_overlong_penalty(
+    rollouts: Source | Sequence[Source], *, max_length: int, cache: int, factor: float = 1.0
+) -> Rollouts:
+    """Take from the reward of responses that are nearly too long, ever more the longer they are.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, equation 13): of a response of n
+    tokens, 0 where n is at most `max_length - cache`, from there falling evenly to -`factor` at `max_length`, and that
+    beyond.
+
+    Args:
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `response_ids` and `rewards`: one per
+            row, or one per token, of which the last is changed.
+        max_length: the tokens a response may have (verl's `max_response_length`).
+        cache: the tokens before that in which the penalty grows (verl's `overlong_buffer.len`).
+        factor: the most that is taken (verl's `overlong_buffer.penalty_factor`).
+
+    Returns:
+        Rollouts with new `rewards`; the other columns are shared, and the input is as it was. A reward of
+        None stays None.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: `cache` is not from 1 to `max_length`, or `factor` below 0 or not finite.
+
+    Example:
+        >>> rollouts = Rollouts({"response_ids": [[7] * 4, [7] * 7, [7] * 8], "rewards": [1.0, 1.0, 0.0]})
+        >>> soft_overlong_penalty(rollouts, max_length=8, cache=4)["rewards"]
+        array([ 1.  ,  0.25, -1.  ])
+    """
+    max_length, cache = _check.positive("max_length", max_length), _check.positive("cache", cache)
+    if cache > max_length:
+        raise ValueError(f"cache must be at most max_length, {max_length}, got {cache}")
+    if not (_check.number("factor", factor) >= 0 and np.isfinite(factor)):
+        raise ValueError(f"factor must be 0 or more, and finite, got {factor}")
+    rollouts = as_rollouts(rollouts)
+    lengths = rollouts.ragged("response_ids").lengths
+    penalty = np.clip((max_length - cache - lengths) / cache, -1.0, 0.0) * factor
+    rewards = rollouts["rewards"]
+    if isinstance(rewards, list):
+        changed: Any = [r if r is None else r + p for r, p in zip(rewards, penalty.tolist(), strict=True)]
+    elif not isinstance(rewards, Ragged):
+        changed = np.asarray(rewards) + penalty
+    else:
+        check_lengths("rewards", rewards.lengths, lengths)
+        ends = rewards.offsets[1:] - rewards.offsets[0] - 1
+        filled = lengths > 0
+        flat = rewards.flat.astype(np.result_type(rewards.dtype, np.float32))
+        flat[ends[filled]] += penalty[filled]
+        changed = Ragged(flat, rewards.offsets - rewards.offsets[0])
+    return rollouts.with_columns(rewards=changed)
 
 
 def mask_zero_variance(

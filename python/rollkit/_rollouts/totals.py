@@ -85,7 +85,7 @@ class Totals:
         return cls(tokens, found.counted(trajectories), groups, trajectories, empty)
 
     def array(self) -> Int64s:
-        """`[2 + groups + trajectories]` int64 to sum over ranks: tokens, rows, tokens by group and trajectory.
+        """`[2 + groups + trajectories]` int64 to sum over ranks: tokens, rows, tokens of each of these.
 
         Every rank must have the same groups and trajectories: `loss_totals(num_groups=, num_trajectories=)`.
         Where ids are no such ints, gather the totals themselves, and add them.
@@ -157,8 +157,10 @@ def loss_totals(
             whatever else it is.
         groups: one id per row of what is averaged over by `normalize="prompt"`: ints, texts, anything with
             a hash, or the name of a column of rollouts.
-        num_groups: group ids are ints below this, in all parts: then `Totals.array` can be summed over ranks.
-        trajectories: one id per row: rows of one trajectory, in any order and in whatever parts, count as one.
+        num_groups: group ids are ints below this, in all parts: then `Totals.array` can be summed over
+            ranks.
+        trajectories: one id per row: rows of one trajectory, in any order and in whatever parts, count
+            as one.
         num_trajectories: likewise.
         empty: `"skip"` counts rows, trajectories and groups that have a loss token, as verl does; `"count"`
             all, as TRL does.

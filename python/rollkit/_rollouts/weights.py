@@ -32,7 +32,7 @@ def loss_weights(
     scale: float = 1.0,
     dtype: Any = np.float32,
 ) -> Ragged:
-    """What to multiply each token's loss by, so that the sum over all ranks and micro-batches is the objective.
+    """What to multiply each token's loss by, so that its sum over ranks and micro-batches is the objective.
 
     Then a training step is `(weights * loss).sum().backward()` in every micro-batch, and its gradient does
     not depend on how rows are split. A mean over each micro-batch's tokens does: it weighs a token by the

@@ -4,6 +4,9 @@ Rows and batches, and segments, are here by name; `rollkit.testing.decode` is im
 The strategies need hypothesis, which is imported when one is called.
 """
 
+from rollkit.testing.losses import gae_reference as gae_reference
+from rollkit.testing.losses import objective_reference as objective_reference
+from rollkit.testing.losses import returns_reference as returns_reference
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
@@ -35,11 +38,13 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
+    "gae_reference",
     "labels_reference",
     "layouts",
     "lengths",
     "mask_reference",
     "next_token_logprobs_reference",
+    "objective_reference",
     "pack_reference",
     "pack_starts_reference",
     "pad_reference",
@@ -48,6 +53,7 @@ __all__ = [
     "plan_bins_reference",
     "positions_reference",
     "raggeds",
+    "returns_reference",
     "rollout_rows",
     "rollouts",
     "run_lengths_reference",
