@@ -64,8 +64,8 @@ def soft_overlong_penalty(
     """Take from the reward of responses that are nearly too long, ever more the longer they are.
 
     DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, equation 13): of a response of n
-    tokens, 0 where n is at most `max_length - cache`, from there falling evenly to -`factor` at `max_length`, and that
-    beyond.
+    tokens, 0 where n is at most `max_length - cache`, from there falling evenly to -`factor` at `max_length`,
+    and that beyond.
 
     Args:
         rollouts: `Rollouts`, a dict or a sequence of them, with columns `response_ids` and `rewards`: one per

@@ -153,8 +153,8 @@ def loss_totals(
 
     Args:
         masks: one mask per row: a `Ragged` of bools, ints or floats, or rows (lists, arrays, tensors), or
-            rollouts with `loss_masks` (without, all of a response counts). A token counts whose mask is not 0,
-            whatever else it is.
+            rollouts with `loss_masks` (without, all of a response counts). A token counts whose mask is not
+            0, whatever else it is.
         groups: one id per row of what is averaged over by `normalize="prompt"`: ints, texts, anything with
             a hash, or the name of a column of rollouts.
         num_groups: group ids are ints below this, in all parts: then `Totals.array` can be summed over
