@@ -55,9 +55,9 @@ class Totals:
     @property
     def num_groups(self) -> int:
         """How many groups count."""
-        return self.counted(self.groups)
+        return self._counted(self.groups)
 
-    def counted(self, tokens: Tokens | None) -> int:
+    def _counted(self, tokens: Tokens | None) -> int:
         """How many keys count, of `groups` or `trajectories`."""
         found = () if tokens is None else tokens.values()
         return len(found) if self.empty == "count" else sum(count > 0 for count in found)
@@ -82,7 +82,7 @@ class Totals:
         found = cls(tokens, rows, groups, trajectories, empty)
         if trajectories is None:
             return found
-        return cls(tokens, found.counted(trajectories), groups, trajectories, empty)
+        return cls(tokens, found._counted(trajectories), groups, trajectories, empty)
 
     def array(self) -> Int64s:
         """`[2 + groups + trajectories]` int64 to sum over ranks: tokens, rows, tokens of each of these.

@@ -72,6 +72,7 @@ def loss_weights(
     Example:
         >>> loss_weights([[1, 0, 1], [1, 1]]).to_list()
         [[0.25, 0.0, 0.25], [0.25, 0.25]]
+        >>> from rollkit import loss_totals
         >>> parts = [[[1, 0, 1]], [[1, 1], [0]]]
         >>> totals = sum(loss_totals(masks) for masks in parts)
         >>> [loss_weights(masks, normalize="sequence", totals=totals).to_list() for masks in parts]
