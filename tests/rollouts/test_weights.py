@@ -78,7 +78,7 @@ def test_random_splits_over_ranks_and_micro_batches() -> None:
         totals: Any = sum(loss_totals([masks[i] for i in part], groups=groups[part]) for part in parts)
         for name in NORMALIZERS:
             more: dict[str, Any] = {"constant": 64} if name == "constant" else {}
-            found = 0.0
+            found: Any = 0.0
             for part in parts:
                 weights = loss_weights(
                     [masks[i] for i in part],
@@ -100,7 +100,8 @@ MASKS = [[1, 0, 1], [], [0, 0], [1]]
 @pytest.mark.parametrize("normalize", NORMALIZERS)
 def test_without_a_loss_token_all_are_zero(normalize: str) -> None:
     more: dict[str, Any] = {"constant": 9} if normalize == "constant" else {}
-    for masks in ([], [[]], [[0, 0], []]):
+    cases: list[list[list[int]]] = [[], [[]], [[0, 0], []]]
+    for masks in cases:
         found = loss_weights(masks, normalize=normalize, groups=[7] * len(masks), **more)
         assert found.to_list() == [[0.0] * len(mask) for mask in masks]
         assert found.dtype == np.float32
@@ -171,6 +172,13 @@ def test_a_trajectory_may_be_split_over_ranks() -> None:
         loss_weights(masks, normalize="sequence", trajectories=ids, totals=totals) for masks, ids in parts
     ]
     assert concat(found).to_list() == [pytest.approx([1 / 6, 1 / 6]), pytest.approx([1 / 6]), [0.5]]
+
+
+def test_trajectories_need_only_be_named_where_rows_are_weighed_by_them() -> None:
+    masks = [[1], [1, 1]]
+    totals = loss_totals(masks, trajectories=["x", "x"])
+    assert loss_weights(masks, normalize="sequence_sum", totals=totals).to_list() == [[1.0], [1.0, 1.0]]
+    assert loss_weights(masks, normalize="constant", constant=2, totals=totals).to_list()[0] == [0.5]
 
 
 def test_scale_multiplies_and_float32_is_rounded_once() -> None:

@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
 from rollkit._errors import refusal
-from rollkit._rollouts.gae import discount, scan_rows
+from rollkit._rollouts.gae import discount
 from rollkit._rollouts.masking import loss_masks_of, on_tokens, spread_rewards
 from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rollouts.scans import Tokens, scan_flat
 from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.trajectories import check_end, task_ends
@@ -151,22 +152,23 @@ def _of_tokens(
             raise TypeError('moments goes with estimator="reinforce_plus_plus"; whiten takes those of "gae"')
         values = rollouts.ragged("values")
         check_lengths("values", values.lengths, masks.lengths)
-        found = scan_rows(rewards, values, masks, bounds, gamma, discount("lam", lam))[0]
-        return _checked(Ragged(found, rewards.offsets - rewards.offsets[0]))
-    found = scan_rows(rewards, None, masks, bounds, gamma, 1.0)[0]
-    returns = _checked(Ragged(found, rewards.offsets - rewards.offsets[0]))
-    return whiten(returns, masks, moments=moments, ddof=ddof, eps=eps).astype(np.float32)
+        tokens, lam = Tokens(rewards.flat, values.flat, masks.flat), discount("lam", lam)
+        return _checked(scan_flat(tokens, bounds, gamma, lam).advantages, rewards)
+    found = scan_flat(Tokens(rewards.flat, None, masks.flat), bounds, gamma, 1.0).advantages
+    returns = _checked(found, rewards)
+    return whiten(returns, masks, moments=moments, ddof=ddof, eps=eps)
 
 
-def _checked(found: Ragged) -> Ragged:
-    """Refuse what is not finite: one such token would spoil the batch."""
-    odd = ~np.isfinite(found.flat)
+def _checked(values: NDArray[Any], rewards: Ragged) -> Ragged:
+    """As rows, if all are finite: one that is not would spoil the batch."""
+    found = Ragged(values, rewards.offsets - rewards.offsets[0])
+    odd = ~np.isfinite(values)
     if odd.any():
         at = int(odd.argmax())
         row = int(np.searchsorted(found.offsets, at, side="right")) - 1
-        text = f" has a return or advantage of {found.flat[at]}; its rewards or values are not finite"
+        text = f" has a return or advantage of {values[at]}; its rewards or values are not finite"
         raise refusal(ValueError, text, column="rewards", row=row)
-    return found
+    return found.astype(np.float32)
 
 
 def _narrowed(per_row: NDArray[np.float64]) -> NDArray[np.float32]:

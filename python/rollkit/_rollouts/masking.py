@@ -90,8 +90,9 @@ def soft_overlong_penalty(
     max_length, cache = _check.positive("max_length", max_length), _check.positive("cache", cache)
     if cache > max_length:
         raise ValueError(f"cache must be at most max_length, {max_length}, got {cache}")
-    if not (_check.number("factor", factor) >= 0 and np.isfinite(factor)):
-        raise ValueError(f"factor must be 0 or more, and finite, got {factor}")
+    factor = _check.finite("factor", factor)
+    if factor < 0:
+        raise ValueError(f"factor must be 0 or more, got {factor}")
     rollouts = as_rollouts(rollouts)
     lengths = rollouts.ragged("response_ids").lengths
     penalty = np.clip((max_length - cache - lengths) / cache, -1.0, 0.0) * factor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -132,9 +132,8 @@ class Totals:
         numbers = found.tolist()
         groups = dict(enumerate(numbers[2 : len(numbers) - last]))
         trajectories = dict(enumerate(numbers[len(numbers) - last :]))
-        return cls._of(
-            *numbers[:2], groups or None, trajectories or None, _check.choice("empty", empty, EMPTY)
-        )
+        word = _check.choice("empty", empty, EMPTY)
+        return cls._of(numbers[0], numbers[1], groups or None, trajectories or None, word)
 
 
 def loss_totals(
@@ -196,10 +195,9 @@ class Counted:
     @classmethod
     def of(cls, masks: Masks, groups: Ids, trajectories: Ids) -> Counted:
         """See `loss_totals`."""
-        rollouts = as_rollouts(masks) if _are_rollouts(masks) else None
+        sources: Any = masks
+        rollouts = as_rollouts(sources) if _are_rollouts(masks) else None
         found = mask_column(masks if rollouts is None else loss_masks_of(rollouts))
-        if not isinstance(found.values, np.ndarray):
-            raise TypeError("loss_masks must be on the host, and have values; take them there first (.cpu())")
         tokens = turns_of(found)[2]
         by_group = _grouped("groups", groups, rollouts, len(found))
         return cls(found, tokens, by_group, _grouped("trajectories", trajectories, rollouts, len(found)))
@@ -269,8 +267,8 @@ def _grouped(name: str, ids: Ids, rollouts: Rollouts | None, count: int) -> Grou
         return Groups.by(entries)
 
 
-def _key(entry: Any) -> Hashable:
+def _key(entry: Any) -> Any:
     """What tells ids apart: `to_string()` where an id has it, and of NumPy's numbers Python's."""
     if isinstance(entry, np.generic):
-        return entry.item()  # type: ignore[no-any-return]
+        return entry.item()
     return entry.to_string() if hasattr(entry, "to_string") else entry

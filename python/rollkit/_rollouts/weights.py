@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Final
 
 import numpy as np
@@ -79,9 +78,11 @@ def loss_weights(
         [[[0.25, 0.0, 0.25]], [[0.25, 0.25], [0.0]]]
     """
     _check.choice("normalize", normalize, NORMALIZERS)
-    empty, scale = _check.choice("empty", empty, EMPTY), _finite("scale", scale)
+    empty, scale = _check.choice("empty", empty, EMPTY), _check.finite("scale", scale)
     if (constant is None) == (normalize == "constant"):
         raise TypeError('constant goes with normalize="constant": give both, or neither')
+    if constant is not None and _check.finite("constant", constant) <= 0:
+        raise ValueError(f"constant must be above 0, got {constant}")
     if normalize == "prompt" and groups is None:
         raise TypeError('normalize="prompt" needs groups: one id per row, or the name of a column')
     wanted = numpy_dtype(dtype)
@@ -98,27 +99,23 @@ def loss_weights(
 def _divisors(
     counted: Counted, totals: Totals, normalize: str, constant: float | None
 ) -> NDArray[np.float64]:
-    """`[rows]` float64: what the loss of each row's tokens is divided by; at least 1 where a row has some."""
-    rows = np.ones(len(counted.tokens))
-    if normalize == "token":
-        found = rows * totals.tokens
-    elif normalize == "prompt":
-        found = _tokens_of(counted.groups, totals.groups) * totals.num_groups
+    """`[rows]` float64: what the losses of each row's tokens are divided by; above 0."""
+    means = {"token": totals.tokens, "prompt": totals.num_groups}.get(normalize, totals.rows)
+    each: Any = np.ones(len(counted.tokens))
+    if normalize == "prompt":
+        each = _tokens_of(counted.groups, totals.groups)
+    elif normalize == "sequence" and counted.trajectories is not None:
+        each = _tokens_of(counted.trajectories, totals.trajectories)
     elif normalize == "sequence":
-        by_row = counted.trajectories is None
-        tokens = counted.tokens if by_row else _tokens_of(counted.trajectories, totals.trajectories)
-        found = tokens * float(totals.rows)
-    elif normalize == "constant":
-        constant = _finite("constant", constant)
-        if constant <= 0:
-            raise ValueError(f"constant must be above 0, got {constant}")
-        return rows * max(totals.rows, 1) * constant
-    else:
-        found = rows * totals.rows
-    return np.maximum(found, 1.0)
+        each = counted.tokens.astype(np.float64)
+    each = np.maximum(each, 1.0)
+    if normalize == "constant":
+        each = each * constant
+    found: NDArray[np.float64] = each * max(means, 1)
+    return found
 
 
-def _tokens_of(ids: Any, tokens: Any) -> NDArray[np.float64]:
+def _tokens_of(ids: Any, tokens: Any) -> Any:
     """`[rows]` float64: the loss tokens, in the whole batch, of what each row belongs to."""
     return np.array([tokens[key] for key in ids.keys], np.float64)[ids.ids]
 
@@ -129,7 +126,8 @@ def _checked(totals: Totals, here: Totals, normalize: str) -> Totals:
         raise TypeError(f"totals must be Totals, as loss_totals returns them, got {type(totals).__name__}")
     if totals.empty != here.empty:
         raise ValueError(f"totals are of empty={totals.empty!r}, these weights of empty={here.empty!r}")
-    if totals.tokens < here.tokens or totals.rows < here.rows:
+    alike = (totals.trajectories is None) == (here.trajectories is None)
+    if totals.tokens < here.tokens or (alike and totals.rows < here.rows):
         raise ValueError(
             f"totals have {totals.tokens} loss tokens in {totals.rows} rows, here are {here.tokens} in "
             f"{here.rows}; they must be of the whole optimizer batch"
@@ -150,13 +148,6 @@ def _check_keys(name: str, totals: Any, here: Any) -> None:
         if totals.get(key, -1) < tokens:
             got = f"only {totals[key]} loss tokens" if key in totals else "nothing"
             raise ValueError(f"totals have {got} of {name} {key!r}, here are {tokens} loss tokens")
-
-
-def _finite(name: str, value: Any) -> float:
-    found = float(_check.number(name, value))
-    if not math.isfinite(found):
-        raise ValueError(f"{name} must be finite, got {found}")
-    return found
 
 
 def _narrowed(per_row: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
 from rollkit._errors import at, refusal
-from rollkit._frameworks import kind_of
+from rollkit._frameworks import framework_of, kind_of
 from rollkit._rollouts.columns import mask_column
 from rollkit._rows.ragged import Ragged
 
@@ -128,7 +128,7 @@ def _counted(values: Any, masks: Any) -> tuple[Ragged, NDArray[np.bool_] | None]
     """Rows of numbers, and which of them count."""
     with at(column="values"):
         rows = Ragged.from_rows(values)
-    if not isinstance(rows.values, np.ndarray) or rows.inner or kind_of(rows.values) == "other":
+    if framework_of(rows.values) != "numpy" or rows.inner or kind_of(rows.values) == "other":
         text = "expected rows of numbers on the host"
         raise refusal(TypeError, text, column="values")
     if masks is None:
