@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.thorough import by_level, examples
 
-from rollkit import Ragged, Rollouts, Totals, concat, loss_totals, loss_weights, pack
+from rollkit import Ragged, Rollouts, Totals, concat, loss_totals, loss_weights, pack, turn_lengths
 from rollkit._rollouts.weights import NORMALIZERS
 from rollkit.testing import objective_reference
 
@@ -195,6 +195,19 @@ def test_weights_go_where_tokens_go() -> None:
     assert batch["loss_weights"].dtype == np.float32
     assert batch["loss_weights"].sum() == 1
     assert batch.unpack("loss_weights").to_list() == [[0, 0.25, 0.25], [0, 0, 0.5]]
+
+
+def test_all_groups_that_are_announced_count() -> None:
+    counted = loss_totals([[1], [0]], groups=[0, 2], num_groups=4, empty="count")
+    assert (counted.num_groups, counted.rows) == (4, 2)
+    assert loss_totals([[1], [0]], groups=[0, 2], num_groups=4).num_groups == 1
+
+
+def test_masks_without_values_are_refused() -> None:
+    torch = pytest.importorskip("torch")
+    for counts in (loss_totals, turn_lengths):
+        with pytest.raises(TypeError, match="loss_masks must be on the host"):
+            counts([torch.ones(2, device="meta")])
 
 
 def test_totals_are_small_and_travel() -> None:
