@@ -58,7 +58,7 @@ fn of<'py, T: Element + Real + Sync>(
         None => None,
     };
     let run = || kernel::gae(tokens, offsets, decay, advantages, returns);
-    if count * size_of::<T>() < DETACH_BYTES { run() } else { py.detach(run) }?;
+    if size_of_val(tokens.rewards) < DETACH_BYTES { run() } else { py.detach(run) }?;
     Ok((first, second))
 }
 
