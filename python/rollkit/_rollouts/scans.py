@@ -97,26 +97,23 @@ def _scan_lines(own: Ops, tokens: Tokens, ids: Any, *, gamma: float, lam: float)
 
 def _scan_ends(own: Ops, tokens: Tokens, ends: Any, *, gamma: float, lam: float) -> Any:
     """What a token gives the one before it is a factor and a term, and these compose."""
-    through = 1 - own.cast(ends, tokens.dtype)  # nothing comes over the end of a row
-    masked = tokens.masks is not None
-    counts = tokens.masks != 0 if masked else None
-    passed = own.where(counts, 0.0, through) if masked else None
-
-    def ahead(array: Any) -> Any:
-        """What the token after has, 0 past the end of a row."""
-        return own.where(ends, 0.0, own.flip(own.shift(own.flip(array))))
-
-    def counted(array: Any) -> Any:
-        return own.where(counts, array, 0.0) if masked else array
-
-    rewards = own.cast(tokens.rewards, tokens.dtype)
-    surprise, decay, values = rewards, through * (gamma * lam), None
+    rewards, values = own.cast(tokens.rewards, tokens.dtype), None
     if tokens.values is not None:
         values = own.cast(tokens.values, tokens.dtype)
-        following = own.carry_back(passed, counted(values)) if masked else values
-        surprise = rewards + gamma * ahead(following) - values
-    if masked:
-        owed = own.carry_back(passed, own.where(counts, 0.0, rewards))
-        surprise, decay = surprise + ahead(owed), own.where(counts, decay, through)
-    advantages = own.carry_back(decay, counted(surprise))
-    return counted(advantages), None if values is None else counted(advantages + values)
+    expected = 0.0 if values is None else values
+    through = 1 - own.cast(ends, tokens.dtype)  # nothing comes over the end of a row
+    # What is carried to the token before: a value, and rewards of tokens that do not count.
+    carried, decay = gamma * expected, through * (gamma * lam)
+    counts = None if tokens.masks is None else tokens.masks != 0
+    if counts is not None:
+        carried = own.carry_back(own.where(counts, 0.0, through), own.where(counts, carried, rewards))
+        decay = own.where(counts, decay, through)
+    surprise = rewards - expected
+    if counts is not None or values is not None:
+        surprise = surprise + own.where(ends, 0.0, own.flip(own.shift(own.flip(carried))))
+
+    def counted(array: Any) -> Any:
+        return array if counts is None else own.where(counts, array, 0.0)
+
+    advantages = counted(own.carry_back(decay, counted(surprise)))
+    return advantages, None if values is None else counted(advantages + values)
