@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops, ops_of
 from rollkit._errors import at, refusal
-from rollkit._frameworks import as_array, check_ints, framework_of, same_framework
+from rollkit._frameworks import as_array, check_ints, dtype_name, framework_of, same_framework
 from rollkit._rollouts.columns import is_rows
 from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.scans import Found, Tokens, beside, scan_flat, scan_host, scan_lines
@@ -36,7 +36,8 @@ def gae(
 
     Args:
         rewards: one per token: a `Ragged`, rows (lists, arrays, tensors), or an array `[T]` or `[B, T]` of
-            any framework. Beside rows also one per row, which counts on the last token.
+            any framework. Beside rows also one per row, which counts on the last token, in the dtype of
+            values.
         values: what a critic expects at each token, shaped as `rewards`.
         masks: which tokens count, where it is not 0; all by default.
         gamma: the discount of rewards, from 0 to 1.
@@ -130,7 +131,7 @@ def _spread(rewards: NDArray[Any], main: Ragged) -> Ragged:
         raise refusal(ValueError, f"has {len(rewards)} entries, there are {len(main)} rows", column="rewards")
     check_scalars(rewards, main.lengths)
     bounds = main.offsets - main.offsets[0]
-    flat = np.zeros(bounds[-1], np.float64 if rewards.dtype == np.float64 else np.float32)
+    flat = np.zeros(bounds[-1], np.float64 if dtype_name(main.values) == "float64" else np.float32)
     filled = main.lengths > 0
     flat[bounds[1:][filled] - 1] = rewards[filled]
     return trusted(flat, bounds)
