@@ -14,6 +14,7 @@ pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;
+pub mod gae;
 pub mod hash;
 pub mod jsonl;
 pub mod layout;

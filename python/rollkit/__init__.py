@@ -31,26 +31,39 @@ from rollkit._rows.ragged import Ragged as Ragged
 if _typing.TYPE_CHECKING:
     from rollkit._files.save import save as save
     from rollkit._rollouts.advantages import advantages as advantages
+    from rollkit._rollouts.gae import gae as gae
+    from rollkit._rollouts.gae import returns as returns
     from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
     from rollkit._rollouts.masking import mask_overlong as mask_overlong
     from rollkit._rollouts.masking import mask_stale as mask_stale
     from rollkit._rollouts.masking import mask_zero_variance as mask_zero_variance
+    from rollkit._rollouts.masking import soft_overlong_penalty as soft_overlong_penalty
     from rollkit._rollouts.masking import spread_rewards as spread_rewards
     from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
     from rollkit._rollouts.metrics import turn_lengths as turn_lengths
     from rollkit._rollouts.steps import merge_steps as merge_steps
+    from rollkit._rollouts.totals import Totals as Totals
+    from rollkit._rollouts.totals import loss_totals as loss_totals
+    from rollkit._rollouts.weights import loss_weights as loss_weights
+    from rollkit._rollouts.whiten import Moments as Moments
+    from rollkit._rollouts.whiten import whiten as whiten
 
 __all__ = [
     "Batch",
     "Groups",
     "Layout",
+    "Moments",
     "Ragged",
     "Rollouts",
+    "Totals",
     "__version__",
     "advantages",
     "concat",
+    "gae",
     "iter_chunks",
     "labels",
+    "loss_totals",
+    "loss_weights",
     "mask_overlong",
     "mask_stale",
     "mask_zero_variance",
@@ -61,28 +74,39 @@ __all__ = [
     "place",
     "plan_bins",
     "read",
+    "returns",
     "rollout_metrics",
     "sample_path",
     "save",
+    "soft_overlong_penalty",
     "spread_rewards",
     "take",
     "turn_lengths",
+    "whiten",
 ]
 
 _SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
 
 # What the import of the package does not wait for.
 _LATER = {
+    "Moments": "_rollouts.whiten",
+    "Totals": "_rollouts.totals",
     "advantages": "_rollouts.advantages",
+    "gae": "_rollouts.gae",
+    "loss_totals": "_rollouts.totals",
+    "loss_weights": "_rollouts.weights",
     "mask_overlong": "_rollouts.masking",
     "mask_stale": "_rollouts.masking",
     "mask_zero_variance": "_rollouts.masking",
     "merge_steps": "_rollouts.steps",
     "next_token_logprobs": "_rollouts.logprobs",
+    "returns": "_rollouts.gae",
     "rollout_metrics": "_rollouts.metrics",
     "save": "_files.save",
+    "soft_overlong_penalty": "_rollouts.masking",
     "spread_rewards": "_rollouts.masking",
     "turn_lengths": "_rollouts.metrics",
+    "whiten": "_rollouts.whiten",
 }
 
 

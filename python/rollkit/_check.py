@@ -1,5 +1,6 @@
 """Coercions that every front function needs, with errors that name the argument."""
 
+import math
 import numbers
 import operator
 from collections.abc import Iterable, Mapping
@@ -52,6 +53,18 @@ def number(name: str, value: Any) -> Any:
     if not isinstance(value, numbers.Real | np.number | np.bool_) or isinstance(value, np.complexfloating):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     return value
+
+
+def finite(name: str, value: Any) -> float:
+    """Return `value` as a float if it is a finite number."""
+    found = number(name, value)
+    try:
+        wide = float(found)
+    except OverflowError:
+        wide = math.inf
+    if not math.isfinite(wide):
+        raise ValueError(f"{name} must be finite, got {shown(found)}")
+    return wide
 
 
 def flag(name: str, value: Any) -> bool:

@@ -96,6 +96,19 @@ def first_negative(numbers: _Int64s, /) -> int | None:
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
 
+def gae(
+    rewards: NDArray[Any],
+    values: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    offsets: _Int64s,
+    /,
+    *,
+    gamma: float,
+    lam: float,
+    both: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Scan rows of float32 or float64 from their ends: (advantages, returns, which is None unless `both`)."""
+
 def gather_rows(
     values: NDArray[Any], begins: _Int64s, lengths: _Int64s, /, *, copy: bool
 ) -> tuple[NDArray[Any], _Int64s]:

@@ -7,6 +7,7 @@ mod batch;
 mod binpack;
 mod decompress;
 mod error;
+mod gae;
 mod jsonl;
 mod layout;
 mod list;
@@ -34,6 +35,8 @@ mod _native {
     use super::binpack::{pack_rows, plan_bins};
     #[pymodule_export]
     use super::decompress::Decompressor;
+    #[pymodule_export]
+    use super::gae::gae;
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]

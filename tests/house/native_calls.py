@@ -154,6 +154,15 @@ def turns(rng: Rng, rows: int) -> Call:
     return Call([(rng.random(offsets[-1]) < 0.9).astype(dtype), offsets], {})
 
 
+def gae(rng: Rng, rows: int) -> Call:
+    offsets = offsets_of(rng, rows)
+    dtype = rng.choice(["f4", "f8"])
+    rewards, values = (rng.normal(size=offsets[-1]).astype(dtype) for _ in range(2))
+    mask = (rng.random(offsets[-1]) < 0.9).astype(rng.choice(["?", "u1"]))
+    args = [rewards, *((values, mask) if rng.integers(2) else (None, None)), offsets]
+    return Call(args, {"gamma": 0.9, "lam": 0.8, "both": bool(rng.integers(2))})
+
+
 def joined_steps(rng: Rng, rows: int) -> Call:
     lengths = lengths_of(rng, rows)
     begins = np.cumsum(lengths) - lengths
@@ -289,6 +298,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "fill_runs": fill_runs,
     "first_negative": lambda rng, rows: Call([lengths_of(rng, rows)], {}),
     "from_lists": lists,
+    "gae": gae,
     "gather_rows": gather_rows,
     "hash_rows": hash_rows,
     "export_array": export_array,

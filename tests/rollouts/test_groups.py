@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollkit import Groups, Rollouts, advantages
-from rollkit._rollouts.advantages import ESTIMATORS
+from rollkit._rollouts.advantages import OF_GROUPS
 
 ENTRIES = st.lists(st.tuples(st.sampled_from("abc"), st.floats(-100, 100)), min_size=1, max_size=12)
 
@@ -81,7 +81,7 @@ def test_advantages(estimator: str, entries: list[tuple[str, float]], token_rewa
         min_size=1,
         max_size=6,
     ),
-    st.sampled_from(ESTIMATORS),
+    st.sampled_from(OF_GROUPS),
     st.booleans(),
     st.booleans(),
 )
@@ -126,9 +126,9 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
     ("call", "error", "message"),
     [
         (
-            lambda: advantages(Rollouts({"response_ids": [[1]]}), estimator="gae"),
+            lambda: advantages(Rollouts({"response_ids": [[1]]}), estimator="vtrace"),
             ValueError,
-            "estimator must be one of 'grpo', 'mean', 'rloo', got 'gae'",
+            "estimator must be one of 'grpo', 'mean', 'rloo', 'gae', 'reinforce_plus_plus', got 'vtrace'",
         ),
         (
             lambda: advantages(Rollouts({"response_ids": [[1]], "rewards": [1.0]})),

@@ -294,6 +294,17 @@ def cumsum(rows: Any) -> Any:
     return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
 
 
+def carry_back(factors: Any, terms: Any) -> Any:
+    """Each term, and its factor times what the term after it has become."""
+
+    def joined(after: Any, before: Any) -> Any:
+        (further, term), (factor, own) = after, before
+        return factor * further, jnp.where(factor == 0, own, own + factor * term)
+
+    factors = jnp.broadcast_to(factors, terms.shape)
+    return lax.associative_scan(joined, (factors, terms), reverse=True, axis=terms.ndim - 1)[1]
+
+
 nth = jax_bits.nth
 latest = jax_bits.latest
 rank = jax_bits.rank

@@ -181,6 +181,13 @@ class Ops(Protocol):
         """Running sums along the last axis."""
         ...
 
+    def carry_back(self, factors: Any, terms: Any) -> Any:
+        """Each term, and its factor times what the term after it has become, along the last axis.
+
+        A factor of 0 lets nothing through, NaN neither.
+        """
+        ...
+
     def latest(self, flags: Any) -> Any:
         """Where the last set flag is, at each element or before it; -1 where there is none; `[R, N]`."""
         ...

@@ -374,6 +374,17 @@ def cumsum(rows: Any) -> Any:
     return torch.cumsum(rows, -1, dtype=torch.int32)
 
 
+def carry_back(factors: Any, terms: Any) -> Any:
+    """Each term, and its factor times what the term after it has become: over 2, 4, 8 terms and so on."""
+    width = 1
+    while width < terms.shape[-1]:
+        after = torch.nn.functional.pad(terms[..., width:], (0, width))
+        terms = torch.where(factors == 0, terms, terms + factors * after)
+        factors = factors * torch.nn.functional.pad(factors[..., width:], (0, width))
+        width *= 2
+    return terms
+
+
 def latest(flags: Any) -> Any:
     """Where the last flag that is set is, at each element or before it; -1 where there is none."""
     found = torch.where(flags, arange(flags.shape[-1], flags), -1)

@@ -8,6 +8,9 @@ from rollkit.testing.batches import labels_reference as labels_reference
 from rollkit.testing.batches import next_token_logprobs_reference as next_token_logprobs_reference
 from rollkit.testing.batches import pack_reference as pack_reference
 from rollkit.testing.batches import pad_reference as pad_reference
+from rollkit.testing.losses import gae_reference as gae_reference
+from rollkit.testing.losses import objective_reference as objective_reference
+from rollkit.testing.losses import returns_reference as returns_reference
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
@@ -36,11 +39,13 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
+    "gae_reference",
     "labels_reference",
     "layouts",
     "lengths",
     "mask_reference",
     "next_token_logprobs_reference",
+    "objective_reference",
     "pack_reference",
     "pack_starts_reference",
     "pad_reference",
@@ -49,6 +54,7 @@ __all__ = [
     "plan_bins_reference",
     "positions_reference",
     "raggeds",
+    "returns_reference",
     "rollout_rows",
     "rollouts",
     "run_lengths_reference",
