@@ -36,7 +36,7 @@ impl From<Error> for PyErr {
         let place = Place { before: &before, row: error.row(), position, ..Place::default() };
         match error {
             Error::NoMemory { .. } => PyMemoryError::new_err(after),
-            Error::ValueRange { .. } | Error::TooManyElements { .. } => {
+            Error::ValueRange { .. } | Error::TooManyElements { .. } | Error::CostOverflow { .. } => {
                 refusal::<PyOverflowError>(&after, place)
             }
             Error::TooManyBins { .. } => PyOverflowError::new_err(after),
