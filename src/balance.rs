@@ -147,11 +147,10 @@ pub(crate) fn fit_alone(items: &Items, limits: &Limits, groups: Option<&Groups>)
     };
     let Some(item) = (0..items.len()).filter(unfit).min_by_key(|&item| first(item)) else { return Ok(()) };
     let (row, length, rows) = (first(item), items.size(item), items.rows(item));
-    Err(match groups {
-        _ if length <= limits.size => Error::GroupTooMany { row, rows, most: limits.most },
-        None => Error::RowTooLong { row, length, capacity: limits.size },
-        Some(_) => Error::GroupTooLong { row, length, capacity: limits.size },
-    })
+    if length <= limits.size {
+        return Err(Error::GroupTooMany { row, rows, most: limits.most });
+    }
+    Err(Error::LongerThanPart { row, group: groups.is_some(), length, capacity: limits.size })
 }
 
 /// The rows that parts of equal counts may have.

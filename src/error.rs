@@ -216,11 +216,13 @@ pub enum Error {
         /// The ranks there are.
         ranks: usize,
     },
-    /// A group is longer than a part.
-    GroupTooLong {
-        /// Its first row.
+    /// A row, or the rows of a group, are longer than a part.
+    LongerThanPart {
+        /// The row, or the group's first.
         row: usize,
-        /// The elements of its rows.
+        /// Whether it is a group.
+        group: bool,
+        /// The elements.
         length: i64,
         /// What a part holds.
         capacity: i64,
@@ -377,7 +379,7 @@ impl Error {
             | Self::CostOverflow { row }
             | Self::UnknownGroup { row, .. }
             | Self::UnknownRank { row, .. }
-            | Self::GroupTooLong { row, .. }
+            | Self::LongerThanPart { row, .. }
             | Self::GroupTooMany { row, .. }
             | Self::Segment { row, .. } => Some(*row),
             Self::UnknownRow { row, .. } | Self::OutsideRow { row, .. } => usize::try_from(*row).ok(),
@@ -474,10 +476,12 @@ impl fmt::Display for Error {
             Self::UnknownRank { row, got, ranks } => {
                 write!(f, "row {row} is at home on rank {got}, but there are {ranks} ranks")
             }
-            Self::GroupTooLong { row, length, capacity } => {
+            Self::LongerThanPart { row, group, length, capacity } => {
+                let of = if *group { "the group of " } else { "" };
+                let fix = if *group { "split the group" } else { "cut the row" };
                 write!(
                     f,
-                    "the group of row {row} has {length} elements, more than the capacity of {capacity}; give a larger capacity"
+                    "{of}row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or {fix}"
                 )
             }
             Self::GroupTooMany { row, rows, most } => {

@@ -245,7 +245,9 @@ impl Homes {
         }
         let mut others = ranks.iter().filter(|&&rank| !taken[rank]);
         for name in names.iter_mut().filter(|name| **name == NOBODY) {
-            *name = *others.next().expect("as many ranks as parts");
+            if let Some(&rank) = others.next() {
+                *name = rank;
+            }
         }
         Ok(names)
     }

@@ -31,12 +31,17 @@ from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
 from rollkit._rollouts.metrics import turn_lengths as turn_lengths
 from rollkit._rollouts.rollouts import Rollouts as Rollouts
 from rollkit._rollouts.steps import merge_steps as merge_steps
+from rollkit._rows.balance import balance as balance
+from rollkit._rows.balance import fit_cost as fit_cost
+from rollkit._rows.balance import imbalance as imbalance
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
 from rollkit._rows.place import place as place
 from rollkit._rows.place import take as take
 from rollkit._rows.ragged import Ragged as Ragged
+from rollkit._rows.step_plan import StepPlan as StepPlan
+from rollkit._rows.step_plan import plan_steps as plan_steps
 
 __all__ = [
     "Batch",
@@ -44,9 +49,13 @@ __all__ = [
     "Layout",
     "Ragged",
     "Rollouts",
+    "StepPlan",
     "__version__",
     "advantages",
+    "balance",
     "concat",
+    "fit_cost",
+    "imbalance",
     "iter_chunks",
     "labels",
     "mask_overlong",
@@ -58,6 +67,7 @@ __all__ = [
     "pad",
     "place",
     "plan_bins",
+    "plan_steps",
     "read",
     "rollout_metrics",
     "sample_path",
