@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!              rank 0        rank 1
-//! step 0   │ 9 3        │ 7 5          │   ranks wait for one another after each micro-batch,
-//! step 1   │ 4 4 2      │ 6 3 1        │   or only at the end of all
+//! step 0   │ 9 2        │ 8 3          │   ranks wait for one another after each micro-batch,
+//! step 1   │ 6 4 1      │ 5 4 2        │   or only at the end of all
 //! ```
 //!
 //! There are as few micro-batches as first fit decreasing needs, rounded up to as many for each rank, all of nearly the
@@ -65,7 +65,7 @@ pub struct Planned {
 /// use rollkit::step_plan::{Options, Sync, plan_steps};
 ///
 /// let options = Options { capacity: 12, ranks: 2, sync: Sync::MicroBatch, max_segments: None, seed: None };
-/// let lengths = [9, 3, 7, 5, 4, 4, 2, 6, 3, 1];
+/// let lengths = [9, 8, 6, 5, 4, 4, 3, 2, 2, 1];
 /// let mut slots = [0i64; 10];
 /// let planned = plan_steps(&lengths, &lengths, None, None, &options, &mut slots)?;
 /// assert_eq!((planned.steps, planned.makespan, planned.bound), (2, 22, 22));
@@ -121,7 +121,8 @@ fn micro_batches(
     let limits = Limits { size: options.capacity, most, ..Limits::NONE };
     balance::fit_alone(items, &limits, groups)?;
     let (fitted, needed) = balance::first_fit(items, &limits)?;
-    let count = needed.checked_next_multiple_of(ranks).ok_or(Error::NoMemory { name: "ranks", got: ranks })?;
+    let count =
+        needed.checked_next_multiple_of(ranks).ok_or(Error::NoMemory { name: "ranks", got: ranks })?;
     let mut dealt = balance::lightest(items, count, &limits)?.unwrap_or(fitted);
     // None is empty where there are rows enough.
     let limits = Limits { least: i64::from(items.len() >= count), ..limits };

@@ -163,12 +163,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Looks for the best exchange of a part with one of the others, which come from the cheapest on.
-    fn search<'b>(
-        &self,
-        part: usize,
-        others: impl Iterator<Item = &'b (i64, usize)>,
-        search: &mut Search,
-    ) {
+    fn search<'b>(&self, part: usize, others: impl Iterator<Item = &'b (i64, usize)>, search: &mut Search) {
         let own = &self.all[part];
         for &(load, partner) in others {
             if i64::midpoint(own.load, load) >= search.least || search.looks == 0 {

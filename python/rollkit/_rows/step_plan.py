@@ -37,11 +37,11 @@ class StepPlan:
         bound: what that of every plan is at least.
 
     Example:
-        >>> plan = plan_steps([9, 3, 7, 5, 4, 4, 2, 6, 3, 1], capacity=12, ranks=2)
+        >>> plan = plan_steps([9, 8, 6, 5, 4, 4, 3, 2, 2, 1], capacity=12, ranks=2)
         >>> plan
         StepPlan(10 rows: 2 micro-batches on each of 2 ranks, excess 0.00 %)
         >>> plan.rows(0, 0), plan.lengths[plan.rows(0, 0)]
-        (array([0, 6]), array([9, 2]))
+        (array([0, 7]), array([9, 2]))
         >>> plan.layout(0, 0)
         Layout(2 rows in 1 × 12, 91.7 % used)
     """
@@ -109,7 +109,7 @@ class StepPlan:
     def __repr__(self) -> str:
         return (
             f"StepPlan({len(self.lengths):,} rows: {self.steps:,} micro-batches on each of {self.ranks:,} ranks, "
-            f"excess {self.excess:.2%})".replace("%)", " %)")
+            f"excess {100 * self.excess:.2f} %)"
         )
 
 
@@ -155,7 +155,7 @@ def plan_steps(
     Example:
         >>> plan = plan_steps([5, 1, 4, 2, 3], capacity=6, ranks=2, cost=(0, 1))
         >>> [[plan.rows(rank, step).tolist() for step in range(plan.steps)] for rank in range(2)]
-        [[[0], [1, 4]], [[2], [3]]]
+        [[[0], [1, 3]], [[2], [4]]]
     """
     rows = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
     wide, many = _check.positive("capacity", capacity), _check.positive("ranks", ranks)
