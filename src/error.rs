@@ -485,7 +485,7 @@ impl fmt::Display for Error {
                 )
             }
             Self::GroupTooMany { row, rows, most } => {
-                write!(f, "the group of row {row} has {rows} rows, more than max_segments={most}")
+                write!(f, "the group of row {row} has {rows} rows, more than max_segments={most}; raise max_segments, or split the group")
             }
             Self::TooFewParts { parts, needed, capacity } => {
                 write!(

@@ -24,16 +24,18 @@ NOBODY: Final = -1
 class StepPlan:
     """Which rank runs which rows in which micro-batch of one optimizer step, from `plan_steps`.
 
-    A plan knows no tokens: it pickles to 16 bytes a row, and is the same on every rank that makes it of the same lengths.
+    A plan knows no tokens: it pickles to 16 bytes a row, and is the same on every rank that makes it of the
+    same lengths.
 
     Attributes:
         lengths: `[rows]` int64.
-        slots: `[rows]` int64, where each row goes: `rank * steps + step`.
+        slots: `[rows]` int64, where each row goes: `rank * steps + t`.
         ranks: how many ranks there are.
         steps: how many micro-batches each of them runs.
         capacity: the elements that a micro-batch holds.
-        excess: how much longer the step takes than if all ranks had the same to do all the time, as a share: of the sum
-            of each micro-batch's costliest rank (`sync="micro_batch"`), or of the rank that has most to do (`"step"`).
+        excess: how much longer the step takes than if all ranks had the same to do all the time, as a share:
+            of the sum of each micro-batch's costliest rank (`sync="micro_batch"`), or of the rank that has
+            most to do (`"step"`).
         bound: what that of every plan is at least.
 
     Example:
@@ -61,28 +63,27 @@ class StepPlan:
 
     @property
     def dummies(self) -> list[tuple[int, int]]:
-        """Rank and step of each micro-batch without rows; none where there are as many rows as micro-batches.
+        """`(rank, t)` of each micro-batch without rows; none where there are as many rows as micro-batches.
 
         What a rank runs there, so that the others do not wait for ever, has a loss of 0.
         """
         empty = np.flatnonzero(np.diff(self._order[1]) == 0).tolist()
         return [divmod(slot, self.steps) for slot in empty]
 
-    def rows(self, rank: int, step: int) -> Int64s:
-        """`[rows]` int64: the numbers of the rows of a micro-batch, ascending."""
-        rank, step = _below("rank", rank, self.ranks), _below("step", step, self.steps)
+    def rows(self, rank: int, t: int) -> Int64s:
+        """`[rows]` int64: the numbers of the rows of a rank's micro-batch `t`, ascending."""
+        slot = _below("rank", rank, self.ranks) * self.steps + _below("t", t, self.steps)
         order, offsets = self._order
-        slot = rank * self.steps + step
         return order[offsets[slot] : offsets[slot + 1]]
 
-    def layout(self, rank: int, step: int) -> Layout:
-        """Lay the rows of a micro-batch in one line, `[1, capacity]`: for `pack(…, rows=plan.rows(…), layout=…)`."""
-        return Layout.pack(self.lengths[self.rows(rank, step)], self.capacity, bins=1)
+    def layout(self, rank: int, t: int) -> Layout:
+        """Lay the rows of a micro-batch in one line, `[1, capacity]`, as `pack(…, rows=, layout=)` takes it."""
+        return Layout.pack(self.lengths[self.rows(rank, t)], self.capacity, bins=1)
 
     def micro_batches(self, rank: int) -> Iterator[tuple[Int64s, Layout]]:
         """Yield the rows and the layout of each micro-batch of a rank, in turn."""
-        for step in range(self.steps):
-            yield self.rows(rank, step), self.layout(rank, step)
+        for t in range(self.steps):
+            yield self.rows(rank, t), self.layout(rank, t)
 
     @cached_property
     def _order(self) -> tuple[Int64s, Int64s]:
@@ -108,8 +109,8 @@ class StepPlan:
 
     def __repr__(self) -> str:
         return (
-            f"StepPlan({len(self.lengths):,} rows: {self.steps:,} micro-batches on each of {self.ranks:,} ranks, "
-            f"excess {100 * self.excess:.2f} %)"
+            f"StepPlan({len(self.lengths):,} rows: {self.steps:,} micro-batches on each of {self.ranks:,} "
+            f"ranks, excess {100 * self.excess:.2f} %)"
         )
 
 
@@ -125,24 +126,24 @@ def plan_steps(
     groups: GroupIds = None,
     seed: int | None = None,
 ) -> StepPlan:
-    """Plan one optimizer step: rows to micro-batches of at most `capacity` elements, equally many on each rank.
+    """Plan one optimizer step: rows to micro-batches of at most `capacity` elements, equally many a rank.
 
-    There are as few as `plan_bins` needs, rounded up to a multiple of `ranks`. No rank needs to ask another: all that
-    call this with the same arguments get the same plan.
+    There are as few as `plan_bins` needs, rounded up to a multiple of `ranks`. No rank needs to ask another:
+    all that call this with the same arguments get the same plan.
 
     Args:
         lengths: `[rows]` ints, 0 or more: all rows of the optimizer step, on all ranks.
         capacity: elements that a micro-batch holds, never exceeded.
         ranks: data-parallel ranks.
         cost: what a row costs; see `balance`.
-        sync: when ranks wait for one another: after each `"micro_batch"`, as FSDP and pipelines do, or at the end of
-            the `"step"`, as DDP does with `no_sync`.
-        home: `[rows]` ints, the rank that has each row already, -1 where none has. Micro-batches that cost the same go
-            where most of their elements are; the excess stays what it is.
+        sync: when ranks wait for one another: after each `"micro_batch"`, as FSDP and pipelines do, or at the
+            end of the `"step"`, as DDP does with `no_sync`.
+        home: `[rows]` ints, the rank that has each row already, -1 where none has. Micro-batches that cost
+            the same go where most of their elements are; the excess stays what it is.
         max_segments: at most that many rows in a micro-batch.
         groups: see `balance`; rows of one id stay in one micro-batch.
-        seed: shuffles micro-batches, all ranks' alike. Without, they come costliest first, so that memory is at its peak
-            at once; but then a step's rows are in an order.
+        seed: shuffles micro-batches, all ranks' alike. Without, they come costliest first, so that memory is
+            at its peak at once; but then a step's rows are in an order.
 
     Returns:
         The plan. Where there are fewer rows than micro-batches, `StepPlan.dummies` says which are empty.
@@ -154,7 +155,7 @@ def plan_steps(
 
     Example:
         >>> plan = plan_steps([5, 1, 4, 2, 3], capacity=6, ranks=2, cost=(0, 1))
-        >>> [[plan.rows(rank, step).tolist() for step in range(plan.steps)] for rank in range(2)]
+        >>> [[plan.rows(rank, t).tolist() for t in range(plan.steps)] for rank in range(2)]
         [[[0], [1, 3]], [[2], [4]]]
     """
     rows = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
@@ -163,7 +164,7 @@ def plan_steps(
         rows,
         row_costs(rows, cost),
         group_ids(groups, len(rows)),
-        _homes(home, len(rows)),
+        _homes(home, len(rows), many),
         capacity=wide,
         ranks=many,
         sync=_check.choice("sync", sync, SYNCS),
@@ -175,15 +176,16 @@ def plan_steps(
     )
 
 
-def _homes(home: ArrayLike | None, rows: int) -> Int64s | None:
+def _homes(home: ArrayLike | None, rows: int, ranks: int) -> Int64s | None:
     if home is None:
         return None
     found = _check.int64s("home", home)
     if len(found) != rows:
         raise ValueError(f"home has {len(found)} rows, lengths has {rows}")
-    if (odd := found < NOBODY).any():
+    if (odd := (found < NOBODY) | (found >= ranks)).any():
         row = int(odd.argmax())
-        raise refusal(ValueError, f" is at home on rank {found[row]}; -1 stands for none", row=row)
+        after = f" is at home on rank {found[row]}, expected one of 0 to {ranks - 1}, or -1 for none"
+        raise refusal(ValueError, after, row=row)
     return found
 
 

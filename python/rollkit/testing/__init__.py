@@ -4,6 +4,8 @@ Rows and batches, and segments, are here by name; `rollkit.testing.decode` is im
 The strategies need hypothesis, which is imported when one is called.
 """
 
+from rollkit.testing.balance import balance_reference as balance_reference
+from rollkit.testing.balance import differencing_reference as differencing_reference
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
@@ -34,7 +36,9 @@ __all__ = [
     "DTYPES",
     "attended_reference",
     "attention_mask_reference",
+    "balance_reference",
     "concat_reference",
+    "differencing_reference",
     "labels_reference",
     "layouts",
     "lengths",
