@@ -51,9 +51,12 @@ fn steps(c: &mut Criterion) {
         group.throughput(Throughput::Elements(rows as u64));
         for sync in [Sync::MicroBatch, Sync::Step] {
             let options = step_plan::Options { capacity, ranks, sync, max_segments: None, seed: None };
-            group.bench_function(BenchmarkId::new(format!("{sync:?}"), format!("{rows}/{capacity}/{ranks}")), |b| {
-                b.iter(|| plan_steps(black_box(&lengths), &costs, None, None, &options, &mut out));
-            });
+            group.bench_function(
+                BenchmarkId::new(format!("{sync:?}"), format!("{rows}/{capacity}/{ranks}")),
+                |b| {
+                    b.iter(|| plan_steps(black_box(&lengths), &costs, None, None, &options, &mut out));
+                },
+            );
         }
     }
     group.finish();

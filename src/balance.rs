@@ -11,6 +11,7 @@
 mod bound;
 mod deal;
 mod items;
+mod problem;
 mod swaps;
 
 use crate::layout::same_count;
@@ -21,6 +22,7 @@ use crate::{Error, Result, memory};
 pub(crate) use bound::bound as bound_of;
 pub(crate) use deal::{Limits, first_fit, lightest, neediest};
 pub(crate) use items::{Groups, Items};
+pub use problem::Problem;
 pub(crate) use swaps::Parts;
 
 /// How to balance.
@@ -52,7 +54,7 @@ pub fn row_costs<O: Out<i64>>(lengths: &[i64], per_token: i64, per_square: i64, 
         }
         let square = length.checked_mul(per_square).and_then(|found| found.checked_add(per_token));
         let cost = square.and_then(|found| found.checked_mul(length));
-        slot.set(cost.ok_or(Error::CostOverflow { row })?);
+        slot.set(cost.ok_or(Problem::CostOverflow { row })?);
     }
     Ok(())
 }
@@ -148,9 +150,9 @@ pub(crate) fn fit_alone(items: &Items, limits: &Limits, groups: Option<&Groups>)
     let Some(item) = (0..items.len()).filter(unfit).min_by_key(|&item| first(item)) else { return Ok(()) };
     let (row, length, rows) = (first(item), items.size(item), items.rows(item));
     if length <= limits.size {
-        return Err(Error::GroupTooMany { row, rows, most: limits.most });
+        return Err(Problem::GroupTooMany { row, rows, most: limits.most }.into());
     }
-    Err(Error::LongerThanPart { row, group: groups.is_some(), length, capacity: limits.size })
+    Err(Problem::LongerThanPart { row, group: groups.is_some(), length, capacity: limits.size }.into())
 }
 
 /// The rows that parts of equal counts may have.
@@ -163,7 +165,7 @@ fn equal_rows(items: &Items, parts: usize) -> Result<Limits> {
     match items.rows_of_each() {
         Some(each) if each > 1 && left > 0 => {
             let least = items.len() as i64 / parts * each;
-            Err(Error::UnequalCounts { parts, least, most: least + each })
+            Err(Problem::UnequalCounts { parts, least, most: least + each }.into())
         }
         _ => Ok(limits),
     }
@@ -174,7 +176,7 @@ fn deal_equal(items: &Items, parts: usize, limits: &Limits) -> Result<Vec<usize>
     let mut dealt = deal_counts(items, parts)?;
     let (least, most) = extent(&dealt, parts, |item| items.rows(item))?;
     if least < limits.least || most > limits.most {
-        return Err(Error::UnequalCounts { parts: parts as i64, least, most });
+        return Err(Problem::UnequalCounts { parts: parts as i64, least, most }.into());
     }
     if extent(&dealt, parts, |item| items.size(item))?.1 <= limits.size {
         return Ok(dealt);
@@ -187,7 +189,7 @@ fn deal_equal(items: &Items, parts: usize, limits: &Limits) -> Result<Vec<usize>
     found.write(&mut by_size);
     let fullest = found.all().iter().map(|part| part.load).max().unwrap_or(0);
     if fullest > limits.size {
-        return Err(Error::EqualCapacity { capacity: limits.size, fullest });
+        return Err(Problem::EqualCapacity { capacity: limits.size, fullest }.into());
     }
     for (&item, &part) in sized.numbers.iter().zip(&by_size) {
         dealt[item] = part;
@@ -209,7 +211,7 @@ fn deal_free(items: &Items, used: usize, limits: &Limits, parts: usize) -> Resul
     }
     let (dealt, needed) = deal::first_fit(items, limits)?;
     if needed > parts {
-        return Err(Error::TooFewParts { parts, needed, capacity: limits.size });
+        return Err(Problem::TooFewParts { parts, needed, capacity: limits.size }.into());
     }
     Ok(dealt)
 }

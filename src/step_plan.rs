@@ -11,7 +11,7 @@
 
 use std::cmp::Reverse;
 
-use crate::balance::{self, Groups, Items, Limits, Parts};
+use crate::balance::{self, Groups, Items, Limits, Parts, Problem};
 use crate::layout::same_count;
 use crate::out::Out;
 use crate::{Error, Result, memory};
@@ -177,7 +177,7 @@ fn after_all(loads: &[i64], ranks: usize, homes: Homes) -> Result<Plan> {
     }
     // Ranks are alike, so that they may be named by what is at home there.
     let all = memory::collected("ranks", 0..ranks)?;
-    let names = homes.of_parts(|batch| places[batch].0)?.name(&all, &all)?;
+    let names = homes.of_parts(|batch| places[batch].0).name(&all, &all)?;
     for place in &mut places {
         place.0 = names[place.0];
     }
@@ -197,7 +197,7 @@ impl Homes {
         for (row, &rank) in home.unwrap_or(&[]).iter().enumerate() {
             match usize::try_from(rank) {
                 Ok(rank) if rank < ranks => entries.push((batches[row], rank, lengths[row])),
-                Ok(_) => return Err(Error::UnknownRank { row, got: rank, ranks }),
+                Ok(_) => return Err(Problem::UnknownRank { row, got: rank, ranks }.into()),
                 Err(_) => {} // nobody has it
             }
         }
@@ -205,11 +205,11 @@ impl Homes {
     }
 
     /// The same elements, of other parts.
-    fn of_parts(mut self, part: impl Fn(usize) -> usize) -> Result<Self> {
+    fn of_parts(mut self, part: impl Fn(usize) -> usize) -> Self {
         for entry in &mut self.entries {
             entry.0 = part(entry.0);
         }
-        Ok(Self::merged(self.entries))
+        Self::merged(self.entries)
     }
 
     fn merged(mut entries: Vec<(usize, usize, i64)>) -> Self {
@@ -263,7 +263,7 @@ fn order(steps: usize, seed: Option<u64>) -> Result<Vec<usize>> {
     Ok(order)
 }
 
-/// Fisher and Yates' shuffle by the numbers of SplitMix64 (Steele, Lea and Flood, 2014).
+/// Fisher and Yates' shuffle by the numbers of `SplitMix64` (Steele, Lea and Flood, 2014).
 fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed;
     for last in (1..items.len()).rev() {
@@ -272,6 +272,6 @@ fn shuffle(items: &mut [usize], seed: u64) {
         hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         hash ^= hash >> 31;
-        items.swap(last, (u128::from(hash) * (last as u128 + 1) >> 64) as usize);
+        items.swap(last, ((u128::from(hash) * (last as u128 + 1)) >> 64) as usize);
     }
 }

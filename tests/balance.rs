@@ -10,7 +10,7 @@ use oracle::Rules;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use rollkit::balance::{Options, balance, bound, row_costs};
+use rollkit::balance::{Options, Problem, balance, bound, row_costs};
 use rollkit::binpack::{self, Algorithm, Oversize, plan_bins};
 use rollkit::step_plan::{self, Sync, plan_steps};
 use rollkit::{Error, Result};
@@ -86,7 +86,7 @@ proptest! {
             Err(error) => {
                 let needed = bins(&sizes(&lengths, groups), capacity.unwrap_or(i64::MAX), None);
                 prop_assert!(needed.is_none_or(|needed| needed > parts), "{}", error);
-                if let Error::TooFewParts { needed: said, .. } = error {
+                if let Error::Balance(Problem::TooFewParts { needed: said, .. }) = error {
                     prop_assert_eq!(Some(said), needed);
                 }
             }
@@ -193,9 +193,12 @@ fn refuses() {
     };
     let capped = Options { capacity: Some(8), ..options(2) };
     let equal = Options { equal_counts: true, ..options(2) };
-    assert_eq!(refused(&[1, -2], None, capped), Error::NegativeCost { row: 1, got: -2 });
-    assert_eq!(refused(&[i64::MAX, 1], None, options(2)), Error::CostOverflow { row: 1 });
-    assert_eq!(row_costs(&[1, 1 << 40], 0, 1, &mut [0i64; 2]), Err(Error::CostOverflow { row: 1 }));
+    assert_eq!(refused(&[1, -2], None, capped), Error::Balance(Problem::NegativeCost { row: 1, got: -2 }));
+    assert_eq!(refused(&[i64::MAX, 1], None, options(2)), Error::Balance(Problem::CostOverflow { row: 1 }));
+    assert_eq!(
+        row_costs(&[1, 1 << 40], 0, 1, &mut [0i64; 2]),
+        Err(Error::Balance(Problem::CostOverflow { row: 1 }))
+    );
     assert_eq!(row_costs(&[1, -1], 0, 1, &mut [0i64; 2]), Err(Error::NegativeLength { row: 1, got: -1 }));
     assert_eq!(refused(&[1], None, options(0)), Error::NotPositive { name: "parts", got: 0 });
     assert_eq!(
@@ -204,31 +207,43 @@ fn refuses() {
     );
     assert_eq!(
         refused(&[3, 9], None, capped),
-        Error::LongerThanPart { row: 1, group: false, length: 9, capacity: 8 }
+        Error::Balance(Problem::LongerThanPart { row: 1, group: false, length: 9, capacity: 8 })
     );
     assert_eq!(
         refused(&[1, 5, 4], Some(&[1, 0, 0]), capped),
-        Error::LongerThanPart { row: 1, group: true, length: 9, capacity: 8 }
+        Error::Balance(Problem::LongerThanPart { row: 1, group: true, length: 9, capacity: 8 })
     );
-    assert_eq!(refused(&[5, 5, 5], None, capped), Error::TooFewParts { parts: 2, needed: 3, capacity: 8 });
-    assert_eq!(refused(&[1, 2], Some(&[0, 2]), options(2)), Error::UnknownGroup { row: 1, got: 2, rows: 2 });
+    assert_eq!(
+        refused(&[5, 5, 5], None, capped),
+        Error::Balance(Problem::TooFewParts { parts: 2, needed: 3, capacity: 8 })
+    );
+    assert_eq!(
+        refused(&[1, 2], Some(&[0, 2]), options(2)),
+        Error::Balance(Problem::UnknownGroup { row: 1, got: 2, rows: 2 })
+    );
     assert_eq!(
         refused(&[1; 6], Some(&[0, 0, 1, 1, 2, 2]), equal),
-        Error::UnequalCounts { parts: 2, least: 2, most: 4 }
+        Error::Balance(Problem::UnequalCounts { parts: 2, least: 2, most: 4 })
     );
     assert_eq!(
         refused(&[1; 4], Some(&[0, 0, 0, 1]), equal),
-        Error::UnequalCounts { parts: 2, least: 1, most: 3 }
+        Error::Balance(Problem::UnequalCounts { parts: 2, least: 1, most: 3 })
     );
     assert_eq!(
         refused(&[8, 1, 1, 1], None, Options { capacity: Some(8), ..equal }),
-        Error::EqualCapacity { capacity: 8, fullest: 9 }
+        Error::Balance(Problem::EqualCapacity { capacity: 8, fullest: 9 })
     );
     let step =
         step_plan::Options { capacity: 8, ranks: 2, sync: Sync::Step, max_segments: Some(1), seed: None };
     let plan = |groups, home, options| plan_steps(&[1, 2], &[1, 2], groups, home, &options, &mut [0i64; 2]);
-    assert_eq!(plan(None, Some(&[0, 2]), step), Err(Error::UnknownRank { row: 1, got: 2, ranks: 2 }));
-    assert_eq!(plan(Some(&[1, 1]), None, step), Err(Error::GroupTooMany { row: 0, rows: 2, most: 1 }));
+    assert_eq!(
+        plan(None, Some(&[0, 2]), step),
+        Err(Error::Balance(Problem::UnknownRank { row: 1, got: 2, ranks: 2 }))
+    );
+    assert_eq!(
+        plan(Some(&[1, 1]), None, step),
+        Err(Error::Balance(Problem::GroupTooMany { row: 0, rows: 2, most: 1 }))
+    );
     for (name, options) in [
         ("capacity", step_plan::Options { capacity: 0, ..step }),
         ("ranks", step_plan::Options { ranks: 0, ..step }),

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::problem::Problem;
 use crate::layout::same_count;
 use crate::offsets::extremes;
 use crate::{Error, Result, memory};
@@ -79,10 +80,12 @@ fn check(name: &'static str, numbers: &[i64]) -> Result<i64> {
     let mut sum = 0i64;
     for (row, &number) in numbers.iter().enumerate() {
         match sum.checked_add(number) {
-            _ if number < 0 && name == "costs" => return Err(Error::NegativeCost { row, got: number }),
+            _ if number < 0 && name == "costs" => {
+                return Err(Problem::NegativeCost { row, got: number }.into());
+            }
             _ if number < 0 => return Err(Error::NegativeLength { row, got: number }),
             Some(next) => sum = next,
-            None if name == "costs" => return Err(Error::CostOverflow { row }),
+            None if name == "costs" => return Err(Problem::CostOverflow { row }.into()),
             None => return Err(Error::TooManyElements { row }),
         }
     }
@@ -138,7 +141,7 @@ impl Groups {
         let mut counts = memory::with_room("groups", given.len())?;
         for (row, &id) in given.iter().enumerate() {
             let number = usize::try_from(id).ok().and_then(|id| numbers.get_mut(id));
-            let number = number.ok_or(Error::UnknownGroup { row, got: id, rows: given.len() })?;
+            let number = number.ok_or(Problem::UnknownGroup { row, got: id, rows: given.len() })?;
             if *number == UNSEEN {
                 *number = counts.len();
                 counts.push(0);

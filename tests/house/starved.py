@@ -60,7 +60,7 @@ def parts(equal_counts: bool) -> Maker:
     return make
 
 
-def steps(rng: np.random.Generator) -> Callable[[], Any]:
+def step_plans(rng: np.random.Generator) -> Callable[[], Any]:
     lengths, home = rng.integers(1, 9000, ROWS), rng.integers(0, 8, ROWS)
     return lambda: plan_steps(lengths, capacity=65536, ranks=8, home=home, max_segments=40)
 
@@ -161,7 +161,7 @@ CASES: dict[str, Maker] = {
     "packed": packed,
     "parts": parts(equal_counts=False),
     "parts of equal counts": parts(equal_counts=True),
-    "steps": steps,
+    "step plans": step_plans,
     "runs": runs,
     "sample": sample,
     "lists": lists,

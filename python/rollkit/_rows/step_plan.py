@@ -77,7 +77,7 @@ class StepPlan:
         return order[offsets[slot] : offsets[slot + 1]]
 
     def layout(self, rank: int, t: int) -> Layout:
-        """Lay the rows of a micro-batch in one line, `[1, capacity]`, as `pack(…, rows=, layout=)` takes it."""
+        """Lay the rows of a micro-batch in a line, `[1, capacity]`, as `pack(…, rows=, layout=)` takes it."""
         return Layout.pack(self.lengths[self.rows(rank, t)], self.capacity, bins=1)
 
     def micro_batches(self, rank: int) -> Iterator[tuple[Int64s, Layout]]:

@@ -1,4 +1,4 @@
-"""The best parts there are, by trying all, and those that trainers make: to compare `rollkit.balance` with."""
+"""The best parts there are, by trying all, and those that trainers make: to compare `balance` with."""
 
 from __future__ import annotations
 
