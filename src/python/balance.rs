@@ -31,14 +31,14 @@ pub fn balance<'py>(
     py: Python<'py>,
     lengths: &Array<'py>,
     costs: &Array<'py>,
-    groups: Option<Array<'py>>,
+    groups: Option<&Array<'py>>,
     parts: usize,
     equal_counts: bool,
     capacity: Option<i64>,
     tolerance: f64,
 ) -> PyResult<Array<'py>> {
     let (lengths, costs) = (array::int64s("lengths", lengths)?, array::int64s("cost", costs)?);
-    let groups = groups.as_ref().map(|ids| array::int64s("groups", ids)).transpose()?;
+    let groups = groups.map(|ids| array::int64s("groups", ids)).transpose()?;
     let options = Options { parts, equal_counts, capacity, tolerance };
     let out = array::fresh::<i64>(py, lengths.len())?;
     let found = array::out_slice("parts", &out, [])?;
@@ -52,12 +52,12 @@ pub fn balance<'py>(
 pub fn balance_bound<'py>(
     py: Python<'py>,
     costs: &Array<'py>,
-    groups: Option<Array<'py>>,
+    groups: Option<&Array<'py>>,
     parts: usize,
     equal_counts: bool,
 ) -> PyResult<(i64, i64)> {
     let costs = array::int64s("cost", costs)?;
-    let groups = groups.as_ref().map(|ids| array::int64s("groups", ids)).transpose()?;
+    let groups = groups.map(|ids| array::int64s("groups", ids)).transpose()?;
     Ok(py.detach(|| kernel::bound(costs, groups, parts, equal_counts))?)
 }
 
@@ -73,8 +73,8 @@ pub fn plan_steps<'py>(
     py: Python<'py>,
     lengths: &Array<'py>,
     costs: &Array<'py>,
-    groups: Option<Array<'py>>,
-    home: Option<Array<'py>>,
+    groups: Option<&Array<'py>>,
+    home: Option<&Array<'py>>,
     capacity: i64,
     ranks: usize,
     sync: &str,
@@ -82,8 +82,8 @@ pub fn plan_steps<'py>(
     seed: Option<u64>,
 ) -> PyResult<Planned<'py>> {
     let (lengths, costs) = (array::int64s("lengths", lengths)?, array::int64s("cost", costs)?);
-    let groups = groups.as_ref().map(|ids| array::int64s("groups", ids)).transpose()?;
-    let home = home.as_ref().map(|ranks| array::int64s("home", ranks)).transpose()?;
+    let groups = groups.map(|ids| array::int64s("groups", ids)).transpose()?;
+    let home = home.map(|ranks| array::int64s("home", ranks)).transpose()?;
     let sync = match sync {
         "micro_batch" => Sync::MicroBatch,
         "step" => Sync::Step,
