@@ -4,9 +4,9 @@
 //! costs 7 5 4 3 1, 2 parts      7 3 │ 5 4 1      10 and 10
 //! ```
 //!
-//! Items, which are rows or groups of rows, are dealt out from the costliest on (`deal`), then exchanged between parts
-//! while that makes the costliest cheaper (`swaps`), down to what no assignment is below (`bound`). All of it is in
-//! integers, with ties by number, so that it is the same on every machine.
+//! Items, which are rows or groups of rows, are dealt out from the costliest on (`deal`), then exchanged
+//! between parts while that makes the costliest cheaper (`swaps`), down to what no assignment is below
+//! (`bound`). All of it is in integers, with ties by number, so that it is the same on every machine.
 
 mod bound;
 mod deal;

@@ -6,8 +6,9 @@
 //! step 1   │ 6 4 1      │ 5 4 2        │   or only at the end of all
 //! ```
 //!
-//! There are as few micro-batches as first fit decreasing needs, rounded up to as many for each rank, all of nearly the
-//! same cost ([`crate::balance`]). Where ranks wait after each, those of one step are neighbours by cost.
+//! There are as few micro-batches as first fit decreasing needs, rounded up to as many for each rank, all of
+//! nearly the same cost ([`crate::balance`]). Where ranks wait after each, those of one step are neighbours
+//! by cost.
 
 use std::cmp::Reverse;
 
@@ -58,8 +59,8 @@ pub struct Planned {
 
 /// Writes `rank` · `steps` + `step` of each row.
 ///
-/// `home` is the rank that has a row already, below zero where none has: micro-batches go where most of their elements
-/// are, where they may go to several. Rows with one of `groups` stay in one micro-batch.
+/// `home` is the rank that has a row already, below zero where none has: micro-batches go where most of their
+/// elements are, where they may go to several. Rows with one of `groups` stay in one micro-batch.
 ///
 /// ```
 /// use rollkit::step_plan::{Options, Sync, plan_steps};
@@ -141,8 +142,8 @@ struct Plan {
     makespan: i64,
 }
 
-/// Those of one step cost nearly the same. Of the ranks, the one that has done least gets the costliest, but for what
-/// is at home elsewhere.
+/// Those of one step cost nearly the same. Of the ranks, the one that has done least gets the costliest, but
+/// for what is at home elsewhere.
 fn after_each(loads: &[i64], ranks: usize, homes: &Homes) -> Result<Plan> {
     let sorted = Items::of_costs(loads)?;
     let mut places = memory::filled("micro-batches", (0, 0), loads.len())?;
@@ -222,8 +223,8 @@ impl Homes {
         Self { entries }
     }
 
-    /// A rank for each part, each rank once: the one with most elements of a part gets that, and so on, which leaves
-    /// at least half as many at home as any other way. Of the others, the first gets the first.
+    /// A rank for each part, each rank once: the one with most elements of a part gets that, and so on, which
+    /// leaves at least half as many at home as any other way. Of the others, the first gets the first.
     fn name(&self, parts: &[usize], ranks: &[usize]) -> Result<Vec<usize>> {
         const NOBODY: usize = usize::MAX;
         if self.entries.is_empty() {

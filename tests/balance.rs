@@ -1,5 +1,5 @@
-//! Assignments keep to their rules, cost no less than the best there is and are bounded by no more than that; what first
-//! fit decreasing packs is not refused.
+//! Assignments keep to their rules, cost no less than the best there is and are bounded by no more than that;
+//! what first fit decreasing packs is not refused.
 
 mod common;
 #[path = "oracles/balance.rs"]
@@ -161,7 +161,8 @@ proptest! {
 
 #[test]
 fn the_costliest_get_the_cheapest_beside_them() {
-    // Two parts of one giant each, in equal counts: no assignment is below 104, the bound of one giant is 102.
+    // Two parts of one giant each, in equal counts: no assignment is below 104, the bound of one giant is
+    // 102.
     let costs = [100, 100, 9, 8, 7, 6, 1, 1, 3, 3, 3, 3];
     let found = assign(&costs, &costs, None, &Options { equal_counts: true, ..options(4) }).unwrap();
     let rules =

@@ -2,16 +2,17 @@
 
 use super::items::Items;
 
-/// At least the mean, and the costliest item; with `equal` counts of items, what must be with that one besides.
+/// At least the mean, and the costliest item; with `equal` counts of items, what must be with that one
+/// besides.
 pub(crate) fn bound(items: &Items, parts: usize, equal: bool) -> i64 {
     let mean = items.total.div_ceil_to(parts as i64);
     let most = items.costs.first().copied().unwrap_or(0).max(mean);
     if equal && items.len() >= parts { most.max(of_equal_counts(&items.costs, parts)) } else { most }
 }
 
-/// Each part has at least `each` items. Of the `m` costliest either two are in one part, or each is in a part of its own,
-/// with `each - 1` of the others: those parts cost no less than if these were the cheapest, and the costliest of them no
-/// less than their mean.
+/// Each part has at least `each` items. Of the `m` costliest either two are in one part, or each is in a part
+/// of its own, with `each - 1` of the others: those parts cost no less than if these were the cheapest, and
+/// the costliest of them no less than their mean.
 fn of_equal_counts(costs: &[i64], parts: usize) -> i64 {
     let each = costs.len() / parts;
     let cheapest = |count: usize| costs[costs.len() - count..].iter().sum::<i64>();

@@ -38,8 +38,8 @@ struct Light {
     size: i64,
 }
 
-/// To the part of the least cost that has room, of the fewest rows where costs are equal (Graham, 1969). `None` where an
-/// item finds no room.
+/// To the part of the least cost that has room, of the fewest rows where costs are equal (Graham, 1969).
+/// `None` where an item finds no room.
 pub(crate) fn lightest(items: &Items, parts: usize, limits: &Limits) -> Result<Option<Vec<usize>>> {
     let smallest = (0..items.len()).map(|item| items.size(item)).min().unwrap_or(0);
     let light = |number| Reverse(Light { load: 0, rows: 0, number, size: 0 });
@@ -71,11 +71,12 @@ pub(crate) fn lightest(items: &Items, parts: usize, limits: &Limits) -> Result<O
     Ok(Some(out))
 }
 
-/// As many items to each part, or one more: the costliest that is left to the part that needs most for each place it
-/// has free.
+/// As many items to each part, or one more: the costliest that is left to the part that needs most for each
+/// place it has free.
 ///
-/// What a part needs is what it is short of the mean. A part of a very costly item needs little, so that the cheapest
-/// are left for it; the textbook's way, by rounds or by differences, gives it an average share of each round.
+/// What a part needs is what it is short of the mean. A part of a very costly item needs little, so that the
+/// cheapest are left for it; the textbook's way, by rounds or by differences, gives it an average share of
+/// each round.
 pub(crate) fn neediest(items: &Items, parts: usize) -> Result<Vec<usize>> {
     let mean = items.total / parts as i64;
     let (each, more) = (items.len() / parts, items.len() % parts);

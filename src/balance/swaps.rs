@@ -1,8 +1,8 @@
 //! Making an assignment better: items of the costliest part for cheaper ones of another.
 //!
-//! Of all exchanges of one item for one or none, the one after which the costlier of the two parts costs least is made,
-//! and so on until the costliest part has none. Two parts can at best meet in the middle, so that few partners, from
-//! the cheapest on, need a look.
+//! Of all exchanges of one item for one or none, the one after which the costlier of the two parts costs
+//! least is made, and so on until the costliest part has none. Two parts can at best meet in the middle, so
+//! that few partners, from the cheapest on, need a look.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,8 @@ use crate::{Result, memory};
 const LOOKS: usize = 1 << 24;
 const LOOKS_PER_ITEM: usize = 16;
 
-/// Partners that are looked at first: measured to leave parts as even as all do, in a tenth of the time where parts
-/// are nearly full.
+/// Partners that are looked at first: measured to leave parts as even as all do, in a tenth of the time where
+/// parts are nearly full.
 const PARTNERS: usize = 12;
 
 /// Bytes of a set for each of its entries, where its nodes are half full.
@@ -123,8 +123,8 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Exchanges items until no part costs more than `target`, or the costliest has no exchange that makes it better;
-    /// with `every`, those below that one are made better then, too.
+    /// Exchanges items until no part costs more than `target`, or the costliest has no exchange that makes it
+    /// better; with `every`, those below that one are made better then, too.
     pub fn improve(&mut self, target: i64, every: bool) -> Result<()> {
         memory::available::<[u8; SET_ENTRY]>("parts", self.all.len())?;
         let mut order: BTreeSet<_> =
@@ -175,8 +175,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Looks for the best exchange of two parts: for each item of the one, those of the other after which both would
-    /// cost nearly the same. Costs fall on both sides, so that one pass over each finds them.
+    /// Looks for the best exchange of two parts: for each item of the one, those of the other after which
+    /// both would cost nearly the same. Costs fall on both sides, so that one pass over each finds them.
     fn search_pair(&self, own: &Part, partner: usize, search: &mut Search) {
         let entries = &self.all[partner].entries;
         let half = (own.load - self.all[partner].load) / 2;

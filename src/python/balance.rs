@@ -61,8 +61,8 @@ pub fn balance_bound<'py>(
     Ok(py.detach(|| kernel::bound(costs, groups, parts, equal_counts))?)
 }
 
-/// Where each row goes (rank · steps + step), the steps, what passes from first to last as cost, what that is at
-/// least, and what all rows cost.
+/// Where each row goes (rank · steps + step), the steps, what passes from first to last as cost, what that is
+/// at least, and what all rows cost.
 type Planned<'py> = (Array<'py>, usize, i64, i64, i64);
 
 /// One optimizer step.
