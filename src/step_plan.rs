@@ -88,15 +88,18 @@ pub fn plan_steps<O: Out<i64>>(
     let ranks = balance::positive("ranks", options.ranks)?;
     let groups = Groups::of_rows(groups, rows)?;
     let items = Items::new(costs, Some(lengths), groups.as_ref())?;
-    let (dealt, loads) = micro_batches(&items, ranks, options, groups.as_ref())?;
+    // Of more ranks than rows, the last have nothing but what is at home there.
+    let last_home = home.unwrap_or(&[]).iter().copied().max().and_then(|rank| usize::try_from(rank).ok());
+    let used = ranks.min(items.len().max(last_home.map_or(1, |rank| rank.saturating_add(1))).max(1));
+    let (dealt, loads) = micro_batches(&items, used, options, groups.as_ref())?;
     let mut batches = memory::filled("rows", 0usize, rows)?;
     balance::write(&items, groups.as_ref(), |item, row| batches[row] = dealt[item]);
     let homes = Homes::new(home, lengths, &batches, ranks)?;
     let plan = match options.sync {
-        Sync::MicroBatch => after_each(&loads, ranks, &homes)?,
-        Sync::Step => after_all(&loads, ranks, homes)?,
+        Sync::MicroBatch => after_each(&loads, used, &homes)?,
+        Sync::Step => after_all(&loads, used, homes)?,
     };
-    let steps = loads.len() / ranks;
+    let steps = loads.len() / used;
     let order = order(steps, options.seed)?;
     for (&batch, slot) in batches.iter().zip(out) {
         let (rank, step) = plan.places[batch];
