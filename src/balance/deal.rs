@@ -1,12 +1,15 @@
 //! First assignments: each item, from the costliest on, to the part that needs it most.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::items::Items;
 use crate::binpack::{self, Algorithm, Oversize};
 use crate::{Result, memory};
+
+/// Parts that are looked at for an item, at most; on the average, of the first kind.
+const LOOKS_PER_ITEM: usize = 16;
 
 /// What a part may hold.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +41,38 @@ struct Light {
     size: i64,
 }
 
-/// To the part of the least cost that has room, of the fewest rows where costs are equal (Graham, 1969).
-/// `None` where an item finds no room.
+/// Within limits, of which parts of the least cost leave room: all items that way if that fits; else the costliest
+/// half, quarter or eighth, and the others where they fit best. What parts that are full cost apart is mostly of
+/// their longest rows. `None` where nothing fits.
 pub(crate) fn lightest(items: &Items, parts: usize, limits: &Limits) -> Result<Option<Vec<usize>>> {
+    for halvings in 0..4 {
+        let mut out = memory::with_room("rows", items.len())?;
+        if let Some(dealt) = to_lightest(items, items.len() >> halvings, parts, limits, &mut out)?
+            && to_fullest(items, dealt, limits, &mut out)?
+        {
+            return Ok(Some(out));
+        }
+    }
+    Ok(None)
+}
+
+/// So many items to the part of the least cost that has room, of the fewest rows where costs are equal (Graham,
+/// 1969). Gives the parts, or `None` where an item finds no room.
+fn to_lightest(
+    items: &Items,
+    count: usize,
+    parts: usize,
+    limits: &Limits,
+    out: &mut Vec<usize>,
+) -> Result<Option<Vec<Light>>> {
     let smallest = (0..items.len()).map(|item| items.size(item)).min().unwrap_or(0);
     let light = |number| Reverse(Light { load: 0, rows: 0, number, size: 0 });
     let mut heap = BinaryHeap::from(memory::collected("parts", (0..parts).map(light))?);
     let mut full = memory::with_room("parts", parts)?;
-    let mut out = memory::with_room("rows", items.len())?;
-    // Where every item looks at many full parts, first fit finds room in less time.
-    let mut looks = 16 * items.len();
-    for item in 0..items.len() {
+    let mut closed = memory::with_room("parts", parts)?;
+    // Where every item looks at many full parts, they are too full for this.
+    let mut looks = LOOKS_PER_ITEM * items.len();
+    for item in 0..count {
         loop {
             let Some(mut top) = heap.peek_mut() else { return Ok(None) };
             let part = &mut top.0;
@@ -60,15 +84,49 @@ pub(crate) fn lightest(items: &Items, parts: usize, limits: &Limits) -> Result<O
                 break;
             }
             let top = PeekMut::pop(top);
-            if top.0.size <= limits.size - smallest && top.0.rows < limits.most {
-                full.push(top); // for this item
+            let done = top.0.size > limits.size - smallest || top.0.rows >= limits.most;
+            if done {
+                closed.push(top.0);
+            } else {
+                full.push(top);
             }
             let Some(left) = looks.checked_sub(1) else { return Ok(None) };
             looks = left;
         }
         heap.extend(full.drain(..));
     }
-    Ok(Some(out))
+    closed.extend(heap.into_iter().map(|part| part.0));
+    Ok(Some(closed))
+}
+
+/// The items that have no part yet, longest first, to the fullest part that has room. Whether all found one.
+fn to_fullest(items: &Items, dealt: Vec<Light>, limits: &Limits, out: &mut Vec<usize>) -> Result<bool> {
+    let first = out.len();
+    if first == items.len() {
+        return Ok(true);
+    }
+    let mut order = memory::collected("rows", first..items.len())?;
+    order.sort_unstable_by_key(|&item| (Reverse(items.size(item)), item));
+    memory::available::<[u8; 2 * size_of::<Light>()]>("parts", dealt.len())?;
+    let mut open: BTreeMap<(i64, usize), Light> =
+        dealt.into_iter().map(|part| ((limits.size - part.size, part.number), part)).collect();
+    out.resize(items.len(), 0);
+    for item in order {
+        let mut fitting = open.range((items.size(item), 0)..).take(LOOKS_PER_ITEM);
+        let Some(&key) =
+            fitting.find(|(_, part)| limits.take(part.size, part.rows, items, item)).map(|(key, _)| key)
+        else {
+            return Ok(false);
+        };
+        let Some(mut part) = open.remove(&key) else { return Ok(false) };
+        part.size += items.size(item);
+        part.rows += items.rows(item);
+        out[item] = part.number;
+        if part.rows < limits.most {
+            open.insert((limits.size - part.size, part.number), part);
+        }
+    }
+    Ok(true)
 }
 
 /// As many items to each part, or one more: the costliest that is left to the part that needs most for each
