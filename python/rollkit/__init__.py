@@ -47,6 +47,11 @@ if _typing.TYPE_CHECKING:
     from rollkit._rollouts.weights import loss_weights as loss_weights
     from rollkit._rollouts.whiten import Moments as Moments
     from rollkit._rollouts.whiten import whiten as whiten
+    from rollkit._rows.balance import balance as balance
+    from rollkit._rows.balance import fit_cost as fit_cost
+    from rollkit._rows.balance import imbalance as imbalance
+    from rollkit._rows.step_plan import StepPlan as StepPlan
+    from rollkit._rows.step_plan import plan_steps as plan_steps
 
 __all__ = [
     "Batch",
@@ -55,11 +60,15 @@ __all__ = [
     "Moments",
     "Ragged",
     "Rollouts",
+    "StepPlan",
     "Totals",
     "__version__",
     "advantages",
+    "balance",
     "concat",
+    "fit_cost",
     "gae",
+    "imbalance",
     "iter_chunks",
     "labels",
     "loss_totals",
@@ -73,6 +82,7 @@ __all__ = [
     "pad",
     "place",
     "plan_bins",
+    "plan_steps",
     "read",
     "returns",
     "rollout_metrics",
@@ -90,9 +100,13 @@ _SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "seg
 # What the import of the package does not wait for.
 _LATER = {
     "Moments": "_rollouts.whiten",
+    "StepPlan": "_rows.step_plan",
     "Totals": "_rollouts.totals",
     "advantages": "_rollouts.advantages",
+    "balance": "_rows.balance",
+    "fit_cost": "_rows.balance",
     "gae": "_rollouts.gae",
+    "imbalance": "_rows.balance",
     "loss_totals": "_rollouts.totals",
     "loss_weights": "_rollouts.weights",
     "mask_overlong": "_rollouts.masking",
@@ -100,6 +114,7 @@ _LATER = {
     "mask_zero_variance": "_rollouts.masking",
     "merge_steps": "_rollouts.steps",
     "next_token_logprobs": "_rollouts.logprobs",
+    "plan_steps": "_rows.step_plan",
     "returns": "_rollouts.gae",
     "rollout_metrics": "_rollouts.metrics",
     "save": "_files.save",

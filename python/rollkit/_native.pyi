@@ -45,6 +45,24 @@ def attention_mask(
 ) -> None:
     """Write 1 where a row is, 0 in gaps."""
 
+def balance(
+    lengths: _Int64s,
+    costs: _Int64s,
+    groups: _Int64s | None,
+    /,
+    *,
+    parts: int,
+    equal_counts: bool,
+    capacity: int | None,
+    tolerance: float,
+) -> _Int64s:
+    """The part of each row; `groups` are numbers below that of rows."""
+
+def balance_bound(
+    costs: _Int64s, groups: _Int64s | None, /, *, parts: int, equal_counts: bool
+) -> tuple[int, int]:
+    """The least that the costliest of some parts can cost, and what all rows cost."""
+
 def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
     """Whether `place` casts between two dtypes, checked."""
 
@@ -216,6 +234,21 @@ def plan_bins(
 ) -> _Int64s:
     """The bin of each row; -1 for a dropped one."""
 
+def plan_steps(
+    lengths: _Int64s,
+    costs: _Int64s,
+    groups: _Int64s | None,
+    home: _Int64s | None,
+    /,
+    *,
+    capacity: int,
+    ranks: int,
+    sync: str,
+    max_segments: int | None,
+    seed: int | None,
+) -> tuple[_Int64s, int, int, int, int]:
+    """Where each row goes, the steps, the makespan, what that is at least, and what all rows cost."""
+
 def positions_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write positions in segments that lie end to end, 0 after the last."""
 
@@ -229,6 +262,9 @@ def positions(
     begins: _Int64s | None = None,
 ) -> None:
     """Write positions within each row, from `begins` (0) on; 0 in gaps."""
+
+def row_costs(lengths: _Int64s, /, *, per_token: int, per_square: int) -> _Int64s:
+    """What each row costs."""
 
 def runs(ids: NDArray[Any], /) -> list[_Int64s]:
     """Every run of `[rows, width]` ids: ids, flat starts, lengths."""

@@ -3,6 +3,7 @@
 
 mod array;
 mod arrow;
+mod balance;
 mod batch;
 mod binpack;
 mod decompress;
@@ -29,6 +30,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::arrow::{arrow_formats, export_array, export_stream, read_arrow};
+    #[pymodule_export]
+    use super::balance::{balance, balance_bound, plan_steps, row_costs};
     #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]

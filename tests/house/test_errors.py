@@ -20,13 +20,17 @@ import rollkit
 Layout: Any = rollkit.Layout
 Ragged: Any = rollkit.Ragged
 Rollouts: Any = rollkit.Rollouts
+balance: Any = rollkit.balance
 concat: Any = rollkit.concat
+fit_cost: Any = rollkit.fit_cost
+imbalance: Any = rollkit.imbalance
 labels: Any = rollkit.labels
 pack: Any = rollkit.pack
 pad: Any = rollkit.pad
 read: Any = rollkit.read
 save: Any = rollkit.save
 place: Any = rollkit.place
+plan_steps: Any = rollkit.plan_steps
 take: Any = rollkit.take
 
 UNSIGNED: Any = Ragged(np.array([2**63], np.uint64), np.array([0, 1]))
@@ -125,6 +129,49 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Layout.pack([1], 8, oversize="cut"), ValueError, "oversize must be one of 'raise', 'truncate', 'alone', 'drop', got 'cut'"),
     (lambda: Layout.pack([1], 8, max_segments=0), ValueError, "max_segments must be at least 1, got 0"),
     (lambda: Layout.pack([1], 8, bins_multiple_of=0), ValueError, "bins_multiple_of must be at least 1, got 0"),
+    (lambda: balance([1.5], 2), TypeError, "lengths must hold integers, got float64"),
+    (lambda: balance([1, -1], 2), ValueError, "lengths[1] is -1; lengths must be 0 or more"),
+    (lambda: balance([1], 0), ValueError, "parts must be at least 1, got 0"),
+    (lambda: balance([1], 2, equal_counts="yes"), TypeError, "equal_counts must be True or False, got str"),
+    (lambda: balance([1], 2, tolerance="x"), TypeError, "tolerance must be a number, got str"),
+    (lambda: balance([1], 2, tolerance=float("nan")), ValueError, "tolerance must be at least 0, got nan"),
+    (lambda: balance([1], 2, cost=(1, 2, 3)), ValueError, "cost must be (a, b), or one int per row, got a tuple of 3"),
+    (lambda: balance([1], 2, cost=(1, -2)), ValueError, "cost[1] must be at least 0, got -2"),
+    (lambda: balance([1], 2, cost=(1.5, 2)), TypeError, "cost[0] must be an int, got float"),
+    (lambda: balance([1], 2, cost=[1, 2]), ValueError, "cost has 2 rows, lengths has 1; a cost per token and per square is a tuple (a, b)"),
+    (lambda: balance([1], 2, cost=[1.5]), TypeError, "cost must hold integers, got float64"),
+    (lambda: balance([1, 1], 2, cost=[1, -5]), ValueError, "row 1 costs -5; costs must be 0 or more"),
+    (lambda: balance([1, 2**40], 2, cost=(1, 1)), OverflowError, "the costs up to row 1 add up to more than 2**63 - 1; give smaller costs"),
+    (lambda: balance([2**62, 2**62], 2), OverflowError, "the costs up to row 1 add up to more than 2**63 - 1; give smaller costs"),
+    (lambda: balance([2**62, 2**62], 2, cost=[1, 1], capacity=2**62), OverflowError, "the lengths up to row 1 add up to more than 2**63 - 1 elements"),
+    (lambda: balance([1, 9], 2, capacity=8), ValueError, "row 1 has 9 elements, more than the capacity of 8; raise capacity, or cut the row"),
+    (lambda: balance([1, 5, 4], 2, capacity=8, groups=["a", "b", "b"]), ValueError, "the group of row 1 has 9 elements, more than the capacity of 8; raise capacity, or split the group"),
+    (lambda: balance([5, 5, 5], 2, capacity=8), ValueError, "parts is 2, first fit decreasing needs 3 of 8 elements; give more parts, or a larger capacity"),
+    (lambda: balance([1], 2, capacity=0), ValueError, "capacity must be at least 1, got 0"),
+    (lambda: balance([1], 2, groups=[1, 2]), ValueError, "groups has 2 rows, lengths has 1"),
+    (lambda: balance([1], 2, groups=[[1]]), TypeError, "groups[0] is list, which cannot be grouped by; give one number, text or other hashable object per row"),
+    (lambda: balance([1] * 6, 2, groups=[0, 0, 1, 1, 2, 2], equal_counts=True), ValueError, "whole groups go to 2 parts with 2 to 4 rows; leave equal_counts out, or give a number of parts that divides the groups"),
+    (lambda: balance([8, 1, 1, 1], 2, equal_counts=True, capacity=8), ValueError, "no parts of equal counts within the capacity of 8 were found, the fullest has 9; leave equal_counts out, or give more parts or a larger capacity"),
+    (lambda: imbalance([1, 2], [0]), ValueError, "assignment has 1 rows, lengths has 2"),
+    (lambda: imbalance([1, 2], [0, -1]), ValueError, "row 1 is of part -1, expected one of 0 to 0"),
+    (lambda: imbalance([1, 2], [0, 3], parts=2), ValueError, "row 1 is of part 3, expected one of 0 to 1"),
+    (lambda: fit_cost([1, 2], [1, 2], [1]), ValueError, "tokens, squares and seconds have 2, 2, 1 batches"),
+    (lambda: fit_cost([1, 2], [1, -2], [1, 2]), ValueError, "squares[1] is -2.0; measurements must be 0 or more"),
+    (lambda: fit_cost([[1]], [1], [1]), ValueError, "tokens must be one-dimensional, got shape (1, 1)"),
+    (lambda: fit_cost([1, 2], [3, 6], [1, 2]), ValueError, "tokens and squares are in one ratio in all batches, so that their costs cannot be told apart; measure some batches of short rows and some of long ones"),
+    (lambda: fit_cost([1, 2], [3, 5], [0, 0]), ValueError, "seconds are 0 in all batches; measure what takes time"),
+    (lambda: plan_steps([1, 9], capacity=8, ranks=2), ValueError, "row 1 has 9 elements, more than the capacity of 8; raise capacity, or cut the row"),
+    (lambda: plan_steps([1], capacity=8, ranks=0), ValueError, "ranks must be at least 1, got 0"),
+    (lambda: plan_steps([1], capacity=8, ranks=2, sync="never"), ValueError, "sync must be one of 'micro_batch', 'step', got 'never'"),
+    (lambda: plan_steps([1], capacity=8, ranks=2, seed=-1), ValueError, "seed must be at least 0, got -1"),
+    (lambda: plan_steps([1], capacity=8, ranks=2, max_segments=0), ValueError, "max_segments must be at least 1, got 0"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, max_segments=1, groups=[0, 0]), ValueError, "the group of row 0 has 2 rows, more than max_segments=1; raise max_segments, or split the group"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0]), ValueError, "home has 1 rows, lengths has 2"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, 2]), ValueError, "row 1 is at home on rank 2, expected one of 0 to 1, or -1 for none"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, -2]), ValueError, "row 1 is at home on rank -2, expected one of 0 to 1, or -1 for none"),
+    (lambda: plan_steps([1], capacity=8, ranks=2).rows(2, 0), ValueError, "rank must be below 2, got 2"),
+    (lambda: plan_steps([1], capacity=8, ranks=2).layout(0, 1), ValueError, "t must be below 1, got 1"),
+    (lambda: plan_steps([2**40], capacity=2**41, ranks=2, cost=(0, 1)), OverflowError, "the costs up to row 0 add up to more than 2**63 - 1; give smaller costs"),
     (lambda: Layout.union([]), ValueError, "layouts is empty; union needs at least one layout"),
     (lambda: Layout.union([Layout.concat([1]), Layout.concat([2])]), ValueError, "layouts must share one shape, got [(1,), (2,)]"),
     (lambda: Layout.union([Layout.concat([2]), Layout.concat([2])]), ValueError, "row 1 starts at element 0, but elements below 2 are taken; rows must be disjoint, and `order` must sort them by start"),

@@ -4,6 +4,8 @@ Rows and batches, and segments, are here by name; `rollkit.testing.decode` is im
 The strategies need hypothesis, which is imported when one is called.
 """
 
+from rollkit.testing.balance import balance_reference as balance_reference
+from rollkit.testing.balance import differencing_reference as differencing_reference
 from rollkit.testing.batches import labels_reference as labels_reference
 from rollkit.testing.batches import next_token_logprobs_reference as next_token_logprobs_reference
 from rollkit.testing.batches import pack_reference as pack_reference
@@ -38,7 +40,9 @@ __all__ = [
     "DTYPES",
     "attended_reference",
     "attention_mask_reference",
+    "balance_reference",
     "concat_reference",
+    "differencing_reference",
     "gae_reference",
     "labels_reference",
     "layouts",
