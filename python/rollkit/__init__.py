@@ -67,7 +67,7 @@ __all__ = [
     "turn_lengths",
 ]
 
-_SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
+_SUBPACKAGES = ("compat", "datasets", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
 
 
 def __getattr__(name: str) -> _Any:
