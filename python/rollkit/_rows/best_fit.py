@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain, repeat
 from typing import Final
 
 import numpy as np
@@ -73,8 +72,7 @@ def _fill(lengths: Sequence[int], counts: Sequence[int], capacity: int) -> tuple
             placed = min(count, each * len(taken))
             count -= placed
             full, more = divmod(placed, each)
-            bins += taken[:full] if each == 1 else chain.from_iterable(zip(*repeat(taken[:full], each)))
-            bins += [*taken[full:]] * more
+            bins += taken if each == 1 else [bin for bin in taken for _ in range(each)][:placed]
             for group, left in ((taken[:full], room - each * length), (taken[full:], room - more * length)):
                 if not group or not left:
                     continue

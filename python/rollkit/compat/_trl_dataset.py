@@ -41,10 +41,8 @@ def pack_dataset(
         >>> pack_dataset(dataset, seq_length=4)[:]
         {'input_ids': [[1, 2, 3, 4], [8, 9, 10, 11], [6, 7]], 'seq_lengths': [[4], [3, 1], [2]]}
     """
-    if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise ValueError(
-            f"Invalid packing strategy {_check.shown(strategy)}, must be one of {STRATEGIES}."
-        )
+    if strategy not in STRATEGIES:
+        raise ValueError(f"Invalid packing strategy {_check.shown(strategy)}, must be one of {STRATEGIES}.")
     _check.positive("seq_length", seq_length)
     if not hasattr(dataset, "with_format") or not hasattr(dataset, "map"):
         raise TypeError(
@@ -67,6 +65,6 @@ def _format_of(dataset: Any) -> dict[str, Any]:
     """What `with_format` takes for a dataset to be as this one is."""
     if not hasattr(dataset, "format"):  # a stream, which tells only this
         return {"type": getattr(dataset._formatting, "format_type", None)}
-    form = dict(dataset.format)
-    more = form.pop("format_kwargs", {})
-    return form | more
+    form: dict[str, Any] = dict(dataset.format)
+    form.update(form.pop("format_kwargs", {}))
+    return form

@@ -1,0 +1,122 @@
+"""What collators are given, feature dicts, to columns of tokens; and what they make of lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollkit import _native
+from rollkit._arrays.ops import ops, ops_of
+from rollkit._check import Int64s
+from rollkit._errors import at, refusal
+from rollkit._frameworks import AnyArray, check_ints, framework_of, is_array
+from rollkit._rows.dtypes import common, numpy_dtype
+from rollkit._rows.layout import Layout
+from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.ragged import Ragged, trusted
+
+INT64 = np.dtype(np.int64)
+
+
+def entries(features: Sequence[Any], name: str) -> list[Any]:
+    """What each feature has by a name.
+
+    Raises:
+        KeyError: one has none.
+        TypeError: one is no mapping.
+    """
+    try:
+        return [feature[name] for feature in features]
+    except (KeyError, TypeError, IndexError):
+        for i, feature in enumerate(features):
+            if not hasattr(feature, "keys"):
+                text = f"features[{i}] must be a dict with {name!r}, got {type(feature).__name__}"
+                raise TypeError(text) from None
+            if name not in feature:
+                raise KeyError(f"features[{i}] has no {name!r}; it has {', '.join(feature)}") from None
+        raise
+
+
+def token_rows(name: str, rows: Sequence[Any], dtype: np.dtype[Any] | None = None) -> Ragged:
+    """Rows of integers in new memory: lists, arrays or tensors, of any device, or several of these.
+
+    Args:
+        name: what refusals call them.
+        rows: one row a feature.
+        dtype: of the result; None: as rows have it, int64 of lists.
+
+    Raises:
+        TypeError: a row is none, or of other numbers.
+        ValueError: a row has inner dimensions.
+        OverflowError: a number does not fit `dtype`.
+    """
+    with at(column=name):
+        found = _together(rows, dtype)
+        check_ints(name, found.values)
+        if found.inner:
+            raise ValueError(f"rows must be one-dimensional, got elements of shape {found.inner}")
+    return found
+
+
+def _together(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
+    kinds = set(map(type, rows))
+    framework = framework_of(rows[0]) if len(kinds) == 1 else None
+    if framework not in (None, "numpy"):
+        joined = _joined(ops(framework), rows)
+        if joined is not None:
+            return joined if dtype is None else joined.astype(dtype)
+    if not kinds <= {list, tuple, np.ndarray}:
+        rows = [_on_host(row) for row in rows]
+    return Ragged.from_rows(rows, dtype)
+
+
+def _joined(own: Any, rows: Sequence[Any]) -> Ragged | None:
+    """Arrays of a framework joined by it, as one look at the memory of each would take longer."""
+    if any(row.ndim != 1 for row in rows):
+        return None
+    try:
+        values = own.to_host(own.cat(rows))
+    except (RuntimeError, ValueError):  # of several devices
+        return None
+    return trusted(values, _native.offsets_from_lengths(np.array([len(row) for row in rows])))
+
+
+def _on_host(row: Any) -> Any:
+    if is_array(row):
+        return ops_of(row).to_host(row)
+    return row.tolist() if hasattr(row, "tolist") else row
+
+
+def dtype_of(rows: Sequence[Any]) -> np.dtype[Any]:
+    """The dtype that torch has rows of integers meet in; lists are int64."""
+    wanted: np.dtype[Any] = numpy_dtype(common(getattr(row, "dtype", INT64) for row in rows))
+    return wanted
+
+
+def check_lengths(name: str, lengths: Int64s, wanted: Int64s) -> None:
+    """Refuse a column whose rows are not as long as `input_ids`."""
+    odd = np.flatnonzero(lengths != wanted)
+    if len(odd):
+        row = int(odd[0])
+        text = f" has {lengths[row]} elements, its input_ids {wanted[row]}"
+        raise refusal(ValueError, text, column=name, row=row)
+
+
+def laid(name: str, rows: Ragged, layout: Layout, out: AnyArray, fill: int = 0) -> None:
+    """Write rows where a layout puts them, cast to the dtype of `out`, and `fill` elsewhere."""
+    with at(column=name):
+        place_parts(rows.parts(), layout, fill, dtype=out.dtype, out=out)
+
+
+def counted(lengths: Int64s, layout: Layout, out: AnyArray, first: int = 0) -> None:
+    """Write `first` and on to each row of a layout, 0 to padding."""
+    ramp = np.arange(first, first + layout.max_seqlen)
+    place_parts(Parts.over(ramp, np.zeros_like(lengths), lengths), layout, 0, out=out)
+
+
+def row_numbers(lengths: Int64s) -> NDArray[np.int32]:
+    """The number of its row for each element of rows that lie end to end."""
+    return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)

@@ -1,0 +1,123 @@
+"""`DataCollatorWithFlattening` as in transformers 5.24."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+
+from rollkit._check import integer, shown
+from rollkit._errors import retold, row_of
+from rollkit._extras import extra
+from rollkit._rows.layout import Layout
+from rollkit.compat._features import check_lengths, counted, entries, laid, row_numbers, token_rows
+
+
+@dataclass
+class DataCollatorWithFlattening:
+    """Lay the rows of a batch end to end, as attention without padding takes them.
+
+    Rows may be lists, arrays or tensors, on any device, of any integers. Empty rows are left out. Plain and
+    picklable: it goes into a `DataLoader` with workers, and into `Trainer`.
+
+    Args:
+        return_tensors: `"pt"` for torch, `"np"` for NumPy.
+        return_position_ids: add `position_ids`.
+        separator_id: the label of each row's first token, which nothing predicts.
+        return_flash_attn_kwargs: add `cu_seq_lens_q`, `cu_seq_lens_k` and `max_length_q`, `max_length_k`.
+        return_seq_idx: add `seq_idx`.
+        position_ids_start: the position of each row's first token.
+
+    Source: `transformers.DataCollatorWithFlattening`.
+
+    Example:
+        >>> collate = DataCollatorWithFlattening("np", return_seq_idx=True)
+        >>> for name, array in collate([{"input_ids": [5, 6, 7]}, {"input_ids": [8, 9]}]).items():
+        ...     print(name, array)
+        input_ids [[5 6 7 8 9]]
+        labels [[-100    6    7 -100    9]]
+        position_ids [[0 1 2 0 1]]
+        seq_idx [[0 0 0 1 1]]
+    """
+
+    return_tensors: str = "pt"
+    _: KW_ONLY
+    return_position_ids: bool = True
+    separator_id: int = -100
+    return_flash_attn_kwargs: bool = False
+    return_seq_idx: bool = False
+    position_ids_start: int = 0
+
+    def __call__(
+        self,
+        features: Sequence[Mapping[str, Any]],
+        return_tensors: str | None = None,
+        separator_id: int | None = None,
+    ) -> dict[str, Any]:
+        """Collate features.
+
+        Args:
+            features: each has `input_ids`, and if the first that is not empty has `labels`, so has each.
+            return_tensors: instead of the collator's own.
+            separator_id: instead of the collator's own.
+
+        Returns:
+            `input_ids`, `labels`, `position_ids`: `[1, tokens]` int64; `seq_idx` `[1, tokens]` int32;
+            `cu_seq_lens_*` `[rows + 1]` int32; `max_length_*` ints.
+
+        Raises:
+            KeyError: a feature has no `input_ids`, or no `labels` where others have.
+            ValueError: every feature is empty; `labels` of another length; no such `return_tensors`.
+            TypeError: something is no row of integers.
+        """
+        kind = self.return_tensors if return_tensors is None else return_tensors
+        separator = integer("separator_id", self.separator_id if separator_id is None else separator_id)
+        rows = entries(features, "input_ids")
+        kept = [i for i, row in enumerate(rows) if len(row)]
+        if not kept:
+            raise ValueError("DataCollatorWithFlattening received a batch where every example is empty.")
+        try:
+            batch = self._batch([features[i] for i in kept], [rows[i] for i in kept], separator)
+        except (ValueError, TypeError, OverflowError) as error:
+            row = row_of(error)
+            raise error if row is None else retold(error, row=kept[row]) from None
+        return {name: _as(kind, found) for name, found in batch.items()}
+
+    def _batch(self, features: Sequence[Any], rows: Sequence[Any], separator: int) -> dict[str, Any]:
+        """What a batch has, as arrays of NumPy."""
+        ids = token_rows("input_ids", rows)
+        lengths, layout = ids.lengths, Layout.concat(ids.lengths)
+        # One allocation: an allocator keeps it for the next batch where it would give several back.
+        block = np.empty((2 + self.return_position_ids, layout.size), np.int64)
+        batch: dict[str, Any] = {"input_ids": block[:1], "labels": block[1:2]}
+        laid("input_ids", ids, layout, block[0])
+        if "labels" in features[0]:
+            labels = token_rows("labels", entries(features, "labels"))
+            check_lengths("labels", labels.lengths, lengths)
+            laid("labels", labels, layout, block[1])
+        else:
+            block[1] = block[0]
+        block[1][layout.starts] = separator
+        if self.return_position_ids:
+            first = integer("position_ids_start", self.position_ids_start)
+            counted(lengths, layout, block[2], first)
+            batch["position_ids"] = block[2:]
+        if self.return_seq_idx:
+            batch["seq_idx"] = row_numbers(lengths)[None]
+        if self.return_flash_attn_kwargs:
+            bounds, longest = layout.cu_seqlens(), layout.max_seqlen
+            batch |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds.copy()}
+            batch |= {"max_length_q": longest, "max_length_k": longest}
+        return batch
+
+
+def _as(kind: str, found: Any) -> Any:
+    """An array as what `return_tensors` names; a number as it is."""
+    if kind not in ("pt", "np"):
+        text = f"return_tensors={shown(kind)} not supported"
+        raise ValueError(f'return_tensors must be one of ("pt", "np"), {text}')
+    if kind == "np" or not isinstance(found, np.ndarray):
+        return found
+    return extra("torch", "transformers").from_numpy(found)
