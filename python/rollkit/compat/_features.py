@@ -12,7 +12,7 @@ from rollkit import _native
 from rollkit._arrays.ops import ops, ops_of
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
-from rollkit._frameworks import AnyArray, check_ints, framework_of, is_array
+from rollkit._frameworks import AnyArray, framework_of, is_array
 from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
@@ -55,7 +55,8 @@ def token_rows(name: str, rows: Sequence[Any], dtype: np.dtype[Any] | None = Non
     """
     with at(column=name):
         found = _together(rows, dtype)
-        check_ints(name, found.values)
+        if found.dtype.kind not in "iub" and len(found.values):
+            raise TypeError(f"rows must hold integers, got {found.dtype}")
         if found.inner:
             raise ValueError(f"rows must be one-dimensional, got elements of shape {found.inner}")
     return found
@@ -105,10 +106,13 @@ def check_lengths(name: str, lengths: Int64s, wanted: Int64s) -> None:
         raise refusal(ValueError, text, column=name, row=row)
 
 
-def laid(name: str, rows: Ragged, layout: Layout, out: AnyArray, fill: int = 0) -> None:
-    """Write rows where a layout puts them, cast to the dtype of `out`, and `fill` elsewhere."""
+def cast_to(out: AnyArray, name: str, rows: Ragged) -> None:
+    """Write the values of rows to an array of another dtype, checked."""
+    if np.can_cast(rows.dtype, out.dtype):
+        out[:] = rows.values
+        return
     with at(column=name):
-        place_parts(rows.parts(), layout, fill, dtype=out.dtype, out=out)
+        place_parts(rows.parts(), Layout.concat(rows.lengths), 0, dtype=out.dtype, out=out)
 
 
 def counted(lengths: Int64s, layout: Layout, out: AnyArray, first: int = 0) -> None:

@@ -12,7 +12,7 @@ from rollkit._check import integer, shown
 from rollkit._errors import retold, row_of
 from rollkit._extras import extra
 from rollkit._rows.layout import Layout
-from rollkit.compat._features import check_lengths, counted, entries, laid, row_numbers, token_rows
+from rollkit.compat._features import cast_to, check_lengths, counted, entries, row_numbers, token_rows
 
 
 @dataclass
@@ -92,11 +92,11 @@ class DataCollatorWithFlattening:
         # One allocation: an allocator keeps it for the next batch where it would give several back.
         block = np.empty((2 + self.return_position_ids, layout.size), np.int64)
         batch: dict[str, Any] = {"input_ids": block[:1], "labels": block[1:2]}
-        laid("input_ids", ids, layout, block[0])
+        cast_to(block[0], "input_ids", ids)
         if "labels" in features[0]:
             labels = token_rows("labels", entries(features, "labels"))
             check_lengths("labels", labels.lengths, lengths)
-            laid("labels", labels, layout, block[1])
+            cast_to(block[1], "labels", labels)
         else:
             block[1] = block[0]
         block[1][layout.starts] = separator
