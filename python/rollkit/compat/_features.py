@@ -15,10 +15,11 @@ from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, framework_of, is_array
 from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import Parts, place_parts
+from rollkit._rows.parts import place_parts
 from rollkit._rows.ragged import Ragged, trusted
 
 INT64 = np.dtype(np.int64)
+_ZERO = np.zeros(1, np.int64)
 
 
 def entries(features: Sequence[Any], name: str) -> list[Any]:
@@ -115,10 +116,12 @@ def cast_to(out: AnyArray, name: str, rows: Ragged) -> None:
         place_parts(rows.parts(), Layout.concat(rows.lengths), 0, dtype=out.dtype, out=out)
 
 
-def counted(lengths: Int64s, layout: Layout, out: AnyArray, first: int = 0) -> None:
-    """Write `first` and on to each row of a layout, 0 to padding."""
-    ramp = np.arange(first, first + layout.max_seqlen)
-    place_parts(Parts.over(ramp, np.zeros_like(lengths), lengths), layout, 0, out=out)
+def counted(rows: Ragged, out: AnyArray, first: int = 0) -> None:
+    """Write `first` and on for each of rows that lie end to end; int64, where positions of ours are int32."""
+    lengths = rows.lengths
+    ramp = np.arange(first, first + int(lengths.max()))
+    parts = [(ramp, np.zeros_like(lengths))]
+    _native.place(parts, rows.offsets[:-1], lengths, None, fill=_ZERO, out=out)
 
 
 def row_numbers(lengths: Int64s) -> NDArray[np.int32]:

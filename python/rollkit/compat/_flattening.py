@@ -88,9 +88,9 @@ class DataCollatorWithFlattening:
     def _batch(self, features: Sequence[Any], rows: Sequence[Any], separator: int) -> dict[str, Any]:
         """What a batch has, as arrays of NumPy."""
         ids = token_rows("input_ids", rows)
-        lengths, layout = ids.lengths, Layout.concat(ids.lengths)
+        lengths, starts = ids.lengths, ids.offsets[:-1]
         # One allocation: an allocator keeps it for the next batch where it would give several back.
-        block = np.empty((2 + self.return_position_ids, layout.size), np.int64)
+        block = np.empty((2 + self.return_position_ids, len(ids.values)), np.int64)
         batch: dict[str, Any] = {"input_ids": block[:1], "labels": block[1:2]}
         cast_to(block[0], "input_ids", ids)
         if "labels" in features[0]:
@@ -99,14 +99,14 @@ class DataCollatorWithFlattening:
             cast_to(block[1], "labels", labels)
         else:
             block[1] = block[0]
-        block[1][layout.starts] = separator
+        block[1][starts] = separator
         if self.return_position_ids:
-            first = integer("position_ids_start", self.position_ids_start)
-            counted(lengths, layout, block[2], first)
+            counted(ids, block[2], integer("position_ids_start", self.position_ids_start))
             batch["position_ids"] = block[2:]
         if self.return_seq_idx:
             batch["seq_idx"] = row_numbers(lengths)[None]
         if self.return_flash_attn_kwargs:
+            layout = Layout.concat(lengths)
             bounds, longest = layout.cu_seqlens(), layout.max_seqlen
             batch |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds.copy()}
             batch |= {"max_length_q": longest, "max_length_k": longest}
