@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,13 @@ from rollkit import _native
 from rollkit._arrays.ops import ops, ops_of
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
+from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, framework_of, is_array
-from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import place_parts
 from rollkit._rows.ragged import Ragged, trusted
 
 INT64 = np.dtype(np.int64)
-_ZERO = np.zeros(1, np.int64)
 
 
 def entries(features: Sequence[Any], name: str) -> list[Any]:
@@ -42,11 +41,11 @@ def entries(features: Sequence[Any], name: str) -> list[Any]:
 
 
 def token_rows(name: str, rows: Sequence[Any], dtype: np.dtype[Any] | None = None) -> Ragged:
-    """Rows of integers in new memory: lists, arrays or tensors, of any device, or several of these.
+    """Rows of integers, end to end in new memory.
 
     Args:
         name: what refusals call them.
-        rows: one row a feature.
+        rows: one a feature: lists, arrays or tensors, of any device, or several of these.
         dtype: of the result; None: as rows have it, int64 of lists.
 
     Raises:
@@ -92,18 +91,12 @@ def _on_host(row: Any) -> Any:
     return row.tolist() if hasattr(row, "tolist") else row
 
 
-def dtype_of(rows: Sequence[Any]) -> np.dtype[Any]:
-    """The dtype that torch has rows of integers meet in; lists are int64."""
-    wanted: np.dtype[Any] = numpy_dtype(common(getattr(row, "dtype", INT64) for row in rows))
-    return wanted
-
-
-def check_lengths(name: str, lengths: Int64s, wanted: Int64s) -> None:
+def check_lengths(name: str, lengths: Int64s, wanted: Int64s, are: str = "has") -> None:
     """Refuse a column whose rows are not as long as `input_ids`."""
     odd = np.flatnonzero(lengths != wanted)
     if len(odd):
         row = int(odd[0])
-        text = f" has {lengths[row]} elements, its input_ids {wanted[row]}"
+        text = f" {are} {lengths[row]} elements, its input_ids {wanted[row]}"
         raise refusal(ValueError, text, column=name, row=row)
 
 
@@ -116,14 +109,18 @@ def cast_to(out: AnyArray, name: str, rows: Ragged) -> None:
         place_parts(rows.parts(), Layout.concat(rows.lengths), 0, dtype=out.dtype, out=out)
 
 
-def counted(rows: Ragged, out: AnyArray, first: int = 0) -> None:
-    """Write `first` and on for each of rows that lie end to end; int64, where positions of ours are int32."""
-    lengths = rows.lengths
-    ramp = np.arange(first, first + int(lengths.max()))
+def begun(out: AnyArray, ramp: AnyArray, starts: Int64s, lengths: Int64s) -> None:
+    """Write to rows, which start one after the other, the beginning of `ramp`, and 0 elsewhere."""
     parts = [(ramp, np.zeros_like(lengths))]
-    _native.place(parts, rows.offsets[:-1], lengths, None, fill=_ZERO, out=out)
+    _native.place(parts, starts, lengths, None, fill=np.zeros(1, out.dtype), out=out)
 
 
 def row_numbers(lengths: Int64s) -> NDArray[np.int32]:
     """The number of its row for each element of rows that lie end to end."""
     return np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+
+
+def tensors(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors over the memory of a batch's arrays; what is none as it is."""
+    make = extra("torch", "torch").from_numpy
+    return {name: make(found) if isinstance(found, np.ndarray) else found for name, found in batch.items()}

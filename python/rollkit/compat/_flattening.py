@@ -10,9 +10,8 @@ import numpy as np
 
 from rollkit._check import integer, shown
 from rollkit._errors import retold, row_of
-from rollkit._extras import extra
 from rollkit._rows.layout import Layout
-from rollkit.compat._features import cast_to, check_lengths, counted, entries, row_numbers, token_rows
+from rollkit.compat._features import begun, cast_to, check_lengths, entries, row_numbers, tensors, token_rows
 
 
 @dataclass
@@ -73,6 +72,9 @@ class DataCollatorWithFlattening:
             TypeError: something is no row of integers.
         """
         kind = self.return_tensors if return_tensors is None else return_tensors
+        if kind not in ("pt", "np"):
+            text = f"return_tensors={shown(kind)} not supported"
+            raise ValueError(f'return_tensors must be one of ("pt", "np"), {text}')
         separator = integer("separator_id", self.separator_id if separator_id is None else separator_id)
         rows = entries(features, "input_ids")
         kept = [i for i, row in enumerate(rows) if len(row)]
@@ -83,7 +85,7 @@ class DataCollatorWithFlattening:
         except (ValueError, TypeError, OverflowError) as error:
             row = row_of(error)
             raise error if row is None else retold(error, row=kept[row]) from None
-        return {name: _as(kind, found) for name, found in batch.items()}
+        return tensors(batch) if kind == "pt" else batch
 
     def _batch(self, features: Sequence[Any], rows: Sequence[Any], separator: int) -> dict[str, Any]:
         """What a batch has, as arrays of NumPy."""
@@ -101,7 +103,8 @@ class DataCollatorWithFlattening:
             block[1] = block[0]
         block[1][starts] = separator
         if self.return_position_ids:
-            counted(ids, block[2], integer("position_ids_start", self.position_ids_start))
+            first = integer("position_ids_start", self.position_ids_start)
+            begun(block[2], np.arange(first, first + int(lengths.max())), starts, lengths)
             batch["position_ids"] = block[2:]
         if self.return_seq_idx:
             batch["seq_idx"] = row_numbers(lengths)[None]
@@ -111,13 +114,3 @@ class DataCollatorWithFlattening:
             batch |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds.copy()}
             batch |= {"max_length_q": longest, "max_length_k": longest}
         return batch
-
-
-def _as(kind: str, found: Any) -> Any:
-    """An array as what `return_tensors` names; a number as it is."""
-    if kind not in ("pt", "np"):
-        text = f"return_tensors={shown(kind)} not supported"
-        raise ValueError(f'return_tensors must be one of ("pt", "np"), {text}')
-    if kind == "np" or not isinstance(found, np.ndarray):
-        return found
-    return extra("torch", "transformers").from_numpy(found)

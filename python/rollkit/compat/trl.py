@@ -16,10 +16,11 @@ from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
+from rollkit.compat._trl_collator import DataCollatorForLanguageModeling as DataCollatorForLanguageModeling
 from rollkit.compat._trl_dataset import pack_dataset as pack_dataset
 from rollkit.compat._values import need_values
 
-__all__ = ["flush_left", "pack_dataset", "pad"]
+__all__ = ["DataCollatorForLanguageModeling", "flush_left", "pack_dataset", "pad"]
 
 
 def pad(
