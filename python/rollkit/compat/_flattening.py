@@ -11,7 +11,18 @@ import numpy as np
 from rollkit._check import integer, shown
 from rollkit._errors import retold, row_of
 from rollkit._rows.layout import Layout
-from rollkit.compat._features import begun, cast_to, check_lengths, entries, row_numbers, tensors, token_rows
+from rollkit.compat._features import (
+    INT32,
+    INT64,
+    allocated,
+    begun,
+    cast_to,
+    check_lengths,
+    entries,
+    numbered,
+    tensors,
+    token_rows,
+)
 
 
 @dataclass
@@ -91,26 +102,31 @@ class DataCollatorWithFlattening:
         """What a batch has, as arrays of NumPy."""
         ids = token_rows("input_ids", rows)
         lengths, starts = ids.lengths, ids.offsets[:-1]
-        # One allocation: an allocator keeps it for the next batch where it would give several back.
-        block = np.empty((2 + self.return_position_ids, len(ids.values)), np.int64)
-        batch: dict[str, Any] = {"input_ids": block[:1], "labels": block[1:2]}
-        cast_to(block[0], "input_ids", ids)
+        flat_ids, labels, *more = allocated(len(ids.values), *self._dtypes())
+        batch: dict[str, Any] = {"input_ids": flat_ids[None], "labels": labels[None]}
+        cast_to(flat_ids, "input_ids", ids)
         if "labels" in features[0]:
-            labels = token_rows("labels", entries(features, "labels"))
-            check_lengths("labels", labels.lengths, lengths)
-            cast_to(block[1], "labels", labels)
+            given = token_rows("labels", entries(features, "labels"))
+            check_lengths("labels", given.lengths, lengths)
+            cast_to(labels, "labels", given)
         else:
-            block[1] = block[0]
-        block[1][starts] = separator
+            labels[:] = flat_ids
+        labels[starts] = separator
         if self.return_position_ids:
             first = integer("position_ids_start", self.position_ids_start)
-            begun(block[2], np.arange(first, first + int(lengths.max())), starts, lengths)
-            batch["position_ids"] = block[2:]
+            positions = more.pop(0)
+            begun(positions, np.arange(first, first + int(lengths.max())), starts, lengths)
+            batch["position_ids"] = positions[None]
         if self.return_seq_idx:
-            batch["seq_idx"] = row_numbers(lengths)[None]
+            numbered(more[0], starts, lengths)
+            batch["seq_idx"] = more[0][None]
         if self.return_flash_attn_kwargs:
             layout = Layout.concat(lengths)
             bounds, longest = layout.cu_seqlens(), layout.max_seqlen
             batch |= {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds.copy()}
             batch |= {"max_length_q": longest, "max_length_k": longest}
         return batch
+
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        """Of ids and labels, and of positions and numbers of rows where these are asked for."""
+        return [INT64, INT64] + [INT64] * self.return_position_ids + [INT32] * self.return_seq_idx

@@ -16,7 +16,17 @@ from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import place_parts
 from rollkit._rows.ragged import Ragged
-from rollkit.compat._features import INT64, begun, check_lengths, entries, row_numbers, tensors, token_rows
+from rollkit.compat._features import (
+    INT32,
+    INT64,
+    allocated,
+    begun,
+    check_lengths,
+    entries,
+    numbered,
+    tensors,
+    token_rows,
+)
 
 IGNORED = -100
 
@@ -117,38 +127,43 @@ class DataCollatorForLanguageModeling:
 
     def _padded(self, ids: Ragged, labels: Ragged, sequences: Sequences) -> dict[str, Any]:
         layout = Layout.pad(ids.lengths, side="right", multiple_of=self._multiple())
-        batch = {"input_ids": place_parts(ids.parts(), layout, self.pad_token_id)}
-        batch["labels"] = place_parts(labels.parts(), layout, IGNORED)
-        if self.return_position_ids:
-            batch["position_ids"] = np.empty(layout.shape, np.int64)
-            begun(batch["position_ids"], *sequences.ramps(layout.starts))
-        batch["attention_mask"] = np.empty(layout.shape, ids.dtype)
-        begun(batch["attention_mask"], np.ones(layout.max_seqlen, ids.dtype), layout.starts, layout.lengths)
-        return batch
+        dtypes = [ids.dtype, labels.dtype, ids.dtype] + [INT64] * self.return_position_ids
+        tokens, targets, mask, *more = (
+            array.reshape(layout.shape) for array in allocated(layout.size, *dtypes)
+        )
+        place_parts(ids.parts(), layout, self.pad_token_id, out=tokens)
+        place_parts(labels.parts(), layout, IGNORED, out=targets)
+        begun(mask, np.ones(layout.max_seqlen, ids.dtype), layout.starts, layout.lengths)
+        for positions in more:
+            begun(positions, *sequences.ramps(layout.starts))
+        names = ["input_ids", "labels", *["position_ids"] * len(more), "attention_mask"]
+        return dict(zip(names, [tokens, targets, *more, mask], strict=True))
 
     def _flat(self, ids: Ragged, labels: Ragged, sequences: Sequences) -> dict[str, Any]:
         total = len(ids.values)
         if not total:
             raise ValueError("every row is empty; a flat batch has one token or more")
         width = total + -total % self._multiple()
+        tokens, targets, positions, numbers = allocated(width, ids.dtype, labels.dtype, INT64, INT32)
         ramp, starts, lengths = sequences.ramps(ids.offsets[:-1])
-        positions = np.empty(width, np.int64)
-        begun(positions, ramp, starts, lengths)
-        targets = _wide(labels.values, width, IGNORED)
+        for out, rows, fill in ((tokens, ids, self.pad_token_id), (targets, labels, IGNORED)):
+            out[:total], out[total:] = rows.values, fill
         targets[starts] = IGNORED
+        begun(positions, ramp, starts, lengths)
         # Padding counts from 0 at each of its tokens, so that each is a sequence for the kernels.
         bounds = np.append(starts, np.arange(total, width + 1))
         sizes = np.diff(bounds)
+        numbered(numbers, bounds[:-1], sizes)
         bounds, longest = bounds.astype(np.int32), int(sizes.max())
         return {
-            "input_ids": _wide(ids.values, width, self.pad_token_id)[None],
+            "input_ids": tokens[None],
             "labels": targets[None],
             "position_ids": positions[None],
             "cu_seq_lens_q": bounds,
             "cu_seq_lens_k": bounds,
             "max_length_q": longest,
             "max_length_k": longest,
-            "seq_idx": row_numbers(sizes)[None],
+            "seq_idx": numbers[None],
         }
 
     def _multiple(self) -> int:
@@ -191,11 +206,3 @@ class Sequences(NamedTuple):
         """For `begun`: 0, 1 and on; where sequences of rows from `starts` on start, and their lengths."""
         longest = int(self.lengths.max(initial=0))
         return np.arange(longest), starts[self.rows] + self.begins, self.lengths
-
-
-def _wide(values: AnyArray, width: int, fill: int) -> AnyArray:
-    """A copy of values, filled up."""
-    found = np.empty(width, values.dtype)
-    found[: len(values)] = values
-    found[len(values) :] = fill
-    return found
