@@ -23,8 +23,8 @@ _LINE = 64
 """Bytes at which arrays begin."""
 
 
-def entries(features: Sequence[Any], name: str) -> list[Any]:
-    """What each feature has by a name.
+def entries(features: Sequence[Any], name: str, numbers: Sequence[int] | None = None) -> list[Any]:
+    """What each feature has by a name; `numbers` are theirs, where not 0 and on.
 
     Raises:
         KeyError: one has none.
@@ -33,7 +33,7 @@ def entries(features: Sequence[Any], name: str) -> list[Any]:
     try:
         return [feature[name] for feature in features]
     except (KeyError, TypeError, IndexError):
-        for i, feature in enumerate(features):
+        for i, feature in zip(numbers or range(len(features)), features, strict=True):
             if not hasattr(feature, "keys"):
                 text = f"features[{i}] must be a dict with {name!r}, got {type(feature).__name__}"
                 raise TypeError(text) from None

@@ -92,13 +92,15 @@ class DataCollatorWithFlattening:
         if not kept:
             raise ValueError("DataCollatorWithFlattening received a batch where every example is empty.")
         try:
-            batch = self._batch([features[i] for i in kept], [rows[i] for i in kept], separator)
+            batch = self._batch([features[i] for i in kept], [rows[i] for i in kept], kept, separator)
         except (ValueError, TypeError, OverflowError) as error:
             row = row_of(error)
             raise error if row is None else retold(error, row=kept[row]) from None
         return tensors(batch) if kind == "pt" else batch
 
-    def _batch(self, features: Sequence[Any], rows: Sequence[Any], separator: int) -> dict[str, Any]:
+    def _batch(
+        self, features: Sequence[Any], rows: Sequence[Any], numbers: Sequence[int], separator: int
+    ) -> dict[str, Any]:
         """What a batch has, as arrays of NumPy."""
         ids = token_rows("input_ids", rows)
         lengths, starts = ids.lengths, ids.offsets[:-1]
@@ -106,7 +108,7 @@ class DataCollatorWithFlattening:
         batch: dict[str, Any] = {"input_ids": flat_ids[None], "labels": labels[None]}
         cast_to(flat_ids, "input_ids", ids)
         if "labels" in features[0]:
-            given = token_rows("labels", entries(features, "labels"))
+            given = token_rows("labels", entries(features, "labels", numbers))
             check_lengths("labels", given.lengths, lengths)
             cast_to(labels, "labels", given)
         else:
