@@ -38,7 +38,7 @@ class Column(NamedTuple):
 
 def packed(table: Any, seq_length: int, strategy: str, lengths: str) -> Any:
     """See `rollkit.datasets.pack_table`."""
-    pa = extra("pyarrow", "datasets")
+    pa = extra("pyarrow", "arrow")
     seq_length = _check.positive("seq_length", seq_length)
     _check.choice("strategy", strategy, STRATEGIES)
     columns = _columns(_table(table))
@@ -61,7 +61,7 @@ def packed(table: Any, seq_length: int, strategy: str, lengths: str) -> Any:
 
 
 def _table(table: Any) -> Any:
-    pa = extra("pyarrow", "datasets")
+    pa = extra("pyarrow", "arrow")
     if hasattr(table, "with_format"):  # a `datasets.Dataset`, with its order of rows
         table = table.with_format("arrow")[:]
     if isinstance(table, pa.Table):
@@ -95,7 +95,7 @@ def _columns(table: Any) -> dict[str, Column]:
 
 
 def _column(name: str, column: Any) -> Column:
-    pa = extra("pyarrow", "datasets")
+    pa = extra("pyarrow", "arrow")
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         text = f"this is {column.type}. Packing requires all columns to be lists of lists. Drop it first"
         raise refusal(TypeError, text, column=name)
@@ -129,7 +129,7 @@ def _cut(lengths: Int64s, most: int, *, split: bool) -> tuple[Int64s, Int64s]:
 
 def _gathered(flat: Any, begins: Int64s, lengths: Int64s) -> Any:
     """Spans of an array of Arrow, one after the other."""
-    pa = extra("pyarrow", "datasets")
+    pa = extra("pyarrow", "arrow")
     bits = _bits(flat)
     if bits is not None:
         found, _ = _native.gather_rows(bits, begins, lengths, copy=True)
@@ -141,7 +141,7 @@ def _gathered(flat: Any, begins: Int64s, lengths: Int64s) -> Any:
 
 def _bits(flat: Any) -> AnyArray | None:
     """Elements as unsigned integers over the same memory; None where Arrow has them otherwise."""
-    types = extra("pyarrow", "datasets").types
+    types = extra("pyarrow", "arrow").types
     dtype = _UNSIGNED.get(flat.type.bit_width) if types.is_primitive(flat.type) else None
     if dtype is None or flat.null_count:
         return None
@@ -159,7 +159,7 @@ def _wrapped(column: Column, seq_length: int) -> Any:
 
 def _lists(kind: Any, bounds: Int64s, values: Any) -> Any:
     """Lists of a type over values, in as many chunks as its offsets need to count them."""
-    pa = extra("pyarrow", "datasets")
+    pa = extra("pyarrow", "arrow")
     large = pa.types.is_large_list(kind)
     array, dtype = (pa.LargeListArray, np.int64) if large else (pa.ListArray, np.int32)
     most = _check.MOST if large else MOST_IN_A_LIST_ARRAY

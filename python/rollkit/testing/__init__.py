@@ -28,6 +28,7 @@ from rollkit.testing.segments import pairs_reference as pairs_reference
 from rollkit.testing.segments import run_lengths_reference as run_lengths_reference
 from rollkit.testing.segments import thd_cases as thd_cases
 from rollkit.testing.segments import thd_reference as thd_reference
+from rollkit.testing.tables import pack_table_reference as pack_table_reference
 from rollkit.testing.ways import ways as ways
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "next_token_logprobs_reference",
     "pack_reference",
     "pack_starts_reference",
+    "pack_table_reference",
     "pad_reference",
     "pairs_reference",
     "place_reference",
