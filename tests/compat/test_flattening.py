@@ -91,7 +91,7 @@ def test_it_pickles_and_prints_its_options() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_in_a_data_loader(workers: int) -> None:
     data = [{"input_ids": [i] * (i + 1)} for i in range(6)]
-    loader = torch.utils.data.DataLoader(
+    loader: Any = torch.utils.data.DataLoader(
         data,  # type: ignore[arg-type]
         batch_size=2,
         num_workers=workers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pickle
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ OPTIONS = st.fixed_dictionaries(
 BATCHES = features(KINDS, least=1) | features(KINDS, packed=True)
 
 
-def reference(batch: list[Any], options: dict[str, Any]) -> dict[str, list[list[int]]]:
+def reference(batch: list[Any], options: dict[str, Any]) -> dict[str, Any]:
     """The values, row by row."""
     rows = [[int(token) for token in feature["input_ids"]] for feature in batch]
     labels = [[int(token) for token in feature.get("labels", feature["input_ids"])] for feature in batch]
@@ -36,7 +37,9 @@ def reference(batch: list[Any], options: dict[str, Any]) -> dict[str, list[list[
     positions = [[at for size in row for at in range(size)] for row in sizes]
     flat = options.get("padding_free", False)
     if flat:
-        rows, labels, positions = ([sum(column, [])] for column in (rows, labels, positions))
+        rows, labels, positions = (
+            [list(chain.from_iterable(column))] for column in (rows, labels, positions)
+        )
         firsts = [at == 0 for at in positions[0]]
         labels = [[-100 if first else label for first, label in zip(firsts, labels[0], strict=True)]]
     multiple = options.get("pad_to_multiple_of") or 1
@@ -51,10 +54,16 @@ def reference(batch: list[Any], options: dict[str, Any]) -> dict[str, list[list[
     if not flat:
         return found | {"attention_mask": padded([[1] * len(row) for row in rows], 0)}
     bounds = [i for i, at in enumerate(found["position_ids"][0]) if at == 0] + [width]
-    lengths = [b - a for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    lengths = [b - a for a, b in pairwise(bounds)]
     numbers = [i for i, length in enumerate(lengths) for _ in range(length)]
-    more: Any = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
-    return found | more | {"max_length_q": max(lengths), "max_length_k": max(lengths), "seq_idx": [numbers]}
+    longest = max(lengths)
+    more = {
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
+    return {**found, **more, "seq_idx": [numbers]}
 
 
 def listed(batch: dict[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_tables_are_those_of_trl(theirs: Any) -> None:
             if strategy == "wrapped":
                 wanted = data_utils._pack_wrapped(table, seq_length)
             else:
-                cut = "split" if strategy == "bfd_split" else "truncate"
+                cut: Any = "split" if strategy == "bfd_split" else "truncate"
                 wanted = data_utils._pack_bfd(table, seq_length, cut)
             assert ours.cast(wanted.schema).equals(wanted)
 
@@ -124,6 +124,7 @@ def test_values(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_datasets_without_tokens(strategy: str) -> None:
     """Where TRL fails, for want of a row or of a token."""
+    rows: Any
     for rows in ([], [[], []]):
         assert len(pack_dataset(Dataset.from_dict({"input_ids": rows}), 4, strategy)) == 0
 

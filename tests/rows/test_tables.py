@@ -165,7 +165,7 @@ def test_buffers_that_are_not_aligned() -> None:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_table_without_tokens(strategy: str) -> None:
-    rows: list[list[int]]
+    rows: Any
     for rows in ([], [[]], [[], []]):
         found = pack_table(pa.table({"a": pa.array(rows, pa.list_(pa.int32()))}), 4, strategy)
         assert found.num_rows == 0

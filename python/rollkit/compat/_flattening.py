@@ -83,9 +83,6 @@ class DataCollatorWithFlattening:
             TypeError: something is no row of integers.
         """
         kind = self.return_tensors if return_tensors is None else return_tensors
-        if kind not in ("pt", "np"):
-            text = f"return_tensors={shown(kind)} not supported"
-            raise ValueError(f'return_tensors must be one of ("pt", "np"), {text}')
         separator = integer("separator_id", self.separator_id if separator_id is None else separator_id)
         rows = entries(features, "input_ids")
         kept = [i for i, row in enumerate(rows) if len(row)]
@@ -96,6 +93,9 @@ class DataCollatorWithFlattening:
         except (ValueError, TypeError, OverflowError) as error:
             row = row_of(error)
             raise error if row is None else retold(error, row=kept[row]) from None
+        if kind not in ("pt", "np"):
+            text = f"return_tensors={shown(kind)} not supported"
+            raise ValueError(f'return_tensors must be one of ("pt", "np"), {text}')
         return tensors(batch) if kind == "pt" else batch
 
     def _batch(

@@ -36,7 +36,7 @@ def pack_dataset(
     Source: `trl.pack_dataset`.
 
     Example:
-        >>> from datasets import Dataset  # doctest: +SKIP
+        >>> from datasets import Dataset
         >>> dataset = Dataset.from_dict({"input_ids": [[1, 2, 3, 4, 5], [6, 7], [8, 9, 10], [11]]})
         >>> pack_dataset(dataset, seq_length=4)[:]
         {'input_ids': [[1, 2, 3, 4], [8, 9, 10, 11], [6, 7]], 'seq_lengths': [[4], [3, 1], [2]]}
