@@ -41,6 +41,8 @@ def packed(table: Any, seq_length: int, strategy: str, lengths: str) -> Any:
     pa = extra("pyarrow", "arrow")
     seq_length = _check.positive("seq_length", seq_length)
     _check.choice("strategy", strategy, STRATEGIES)
+    if not isinstance(lengths, str):
+        raise TypeError(f"lengths must be a str, got {type(lengths).__name__}")
     columns = _columns(_table(table))
     if strategy == "wrapped":
         return pa.table({name: _wrapped(column, seq_length) for name, column in columns.items()})

@@ -13,7 +13,7 @@ from rollkit._arrays.ops import ops, ops_of
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
-from rollkit._frameworks import AnyArray, framework_of, is_array
+from rollkit._frameworks import AnyArray, framework_of, is_array, kind_of
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import place_parts
 from rollkit._rows.ragged import Ragged, trusted
@@ -58,9 +58,10 @@ def token_rows(name: str, rows: Sequence[Any], dtype: np.dtype[Any] | None = Non
     with at(column=name):
         found = _together(rows, dtype)
         if found.dtype.kind not in "iub" and len(found.values):
-            raise TypeError(f"rows must hold integers, got {found.dtype}")
+            odd = (i for i, row in enumerate(rows) if kind_of(row) not in ("int", "bool"))
+            raise refusal(TypeError, f" holds {found.dtype}, expected integers", row=next(odd, None))
         if found.inner:
-            raise ValueError(f"rows must be one-dimensional, got elements of shape {found.inner}")
+            raise refusal(ValueError, f" has elements of shape {found.inner}, expected numbers", row=0)
     return found
 
 
@@ -73,6 +74,8 @@ def _together(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
             return joined if dtype is None else joined.astype(dtype)
     if not kinds <= {list, tuple, np.ndarray}:
         rows = [_on_host(row) for row in rows]
+    elif np.ndarray not in kinds:
+        dtype = dtype or INT64  # so that a float among them is named
     return Ragged.from_rows(rows, dtype)
 
 
@@ -93,12 +96,12 @@ def _on_host(row: Any) -> Any:
     return row.tolist() if hasattr(row, "tolist") else row
 
 
-def check_lengths(name: str, lengths: Int64s, wanted: Int64s, are: str = "has") -> None:
+def check_lengths(name: str, lengths: Int64s, wanted: Int64s, found: str = "has {} elements") -> None:
     """Refuse a column whose rows are not as long as `input_ids`."""
     odd = np.flatnonzero(lengths != wanted)
     if len(odd):
         row = int(odd[0])
-        text = f" {are} {lengths[row]} elements, its input_ids {wanted[row]}"
+        text = f" {found.format(lengths[row])}, its input_ids have {wanted[row]}"
         raise refusal(ValueError, text, column=name, row=row)
 
 

@@ -85,7 +85,11 @@ class DataCollatorWithFlattening:
         kind = self.return_tensors if return_tensors is None else return_tensors
         separator = integer("separator_id", self.separator_id if separator_id is None else separator_id)
         rows = entries(features, "input_ids")
-        kept = [i for i, row in enumerate(rows) if len(row)]
+        try:
+            kept = [i for i, row in enumerate(rows) if len(row)]
+        except TypeError:
+            token_rows("input_ids", rows)  # which names the row that is none
+            raise
         if not kept:
             raise ValueError("DataCollatorWithFlattening received a batch where every example is empty.")
         try:

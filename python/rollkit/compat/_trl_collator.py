@@ -10,11 +10,12 @@ import numpy as np
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
+from rollkit._errors import at
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray, Tensor
 from rollkit._rows.dtypes import common, numpy_dtype
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import place_parts
+from rollkit._rows.parts import fill_element, place_parts
 from rollkit._rows.ragged import Ragged
 from rollkit.compat._features import (
     INT32,
@@ -92,7 +93,7 @@ class DataCollatorForLanguageModeling:
         rows = entries(examples, "input_ids")
         if not rows:
             raise ValueError("features is empty; a batch has one or more")
-        ids = token_rows("input_ids", rows, self._dtype(rows))
+        ids = token_rows("input_ids", rows, self._dtype("input_ids", rows))
         labels = self._labels(examples, rows, ids)
         sequences = Sequences.of_rows(ids)
         if "seq_lengths" in examples[0] and (self.padding_free or self.return_position_ids):
@@ -112,16 +113,17 @@ class DataCollatorForLanguageModeling:
         found = extra("torch", "torch").from_numpy(Layout.concat(lengths.values).positions().astype(np.int64))
         return list(found.split(lengths.sum().tolist()))
 
-    def _dtype(self, rows: Sequence[Any]) -> np.dtype[Any]:
+    def _dtype(self, name: str, rows: Sequence[Any]) -> np.dtype[Any]:
         """Rows end to end meet in a dtype; padded ones have that of the first. Lists are int64."""
         dtypes = [getattr(row, "dtype", INT64) for row in (rows if self.padding_free else rows[:1])]
-        return numpy_dtype(common(dtypes))
+        with at(column=name):
+            return numpy_dtype(common(dtypes))
 
     def _labels(self, examples: Sequence[Any], rows: Sequence[Any], ids: Ragged) -> Ragged:
         if not any("labels" in example for example in examples):
             return ids
         rows = [example.get("labels", row) for example, row in zip(examples, rows, strict=True)]
-        labels = token_rows("labels", rows, self._dtype(rows))
+        labels = token_rows("labels", rows, self._dtype("labels", rows))
         check_lengths("labels", labels.lengths, ids.lengths)
         return labels
 
@@ -131,8 +133,9 @@ class DataCollatorForLanguageModeling:
         tokens, targets, mask, *more = (
             array.reshape(layout.shape) for array in allocated(layout.size, *dtypes)
         )
-        place_parts(ids.parts(), layout, self.pad_token_id, out=tokens)
-        place_parts(labels.parts(), layout, IGNORED, out=targets)
+        pad, ignored = self._pad(ids), _element("labels", IGNORED, labels)
+        place_parts(ids.parts(), layout, pad, out=tokens)
+        place_parts(labels.parts(), layout, ignored, out=targets)
         begun(mask, np.ones(layout.max_seqlen, ids.dtype), layout.starts, layout.lengths)
         for positions in more:
             begun(positions, *sequences.ramps(layout.starts))
@@ -146,9 +149,10 @@ class DataCollatorForLanguageModeling:
         width = total + -total % self._multiple()
         tokens, targets, positions, numbers = allocated(width, ids.dtype, labels.dtype, INT64, INT32)
         ramp, starts, lengths = sequences.ramps(ids.offsets[:-1])
-        for out, rows, fill in ((tokens, ids, self.pad_token_id), (targets, labels, IGNORED)):
+        ignored = _element("labels", IGNORED, labels)
+        for out, rows, fill in ((tokens, ids, self._pad(ids)), (targets, labels, ignored)):
             out[:total], out[total:] = rows.values, fill
-        targets[starts] = IGNORED
+        targets[starts] = ignored
         begun(positions, ramp, starts, lengths)
         # Padding counts from 0 at each of its tokens, so that each is a sequence for the kernels.
         bounds = np.append(starts, np.arange(total, width + 1))
@@ -166,9 +170,18 @@ class DataCollatorForLanguageModeling:
             "seq_idx": numbers[None],
         }
 
+    def _pad(self, ids: Ragged) -> Any:
+        return _element("input_ids", _check.integer("pad_token_id", self.pad_token_id), ids)
+
     def _multiple(self) -> int:
         wanted = self.pad_to_multiple_of
         return 1 if wanted is None else _check.positive("pad_to_multiple_of", wanted)
+
+
+def _element(name: str, fill: int, rows: Ragged) -> Any:
+    """A number in the dtype of rows."""
+    with at(column=name):
+        return fill_element(fill, rows.dtype, ())[0]
 
 
 class Sequences(NamedTuple):
@@ -197,7 +210,7 @@ class Sequences(NamedTuple):
         lengths = _check.lengths("seq_lengths", found.values)
         ends = _native.offsets_from_lengths(lengths)
         firsts = ends[found.offsets]  # where rows begin, and the last one ends
-        check_lengths("seq_lengths", np.diff(firsts), ids.lengths, "adds up to")
+        check_lengths("seq_lengths", np.diff(firsts), ids.lengths, "adds up to {}")
         rows = np.repeat(np.arange(len(ids)), found.lengths)
         some = lengths > 0
         return cls(rows[some], (ends[:-1] - firsts[rows])[some], lengths[some])
