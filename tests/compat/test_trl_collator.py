@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.compat.collators import ROWS, check_same, features, outcome
+from tests.decode.decoding import VOCAB, qwen3
 from tests.thorough import examples
 
+from rollkit.compat import patched
 from rollkit.compat.trl import DataCollatorForLanguageModeling
 
 KINDS = tuple(kind for kind in ROWS if kind != "tuple")
@@ -150,3 +153,49 @@ def test_what_subclasses_and_trainers_do() -> None:
     assert (found["count"], found["position_ids"].tolist()) == (1, [[0, 1]])
     plain = DataCollatorForLanguageModeling(3, padding_free=True)
     assert pickle.loads(pickle.dumps(plain)) == plain
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sft_trainer_learns_the_same(theirs: Any, tmp_path: Path) -> None:
+    """Without its flag it takes our collator; with it, under `patched`, it makes ours."""
+    import transformers
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models
+    from trl import SFTConfig, SFTTrainer
+
+    words = Tokenizer(models.WordLevel({"a": 0, "<pad>": 1, "<eos>": 2}, unk_token="a"))
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="<eos>"
+    )
+    rows = [[(i * 7 + j) % VOCAB for j in range(3 + i)] for i in range(8)]
+    dataset = Dataset.from_dict({"input_ids": rows, "labels": rows})
+
+    def losses(collate: Any = None, **options: Any) -> tuple[list[float], type]:
+        torch.manual_seed(0)
+        arguments = SFTConfig(
+            str(tmp_path),
+            max_steps=2,
+            per_device_train_batch_size=4,
+            max_length=None,
+            logging_steps=1,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            bf16=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **options,
+        )
+        trainer = SFTTrainer(qwen3(), arguments, collate, dataset, processing_class=tokenizer)
+        trainer.train()
+        logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        return logged, type(trainer.data_collator)
+
+    wanted, kind = losses(padding_free=True)
+    assert kind is theirs
+    assert losses(DataCollatorForLanguageModeling(1, padding_free=True))[0] == wanted
+    with patched("trl") as names:
+        found, kind = losses(padding_free=True)
+    assert {"DataCollatorForLanguageModeling", "pack_dataset", "pad", "flush_left"} == set(names)
+    assert found == wanted
+    assert issubclass(kind, DataCollatorForLanguageModeling)
