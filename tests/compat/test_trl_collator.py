@@ -158,21 +158,19 @@ def test_what_subclasses_and_trainers_do() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_sft_trainer_learns_the_same(theirs: Any, tmp_path: Path) -> None:
     """Without its flag it takes our collator; with it, under `patched`, it makes ours."""
-    import transformers
-    from datasets import Dataset
-    from tokenizers import Tokenizer, models
-    from trl import SFTConfig, SFTTrainer
-
-    words = Tokenizer(models.WordLevel({"a": 0, "<pad>": 1, "<eos>": 2}, unk_token="a"))
+    datasets, tokenizers, transformers, trl = (
+        pytest.importorskip(name) for name in ("datasets", "tokenizers", "transformers", "trl")
+    )
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<pad>": 1, "<eos>": 2}, unk_token="a"))
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="<eos>"
     )
     rows = [[(i * 7 + j) % VOCAB for j in range(3 + i)] for i in range(8)]
-    dataset = Dataset.from_dict({"input_ids": rows, "labels": rows})
+    dataset = datasets.Dataset.from_dict({"input_ids": rows, "labels": rows})
 
     def losses(collate: Any = None, **options: Any) -> tuple[list[float], type]:
         torch.manual_seed(0)
-        arguments = SFTConfig(
+        arguments = trl.SFTConfig(
             str(tmp_path),
             max_steps=2,
             per_device_train_batch_size=4,
@@ -186,7 +184,7 @@ def test_sft_trainer_learns_the_same(theirs: Any, tmp_path: Path) -> None:
             dataset_kwargs={"skip_prepare_dataset": True},
             **options,
         )
-        trainer = SFTTrainer(qwen3(), arguments, collate, dataset, processing_class=tokenizer)
+        trainer = trl.SFTTrainer(qwen3(), arguments, collate, dataset, processing_class=tokenizer)
         trainer.train()
         logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         return logged, type(trainer.data_collator)

@@ -92,8 +92,7 @@ def test_datasets_are_those_of_trl(theirs: Any, kind: str, strategy: str) -> Non
 @pytest.mark.filterwarnings("ignore")
 def test_tables_are_those_of_trl(theirs: Any) -> None:
     """Row for row, at capacities at which the tie shows."""
-    from trl import data_utils
-
+    data_utils: Any = importlib.import_module("trl.data_utils")
     for _ in range(by_level(60, 600)):
         seq_length = RANDOM.randrange(1, 60)
         found = columns(RANDOM.randrange(1, 60), RANDOM.choice([2, seq_length + 1, 3 * seq_length + 1]))
