@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -95,8 +96,7 @@ def table() -> Any:
 
 
 def dataset() -> Any:
-    import datasets
-
+    datasets: Any = importlib.import_module("datasets")
     return datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
 
 
