@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _native
-from rollkit._arrays.ops import ops, ops_of
+from rollkit._arrays.ops import Ops, ops, ops_of
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
@@ -79,7 +79,7 @@ def _together(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
     return Ragged.from_rows(rows, dtype)
 
 
-def _joined(own: Any, rows: Sequence[Any]) -> Ragged | None:
+def _joined(own: Ops, rows: Sequence[Any]) -> Ragged | None:
     """Arrays of a framework joined by it, as one look at the memory of each would take longer."""
     if any(row.ndim != 1 for row in rows):
         return None

@@ -1,7 +1,7 @@
-"""`pad` and `flush_left` as in `trl.trainer.utils` of TRL 1.16.
+"""`pad` and `flush_left`, `pack_dataset`, and `DataCollatorForLanguageModeling` as in TRL 1.16.
 
-Dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a gradient
-goes through, torch moves.
+Of the first two, dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a
+gradient goes through, torch moves.
 """
 
 from __future__ import annotations
