@@ -95,7 +95,7 @@ __all__ = [
     "whiten",
 ]
 
-_SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
+_SUBPACKAGES = ("compat", "datasets", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
 
 # What the import of the package does not wait for.
 _LATER = {

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tests.house.garbage_drop_ins import ARGUMENTS
+from tests.house.garbage_drop_ins import ARGUMENTS, collator
 
 import rollkit
 from rollkit import (
@@ -22,6 +22,7 @@ from rollkit import (
     Moments,
     Ragged,
     Rollouts,
+    datasets,
     decode,
     engines,
     forest,
@@ -32,7 +33,7 @@ from rollkit import (
     segments,
 )
 
-MODULES = (rollkit, segments, routing, decode, forest, engines, plot)
+MODULES = (rollkit, datasets, segments, routing, decode, forest, engines, plot)
 """Oracles do what they say and nothing else: their arguments are those of who writes tests."""
 
 DROP_INS = ("flash_attn", "skyrl", "transformer_engine", "transformers", "trl", "verifiers", "verl")
@@ -238,6 +239,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "ActiveBatch": lambda: decode.ActiveBatch(5),
     "AllowedSet": allowed,
     "Batch": batch,
+    "DataCollatorForLanguageModeling": collator,
     "Groups": lambda: Groups.by(["a", "a", "b"]),
     "Kept": kept,
     "Layout": layout,

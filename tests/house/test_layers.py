@@ -17,7 +17,7 @@ FLOORS = (
     ("_batch",),
     ("_files",),
     ("segments", "routing", "decode", "forest"),
-    ("compat", "engines", "testing", "plot"),
+    ("compat", "datasets", "engines", "testing", "plot"),
     ("_cli",),
 )
 """From the ground up; a room imports its own floor's ground, or rooms below."""

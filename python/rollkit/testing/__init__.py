@@ -34,6 +34,7 @@ from rollkit.testing.strategies import lengths as lengths
 from rollkit.testing.strategies import raggeds as raggeds
 from rollkit.testing.strategies import rollout_rows as rollout_rows
 from rollkit.testing.strategies import rollouts as rollouts
+from rollkit.testing.tables import pack_table_reference as pack_table_reference
 from rollkit.testing.ways import ways as ways
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "objective_reference",
     "pack_reference",
     "pack_starts_reference",
+    "pack_table_reference",
     "pad_reference",
     "pairs_reference",
     "place_reference",
