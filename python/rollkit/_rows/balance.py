@@ -237,18 +237,25 @@ def group_ids(groups: GroupIds, rows: int) -> Int64s | None:
     if groups is None:
         return None
     given: Any = _check.host("groups", groups) if hasattr(groups, "dtype") else _check.items("groups", groups)
+    if isinstance(given, np.ndarray) and given.ndim != 1:
+        raise ValueError(f"groups must be one-dimensional, got shape {given.shape}")
     if len(given) != rows:
         raise ValueError(f"groups has {len(given)} rows, lengths has {rows}")
-    if isinstance(given, np.ndarray) and given.dtype.kind in "iu" and given.ndim == 1:
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
         return np.unique(given, return_inverse=True)[1].astype(np.int64, copy=False)
+    entries = given.tolist() if isinstance(given, np.ndarray) else given
     numbers: dict[Hashable, int] = {}
-    ids = np.empty(rows, np.int64)
-    for row, entry in enumerate(given.tolist() if isinstance(given, np.ndarray) else given):
-        try:
-            ids[row] = numbers.setdefault(entry, len(numbers))
-        except TypeError:
-            raise TypeError(
-                f"groups[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, text "
-                "or other hashable object per row"
-            ) from None
-    return ids
+    return np.array([_number(numbers, row, entry) for row, entry in enumerate(entries)], np.int64)
+
+
+def _number(numbers: dict[Hashable, int], row: int, entry: Any) -> int:
+    """The number of an id, a new one where it is."""
+    try:
+        if hasattr(entry, "shape") and not isinstance(entry, np.generic):
+            raise TypeError  # a tensor's hash is where it is, not what it holds
+        return numbers.setdefault(entry, len(numbers))
+    except TypeError:
+        raise TypeError(
+            f"groups[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, text or "
+            "other hashable object per row"
+        ) from None

@@ -74,7 +74,7 @@ class StepPlan:
         """`[rows]` int64: the numbers of the rows of a rank's micro-batch `t`, ascending."""
         slot = _below("rank", rank, self.ranks) * self.steps + _below("t", t, self.steps)
         order, offsets = self._order
-        return order[offsets[slot] : offsets[slot + 1]]
+        return order[offsets[slot] : offsets[slot + 1]].copy()
 
     def layout(self, rank: int, t: int) -> Layout:
         """Lay the rows of a micro-batch in a line, `[1, capacity]`, as `pack(…, rows=, layout=)` takes it."""
