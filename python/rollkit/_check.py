@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _native
-from rollkit._frameworks import as_array
+from rollkit._frameworks import as_array, is_array
 
 Int64s = NDArray[np.int64]
 
@@ -82,6 +82,20 @@ def items(name: str, value: Any) -> list[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or no_rows:
         raise TypeError(f"{name} must be a sequence, got {type(value).__name__}")
     return list(value)
+
+
+def entries(name: str, value: Any) -> list[Any]:
+    """Return the items of a sequence, those that are arrays of one element as what they say.
+
+    Equal tensors have hashes of their own: what is grouped by them would fall apart without a word.
+    """
+    return [_entry(entry) for entry in items(name, host(name, value).tolist() if is_array(value) else value)]
+
+
+def _entry(entry: Any) -> Any:
+    if isinstance(entry, str | int | float | np.generic) or not is_array(entry) or entry.ndim:
+        return entry
+    return host("an entry", entry).item()
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:

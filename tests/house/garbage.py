@@ -28,6 +28,7 @@ from rollkit import (
     forest,
     loss_totals,
     pack,
+    plan_steps,
     plot,
     routing,
     segments,
@@ -249,6 +250,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "Rollouts": lambda: Rollouts(columns()),
     "RouteBuilder": builder,
     "Runs": lambda: segments.runs(ids()),
+    "StepPlan": lambda: plan_steps([3, 2, 4], capacity=8, ranks=2),
     "TokenTree": tree,
     "Totals": lambda: loss_totals([[1, 0], [1]], groups=[0, 1], num_groups=2),
 }
@@ -265,6 +267,7 @@ RETURNED = {
     "Progress",
     "Runs",
     "Sampled",
+    "StepPlan",
     "THD",
     "Totals",
     "Batch",

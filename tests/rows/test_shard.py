@@ -20,7 +20,7 @@ from tests.thorough import by_level, combinations, examples
 
 import rollkit
 from rollkit import Layout, Ragged, labels, pack, place, take
-from rollkit._rows.shard import SCHEMES, balanced
+from rollkit._rows.shard import SCHEMES
 from rollkit.segments import cp_pad, cp_partition
 from rollkit.testing import layouts, place_reference, shard_reference, take_reference
 
@@ -338,17 +338,6 @@ def test_balanced_knows_how_far_into_its_row_a_piece_is() -> None:
     layout = Layout((1, 1024), [0, 512], [512, 512], [512, 100_512], [0, 1], [0, 100_000])
     for shard in layout.shard(2, "balanced"):
         assert take(shard.positions(), shard).lengths.tolist() == [256, 256]
-
-
-@given(st.integers(1, 6), st.integers(0, 8), st.data())
-def test_balanced_gives_equally_many_to_each(parts: int, each: int, data: st.DataObject) -> None:
-    size = parts * each
-    costs = np.array(data.draw(st.lists(st.integers(0, 100), min_size=size, max_size=size)), np.int64)
-    found = balanced(costs, parts)
-    assert np.bincount(found, minlength=parts).tolist() == [each] * parts
-    sums = np.bincount(found, costs, minlength=parts)
-    assert sums.max() - sums.min() <= costs.max(initial=0)
-    np.testing.assert_array_equal(found, balanced(costs, parts))
 
 
 def test_blocks_of_balanced_stay_whole() -> None:

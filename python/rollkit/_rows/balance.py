@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._errors import refusal
+from rollkit._frameworks import as_array, is_array
 
 Cost = tuple[int, int] | ArrayLike | None
 """What a row costs: its length, `a * length + b * length**2`, or a number of its own."""
@@ -236,14 +237,12 @@ def group_ids(groups: GroupIds, rows: int) -> Int64s | None:
     """Numbers below that of rows, one a group."""
     if groups is None:
         return None
-    given: Any = _check.host("groups", groups) if hasattr(groups, "dtype") else _check.items("groups", groups)
-    if isinstance(given, np.ndarray) and given.ndim != 1:
-        raise ValueError(f"groups must be one-dimensional, got shape {given.shape}")
-    if len(given) != rows:
-        raise ValueError(f"groups has {len(given)} rows, lengths has {rows}")
-    if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
+    given = np.asarray(as_array(groups)) if is_array(groups) else None
+    if given is not None and given.dtype.kind in "iu" and given.ndim == 1:
+        _check_count(len(given), rows)
         return np.unique(given, return_inverse=True)[1].astype(np.int64, copy=False)
-    entries = given.tolist() if isinstance(given, np.ndarray) else given
+    entries = _check.entries("groups", groups)
+    _check_count(len(entries), rows)
     numbers: dict[Hashable, int] = {}
     return np.array([_number(numbers, row, entry) for row, entry in enumerate(entries)], np.int64)
 
@@ -259,3 +258,8 @@ def _number(numbers: dict[Hashable, int], row: int, entry: Any) -> int:
             f"groups[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, text or "
             "other hashable object per row"
         ) from None
+
+
+def _check_count(got: int, rows: int) -> None:
+    if got != rows:
+        raise ValueError(f"groups has {got} rows, lengths has {rows}")

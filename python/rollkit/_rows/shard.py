@@ -16,6 +16,7 @@ import numpy as np
 from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._errors import refusal
+from rollkit._rows.balance import balance
 from rollkit._rows.pieces import Pieces, counted
 
 SCHEMES: Final = ("zigzag", "dual_chunk", "striped", "contiguous", "balanced")
@@ -245,51 +246,6 @@ def _balanced(layout: Pieces, found: Laid, lines: Int64s, size: int, align: int)
     costs = np.zeros(blocks, np.int64)
     np.add.at(costs, places // align, lengths * begins + lengths * (lengths + 1) // 2)
     by_line = costs.reshape(len(lines) - 1, layout.width // align)
-    owners = np.array([balanced(line, size) for line in by_line], np.int64).reshape(by_line.shape)
+    parts = [balance(line, size, cost=line, equal_counts=True, tolerance=CLOSE) for line in by_line]
+    owners = np.array(parts, np.int64).reshape(by_line.shape)
     return Deal(lines[:-1], np.full(len(by_line), align), owners)
-
-
-def balanced(costs: Int64s, parts: int) -> Int64s:
-    """Give each of `parts` equally many of some costs, so that the sums are near to each other.
-
-    Rounds of `parts` costs, largest first, each to the part with the smallest sum, then exchanges between
-    the part with the largest sum and another. Ties go by number: the same everywhere.
-
-    Args:
-        costs: as many as a multiple of `parts`.
-        parts: how many parts there are.
-
-    Returns:
-        The part of each.
-
-    Example:
-        >>> balanced(np.array([1, 2, 3, 4]), 2)
-        array([0, 1, 1, 0])
-    """
-    found = np.zeros(len(costs), np.int64)
-    sums = np.zeros(parts, np.int64)
-    for chosen in np.argsort(-costs, kind="stable").reshape(-1, parts):
-        least = np.argsort(sums, kind="stable")
-        found[chosen] = least
-        sums[least] += costs[chosen]
-    for _ in range(len(costs)):
-        if sums.max(initial=0) <= (1 + CLOSE) * costs.sum() / parts or not _exchanged(costs, found, sums):
-            break
-    return found
-
-
-def _exchanged(costs: Int64s, found: Int64s, sums: Int64s) -> bool:
-    """Exchange the pair that lowers the largest sum most; False where none does."""
-    largest = sums.argmax()
-    mine, others = np.flatnonzero(found == largest), np.flatnonzero(found != largest)
-    moved = costs[mine][:, None] - costs[others]  # goes from the largest sum to the other's
-    after = np.maximum(sums[largest] - moved, sums[found[others]] + moved)
-    at = int(after.argmin()) if after.size else 0
-    if not after.size or after.flat[at] >= sums[largest]:
-        return False
-    one, other = mine[at // len(others)], others[at % len(others)]
-    gain = moved.flat[at]
-    sums[largest] -= gain
-    sums[found[other]] += gain
-    found[one], found[other] = found[other], largest
-    return True
