@@ -33,6 +33,7 @@ from rollkit._rollouts.rollouts import Rollouts as Rollouts
 from rollkit._rollouts.steps import merge_steps as merge_steps
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
+from rollkit._rows.online import OnlinePacker as OnlinePacker
 from rollkit._rows.place import concat as concat
 from rollkit._rows.place import place as place
 from rollkit._rows.place import take as take
@@ -42,6 +43,7 @@ __all__ = [
     "Batch",
     "Groups",
     "Layout",
+    "OnlinePacker",
     "Ragged",
     "Rollouts",
     "__version__",
