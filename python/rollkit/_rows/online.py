@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 from numpy.typing import ArrayLike
 
@@ -18,15 +18,16 @@ _STATE: Final = (*_OPTIONS, "added", "waiting", "bins")
 
 
 class OnlinePacker:
-    """Packs rows in the order in which they arrive into bins that are nearly full, by a look at a few of them.
+    """Packs rows in the order in which they arrive into bins that are nearly full: looks at a few of them.
 
-    Bins come out in the order of the rows, whatever their lengths; those of `plan_bins`, which must see all rows
-    first, come longest rows first. What is waiting is small, and is all that there is to save: `state`.
+    Bins come out in the order of the rows, whatever their lengths; those of `plan_bins`, which must see all
+    rows first, come longest rows first. What waits is little, and all that there is to save: `state`.
 
-    | policy | what waits | a row goes to |
-    |---|---|---|
-    | `"look_ahead"` | `buffer` rows and one open bin | the oldest begins a bin; then, while as many wait, the longest that fits, of equally long ones the oldest |
-    | `"best_fit"` | `buffer` open bins | the one with the least room that is enough, of equally full ones the oldest; the oldest is out where none has room |
+    - `"look_ahead"`: `buffer` rows wait, beside one open bin. The oldest begins a bin; then, each time that as
+      many wait again, the longest that fits is added, of equally long ones the oldest. Where none fits, the
+      bin is complete.
+    - `"best_fit"`: `buffer` bins are open. A row goes to the one with the least room that is enough, of equally
+      full ones the oldest. Where none has room, the oldest bin is complete and the row begins one.
 
     However long the stream, a row is passed over by fewer than `buffer` bins that are begun after it came.
 
@@ -36,10 +37,10 @@ class OnlinePacker:
         capacity: elements a bin holds.
         buffer: how many rows, or open bins, wait. With 64 rows bins of eight rows are 99.8 % full.
         policy: `"look_ahead"` or `"best_fit"`.
-        max_wait: a row is out by the time that so many more have come, if need be in a bin that is not full; with
-            0, each at once. None: no such bound.
-        max_segments: at most that many rows in a bin, empty ones included. Rows without an element always fit, and
-            without this a stream of them fills no bin.
+        max_wait: a row is out by the time that so many more have come, if need be in a bin that is not full;
+            with 0, each at once. None: no such bound.
+        max_segments: at most that many rows in a bin, empty ones included. Rows without an element always
+            fit, and without this a stream of them fills no bin.
         align: each row starts at a multiple of this within its bin; see `plan_bins`.
 
     Raises:
@@ -110,7 +111,7 @@ class OnlinePacker:
 
         Raises:
             TypeError: no ints.
-            ValueError: a length is negative, or more than `capacity`; there are more or fewer lengths than rows.
+            ValueError: a length is negative, or more than `capacity`; lengths and rows differ in number.
                 The packer is as it was.
 
         Example:
@@ -143,8 +144,8 @@ class OnlinePacker:
     def state(self) -> dict[str, Any]:
         """Return all that there is to go on from, as JSON takes it.
 
-        That is the options, how many rows were added, and the numbers and lengths of those that are pending: a few
-        kB. `from_state` goes on with the very same bins, on any machine.
+        That is the options, how many rows were added, and the numbers and lengths of those that are pending:
+        a few kB. `from_state` goes on with the very same bins, on any machine.
 
         Example:
             >>> packer = OnlinePacker(8, buffer=2)
@@ -191,10 +192,10 @@ class OnlinePacker:
             f"OnlinePacker({capacity:,}, buffer={buffer:,}, policy={policy!r}: {self.pending:,} rows pending)"
         )
 
-    def _refuse(self, row: int, length: int) -> NoReturn | None:
+    def _refuse(self, row: int, length: int) -> None:
         """Refuse a row that is longer than a bin."""
         capacity = self._options["capacity"]
         if length > capacity:
-            text = f" has {length} elements, more than the capacity of {capacity}; raise capacity, or cut the row"
-            raise refusal(ValueError, text, row=row)
-        return None
+            text = f" has {length} elements, more than the capacity of {capacity}"
+            raise refusal(ValueError, f"{text}; raise capacity, or cut the row", row=row)
+        return

@@ -4,6 +4,7 @@ Rows and batches, orders, and segments, are here by name; `rollkit.testing.decod
 The strategies need hypothesis, which is imported when one is called.
 """
 
+from rollkit.testing.orders import OnlinePackerReference as OnlinePackerReference
 from rollkit.testing.orders import permuted_reference as permuted_reference
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
@@ -34,6 +35,7 @@ from rollkit.testing.ways import ways as ways
 
 __all__ = [
     "DTYPES",
+    "OnlinePackerReference",
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
