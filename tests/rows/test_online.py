@@ -210,10 +210,10 @@ def test_a_refusal_leaves_the_packer_as_it_was() -> None:
     added(packer, range(5), [3, 4, 2, 8, 1])
     before = packer.state()
     for rows, lengths in (([9, 9], [1, 9]), ([9, 9], [1, -1]), ([9], [1, 2])):
-        with pytest.raises(ValueError, match="row 9 has 9|lengths"):
+        with pytest.raises(ValueError, match=r"row 9 has 9|lengths"):
             packer.extend(rows, lengths)
     for length in (9, -1):
-        with pytest.raises(ValueError, match="row 9 has 9|length must be at least 0"):
+        with pytest.raises(ValueError, match=r"row 9 has 9|length must be at least 0"):
             packer.add(9, length)
     assert packer.state() == before
 

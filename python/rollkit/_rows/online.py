@@ -23,11 +23,11 @@ class OnlinePacker:
     Bins come out in the order of the rows, whatever their lengths; those of `plan_bins`, which must see all
     rows first, come longest rows first. What waits is little, and all that there is to save: `state`.
 
-    - `"look_ahead"`: `buffer` rows wait, beside one open bin. The oldest begins a bin; then, each time that as
-      many wait again, the longest that fits is added, of equally long ones the oldest. Where none fits, the
-      bin is complete.
-    - `"best_fit"`: `buffer` bins are open. A row goes to the one with the least room that is enough, of equally
-      full ones the oldest. Where none has room, the oldest bin is complete and the row begins one.
+    - `"look_ahead"`: `buffer` rows wait, beside one open bin. The oldest begins a bin; then, each time that
+      as many wait again, the longest that fits is added, of equally long ones the oldest. Where none fits,
+      the bin is complete.
+    - `"best_fit"`: `buffer` bins are open. A row goes to the one with the least room that is enough, of
+      equally full ones the oldest. Where none has room, the oldest bin is complete and the row begins one.
 
     However long the stream, a row is passed over by fewer than `buffer` bins that are begun after it came.
 
