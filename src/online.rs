@@ -215,7 +215,8 @@ impl Packer {
         let by_age = waiting.is_sorted_by(|a, b| a.came < b.came)
             && bins.is_sorted_by(|a, b| a.came < b.came)
             && bins.first().zip(waiting.first()).is_none_or(|(bin, row)| bin.came < row.came);
-        if !(few && by_age && waiting.iter().all(fits) && bins.iter().all(whole)) {
+        if !(few && added <= i64::MAX as u64 && by_age && waiting.iter().all(fits) && bins.iter().all(whole))
+        {
             return Ok(None);
         }
         packer.added = added;
