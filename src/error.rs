@@ -214,6 +214,17 @@ pub enum Error {
         /// Its value.
         got: i64,
     },
+    /// A number is none of those that are permuted.
+    OutOfRange {
+        /// The argument at fault.
+        name: &'static str,
+        /// Where in it.
+        index: usize,
+        /// The number.
+        got: i64,
+        /// How many numbers there are, from 0.
+        count: u64,
+    },
     /// A text that should be base64 is not.
     Base64 {
         /// The character at fault, from 0.
@@ -385,7 +396,7 @@ impl fmt::Display for Error {
             Self::Oversize { row, length, capacity } => {
                 write!(
                     f,
-                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\" or \"drop\""
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\", \"drop\" or \"split\""
                 )
             }
             Self::Balance(problem) => problem.fmt(f),
@@ -399,6 +410,9 @@ impl fmt::Display for Error {
                 "bins_multiple_of={multiple}: bins of {width} elements add up to more than 2**63 - 1 elements"
             ),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+            Self::OutOfRange { name, index, got, count } => {
+                write!(f, "{name}[{index}] is {got}, out of range: there are {count}")
+            }
             Self::Base64 { position, found } => {
                 write!(
                     f,

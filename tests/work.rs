@@ -99,7 +99,7 @@ fn rows_are_laid_out_in_memory_of_the_rows() {
     check("rows", 300.0, |count| {
         let lengths: Vec<i64> = (0..count as i64).map(|i| i % 9).collect();
         let (mut starts, mut order) = (vec![0i64; count], vec![0i64; count]);
-        pack_rows(&lengths, &options, 7, &mut starts, &mut order).unwrap();
+        pack_rows(&lengths, &options, 7, Some(3), &mut starts, &mut order).unwrap();
     });
 }
 

@@ -50,6 +50,7 @@ if _typing.TYPE_CHECKING:
     from rollkit._rows.balance import balance as balance
     from rollkit._rows.balance import fit_cost as fit_cost
     from rollkit._rows.balance import imbalance as imbalance
+    from rollkit._rows.online import OnlinePacker as OnlinePacker
     from rollkit._rows.step_plan import StepPlan as StepPlan
     from rollkit._rows.step_plan import plan_steps as plan_steps
 
@@ -58,6 +59,7 @@ __all__ = [
     "Groups",
     "Layout",
     "Moments",
+    "OnlinePacker",
     "Ragged",
     "Rollouts",
     "StepPlan",
@@ -100,6 +102,7 @@ _SUBPACKAGES = ("compat", "datasets", "decode", "engines", "forest", "plot", "ro
 # What the import of the package does not wait for.
 _LATER = {
     "Moments": "_rollouts.whiten",
+    "OnlinePacker": "_rows.online",
     "StepPlan": "_rows.step_plan",
     "Totals": "_rollouts.totals",
     "advantages": "_rollouts.advantages",

@@ -1,7 +1,7 @@
 //! Kernel errors to Python exceptions: the one place that maps them. Each takes along where it is.
 
 use pyo3::PyTypeInfo;
-use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
@@ -40,6 +40,7 @@ impl From<Error> for PyErr {
             Error::ValueRange { .. }
             | Error::TooManyElements { .. }
             | Error::Balance(Problem::CostOverflow { .. }) => refusal::<PyOverflowError>(&after, place),
+            Error::OutOfRange { .. } => PyIndexError::new_err(after),
             Error::TooManyBins { .. } => PyOverflowError::new_err(after),
             _ if placed => refusal::<PyValueError>(&after, place),
             _ => PyValueError::new_err(after),

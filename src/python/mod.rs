@@ -12,6 +12,8 @@ mod gae;
 mod jsonl;
 mod layout;
 mod list;
+mod online;
+mod order;
 mod panics;
 mod place;
 mod routing;
@@ -35,7 +37,7 @@ mod _native {
     #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]
-    use super::binpack::{pack_rows, plan_bins};
+    use super::binpack::{pack_rows, plan_bins, split_rows};
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
@@ -51,6 +53,10 @@ mod _native {
     use super::list::from_lists;
     #[pymodule_export]
     use super::list::pick::pick_numbers;
+    #[pymodule_export]
+    use super::online::OnlinePacker;
+    #[pymodule_export]
+    use super::order::permute;
     #[pymodule_export]
     use super::panics::panics;
     #[pymodule_export]

@@ -72,7 +72,16 @@ def test_flags_are_those_of_packing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert int(cells(capsys.readouterr().out)["bins"].split()[0]) % 8 == 0
     assert run("inspect", tmp_path / "out") == 0
     options = cells(capsys.readouterr().out)["options"]
-    assert options == "max segments 3, bins multiple of 8, levels {'loss masks': 'response'}"
+    assert (
+        options
+        == "max segments 3, bins multiple of 8, order shuffled, seed 0, levels {'loss masks': 'response'}"
+    )
+    assert pack_sample(tmp_path / "opened", "--order", "opened", "--oversize", "split") == 0
+    assert run("inspect", tmp_path / "opened") == 0
+    assert "order" not in cells(capsys.readouterr().out.rpartition("capacity")[2]).get("options", "")
+    with pytest.raises(SystemExit):
+        run("pack", SAMPLE, "-o", tmp_path / "x", "--capacity", 8, "--order", "opened", "--seed", 1)
+    assert "--seed is of a shuffled order, and --order is opened" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run("pack", "--help")
     told = capsys.readouterr().out

@@ -141,7 +141,17 @@ def plan_steps(rng: Rng, rows: int) -> Call:
 
 def pack_rows(rng: Rng, rows: int) -> Call:
     call = bins(rng, rows)
-    return Call(call.args, {**call.named, "bins_multiple_of": 2})
+    return Call(call.args, {**call.named, "bins_multiple_of": 2, "shuffle": [None, 3][rng.integers(2)]})
+
+
+def split_rows(rng: Rng, rows: int) -> Call:
+    return Call([lengths_of(rng, rows)], {"capacity": int(rng.choice([2, 5, 9]))})
+
+
+def permute(rng: Rng, rows: int) -> Call:
+    count = int(rng.choice([max(rows, 1), 10**10, 2**63 - 1]))
+    named = {"count": count, "seed": 3, "epoch": 1, "inverse": bool(rng.integers(2))}
+    return Call([rng.integers(0, count, rows)], named)
 
 
 def segment_numbers(rng: Rng, rows: int, dtype: Any = np.int32) -> Any:
@@ -347,6 +357,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "offsets_from_lengths": lambda rng, rows: Call([lengths_of(rng, rows), int(rng.choice([1, 8]))], {}),
     "pack_rows": pack_rows,
     "parse_jsonl": parse_jsonl,
+    "permute": permute,
     "pick_numbers": picked,
     "place": place,
     "plan_bins": bins,
@@ -360,6 +371,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "seqlens_and_offsets": seqlens,
     "sorted_rows": lambda rng, rows: Call(slots_of(layout := packed(rng, rows)), {"size": layout.size}),
     "spans": spans,
+    "split_rows": split_rows,
     "thd": thd,
     "turns": turns,
     "uniforms": uniforms,
@@ -374,7 +386,7 @@ FUNCTIONS = [
     for name in dir(_native)
     if callable(getattr(_native, name)) and not name.startswith("_") and name not in COUNTERS
 ]
-"""All there are; `Decompressor` has tests of its own."""
+"""All there are; `Decompressor` and `OnlinePacker` have tests of their own."""
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -28,6 +28,8 @@ def pack(
     bins_multiple_of: int = 1,
     bins: int | None = None,
     oversize: str = "raise",
+    order: str = "opened",
+    seed: int | None = None,
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
@@ -52,7 +54,10 @@ def pack(
         bins_multiple_of: empty bins are added up to a multiple of this.
         bins: exactly so many bins, empty ones at the end: one shape for all batches.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
-            one whose response is cut off whole is left out with it, and a warning says how many.
+            one whose response is cut off whole is left out with it, and a warning says how many. Of one in
+            pieces (`"split"`) it is on the last token, in whichever bin that is; `unpack` gives whole rows.
+        order: of bins, `"opened"` or `"shuffled"`, by `seed`; see `Layout.pack`. `rows` are not reordered.
+        seed: of the shuffled order.
         fills: what padding holds, by column; 0 unless given (`labels`: -100), but of routes experts
             0 … topk - 1, for the tokens without one too, which `route_masks` marks by 1.
         dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
@@ -101,6 +106,8 @@ def pack(
             raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
         if bins is not None:
             raise TypeError("pack takes bins or a layout, not both: a layout has its bins")
+        if order != "opened" or seed is not None:
+            raise TypeError("pack takes an order or a layout, not both: a layout has its order")
         _check_plan(sources, layout)
     elif capacity is None:
         raise TypeError("pack needs a capacity, or a layout")
@@ -114,6 +121,8 @@ def pack(
             bins_multiple_of=bins_multiple_of,
             bins=bins,
             oversize=oversize,
+            order=order,
+            seed=seed,
         )
         if oversize == "truncate":
             sources.check_cut(layout)

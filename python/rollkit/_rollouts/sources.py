@@ -154,11 +154,11 @@ class Sources:
         """The layout of a batch, whose rows are in its order, as one of these rows."""
         if self.order is None:
             return layout
-        rows, begins = layout.pieces_of_rows()
+        rows, _ = layout.pieces_of_rows()
         row_lengths = np.zeros(len(self.responses.lengths), np.int64)
         row_lengths[self.order] = layout.row_lengths
         slots = layout.shape, layout.starts, layout.lengths
-        return Layout._trusted(*slots, row_lengths, layout.order, self.order[rows], begins)
+        return Layout._trusted(*slots, row_lengths, layout.order, self.order[rows], layout.begins)
 
     def check_cut(self, layout: Layout) -> None:
         """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
@@ -241,6 +241,8 @@ def _is_row(source: Any) -> bool | None:
 
 def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
     """Say once how many rows truncation has left without a response: nothing of them is trained on."""
+    if layout.has_pieces:
+        return  # which are not cut
     placed = layout.starts != ABSENT
     cut = placed & (layout.lengths < layout.row_lengths)
     empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)

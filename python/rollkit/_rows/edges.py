@@ -1,4 +1,4 @@
-"""Which tokens have a predecessor in their own segment, and where it is."""
+"""Which tokens have a predecessor, in their own segment or the piece before, and where it is."""
 
 from __future__ import annotations
 
@@ -22,9 +22,25 @@ def followers(layout: Pieces) -> NDArray[np.bool_]:
     return found.view(bool)
 
 
+def joints(layout: Pieces) -> tuple[Int64s, Int64s]:
+    """Flat positions of the last tokens of pieces, and of the first ones of those that go on from them."""
+    if layout.begins is None:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    order = layout._row_order
+    order = order[layout.lengths[order] > 0]
+    before, after = order[:-1], order[1:]
+    rows = layout.pieces_of_rows()[0]
+    ends = layout.begins + layout.lengths
+    near = (rows[before] == rows[after]) & (ends[before] == layout.begins[after])
+    before, after = before[near], after[near]
+    return layout.starts[before] + layout.lengths[before] - 1, layout.starts[after]
+
+
 def edges(layout: Pieces, where: Any) -> tuple[Any, Any]:
     """Flat positions of predecessors and their tokens, in memory order; see `Layout.edges`."""
     chosen = followers(layout)
+    lasts, firsts = joints(layout)
+    chosen.reshape(-1)[firsts] = True
     framework = framework_of(where)
     if where is None or framework is None:
         host = None if where is None else np.asarray(where)
@@ -41,6 +57,11 @@ def edges(layout: Pieces, where: Any) -> tuple[Any, Any]:
             raise ValueError(f"where must have the layout's shape {layout.shape}, got {host.shape}")
         chosen &= host != 0
     tokens: Int64s = np.flatnonzero(chosen)
+    before = tokens - 1
+    if len(firsts):
+        at = np.searchsorted(tokens, firsts)
+        there = chosen.reshape(-1)[firsts]
+        before[at[there]] = lasts[there]
     if framework is None:
-        return tokens - 1, tokens
-    return own.from_host(tokens - 1, where), own.from_host(tokens, where)
+        return before, tokens
+    return own.from_host(before, where), own.from_host(tokens, where)

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
+from rollkit._errors import retold, row_of
 from rollkit._frameworks import as_array
-from rollkit._rows.binpack import plan_options
+from rollkit._rows.binpack import plan_options, shuffle_key
 from rollkit._rows.edges import edges
 from rollkit._rows.pieces import ABSENT as ABSENT
 from rollkit._rows.pieces import counted
@@ -206,6 +207,8 @@ class Layout(Rowwise):
         bins_multiple_of: int = 1,
         bins: int | None = None,
         oversize: str = "raise",
+        order: str = "opened",
+        seed: int | None = None,
     ) -> Layout:
         """Lay rows in bins of `capacity` elements, in input order within a bin.
 
@@ -221,27 +224,51 @@ class Layout(Rowwise):
             bins_multiple_of: empty bins are added up to a multiple of this (data-parallel ranks).
             bins: exactly so many bins, empty ones at the end; `bins_multiple_of` is left out then.
             oversize: what becomes of a row longer than `capacity`: `"raise"`, `"truncate"` (its first
-                `capacity` elements stay), `"alone"` (a bin of its own; all bins become that wide), or
-                `"drop"`.
+                `capacity` elements stay), `"alone"` (a bin of its own; all bins become that wide),
+                `"drop"`, or `"split"`: it becomes pieces of `capacity` elements, each in a bin of its own,
+                and one of what is left, which is packed as a row is. A piece is a segment of its own, counts
+                for `max_segments`, and its positions go on; `take` gives whole rows back.
+            order: of bins: `"opened"`, in which the longest rows come first where an algorithm takes them
+                first, or `"shuffled"`, which training in this order wants. Added bins stay at the end.
+            seed: of the shuffled order, 0 or more; the same bins come in the same order on every machine.
 
         Example:
             >>> Layout.pack([6, 9, 3], capacity=8, oversize="truncate", bins_multiple_of=4).shape
             (4, 8)
+            >>> Layout.pack([3, 11], capacity=4, oversize="split").positions()
+            array([[0, 1, 2, 3],
+                   [4, 5, 6, 7],
+                   [0, 1, 2, 0],
+                   [8, 9, 10, 0]], dtype=int32)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         options = plan_options(capacity, algorithm, align, max_segments, oversize)
+        shuffle = shuffle_key(order, seed)
         multiple = _check.positive("bins_multiple_of", bins_multiple_of)
         if bins is not None:
             if multiple != 1:
                 raise TypeError("give bins or bins_multiple_of, not both")
             multiple = _check.positive("bins", bins)
-        starts, placed, order, found, width = _native.pack_rows(lengths, bins_multiple_of=multiple, **options)
+        rows = begins = None
+        whole = lengths
+        if oversize == "split":
+            options["oversize"] = "raise"
+            if (pieces := _native.split_rows(lengths, capacity=options["capacity"])) is not None:
+                rows, begins, whole = pieces
+        try:
+            starts, placed, by_start, found, width = _native.pack_rows(
+                whole, bins_multiple_of=multiple, shuffle=shuffle, **options
+            )
+        except OverflowError as error:
+            if rows is None or (piece := row_of(error)) is None:
+                raise
+            raise retold(error, row=int(rows[piece])) from None
         if bins is not None and found != multiple:
-            needed = _native.pack_rows(lengths, bins_multiple_of=1, **options)[3]
+            needed = _native.pack_rows(whole, bins_multiple_of=1, shuffle=None, **options)[3]
             if needed > multiple:
                 raise ValueError(f"bins is {multiple}, the rows take {needed} of {width}; give more bins")
             found = multiple  # there is no row
-        return cls._trusted((found, width), starts, placed, lengths, order)
+        return cls._trusted((found, width), starts, placed, lengths, by_start, rows, begins)
 
     @classmethod
     def union(cls, layouts: Sequence[Layout]) -> Layout:
@@ -470,6 +497,8 @@ class Layout(Rowwise):
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
         """Lay only `rows`, all of which are on `lines` lines from `first_line` on: a shard of bins.
 
+        Of a row in pieces, those on other lines are left out.
+
         Example:
             >>> layout = Layout.pack([3, 7, 2], capacity=8)
             >>> layout.select([0, 2], first_line=1, lines=1).segment_ids()
@@ -483,6 +512,11 @@ class Layout(Rowwise):
         line = prod(self.shape[1:])
         begin, end = first_line * line, (first_line + lines) * line
         pieces, rows_of_pieces = self.pieces_of(chosen)
+        if self.source_rows is not None:
+            there = self._meet(begin, end)[pieces]
+            has_some = np.bincount(rows_of_pieces[there], minlength=len(chosen)) > 0
+            keep = there | ~has_some[rows_of_pieces]  # of a row that has none there all, to be refused
+            pieces, rows_of_pieces = pieces[keep], rows_of_pieces[keep]
         starts, lengths = self.starts[pieces], self.lengths[pieces]
         odd = (starts != ABSENT) & ((starts < begin) | (starts + lengths > end))
         if odd.any():
@@ -496,8 +530,16 @@ class Layout(Rowwise):
         row_lengths = self.row_lengths[chosen]
         if not self.has_pieces:
             return Layout._trusted(shape, starts, lengths, row_lengths, order)
-        begins = self.pieces_of_rows()[1][pieces]
+        begins = None if self.begins is None else self.begins[pieces]
         return Layout._trusted(shape, starts, lengths, row_lengths, order, rows_of_pieces, begins)
+
+    def _meet(self, begin: int, end: int) -> NDArray[np.bool_]:
+        """Which pieces have an element between two flat positions; empty ones, whether they are there."""
+        empty = self.lengths == 0
+        ends = self.starts + self.lengths
+        found: NDArray[np.bool_] = (self.starts < end + empty) & (ends > begin - empty)
+        found &= self.starts != ABSENT
+        return found
 
     def equals(self, other: object) -> bool:
         """Whether `other` lays as many rows of the same lengths in the same places.
@@ -571,10 +613,11 @@ class Layout(Rowwise):
         return _int32(np.append(self.starts[segments] - first, size))
 
     def edges(self, where: Any = None) -> tuple[Any, Any]:
-        """Where each token is that has a predecessor in its own segment, and where that is.
+        """Where each token is that has a predecessor in its row, and where that is.
 
         The model's output at the predecessor is about the token: a head and a loss that run on these alone
-        see no padding, no first token (before it is another rollout), and nothing that does not count.
+        see no padding, no first token (before it is another rollout), and nothing that does not count. A row
+        in pieces goes on from the last token of one to the first token of the next, wherever they are.
 
         Args:
             where: `shape`, of any framework: only tokens at which it is not 0, such as

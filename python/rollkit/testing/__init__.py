@@ -13,9 +13,12 @@ from rollkit.testing.batches import pad_reference as pad_reference
 from rollkit.testing.losses import gae_reference as gae_reference
 from rollkit.testing.losses import objective_reference as objective_reference
 from rollkit.testing.losses import returns_reference as returns_reference
+from rollkit.testing.orders import OnlinePackerReference as OnlinePackerReference
+from rollkit.testing.orders import permuted_reference as permuted_reference
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
 from rollkit.testing.rows import pack_starts_reference as pack_starts_reference
+from rollkit.testing.rows import pieces_reference as pieces_reference
 from rollkit.testing.rows import place_reference as place_reference
 from rollkit.testing.rows import plan_bins_reference as plan_bins_reference
 from rollkit.testing.rows import positions_reference as positions_reference
@@ -39,6 +42,7 @@ from rollkit.testing.ways import ways as ways
 
 __all__ = [
     "DTYPES",
+    "OnlinePackerReference",
     "attended_reference",
     "attention_mask_reference",
     "balance_reference",
@@ -56,6 +60,8 @@ __all__ = [
     "pack_table_reference",
     "pad_reference",
     "pairs_reference",
+    "permuted_reference",
+    "pieces_reference",
     "place_reference",
     "plan_bins_reference",
     "positions_reference",

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rollkit._rows.layout import Layout
 from rollkit._rows.ragged import Ragged
+from rollkit.testing.orders import permuted_reference
 
 
 def plan_bins_reference(
@@ -21,6 +22,8 @@ def plan_bins_reference(
     align: int = 1,
     max_segments: int | None = None,
     oversize: str = "raise",
+    order: str = "opened",
+    seed: int = 0,
 ) -> NDArray[np.int64]:
     """`rollkit.plan_bins` by looking at every open bin for every row: O(rows × bins).
 
@@ -31,15 +34,15 @@ def plan_bins_reference(
         array([0, 1, 0, 1])
     """
     sizes = [min(n, capacity) if oversize == "truncate" else n for n in map(int, lengths)]
-    order = list(range(len(sizes)))
+    rows = list(range(len(sizes)))
     if algorithm.endswith("_decreasing"):
-        order.sort(key=lambda row: -sizes[row])
+        rows.sort(key=lambda row: -sizes[row])
     slots = max(capacity // align, 1)
     most = len(sizes) if max_segments is None else max_segments
     room: list[int] = []
     free: list[int] = []  # how many more rows a bin takes
     bins = np.full(len(sizes), -1, np.int64)
-    for row in order:
+    for row in rows:
         size = sizes[row]
         if size > capacity:
             if oversize == "raise":
@@ -62,7 +65,29 @@ def plan_bins_reference(
         bins[row] = fitting[0]
         room[fitting[0]] -= need
         free[fitting[0]] -= 1
+    if order == "shuffled":
+        numbers = [*permuted_reference(len(room), seed=seed), -1]  # the last is -1's
+        bins = np.array([numbers[b] for b in bins], np.int64)
     return bins
+
+
+def pieces_reference(
+    lengths: Sequence[int] | NDArray[np.integer], capacity: int
+) -> list[tuple[int, int, int]]:
+    """Row, begin and length of each piece of rows that `oversize="split"` cuts.
+
+    Example:
+        >>> pieces_reference([3, 9, 0], capacity=4)
+        [(0, 0, 3), (1, 0, 4), (1, 4, 4), (1, 8, 1), (2, 0, 0)]
+    """
+    found = []
+    for row, length in enumerate(map(int, lengths)):
+        begin = 0
+        while length - begin > capacity:
+            found.append((row, begin, capacity))
+            begin += capacity
+        found.append((row, begin, length - begin))
+    return found
 
 
 def pack_starts_reference(
