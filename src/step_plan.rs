@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use crate::balance::{self, Groups, Items, Limits, Parts, Problem};
 use crate::layout::same_count;
 use crate::out::Out;
-use crate::{Error, Result, memory};
+use crate::{Error, Result, memory, order};
 
 /// How near the mean is near enough.
 const TOLERANCE: f64 = 1e-4;
@@ -267,15 +267,11 @@ fn order(steps: usize, seed: Option<u64>) -> Result<Vec<usize>> {
     Ok(order)
 }
 
-/// Fisher and Yates' shuffle by the numbers of `SplitMix64` (Steele, Lea and Flood, 2014).
+/// Fisher and Yates' shuffle.
 fn shuffle(items: &mut [usize], seed: u64) {
     let mut state = seed;
     for last in (1..items.len()).rev() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut hash = state;
-        hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        hash ^= hash >> 31;
-        items.swap(last, ((u128::from(hash) * (last as u128 + 1)) >> 64) as usize);
+        state = state.wrapping_add(order::STEP);
+        items.swap(last, ((u128::from(order::mixed(state)) * (last as u128 + 1)) >> 64) as usize);
     }
 }

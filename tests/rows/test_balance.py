@@ -186,13 +186,6 @@ def test_groups_of_any_ids() -> None:
         assert balance(lengths, 2, groups=groups).tolist() == wanted
 
 
-def test_tensors_one_a_row_are_no_ids() -> None:
-    # Two of one value hash apart, so that they would be two groups.
-    torch = pytest.importorskip("torch")
-    with pytest.raises(TypeError, match=r"groups\[0\] is Tensor"):
-        balance([1, 2], 2, groups=[torch.tensor(3), torch.tensor(3)])
-
-
 def test_groups_of_one_size_in_equal_counts() -> None:
     lengths = log_normal(64 * 8, 2)
     prompts = np.random.default_rng(0).permutation(np.repeat(np.arange(64), 8))
