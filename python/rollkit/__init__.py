@@ -21,6 +21,9 @@ from rollkit._native import __version__ as __version__
 from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
 from rollkit._rollouts.rollouts import Rollouts as Rollouts
+from rollkit._rows.balance import balance as balance
+from rollkit._rows.balance import fit_cost as fit_cost
+from rollkit._rows.balance import imbalance as imbalance
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
@@ -51,9 +54,6 @@ if _typing.TYPE_CHECKING:
     from rollkit._rollouts.weights import loss_weights as loss_weights
     from rollkit._rollouts.whiten import Moments as Moments
     from rollkit._rollouts.whiten import whiten as whiten
-    from rollkit._rows.balance import balance as balance
-    from rollkit._rows.balance import fit_cost as fit_cost
-    from rollkit._rows.balance import imbalance as imbalance
     from rollkit._rows.online import OnlinePacker as OnlinePacker
     from rollkit._rows.step_plan import StepPlan as StepPlan
     from rollkit._rows.step_plan import plan_steps as plan_steps
@@ -118,10 +118,7 @@ _LATER = {
     "StepPlan": "_rows.step_plan",
     "Totals": "_rollouts.totals",
     "advantages": "_rollouts.advantages",
-    "balance": "_rows.balance",
-    "fit_cost": "_rows.balance",
     "gae": "_rollouts.gae",
-    "imbalance": "_rows.balance",
     "loss_totals": "_rollouts.totals",
     "loss_weights": "_rollouts.weights",
     "mask_overlong": "_rollouts.masking",

@@ -494,8 +494,8 @@ def _totals(layout: Layout) -> dict[str, Any]:
     placed = layout.starts != ABSENT
     tokens = np.zeros(len(layout), np.int64)
     np.add.at(tokens, of_row, layout.lengths)
-    there = np.zeros(len(layout), bool)
-    there[of_row[placed]] = True
+    pieces = np.bincount(of_row[placed], minlength=len(layout))
+    there = pieces > 0
     return {
         "rows": len(layout),
         "tokens": layout.num_placed,
@@ -504,6 +504,7 @@ def _totals(layout: Layout) -> dict[str, Any]:
         "utilisation": round(layout.utilisation, 6),
         "dropped": int((~there).sum()),
         "truncated": int((there & (tokens < layout.row_lengths)).sum()),
+        **({"split": int((pieces > 1).sum())} if layout.has_pieces else {}),
     }
 
 
