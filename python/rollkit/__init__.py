@@ -21,6 +21,9 @@ from rollkit._native import __version__ as __version__
 from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
 from rollkit._rollouts.rollouts import Rollouts as Rollouts
+from rollkit._rows.balance import balance as balance
+from rollkit._rows.balance import fit_cost as fit_cost
+from rollkit._rows.balance import imbalance as imbalance
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
@@ -30,6 +33,10 @@ from rollkit._rows.ragged import Ragged as Ragged
 
 if _typing.TYPE_CHECKING:
     from rollkit._files.save import save as save
+    from rollkit._loading.bins import Bins as Bins
+    from rollkit._loading.ledger import Ledger as Ledger
+    from rollkit._loading.mixture import Mixture as Mixture
+    from rollkit._loading.sampler import ShuffledSampler as ShuffledSampler
     from rollkit._rollouts.advantages import advantages as advantages
     from rollkit._rollouts.gae import gae as gae
     from rollkit._rollouts.gae import returns as returns
@@ -47,21 +54,22 @@ if _typing.TYPE_CHECKING:
     from rollkit._rollouts.weights import loss_weights as loss_weights
     from rollkit._rollouts.whiten import Moments as Moments
     from rollkit._rollouts.whiten import whiten as whiten
-    from rollkit._rows.balance import balance as balance
-    from rollkit._rows.balance import fit_cost as fit_cost
-    from rollkit._rows.balance import imbalance as imbalance
     from rollkit._rows.online import OnlinePacker as OnlinePacker
     from rollkit._rows.step_plan import StepPlan as StepPlan
     from rollkit._rows.step_plan import plan_steps as plan_steps
 
 __all__ = [
     "Batch",
+    "Bins",
     "Groups",
     "Layout",
+    "Ledger",
+    "Mixture",
     "Moments",
     "OnlinePacker",
     "Ragged",
     "Rollouts",
+    "ShuffledSampler",
     "StepPlan",
     "Totals",
     "__version__",
@@ -101,15 +109,16 @@ _SUBPACKAGES = ("compat", "datasets", "decode", "engines", "forest", "plot", "ro
 
 # What the import of the package does not wait for.
 _LATER = {
+    "Bins": "_loading.bins",
+    "Ledger": "_loading.ledger",
+    "Mixture": "_loading.mixture",
     "Moments": "_rollouts.whiten",
     "OnlinePacker": "_rows.online",
+    "ShuffledSampler": "_loading.sampler",
     "StepPlan": "_rows.step_plan",
     "Totals": "_rollouts.totals",
     "advantages": "_rollouts.advantages",
-    "balance": "_rows.balance",
-    "fit_cost": "_rows.balance",
     "gae": "_rollouts.gae",
-    "imbalance": "_rows.balance",
     "loss_totals": "_rollouts.totals",
     "loss_weights": "_rollouts.weights",
     "mask_overlong": "_rollouts.masking",

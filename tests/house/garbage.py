@@ -17,12 +17,16 @@ from tests.house.garbage_drop_ins import ARGUMENTS, collator
 import rollkit
 from rollkit import (
     Batch,
+    Bins,
     Groups,
     Layout,
+    Ledger,
+    Mixture,
     Moments,
     OnlinePacker,
     Ragged,
     Rollouts,
+    ShuffledSampler,
     datasets,
     decode,
     engines,
@@ -237,14 +241,23 @@ def tree() -> forest.TokenTree:
     return found
 
 
+def ledger() -> Ledger:
+    found = Ledger()
+    found.give(3)
+    return found
+
+
 INSTANCES: dict[str, Callable[[], Any]] = {
     "ActiveBatch": lambda: decode.ActiveBatch(5),
     "AllowedSet": allowed,
     "Batch": batch,
     "DataCollatorForLanguageModeling": collator,
+    "Bins": lambda: Bins(columns(), 8),
     "Groups": lambda: Groups.by(["a", "a", "b"]),
     "Kept": kept,
     "Layout": layout,
+    "Ledger": ledger,
+    "Mixture": lambda: Mixture({"a": ([1, 2], 1)}, seed=0),
     "Moments": lambda: Moments.of([[1.0, 2.0]]),
     "OnlinePacker": lambda: OnlinePacker(8),
     "PartialHead": lambda: decode.PartialHead(np.ones((6, 2), np.float32), allowed()),
@@ -252,6 +265,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "Rollouts": lambda: Rollouts(columns()),
     "RouteBuilder": builder,
     "Runs": lambda: segments.runs(ids()),
+    "ShuffledSampler": lambda: ShuffledSampler(5, seed=0),
     "StepPlan": lambda: plan_steps([3, 2, 4], capacity=8, ranks=2),
     "TokenTree": tree,
     "Totals": lambda: loss_totals([[1, 0], [1]], groups=[0, 1], num_groups=2),
@@ -303,6 +317,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "cu_seqlens": lambda: np.array([0, 4, 8], np.int32),
     "dtype": lambda: np.int64,
     "entries": lambda: ["a", "b", "a"],
+    "epoch": lambda: 1,
     "first_line": lambda: 0,
     "found": lambda: segments.thd(ids(), max_segments=4),
     "framework": lambda: "numpy",
@@ -336,6 +351,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "outputs": lambda: [
         SimpleNamespace(prompt_token_ids=[1], outputs=[SimpleNamespace(token_ids=[2, 3], logprobs=None)])
     ],
+    "ordinals": lambda: [0, 1],
     "output": lambda: {"prompt_token_ids": [[1]], "response_ids": [[2]]},
     "padding": lambda: ids() == 0,
     "parts": lambda: [ragged(), ragged()],
@@ -386,6 +402,14 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Moments.from_array": {"array": lambda: [2.0, 3.0, 5.0]},
     "rollkit.Moments.of": {"values": lambda: [[1.0, 2.0], [3.0]]},
     "rollkit.Totals.from_array": {"array": lambda: [3, 2, 1, 2]},
+    "rollkit.Bins": {"capacity": lambda: 8},
+    "rollkit.Bins.batch": {"numbers": lambda: [0]},
+    "rollkit.Bins.balanced": {"ranks": lambda: 1},
+    "rollkit.Ledger.load_state_dict": {"state": lambda: ledger().state_dict()},
+    "rollkit.Mixture": {"sources": lambda: {"a": ([1, 2], 1)}, "seed": lambda: 0},
+    "rollkit.Mixture.where": {"i": lambda: 1},
+    "rollkit.ShuffledSampler": {"seed": lambda: 0},
+    "rollkit.ShuffledSampler.load_state_dict": {"state": lambda: ShuffledSampler(5, seed=0).state_dict()},
     "rollkit.OnlinePacker.add": {"row": lambda: 3, "length": lambda: 2},
     "rollkit.OnlinePacker.extend": {"rows": lambda: [3, 4], "lengths": lambda: [2, 1]},
     "rollkit.OnlinePacker.from_state": {"state": lambda: OnlinePacker(8).state()},

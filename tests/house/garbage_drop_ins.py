@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from tests.paths import ROOT
 
 from rollkit import Ragged, Rollouts, sample_path
 
@@ -142,6 +143,7 @@ def ints(values: Any) -> Callable[[], Any]:
 
 ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.read": {"paths": sample_path},
+    "rollkit.Bins.open": {"folder": lambda: ROOT / "tests/files/format1/shards"},
     "rollkit.save": {"path": lambda: tempfile.mkdtemp() + "/x.safetensors"},
     "rollkit.iter_chunks": {"paths": sample_path},
     "rollkit.decode.generate": {

@@ -16,6 +16,7 @@ FLOORS = (
     ("_rollouts",),
     ("_batch",),
     ("_files",),
+    ("_loading",),
     ("segments", "routing", "decode", "forest"),
     ("compat", "datasets", "engines", "testing", "plot"),
     ("_cli",),

@@ -150,16 +150,6 @@ class Sources:
         """A column that has an entry per row, in the order of the batch."""
         return column if self.order is None else take_column(column, self.order)
 
-    def from_batch(self, layout: Layout) -> Layout:
-        """The layout of a batch, whose rows are in its order, as one of these rows."""
-        if self.order is None:
-            return layout
-        rows, _ = layout.pieces_of_rows()
-        row_lengths = np.zeros(len(self.responses.lengths), np.int64)
-        row_lengths[self.order] = layout.row_lengths
-        slots = layout.shape, layout.starts, layout.lengths
-        return Layout._trusted(*slots, row_lengths, layout.order, self.order[rows], layout.begins)
-
     def check_cut(self, layout: Layout) -> None:
         """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
         cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
@@ -185,6 +175,15 @@ def _on_host(parts: Parts) -> Ragged:
     if parts.of_lists:
         return trusted(values, offsets)
     return Ragged(as_array(values), offsets)
+
+
+def from_batch(layout: Layout, order: Int64s, count: int) -> Layout:
+    """The layout of a batch, whose row `i` is row `order[i]` of `count`, as one of these rows."""
+    rows, _ = layout.pieces_of_rows()
+    row_lengths = np.zeros(count, np.int64)
+    row_lengths[order] = layout.row_lengths
+    slots = layout.shape, layout.starts, layout.lengths
+    return Layout._trusted(*slots, row_lengths, layout.order, order[rows], layout.begins)
 
 
 def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:

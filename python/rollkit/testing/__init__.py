@@ -1,6 +1,6 @@
 """Slow, obvious versions of what rollkit does fast, and strategies that draw their input, for your tests too.
 
-Rows and batches, and segments, are here by name; `rollkit.testing.decode` is imported by itself.
+Rows and batches, orders, and segments, are here by name; `rollkit.testing.decode` is imported by itself.
 The strategies need hypothesis, which is imported when one is called.
 """
 
@@ -71,6 +71,7 @@ __all__ = [
     "rollouts",
     "run_lengths_reference",
     "segment_ids_reference",
+    "shard_reference",
     "take_reference",
     "thd_cases",
     "thd_reference",
