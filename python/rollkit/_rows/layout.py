@@ -236,10 +236,10 @@ class Layout(Rowwise):
             >>> Layout.pack([6, 9, 3], capacity=8, oversize="truncate", bins_multiple_of=4).shape
             (4, 8)
             >>> Layout.pack([3, 11], capacity=4, oversize="split").positions()
-            array([[0, 1, 2, 3],
-                   [4, 5, 6, 7],
-                   [0, 1, 2, 0],
-                   [8, 9, 10, 0]], dtype=int32)
+            array([[ 0,  1,  2,  3],
+                   [ 4,  5,  6,  7],
+                   [ 0,  1,  2,  0],
+                   [ 8,  9, 10,  0]], dtype=int32)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         options = plan_options(capacity, algorithm, align, max_segments, oversize)
