@@ -9,16 +9,22 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit import _check
-from rollkit._batch import Batch
+from rollkit._arrays.ops import ops_of
+from rollkit._batch.fill import MADE, PACKED, Filling
 from rollkit._batch.pack import pack, pad
 from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._rollouts.fields import FIELDS
+from rollkit._rollouts.labels import labels
 from rollkit._rollouts.names import Names, check_names
+from rollkit._rollouts.sources import Sources
+from rollkit._rows.layout import Layout
 from rollkit._rows.ragged import Ragged
+from rollkit.torch._tensors import tensor
 
 torch = extra("torch", "torch")
 
+IGNORED: Final = -100
 _OF_A_MODEL: Final = ("input_ids", "attention_mask", "position_ids", "labels")
 
 
@@ -91,23 +97,44 @@ class Collator:
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
         """A dict of tensors; a `Batch` of them for `names="rollkit"`."""
         columns = self._columns(features)
-        if self.pack is None:
-            batch = pad(
-                columns, pad_id=self.pad_id, side=self.side, multiple_of=self.multiple_of, names=self.names
-            )
-        else:
-            batch = pack(columns, self.pack, pad_id=self.pad_id, names=self.names)
-        batch = batch.to("torch")
-        return batch if self.names == "rollkit" else self._chosen(batch)
-
-    def _chosen(self, batch: Batch) -> dict[str, Any]:
-        found: dict[str, Any] = batch.arrays
         if self.names == "hf":
-            found = {name: found[name] for name in (*_OF_A_MODEL, *self.keep) if name in found}
-        if not self.labels:
-            found.pop("labels", None)
-        kept = {name: column for name, column in batch.rows.items() if name in self.keep}
-        return found | {name: _entries(column) for name, column in kept.items()}
+            return self._of_a_model(columns)
+        if self.pack is None:
+            batch = pad(columns, pad_id=self.pad_id, side=self.side, multiple_of=self.multiple_of)
+        else:
+            batch = pack(columns, self.pack, pad_id=self.pad_id)
+        batch = batch.to("torch")
+        if self.labels and "labels" not in batch and self.names not in ("grain", "maxtext"):
+            batch |= {"labels": labels(batch)}
+        return batch if self.names == "rollkit" else batch.rename(self.names).arrays | self._kept(batch.rows)
+
+    def _of_a_model(self, columns: dict[str, Any]) -> dict[str, Any]:
+        """What `pad(…, names="hf")` makes, each array written once as models take it."""
+        if self.labels and columns.keys().isdisjoint(("labels", "loss_masks")):
+            # All tokens of a response: they are laid out a second time, among other padding.
+            columns["labels"] = columns["response_ids" if "response_ids" in columns else "input_ids"]
+        sources = Sources.of(columns)
+        layout = self._layout(sources)
+        of_labels = ("labels" if "labels" in columns else "loss_masks",) if self.labels else ()
+        made = PACKED if self.pack else MADE
+        filling = Filling.of(sources, self.pad_id, None, {"input_ids": np.int64}, made)
+        wanted = {"input_ids", "positions", "attention_mask", *of_labels, *self.keep}
+        found, _ = filling.only(wanted).write(layout)
+        found["position_ids"] = found.pop("positions").astype(np.int64)
+        if "attention_mask" in found:
+            found["attention_mask"] = found["attention_mask"].astype(np.int64)
+        if self.labels:
+            found["labels"] = _labelled(found, layout)
+        chosen = {name: tensor(found[name]) for name in (*_OF_A_MODEL, *self.keep) if name in found}
+        return chosen | self._kept(sources.rows)
+
+    def _layout(self, sources: Sources) -> Layout:
+        if self.pack is None:
+            return Layout.pad(sources.lengths, side=self.side, multiple_of=self.multiple_of)
+        return Layout.pack(sources.lengths, self.pack)
+
+    def _kept(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: _entries(column) for name, column in rows.items() if name in self.keep}
 
     def _columns(self, features: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """Features by column: those that are wanted."""
@@ -129,6 +156,15 @@ class Collator:
             _check_unpadded([feature["attention_mask"] for feature in features])
         wanted = [name for name in there if name in FIELDS or name in self.keep]
         return {name: [feature[name] for feature in features] for name in wanted}
+
+
+def _labelled(arrays: Mapping[str, Any], layout: Layout) -> Any:
+    """The `labels` of arrays, or those that their `loss_masks` tell; none on the first token of a feature."""
+    found, own = arrays.get("labels"), ops_of(arrays["input_ids"])
+    if found is None:
+        found = own.where(arrays["loss_masks"] != 0, arrays["input_ids"], IGNORED)
+    found.reshape(-1)[own.index(layout.starts[layout.lengths > 0], found)] = IGNORED
+    return found
 
 
 def _check_unpadded(masks: list[Any]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rollkit import _check
-from rollkit._arrays.ops import array_maker
 from rollkit._batch import Batch
 from rollkit._extras import extra
 from rollkit._loading.bins import Bins
@@ -15,6 +14,7 @@ from rollkit._rollouts.labels import labels as made_labels
 from rollkit._rollouts.names import Names, check_names
 from rollkit._rollouts.sources import Source
 from rollkit._rows.lists import Lists
+from rollkit.torch._tensors import tensor
 
 torch = extra("torch", "torch")
 
@@ -108,7 +108,7 @@ class PackedDataset(torch.utils.data.Dataset):  # type: ignore[misc]
     def __getitem__(self, number: Any) -> dict[str, Any]:
         if self._labels or self._flash:
             return self._of(self.bins.batch([_check.integer("a bin's number", number)]))[0]
-        return {name: _tensor(array) for name, array in self.bins[number].items()}
+        return {name: tensor(array) for name, array in self.bins[number].items()}
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Several bins in one call: what `DataLoader` asks for."""
@@ -120,7 +120,7 @@ class PackedDataset(torch.utils.data.Dataset):  # type: ignore[misc]
         if self._labels or self._flash:
             return self._of(self.bins.batch(numbers))
         items = self.bins.__getitems__(numbers)
-        return [{name: _tensor(array) for name, array in item.items()} for item in items]
+        return [{name: tensor(array) for name, array in item.items()} for item in items]
 
     def _of(self, batch: Batch) -> list[dict[str, Any]]:
         """The bins of a batch one by one, with what is read off its layout."""
@@ -130,9 +130,9 @@ class PackedDataset(torch.utils.data.Dataset):  # type: ignore[misc]
             arrays = {name: arrays[name] for name in self.names}
         width, flash = self.bins.capacity, {}
         if self._flash:
-            flash = {name: _tensor(found) for name, found in batch.flash_kwargs().items()}
+            flash = {name: tensor(found) for name, found in batch.flash_kwargs().items()}
         return [
-            {name: _tensor(_line(array, i, width)) for name, array in arrays.items()} | flash
+            {name: tensor(_line(array, i, width)) for name, array in arrays.items()} | flash
             for i in range(batch.layout.shape[0])
         ]
 
@@ -179,13 +179,3 @@ def _check_labelled(bins: Bins) -> None:
 
 def _line(array: Any, i: int, width: int) -> Any:
     return array.part(i * width, (i + 1) * width) if isinstance(array, Lists) else array[i]
-
-
-_MAKE = array_maker("torch", None, {}, None)
-
-
-def _tensor(array: Any) -> Any:
-    """A tensor over the same memory; numbers, and arrays of other frameworks' rows, as they are."""
-    if isinstance(array, Lists):
-        return Lists(*map(_MAKE, array))
-    return array if isinstance(array, int) else _MAKE(array)
