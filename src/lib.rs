@@ -19,6 +19,7 @@ pub mod jsonl;
 pub mod layout;
 mod memory;
 pub mod offsets;
+pub mod online;
 pub mod order;
 pub mod out;
 pub mod pack;

@@ -43,6 +43,7 @@ if _typing.TYPE_CHECKING:
     from rollkit._rollouts.metrics import rollout_metrics as rollout_metrics
     from rollkit._rollouts.metrics import turn_lengths as turn_lengths
     from rollkit._rollouts.steps import merge_steps as merge_steps
+    from rollkit._rows.online import OnlinePacker as OnlinePacker
 
 __all__ = [
     "Batch",
@@ -51,6 +52,7 @@ __all__ = [
     "Layout",
     "Ledger",
     "Mixture",
+    "OnlinePacker",
     "Ragged",
     "Rollouts",
     "ShuffledSampler",
@@ -77,13 +79,26 @@ __all__ = [
     "turn_lengths",
 ]
 
-_SUBPACKAGES = ("compat", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
+_SUBPACKAGES = (
+    "compat",
+    "decode",
+    "engines",
+    "forest",
+    "grain",
+    "jax",
+    "plot",
+    "routing",
+    "segments",
+    "testing",
+    "torch",
+)
 
 # What the import of the package does not wait for.
 _LATER = {
     "Bins": "_loading.bins",
     "Ledger": "_loading.ledger",
     "Mixture": "_loading.mixture",
+    "OnlinePacker": "_rows.online",
     "ShuffledSampler": "_loading.sampler",
     "advantages": "_rollouts.advantages",
     "mask_overlong": "_rollouts.masking",

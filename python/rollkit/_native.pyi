@@ -37,6 +37,42 @@ class Decompressor:
     def readinto(self, out: NDArray[Any], /) -> int:
         """Fill `out`, less only at the end, and return how many bytes."""
 
+_Online = tuple[int, list[tuple[int, int, int]], list[tuple[int, int, list[int]]]]
+
+@final
+class OnlinePacker:
+    """Packs rows that arrive one by one.
+
+    Its state: how many came; those that wait (number, length, when it came); bins (free slots, when the first
+    row came, rows).
+    """
+
+    def __new__(
+        cls,
+        *,
+        capacity: int,
+        buffer: int,
+        policy: str,
+        max_wait: int | None,
+        max_segments: int | None,
+        align: int,
+        state: _Online | None = None,
+    ) -> Self: ...
+    def add(self, row: int, length: int, /) -> list[_Int64s]:
+        """Add a row; the bins that are complete then."""
+
+    def extend(self, rows: _Int64s, lengths: _Int64s, /) -> tuple[_Int64s, _Int64s]:
+        """Add rows; the rows of the bins that are complete then, and offsets of bins in them."""
+
+    def flush(self) -> list[_Int64s]:
+        """The bins of all rows that are left."""
+
+    def pending(self) -> int:
+        """How many rows have come and are not out."""
+
+    def state(self) -> _Online:
+        """All that there is to go on from."""
+
 def array_lengths(rows: list[Any] | tuple[Any, ...], /) -> _Int64s | None:
     """Lengths of rows that are C-contiguous arrays of one dtype and inner shape, or None."""
 

@@ -10,6 +10,7 @@ mod error;
 mod jsonl;
 mod layout;
 mod list;
+mod online;
 mod order;
 mod panics;
 mod place;
@@ -46,6 +47,8 @@ mod _native {
     use super::list::from_lists;
     #[pymodule_export]
     use super::list::pick::pick_numbers;
+    #[pymodule_export]
+    use super::online::OnlinePacker;
     #[pymodule_export]
     use super::order::permute;
     #[pymodule_export]

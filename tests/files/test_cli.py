@@ -72,7 +72,7 @@ def test_flags_are_those_of_packing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert int(cells(capsys.readouterr().out)["bins"].split()[0]) % 8 == 0
     assert run("inspect", tmp_path / "out") == 0
     options = cells(capsys.readouterr().out)["options"]
-    assert options == "max segments 3, bins multiple of 8, levels {'loss masks': 'response'}"
+    assert options == "max segments 3, bins multiple of 8, order shuffled, seed 0, levels {'loss masks': 'response'}"
     with pytest.raises(SystemExit):
         run("pack", "--help")
     told = capsys.readouterr().out

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, Final, cast
 
 from rollkit._cli import pictures, text
-from rollkit._cli.arguments import FILES, Parser, add_json, add_reading, level, positive
-from rollkit._rows.binpack import DEFAULTS, OVERSIZE, Packing
+from rollkit._cli.arguments import FILES, Parser, add_json, add_reading, level, positive, row
+from rollkit._rows.binpack import DEFAULTS, ORDERS, OVERSIZE, Packing
 
 _PACKING: Final = {
     "algorithm": ("A", "how bins are filled ({default}; see rollkit.plan_bins)"),
@@ -19,13 +19,18 @@ _PACKING: Final = {
     "oversize": (
         None,
         "what becomes of a row longer than N: an error (raise, the default), its first N tokens, "
-        "a bin of its own, or nothing",
+        "a bin of its own, nothing, or pieces of N tokens",
     ),
     "bins_multiple_of": ("B", "add empty bins up to a multiple of B"),
+    "order": (None, "of bins: shuffled (the default), or as they are opened: longest rows first"),
+    "seed": ("S", "which shuffled order (0)"),
 }
 """For each option of `Packing`, what stands for its value in the help, and what it does."""
 
+_CHOICES: Final = {"oversize": OVERSIZE, "order": ORDERS}
+
 _VALUES: Final = DEFAULTS | {
+    "order": "shuffled",  # a run that takes bins as they lie is to see long and short rows by turns
     "pad_id": 0,
     "skip_column": (),
     "level": (),
@@ -65,8 +70,8 @@ def _add_options(pack: Any) -> None:
         metavar, told = _PACKING[name]
         add(
             f"--{name.replace('_', '-')}",
-            type=str if isinstance(default, str) else positive,
-            choices=OVERSIZE if name == "oversize" else None,
+            type=str if isinstance(default, str) else row if name == "seed" else positive,
+            choices=_CHOICES.get(name),
             metavar=metavar,
             help=told.format(default=default),
         )
@@ -100,6 +105,8 @@ def _run(parser: Parser, known: dict[str, argparse.Action], given: argparse.Name
     said = {**(read_config(said["config"], parser, known) if "config" in said else {}), **said}
     options = argparse.Namespace(**{**_VALUES, **said})
     _check(parser, options)
+    if options.order == "shuffled" and options.seed is None:
+        options.seed = 0
     pictures.check_plot(options.plot)
     begun = time.perf_counter()
     with inputs(options.sources) as sources:
@@ -122,6 +129,8 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if options.dry_run and (options.plot or options.resume):
         parser.error("--dry-run writes nothing, so --plot and --resume do not go with it")
+    if options.order == "opened" and options.seed is not None:
+        parser.error("--seed is of a shuffled order, and --order is opened; give one of them")
     if options.json and options.quiet:
         parser.error("--json writes, and --quiet does not; give one of them")
     if sys.stdout is None and not options.quiet:

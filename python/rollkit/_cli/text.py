@@ -66,7 +66,7 @@ def counts(index: dict[str, Any]) -> Iterator[Row]:
 
 
 def totals(totals: dict[str, Any], shards: int, size: int, *, about: bool = False) -> Iterator[Row]:
-    odd = [f"{totals[name]:,} {name}" for name in ("truncated", "dropped") if totals[name]]
+    odd = [f"{totals[name]:,} {name}" for name in ("truncated", "dropped", "split") if totals.get(name)]
     yield "rows", f"{totals['rows']:,}" + (f" ({', '.join(odd)})" if odd else "")
     yield "tokens", f"{totals['tokens']:,}"
     yield "bins", f"{totals['bins']:,} of {totals['width']:,} tokens"

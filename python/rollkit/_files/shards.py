@@ -30,6 +30,7 @@ from rollkit._rows.layout import ABSENT, Layout
 
 FORMAT: Final = 1
 _LAYOUT: Final = ("starts", "lengths", "row_lengths")
+_PIECES: Final = ("source_rows", "begins")  # of a shard with rows in pieces
 _HEADER: Final = {"format": int, "arrays": [str], "rows": {"*": str}}
 TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
 """Names, and those that begin with `layout.` or `rows.`, that a shard has for itself."""
@@ -96,20 +97,36 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Batch]:
 
 
 def read_layout(folder: str | os.PathLike[str]) -> Layout:
-    """Read where the rows of all shards are, and none of their tokens; bins count through."""
-    parts: list[tuple[Int64s, Int64s, Int64s]] = []
+    """Read where the rows of all shards are, and none of their tokens; bins count through.
+
+    A row in pieces is one, though they are in several shards.
+    """
+    parts: list[tuple[Int64s, ...]] = []
     lines = width = 0
     for shard in read_index(folder)["shards"]:
         with _opened(Path(folder) / shard["file"]) as (file, _):
-            layout = Layout(file.shape("input_ids"), *(file.read(f"layout.{name}") for name in _LAYOUT))
+            layout, numbers = _layout(file), file.read("layout.row_numbers")
             if parts and layout.width != width:
                 raise ValueError(f"bins of {layout.width:,} tokens, those before have {width:,}")
         width = layout.width
         starts = np.where(layout.starts == ABSENT, ABSENT, layout.starts + lines * width)
-        parts.append((starts, layout.lengths, layout.row_lengths))
+        rows, begins = layout.pieces_of_rows()
+        parts.append((starts, layout.lengths, layout.row_lengths, numbers, numbers[rows], begins))
         lines += layout.shape[0]
-    starts, lengths, row_lengths = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return Layout((lines, width), starts, lengths, row_lengths)
+    joined = (np.concatenate(found) for found in zip(*parts, strict=True))
+    starts, lengths, row_lengths, numbers, of_pieces, begins = joined
+    if len(numbers) == len(of_pieces) and not begins.any():
+        return Layout((lines, width), starts, lengths, row_lengths)
+    known, first = np.unique(numbers, return_index=True)
+    rows = np.searchsorted(known, of_pieces)
+    return Layout((lines, width), starts, lengths, row_lengths[first], rows, begins)
+
+
+def _layout(file: Tensors) -> Layout:
+    there = set(file.names())
+    names = [*_LAYOUT, *(name for name in _PIECES if f"layout.{name}" in there)]
+    found = {name: file.read(f"layout.{name}") for name in names}
+    return Layout(file.shape("input_ids"), **found)
 
 
 def shard_name(number: int) -> str:
@@ -135,6 +152,10 @@ def save_shard(
     layout = batch.layout
     tensors: dict[str, Any] = dict(batch.arrays)
     tensors |= {f"layout.{name}": getattr(layout, name) for name in _LAYOUT}
+    if layout.has_pieces:
+        tensors |= {
+            f"layout.{name}": found for name, found in zip(_PIECES, layout.pieces_of_rows(), strict=True)
+        }
     tensors |= {"layout.prompt_lengths": batch.prompt_lengths, "layout.row_numbers": row_numbers}
     for name, found in rows.items():
         tensors[f"rows.{name}"] = np.frombuffer(found, np.uint8) if isinstance(found, bytes) else found
@@ -185,12 +206,9 @@ def _header(file: Tensors) -> dict[str, Any]:
 def _load(path: Path) -> Batch:
     with _opened(path) as (file, header):
         arrays = {name: file.read(name) for name in header["arrays"]}
-        starts, lengths, row_lengths, prompt_lengths, numbers = (
-            file.read(f"layout.{name}") for name in (*_LAYOUT, "prompt_lengths", "row_numbers")
-        )
+        prompt_lengths, numbers = (file.read(f"layout.{name}") for name in ("prompt_lengths", "row_numbers"))
         rows = {"row_numbers": numbers}
         for name, kind in header["rows"].items():
             found = file.read(f"rows.{name}")
             rows[name] = json.loads(found.tobytes()) if kind == "json" else found
-        layout = Layout(file.shape("input_ids"), starts, lengths, row_lengths)
-        return Batch(arrays, layout, prompt_lengths, rows)
+        return Batch(arrays, _layout(file), prompt_lengths, rows)

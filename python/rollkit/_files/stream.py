@@ -39,6 +39,10 @@ _MOST: Final = 2**31 - 1
 _TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
 
+_LATER: Final = ("order", "seed")
+"""Options of packing that came later: the index of a run without them is as it was."""
+
+
 class Watch(Protocol):
     """Passes items through, and may show how far it is."""
 
@@ -110,10 +114,11 @@ class Options:
 
     def recorded(self) -> dict[str, Any]:
         """What decides the bytes of the output."""
+        packing: dict[str, Any] = {**DEFAULTS, **self.packing}
+        plain: dict[str, Any] = {**DEFAULTS}
         return {
             "capacity": self.capacity,
-            **DEFAULTS,
-            **self.packing,
+            **{name: value for name, value in packing.items() if name not in _LATER or value != plain[name]},
             "pad_id": self.pad_id,
             "bins_per_shard": self.bins_per_shard,
             "skip_columns": list(self.skip_columns),
@@ -367,10 +372,22 @@ class _Shards:
         shards = -(-bins // bins_per_shard)
         placed = np.flatnonzero(layout.starts != ABSENT)
         # An empty row at the very end begins where a bin after the last one would.
-        lines = np.minimum(layout.starts[placed] // layout.width, bins - 1)
-        order = np.argsort(lines // bins_per_shard, kind="stable")
-        bounds = np.searchsorted(lines[order] // bins_per_shard, np.arange(shards + 1))
-        return cls(layout, prompt_lengths, bins_per_shard, levels, placed[order], bounds)
+        found = np.minimum(layout.starts[placed] // layout.width, bins - 1) // bins_per_shard
+        rows = layout.pieces_of_rows()[0][placed]
+        # By shard, rows ascending; each once in a shard, however many of its pieces are there.
+        order = np.lexsort((rows, found))
+        found, rows = found[order], rows[order]
+        fresh = np.ones(len(rows), bool)
+        fresh[1:] = (found[1:] != found[:-1]) | (rows[1:] != rows[:-1])
+        found, rows = found[fresh], rows[fresh]
+        return cls(
+            layout,
+            prompt_lengths,
+            bins_per_shard,
+            levels,
+            rows,
+            np.searchsorted(found, np.arange(shards + 1)),
+        )
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -384,7 +401,9 @@ class _Shards:
 
     def digest(self) -> str:
         found = hashlib.sha256(repr(self.layout.shape).encode())
-        for array in (self.layout.starts, self.layout.lengths, self.layout.row_lengths, self.prompt_lengths):
+        layout = self.layout
+        pieces = layout.pieces_of_rows() if layout.has_pieces else ()
+        for array in (layout.starts, layout.lengths, layout.row_lengths, self.prompt_lengths, *pieces):
             found.update(array.data)
         return found.hexdigest()
 
@@ -424,7 +443,8 @@ def _check_capacity(lengths: Int64s, options: Options) -> None:
         raise refusal(
             ValueError,
             f" has {lengths[first]:,} tokens, more than a capacity of {options.capacity:,}; the longest "
-            f"row has {lengths[longest]:,}; --oversize truncate, alone or drop says what becomes of them",
+            f"row has {lengths[longest]:,}; --oversize truncate, alone, drop or split says what becomes of "
+            "them",
             row=first,
         )
 
@@ -475,14 +495,17 @@ def _packed(
 def _totals(layout: Layout) -> dict[str, Any]:
     placed = layout.starts != ABSENT
     lengths = layout.lengths[placed]
+    rows = layout.pieces_of_rows()[0][placed]
+    cut = 0 if layout.has_pieces else int((lengths < layout.row_lengths[placed]).sum())
     return {
-        "rows": len(placed),
+        "rows": len(layout),
         "tokens": int(lengths.sum()),
         "bins": layout.shape[0],
         "width": layout.width,
         "utilisation": round(layout.utilisation, 6),
-        "dropped": len(placed) - len(lengths),
-        "truncated": int((lengths < layout.row_lengths[placed]).sum()),
+        "dropped": len(layout) - len(np.unique(rows)),
+        "truncated": cut,
+        **({"split": int((np.bincount(rows) > 1).sum())} if layout.has_pieces else {}),
     }
 
 

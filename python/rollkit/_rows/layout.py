@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
+from rollkit._errors import retold, row_of
 from rollkit._frameworks import as_array
 from rollkit._rows.binpack import plan_options, shuffle_key
 from rollkit._rows.edges import edges
@@ -246,9 +247,14 @@ class Layout(Pieces):
             options["oversize"] = "raise"
             if (pieces := _native.split_rows(lengths, capacity=options["capacity"])) is not None:
                 rows, begins, whole = pieces
-        starts, placed, by_start, found, width = _native.pack_rows(
-            whole, bins_multiple_of=multiple, shuffle=shuffle, **options
-        )
+        try:
+            starts, placed, by_start, found, width = _native.pack_rows(
+                whole, bins_multiple_of=multiple, shuffle=shuffle, **options
+            )
+        except OverflowError as error:
+            if rows is None or (piece := row_of(error)) is None:
+                raise
+            raise retold(error, row=int(rows[piece])) from None
         if bins is not None and found != multiple:
             needed = _native.pack_rows(whole, bins_multiple_of=1, shuffle=None, **options)[3]
             if needed > multiple:
@@ -412,7 +418,8 @@ class Layout(Pieces):
         empty = self.lengths == 0
         ends = self.starts + self.lengths
         found: NDArray[np.bool_] = (self.starts < end + empty) & (ends > begin - empty)
-        return found & (self.starts != ABSENT)
+        found &= self.starts != ABSENT
+        return found
 
     def equals(self, other: object) -> bool:
         """Whether `other` lays as many rows of the same lengths in the same places.

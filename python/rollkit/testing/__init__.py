@@ -8,6 +8,7 @@ from rollkit.testing.batches import labels_reference as labels_reference
 from rollkit.testing.batches import next_token_logprobs_reference as next_token_logprobs_reference
 from rollkit.testing.batches import pack_reference as pack_reference
 from rollkit.testing.batches import pad_reference as pad_reference
+from rollkit.testing.orders import OnlinePackerReference as OnlinePackerReference
 from rollkit.testing.orders import permuted_reference as permuted_reference
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
@@ -34,6 +35,7 @@ from rollkit.testing.ways import ways as ways
 
 __all__ = [
     "DTYPES",
+    "OnlinePackerReference",
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
