@@ -15,5 +15,6 @@ from rollkit._loading.prefetch import prefetch as prefetch
 from rollkit.torch._collator import Collator as Collator
 from rollkit.torch._dataset import PackedDataset as PackedDataset
 from rollkit.torch._dataset import collate_one as collate_one
+from rollkit.torch._packer import Packer as Packer
 
-__all__ = ["Collator", "PackedDataset", "collate_one", "prefetch"]
+__all__ = ["Collator", "PackedDataset", "Packer", "collate_one", "prefetch"]

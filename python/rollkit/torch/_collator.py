@@ -10,6 +10,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import ops_of
+from rollkit._batch import Batch
 from rollkit._batch.fill import MADE, PACKED, Filling
 from rollkit._batch.pack import pack, pad
 from rollkit._errors import refusal
@@ -19,6 +20,7 @@ from rollkit._rollouts.labels import labels
 from rollkit._rollouts.names import Names, check_names
 from rollkit._rollouts.sources import Sources
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 from rollkit._rows.ragged import Ragged
 from rollkit.torch._tensors import tensor
 
@@ -98,7 +100,21 @@ class Collator:
         """A dict of tensors; a `Batch` of them for `names="rollkit"`."""
         columns = self._columns(features)
         if self.names == "hf":
-            return self._of_a_model(columns)
+            return {name: found for part in self._of_a_model(columns) for name, found in part.items()}
+        batch = self._batch(columns)
+        return batch if self.names == "rollkit" else batch.arrays | self._kept(batch.rows)
+
+    def one_bin(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Features that are one bin, as `[pack]` tensors, without a dimension of bins."""
+        columns = self._columns(features)
+        if self.names == "hf":
+            arrays, kept = self._of_a_model(columns)
+        else:
+            batch = self._batch(columns)
+            arrays, kept = batch.arrays, self._kept(batch.rows)
+        return {name: array if isinstance(array, Lists) else array[0] for name, array in arrays.items()} | kept
+
+    def _batch(self, columns: Mapping[str, Any]) -> Batch:
         if self.pack is None:
             batch = pad(columns, pad_id=self.pad_id, side=self.side, multiple_of=self.multiple_of)
         else:
@@ -106,10 +122,10 @@ class Collator:
         batch = batch.to("torch")
         if self.labels and "labels" not in batch and self.names not in ("grain", "maxtext"):
             batch |= {"labels": labels(batch)}
-        return batch if self.names == "rollkit" else batch.rename(self.names).arrays | self._kept(batch.rows)
+        return batch.rename(self.names)
 
-    def _of_a_model(self, columns: dict[str, Any]) -> dict[str, Any]:
-        """What `pad(…, names="hf")` makes, each array written once as models take it."""
+    def _of_a_model(self, columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What `pad(…, names="hf")` makes, each array written once as models take it; and what is kept."""
         if self.labels and columns.keys().isdisjoint(("labels", "loss_masks")):
             # All tokens of a response: they are laid out a second time, among other padding.
             columns["labels"] = columns["response_ids" if "response_ids" in columns else "input_ids"]
@@ -126,7 +142,7 @@ class Collator:
         if self.labels:
             found["labels"] = _labelled(found, layout)
         chosen = {name: tensor(found[name]) for name in (*_OF_A_MODEL, *self.keep) if name in found}
-        return chosen | self._kept(sources.rows)
+        return chosen, self._kept(sources.rows)
 
     def _layout(self, sources: Sources) -> Layout:
         if self.pack is None:
