@@ -141,21 +141,23 @@ class Pack(grain.IterDataset):  # type: ignore[misc]
     def window(self, number: int, elements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The bins of elements that are planned together: arrays `[bins, capacity]`."""
         first = number * self._buffer
-        columns = {name: [_feature(first + i, x, name) for i, x in enumerate(elements)] for name in self._features}
+        columns = {
+            name: [_feature(first + i, x, name) for i, x in enumerate(elements)] for name in self._features
+        }
         lengths = [len(row) for row in columns[self._features[0]]]
         for name, rows in columns.items():
             for i, row in enumerate(rows):
                 if len(row) != lengths[i]:
                     text = f" has {len(row)} elements, {self._features[0]!r} has {lengths[i]}"
-                    raise refusal(ValueError, text, row=first + i, label=f"feature {name!r}")
+                    raise refusal(ValueError, text, row=first + i, column=name, label=f"feature {name!r}")
         key = int.from_bytes(sha256(f"{self._seed} {number}".encode()).digest()[:7])
-        with at(label="features", first_row=first):
+        with at(first_row=first):
             layout = Layout.pack(lengths, self._capacity, order="shuffled", seed=key)
         made: dict[str, Any] = {}
         segment_ids, positions = layout.segment_ids(), layout.positions()
         for name, rows in columns.items():
             segments, places = (text.format(name) for text in _NAMES[self._names])
-            with at(label=f"feature {name!r}", first_row=first):
+            with at(column=name, label=f"feature {name!r}", first_row=first):
                 made[name] = place(rows, layout, self._fills.get(name, 0))
             made |= {segments: segment_ids, places: positions}
         return made
@@ -213,8 +215,14 @@ def _feature(row: int, element: Any, name: str) -> Any:
     """A feature of an element, as an array."""
     if not isinstance(element, Mapping) or name not in element:
         got = ", ".join(map(repr, element)) if isinstance(element, Mapping) else type(element).__name__
-        raise refusal(ValueError, f" has no feature {name!r}; it has {got}", row=row, label="parent")
+        raise refusal(ValueError, f" has no feature {name!r}; it has {got}", row=row, before="parent: ")
     found = as_array(element[name])
     if not hasattr(found, "__len__") or getattr(found, "ndim", 1) == 0:
-        raise refusal(TypeError, f" is {type(found).__name__}, expected an array", row=row, label=f"feature {name!r}")
+        raise refusal(
+            TypeError,
+            f" is {type(found).__name__}, expected an array",
+            row=row,
+            column=name,
+            label=f"feature {name!r}",
+        )
     return found

@@ -112,7 +112,9 @@ class Collator:
         else:
             batch = self._batch(columns)
             arrays, kept = batch.arrays, self._kept(batch.rows)
-        return {name: array if isinstance(array, Lists) else array[0] for name, array in arrays.items()} | kept
+        return {
+            name: array if isinstance(array, Lists) else array[0] for name, array in arrays.items()
+        } | kept
 
     def _batch(self, columns: Mapping[str, Any]) -> Batch:
         if self.pack is None:
@@ -159,10 +161,12 @@ class Collator:
             raise ValueError("features is empty; a batch has at least one")
         for i, feature in enumerate(features):
             if not isinstance(feature, Mapping):
-                raise refusal(TypeError, f" is {type(feature).__name__}, expected a dict", row=i, label="features")
+                raise refusal(
+                    TypeError, f" is {type(feature).__name__}, expected a dict", row=i, before="features: "
+                )
             if feature.keys() != features[0].keys():
                 odd = ", ".join(map(repr, sorted(feature.keys() ^ features[0].keys())))
-                raise refusal(ValueError, f" and row 0 differ in columns: {odd}", row=i, label="features")
+                raise refusal(ValueError, f" and row 0 differ in columns: {odd}", row=i, before="features: ")
         there = features[0].keys()
         for name in self.keep:
             if name not in there:

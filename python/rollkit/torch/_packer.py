@@ -92,7 +92,9 @@ class Packer(torch.utils.data.IterableDataset):  # type: ignore[misc]
         self._seed = None if seed is None else _check.positive("seed", seed, least=0)
         self._drop_last = _check.flag("drop_last", drop_last)
         if names == "rollkit":
-            raise ValueError("names='rollkit' is for batches with a layout, which Collator makes; bins have none")
+            raise ValueError(
+                "names='rollkit' is for batches with a layout, which Collator makes; bins have none"
+            )
         self._collate = Collator(
             pad_id=pad_id, pack=self._capacity, labels=labels, names=names, keep=tuple(keep)
         )
@@ -240,12 +242,14 @@ class Packer(torch.utils.data.IterableDataset):  # type: ignore[misc]
 def _length(row: int, feature: Feature) -> int:
     """The tokens of a feature."""
     if not isinstance(feature, Mapping):
-        raise refusal(TypeError, f" is {type(feature).__name__}, expected a dict", row=row, label="source")
+        raise refusal(TypeError, f" is {type(feature).__name__}, expected a dict", row=row, before="source: ")
     for names in (("input_ids",), ("response_ids", "prompt_token_ids"), ("response_ids",)):
         if all(name in feature for name in names):
             return sum(len(feature[name]) for name in names)
     known = ", ".join(map(repr, feature))
-    raise refusal(ValueError, f" has no 'input_ids' or 'response_ids'; it has {known}", row=row, label="source")
+    raise refusal(
+        ValueError, f" has no 'input_ids' or 'response_ids'; it has {known}", row=row, before="source: "
+    )
 
 
 def _check_alone() -> None:
