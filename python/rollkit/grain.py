@@ -3,8 +3,8 @@
     bins = rollkit.Bins(rollouts, 8192, names="maxtext")
     dataset = grain.MapDataset.source(PackedSource(bins)).seed(0).shuffle()[rank::ranks].batch(8)
 
-Order, shards and checkpoints are grain's: a position is all there is to save, and `ElasticIterator` goes on with
-any number of hosts. See docs/loaders.md.
+Order, shards and checkpoints are grain's: a position is all there is to save, and `ElasticIterator` goes on
+with any number of hosts. See docs/loaders.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from rollkit._rows.place import place
 __all__ = ["Pack", "PackedSource"]
 
 grain = extra("grain", "grain")
+_IterDataset: Any = grain.IterDataset
+_DatasetIterator: Any = grain.DatasetIterator
 
 _NAMES: Final = {
     "grain": ("{}_segment_ids", "{}_positions"),
@@ -72,11 +74,11 @@ class PackedSource:
         return f"PackedSource(plan={self.bins.plan!r}, bins={len(self)}, capacity={self.bins.capacity})"
 
 
-class Pack(grain.IterDataset):  # type: ignore[misc]
+class Pack(_IterDataset):  # type: ignore[misc]
     """Packs elements of a grain dataset into bins: what `FirstFitPackIterDataset` makes, fuller and sooner.
 
-    `buffer` elements are read, planned together, longest first, and come out as bins in random order; then the
-    next. What has a length and fits in memory is better packed as a whole: `PackedSource`.
+    `buffer` elements are read, planned together, longest first, and come out as bins in random order; then
+    the next. What has a length and fits in memory is better packed as a whole: `PackedSource`.
 
     Args:
         parent: a `grain.IterDataset` (or `MapDataset`) of dicts of arrays.
@@ -166,7 +168,7 @@ class Pack(grain.IterDataset):  # type: ignore[misc]
         return f"Pack(features={list(self._features)}, capacity={self._capacity}, buffer={self._buffer})"
 
 
-class _PackIterator(grain.DatasetIterator):  # type: ignore[misc]
+class _PackIterator(_DatasetIterator):  # type: ignore[misc]
     """Bins of one window after the other; the state is where the window began, and which bin comes next."""
 
     def __init__(self, parent: Any, pack: Pack) -> None:
@@ -187,8 +189,8 @@ class _PackIterator(grain.DatasetIterator):  # type: ignore[misc]
             self._count = len(next(iter(self._made.values())))
             if self._bin > self._count:
                 raise ValueError(
-                    f"state['bin'] is {self._bin}, this window has {self._count} bins: it was saved for other "
-                    "data, or another capacity or buffer"
+                    f"state['bin'] is {self._bin}, this window has {self._count} bins: it was saved for "
+                    "other data, or another capacity or buffer"
                 )
             self._end_of_window()
         found = {name: array[self._bin] for name, array in self._made.items()}

@@ -135,8 +135,8 @@ def _alike(batches: Iterable[Mapping[str, Any]], sharding: Any) -> Iterator[dict
         if shapes != first:
             name = next(name for name in [*first, *shapes] if first.get(name) != shapes.get(name))
             raise ValueError(
-                f"batch {step}: array {name!r} is {_told(shapes.get(name))}, that of batch 0 {_told(first.get(name))}; "
-                "batches of one shape are compiled once"
+                f"batch {step}: array {name!r} is {_told(shapes.get(name))}, that of batch 0 "
+                f"{_told(first.get(name))}; batches of one shape are compiled once"
             )
         yield made
         del made, batch

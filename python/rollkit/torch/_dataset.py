@@ -17,13 +17,14 @@ from rollkit._rows.lists import Lists
 from rollkit.torch._tensors import tensor
 
 torch = extra("torch", "torch")
+_Dataset: Any = torch.utils.data.Dataset
 
 _OF_A_MODEL: Final = ("input_ids", "position_ids", "labels")
 _OF_LABELS: Final = ("input_ids", "loss_masks")
 _FLASH: Final = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
-class PackedDataset(torch.utils.data.Dataset):  # type: ignore[misc]
+class PackedDataset(_Dataset):  # type: ignore[misc]
     """Packed bins by number: a data set for `DataLoader`, torchdata, accelerate and `Trainer`.
 
     Planned when it is made; a bin is placed when it is asked for, and its tensors are over the bin's own
@@ -33,8 +34,8 @@ class PackedDataset(torch.utils.data.Dataset):  # type: ignore[misc]
     Args:
         rollouts: as `rollkit.pack` takes them; or a folder that `rollkit pack` wrote; or `rollkit.Bins`.
         capacity: tokens of a bin. Folders and bins are planned already, and take none.
-        labels: whether there is an int64 array `labels`, as `rollkit.labels` makes them. Of `names="hf"` there
-            always is.
+        labels: whether there is an int64 array `labels`, as `rollkit.labels` makes them. Of `names="hf"`
+            there always is.
         names: as `rollkit.pack` has them. `"hf"` is what models take and no more: int64 `input_ids`,
             `position_ids` and `labels`, unless `columns` says otherwise.
         flash_kwargs: add `cu_seq_lens_q`, `cu_seq_lens_k` (int32) and `max_length_q`, `max_length_k` (ints),
@@ -143,7 +144,7 @@ class PackedDataset(torch.utils.data.Dataset):  # type: ignore[misc]
 def collate_one(features: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A batch of one bin: `[1, capacity]` tensors, and what is of all its segments as it is.
 
-    A `collate_fn` of `DataLoader`, and a `data_collator` of `Trainer`, for `PackedDataset(flash_kwargs=True)`:
+    A `collate_fn` of `DataLoader`, and a `data_collator` of `Trainer`, of `PackedDataset(flash_kwargs=True)`:
     torch's default makes `cu_seq_lens_q` two-dimensional, which kernels do not take.
 
     Raises:

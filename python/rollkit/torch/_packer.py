@@ -21,13 +21,14 @@ from rollkit._rows.order import permuted
 from rollkit.torch._collator import Collator
 
 torch = extra("torch", "torch")
+_IterableDataset: Any = torch.utils.data.IterableDataset
 
 Feature = Mapping[str, Any]
 
 _STATE: Final = ("plan", "epoch", "read", "ready", "packer")
 
 
-class Packer(torch.utils.data.IterableDataset):  # type: ignore[misc]
+class Packer(_IterableDataset):  # type: ignore[misc]
     """Packs a stream of features into bins as they come: for what cannot be taken by number.
 
     What has a length is better a `PackedDataset`: it is shuffled whole, and resumed by a number. A stream is
@@ -117,7 +118,7 @@ class Packer(torch.utils.data.IterableDataset):  # type: ignore[misc]
         return sha256(named.encode()).hexdigest()[:16]
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch; after `load_state_dict` the state's wins, as `ShuffledSampler` has it."""
+        """Go to the beginning of an epoch; after `load_state_dict` the state wins, as in `ShuffledSampler`."""
         epoch = _check.positive("epoch", epoch, least=0)
         if self._loaded:
             self._shift = self._epoch - epoch
@@ -183,7 +184,8 @@ class Packer(torch.utils.data.IterableDataset):  # type: ignore[misc]
         if self._seed is None:
             return list(range(count))
         key = int.from_bytes(sha256(f"{self._seed} {self._epoch} {block}".encode()).digest()[:7])
-        return permuted(np.arange(count), count, seed=key).tolist()
+        found: list[int] = permuted(np.arange(count), count, seed=key).tolist()
+        return found
 
     def _from(self, first: int) -> Iterator[Feature]:
         """The source's features from this one on."""
@@ -226,8 +228,8 @@ class Packer(torch.utils.data.IterableDataset):  # type: ignore[misc]
         check_state(state, _STATE, "state_dict")
         if state["plan"] != self.plan:
             raise ValueError(
-                f"state is of plan {state['plan']!r}, this packer is {self.plan!r}: it was saved with another "
-                "capacity, buffer or seed"
+                f"state is of plan {state['plan']!r}, this packer is {self.plan!r}: it was saved with "
+                "another capacity, buffer or seed"
             )
         epoch = _check.positive("state['epoch']", state["epoch"], least=0)
         read = _check.positive("state['read']", state["read"], least=0)
@@ -265,6 +267,6 @@ def _check_alone() -> None:
     shared = getattr(getattr(state, "PartialState", None), "_shared_state", {})
     if (processes := shared.get("num_processes", 1)) > 1:
         raise RuntimeError(
-            f"Packer under accelerate or a Trainer, with {processes} processes: they deal out each rank's bins "
-            "once more, and all but a part is lost; take a PackedDataset"
+            f"Packer under accelerate or a Trainer, with {processes} processes: they deal out each rank's "
+            "bins once more, and all but a part is lost; take a PackedDataset"
         )
