@@ -78,10 +78,10 @@ class PackedDataset(_Dataset):  # type: ignore[misc]
         self._flash = _check.flag("flash_kwargs", flash_kwargs)
         given = ({} if capacity is None else {"capacity": capacity}) | packing
         if isinstance(rollouts, Bins):
-            _check_planned("bins", given | ({} if names == "rollkit" else {"names": names}))
+            _check_planned("bins are", given | ({} if names == "rollkit" else {"names": names}))
             bins = rollouts
         elif isinstance(rollouts, str | os.PathLike):
-            _check_planned("a folder of bins", given)
+            _check_planned("a folder of bins is", given)
             bins = Bins.open(rollouts, names=names)
         else:
             bins = Bins(rollouts, capacity, names=names, **packing)
@@ -166,7 +166,7 @@ def collate_one(features: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _check_planned(what: str, given: Mapping[str, Any]) -> None:
     if given:
-        raise TypeError(f"{what} are planned already; leave out {', '.join(given)}")
+        raise TypeError(f"{what} planned already; leave out {', '.join(given)}")
 
 
 def _check_labelled(bins: Bins) -> None:
