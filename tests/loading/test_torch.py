@@ -206,7 +206,7 @@ def test_folders_of_shards(tmp_path: Any) -> None:
         pytest.skip("Bins.open is not here yet")
     except (ValueError, OSError):
         pass
-    assert main(["pack", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "out"), "-c", str(CAPACITY)]) == 0
+    assert main(["pack", str(tmp_path / "rows.jsonl"), "-o", str(tmp_path / "out"), "--capacity", str(CAPACITY)]) == 0
     found = PackedDataset(tmp_path / "out", names="hf")
     tokens = np.concatenate([item["input_ids"].numpy() for item in (found[i] for i in range(len(found)))])
     wanted = pack(rollouts(), CAPACITY)["input_ids"]

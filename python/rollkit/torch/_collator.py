@@ -168,6 +168,11 @@ class Collator:
                 odd = ", ".join(map(repr, sorted(feature.keys() ^ features[0].keys())))
                 raise refusal(ValueError, f" and row 0 differ in columns: {odd}", row=i, before="features: ")
         there = features[0].keys()
+        if there.isdisjoint(("input_ids", "response_ids")):
+            raise ValueError(
+                f"features need 'input_ids', or 'response_ids', got {', '.join(map(repr, there)) or 'nothing'}; "
+                "a Trainer hands on all columns with remove_unused_columns=False"
+            )
         for name in self.keep:
             if name not in there:
                 known = ", ".join(map(repr, there))

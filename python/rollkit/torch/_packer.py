@@ -118,7 +118,7 @@ class Packer(_IterableDataset):  # type: ignore[misc]
         return sha256(named.encode()).hexdigest()[:16]
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch; after `load_state_dict` the state's wins, as `ShuffledSampler`'s."""
+        """Go to the beginning of an epoch; after `load_state_dict` the state's wins (`ShuffledSampler`)."""
         epoch = _check.positive("epoch", epoch, least=0)
         if self._loaded:
             self._shift = self._epoch - epoch
