@@ -36,8 +36,8 @@ class Packer(_IterableDataset):  # type: ignore[misc]
     is that of the stream, the same on all ranks that are as far, and goes on with any number of them.
 
     Under accelerate and transformers' `Trainer` with several processes this raises: they deal out what a rank
-    yields a second time, and lose the rest. In a `DataLoader` it takes one worker at most, which would each
-    read the whole stream; `rollkit.torch.prefetch` packs ahead on a thread.
+    yields a second time, and lose the rest. In a worker of a `DataLoader` it raises, too: each would read the
+    whole stream, and its own epoch. `rollkit.torch.prefetch` packs ahead on a thread.
 
     Args:
         source: features (dicts as `Collator` takes them), from the beginning each time it is iterated; or a
@@ -94,7 +94,7 @@ class Packer(_IterableDataset):  # type: ignore[misc]
         self._drop_last = _check.flag("drop_last", drop_last)
         if names == "rollkit":
             raise ValueError(
-                "names='rollkit' is for batches with a layout, which Collator makes; bins have none"
+                "names='rollkit' is for a batch with its layout, and bins have none; take 'hf'"
             )
         self._collate = Collator(
             pad_id=pad_id, pack=self._capacity, labels=labels, names=names, keep=tuple(keep)
@@ -255,11 +255,11 @@ def _length(row: int, feature: Feature) -> int:
 
 
 def _check_alone() -> None:
-    """Refuse to be iterated by several workers, or under what deals out a second time."""
+    """Refuse to be iterated by workers, or under what deals out a second time."""
     info = torch.utils.data.get_worker_info()
-    if info is not None and info.num_workers > 1:
+    if info is not None:
         raise RuntimeError(
-            f"Packer takes one worker at most, got num_workers={info.num_workers}: each would read and pack "
+            f"Packer takes no workers, got num_workers={info.num_workers}: each would read and pack "
             "the whole stream; set num_workers=0 and iterate rollkit.torch.prefetch(loader), or take a "
             "PackedDataset"
         )
