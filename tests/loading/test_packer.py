@@ -189,10 +189,9 @@ def test_a_stateful_loader_is_cut_anywhere() -> None:
         assert [key(batch) for batch in after] == whole[1]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_are_refused(workers: int) -> None:
-    with pytest.raises(RuntimeError, match=f"Packer takes no workers, got num_workers={workers}"):
-        list(Loader(Packer(features(), CAPACITY), 2, num_workers=workers))
+def test_workers_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="Packer takes no workers, got num_workers=1"):
+        list(Loader(Packer(features(), CAPACITY), 2, num_workers=1))
 
 
 def test_processes_of_accelerate_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
