@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 OPTIONAL = (
+    "datasets",
     "grain",
     "jax",
     "matplotlib",

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::jsonl::Problem;
-use crate::segments;
+use crate::{balance, segments};
 
 /// What a kernel can refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,6 +186,8 @@ pub enum Error {
         /// What a bin holds.
         capacity: i64,
     },
+    /// Rows cannot be dealt to parts.
+    Balance(balance::Problem),
     /// What was checked is no longer so: another thread has written to an argument meanwhile.
     Changed {
         /// The argument.
@@ -312,6 +314,7 @@ impl Error {
             | Self::RowTooLong { row, .. }
             | Self::Oversize { row, .. }
             | Self::Segment { row, .. } => Some(*row),
+            Self::Balance(problem) => problem.row(),
             Self::UnknownRow { row, .. } | Self::OutsideRow { row, .. } => usize::try_from(*row).ok(),
             _ => None,
         }
@@ -396,6 +399,7 @@ impl fmt::Display for Error {
                     "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\", \"drop\" or \"split\""
                 )
             }
+            Self::Balance(problem) => problem.fmt(f),
             Self::Changed { name } => write!(f, "{name} changed while they were read"),
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::ItemSize { name, got } => {

@@ -10,10 +10,12 @@
 //! `rollkit._native`, whose front is the Python package `rollkit`.
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
+pub mod balance;
 pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;
+pub mod gae;
 pub mod hash;
 pub mod jsonl;
 pub mod layout;
@@ -27,6 +29,7 @@ pub mod place;
 pub mod routing;
 pub mod sample;
 pub mod segments;
+pub mod step_plan;
 pub mod steps;
 pub mod thd;
 pub mod turns;

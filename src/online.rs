@@ -215,7 +215,12 @@ impl Packer {
         let by_age = waiting.is_sorted_by(|a, b| a.came < b.came)
             && bins.is_sorted_by(|a, b| a.came < b.came)
             && bins.first().zip(waiting.first()).is_none_or(|(bin, row)| bin.came < row.came);
-        if !(few && by_age && waiting.iter().all(fits) && bins.iter().all(whole)) {
+        if !(few
+            && i64::try_from(added).is_ok()
+            && by_age
+            && waiting.iter().all(fits)
+            && bins.iter().all(whole))
+        {
             return Ok(None);
         }
         packer.added = added;

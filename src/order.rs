@@ -24,7 +24,7 @@ pub const ROUNDS: usize = 24;
 const LANES: usize = 8;
 
 /// What `SplitMix64` counts by: 2⁶⁴ over the golden ratio.
-const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A permutation of 0 … n - 1.
 ///
@@ -167,7 +167,7 @@ fn below(half: u64, key: u64, size: u64) -> u64 {
 }
 
 /// The finaliser of `SplitMix64`.
-fn mixed(mut h: u64) -> u64 {
+pub(crate) fn mixed(mut h: u64) -> u64 {
     h = (h ^ (h >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     h = (h ^ (h >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     h ^ (h >> 31)

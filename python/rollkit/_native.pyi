@@ -81,6 +81,24 @@ def attention_mask(
 ) -> None:
     """Write 1 where a row is, 0 in gaps."""
 
+def balance(
+    lengths: _Int64s,
+    costs: _Int64s,
+    groups: _Int64s | None,
+    /,
+    *,
+    parts: int,
+    equal_counts: bool,
+    capacity: int | None,
+    tolerance: float,
+) -> _Int64s:
+    """The part of each row; `groups` are numbers below that of rows."""
+
+def balance_bound(
+    costs: _Int64s, groups: _Int64s | None, /, *, parts: int, equal_counts: bool
+) -> tuple[int, int]:
+    """The least that the costliest of some parts can cost, and what all rows cost."""
+
 def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
     """Whether `place` casts between two dtypes, checked."""
 
@@ -131,6 +149,19 @@ def first_negative(numbers: _Int64s, /) -> int | None:
 
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
+
+def gae(
+    rewards: NDArray[Any],
+    values: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    offsets: _Int64s,
+    /,
+    *,
+    gamma: float,
+    lam: float,
+    both: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Scan rows of float32 or float64 from their ends: (advantages, returns, which is None unless `both`)."""
 
 def gather_rows(
     values: NDArray[Any], begins: _Int64s, lengths: _Int64s, /, *, copy: bool
@@ -244,6 +275,21 @@ def plan_bins(
 ) -> _Int64s:
     """The bin of each row; -1 for a dropped one."""
 
+def plan_steps(
+    lengths: _Int64s,
+    costs: _Int64s,
+    groups: _Int64s | None,
+    home: _Int64s | None,
+    /,
+    *,
+    capacity: int,
+    ranks: int,
+    sync: str,
+    max_segments: int | None,
+    seed: int | None,
+) -> tuple[_Int64s, int, int, int, int]:
+    """Where each row goes, the steps, the makespan, what that is at least, and what all rows cost."""
+
 def positions_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write positions in segments that lie end to end, 0 after the last."""
 
@@ -257,6 +303,9 @@ def positions(
     begins: _Int64s | None = None,
 ) -> None:
     """Write positions within each row, from `begins` (0) on; 0 in gaps."""
+
+def row_costs(lengths: _Int64s, /, *, per_token: int, per_square: int) -> _Int64s:
+    """What each row costs."""
 
 def runs(ids: NDArray[Any], /) -> list[_Int64s]:
     """Every run of `[rows, width]` ids: ids, flat starts, lengths."""

@@ -7,6 +7,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use crate::Error;
+use crate::balance::Problem;
 
 /// Where an error is; what it does not know is `None`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,9 +37,9 @@ impl From<Error> for PyErr {
         let place = Place { before: &before, row: error.row(), position, ..Place::default() };
         match error {
             Error::NoMemory { .. } => PyMemoryError::new_err(after),
-            Error::ValueRange { .. } | Error::TooManyElements { .. } => {
-                refusal::<PyOverflowError>(&after, place)
-            }
+            Error::ValueRange { .. }
+            | Error::TooManyElements { .. }
+            | Error::Balance(Problem::CostOverflow { .. }) => refusal::<PyOverflowError>(&after, place),
             Error::OutOfRange { .. } => PyIndexError::new_err(after),
             Error::TooManyBins { .. } => PyOverflowError::new_err(after),
             _ if placed => refusal::<PyValueError>(&after, place),

@@ -3,10 +3,12 @@
 
 mod array;
 mod arrow;
+mod balance;
 mod batch;
 mod binpack;
 mod decompress;
 mod error;
+mod gae;
 mod jsonl;
 mod layout;
 mod list;
@@ -31,11 +33,15 @@ mod _native {
     #[pymodule_export]
     use super::arrow::{arrow_formats, export_array, export_stream, read_arrow};
     #[pymodule_export]
+    use super::balance::{balance, balance_bound, plan_steps, row_costs};
+    #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]
     use super::binpack::{pack_rows, plan_bins, split_rows};
     #[pymodule_export]
     use super::decompress::Decompressor;
+    #[pymodule_export]
+    use super::gae::gae;
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]

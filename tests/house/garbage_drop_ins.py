@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from tests.paths import ROOT
 
 from rollkit import Ragged, Rollouts, sample_path
 
@@ -96,6 +98,23 @@ def layer() -> Any:
     return torch.nn.Linear(2, 6)
 
 
+def table() -> Any:
+    import pyarrow as pa
+
+    return pa.table({"input_ids": [[1, 2], [3]]})
+
+
+def dataset() -> Any:
+    datasets: Any = importlib.import_module("datasets")
+    return datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
+
+
+def collator() -> Any:
+    from rollkit.compat.trl import DataCollatorForLanguageModeling
+
+    return DataCollatorForLanguageModeling(0)
+
+
 def column(name: str) -> Callable[[], Any]:
     return lambda: generated()[name]
 
@@ -112,6 +131,7 @@ TOKENS: dict[str, Callable[[], Any]] = {
 FLASH = "rollkit.compat.flash_attn"
 SKYRL = "rollkit.compat.skyrl"
 VERL = "rollkit.compat.verl"
+COLLATOR = "rollkit.compat.trl.DataCollatorForLanguageModeling"
 TE = "rollkit.compat.transformer_engine"
 SEGMENTS: Any = [[1, 1, 2, 0], [1, 2, 2, 2]]
 PLACES: Any = [[0, 1, 0, 0], [0, 0, 1, 2]]
@@ -123,6 +143,7 @@ def ints(values: Any) -> Callable[[], Any]:
 
 ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.read": {"paths": sample_path},
+    "rollkit.Bins.open": {"folder": lambda: ROOT / "tests/files/format1/shards"},
     "rollkit.save": {"path": lambda: tempfile.mkdtemp() + "/x.safetensors"},
     "rollkit.iter_chunks": {"paths": sample_path},
     "rollkit.decode.generate": {
@@ -132,6 +153,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "rollkit.decode.crop_padding": {"cache": cache, "columns": lambda: 1},
     "rollkit.decode.PartialHead.from_module": {"module": layer},
+    "rollkit.datasets.pack_table": {"table": table, "seq_length": lambda: 4},
     "rollkit.compat.patched": {"name": lambda: "trl"},
     f"{FLASH}.index_first_axis": {name: TOKENS[name] for name in ("input", "indices")},
     f"{FLASH}.index_first_axis_residual": {name: TOKENS[name] for name in ("input", "indices")},
@@ -188,6 +210,10 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
         "window_size": lambda: None,
         "max_segments_per_seq": lambda: 4,
     },
+    COLLATOR: {"pad_token_id": lambda: 0},
+    f"{COLLATOR}.torch_call": {"examples": lambda: [{"input_ids": [1, 2]}]},
+    f"{COLLATOR}.get_position_ids_from_packed_seq_lengths": {"batch_seq_lengths": lambda: [[2, 1]]},
+    "rollkit.compat.trl.pack_dataset": {"dataset": dataset, "seq_length": lambda: 4},
     "rollkit.compat.trl.pad": {"tensors": lambda: [tensor([1, 2, 3]), tensor([4])]},
     "rollkit.compat.trl.flush_left": {"mask": lambda: tensor(MASK)},
     "rollkit.compat.verifiers.attribute_routed_experts": {

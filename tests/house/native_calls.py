@@ -104,6 +104,41 @@ def bins(rng: Rng, rows: int) -> Call:
     return Call([lengths_of(rng, rows, most)], named)
 
 
+def groups_of(rng: Rng, rows: int) -> Any:
+    """Which rows stay together; few of one group."""
+    return rng.integers(0, max(rows, 1), rows) if rng.integers(2) else None
+
+
+def balance(rng: Rng, rows: int) -> Call:
+    lengths = lengths_of(rng, rows)
+    named = {
+        "parts": int(rng.choice([1, 7, 300])),
+        "equal_counts": bool(rng.integers(2)),
+        "capacity": [None, 40, 9000][rng.integers(3)],
+        "tolerance": float(rng.choice([0, 1e-4])),
+    }
+    return Call([lengths, lengths**2, groups_of(rng, rows)], named)
+
+
+def balance_bound(rng: Rng, rows: int) -> Call:
+    return Call(
+        [lengths_of(rng, rows), groups_of(rng, rows)], {"parts": 7, "equal_counts": bool(rng.integers(2))}
+    )
+
+
+def plan_steps(rng: Rng, rows: int) -> Call:
+    lengths = lengths_of(rng, rows)
+    home = rng.integers(-1, 4, rows) if rng.integers(2) else None
+    named = {
+        "capacity": int(rng.choice([40, 9000])),
+        "ranks": 4,
+        "sync": str(rng.choice(["micro_batch", "step"])),
+        "max_segments": [None, 5][rng.integers(2)],
+        "seed": [None, 3][rng.integers(2)],
+    }
+    return Call([lengths, lengths**2, groups_of(rng, rows), home], named)
+
+
 def pack_rows(rng: Rng, rows: int) -> Call:
     call = bins(rng, rows)
     return Call(call.args, {**call.named, "bins_multiple_of": 2, "shuffle": [None, 3][rng.integers(2)]})
@@ -162,6 +197,15 @@ def turns(rng: Rng, rows: int) -> Call:
     offsets = offsets_of(rng, rows)
     dtype = rng.choice(["?", "i2", "i4", "f4", "f8"])
     return Call([(rng.random(offsets[-1]) < 0.9).astype(dtype), offsets], {})
+
+
+def gae(rng: Rng, rows: int) -> Call:
+    offsets = offsets_of(rng, rows)
+    dtype = rng.choice(["f4", "f8"])
+    rewards, values = (rng.normal(size=offsets[-1]).astype(dtype) for _ in range(2))
+    mask = (rng.random(offsets[-1]) < 0.9).astype(rng.choice(["?", "u1"]))
+    args = [rewards, *((values, mask) if rng.integers(2) else (None, None)), offsets]
+    return Call(args, {"gamma": 0.9, "lam": 0.8, "both": bool(rng.integers(2))})
 
 
 def joined_steps(rng: Rng, rows: int) -> Call:
@@ -290,6 +334,8 @@ def picked(rng: Rng, rows: int) -> Call:
 CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "array_lengths": some_rows,
     "attention_mask": of_slots(np.uint8),
+    "balance": balance,
+    "balance_bound": balance_bound,
     "can_cast": lambda rng, rows: Call([np.dtype(np.int64), np.dtype(np.float32)], {}),
     "check_offsets": lambda rng, rows: Call([offsets_of(rng, rows), 9 * rows], {}),
     "concat_arrays": some_rows,
@@ -299,6 +345,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "fill_runs": fill_runs,
     "first_negative": lambda rng, rows: Call([lengths_of(rng, rows)], {}),
     "from_lists": lists,
+    "gae": gae,
     "gather_rows": gather_rows,
     "hash_rows": hash_rows,
     "export_array": export_array,
@@ -314,8 +361,10 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "pick_numbers": picked,
     "place": place,
     "plan_bins": bins,
+    "plan_steps": plan_steps,
     "positions": of_slots(np.int32, begins=True),
     "positions_from_lengths": from_lengths,
+    "row_costs": lambda rng, rows: Call([lengths_of(rng, rows)], {"per_token": 3, "per_square": 1}),
     "runs": lambda rng, rows: Call([segment_numbers(rng, rows)], {}),
     "sample": sample,
     "segment_ids": of_slots(np.int32, width=True),

@@ -22,12 +22,14 @@ from rollkit import (
     Layout,
     Ragged,
     Rollouts,
+    balance,
     concat,
     decode,
     merge_steps,
     pack,
     pad,
     plan_bins,
+    plan_steps,
     read,
     segments,
     take,
@@ -48,6 +50,19 @@ def bins(algorithm: str) -> Maker:
         return lambda: plan_bins(lengths, 9000, algorithm=algorithm)
 
     return make
+
+
+def parts(equal_counts: bool) -> Maker:
+    def make(rng: np.random.Generator) -> Callable[[], Any]:
+        lengths = rng.integers(1, 9000, ROWS)
+        return lambda: balance(lengths, 5000, capacity=2**40, equal_counts=equal_counts)
+
+    return make
+
+
+def step_plans(rng: np.random.Generator) -> Callable[[], Any]:
+    lengths, home = rng.integers(1, 9000, ROWS), rng.integers(0, 8, ROWS)
+    return lambda: plan_steps(lengths, capacity=65536, ranks=8, home=home, max_segments=40)
 
 
 def packed(rng: np.random.Generator) -> Callable[[], Any]:
@@ -144,6 +159,9 @@ CASES: dict[str, Maker] = {
         for name in ("first_fit_decreasing", "best_fit_decreasing", "first_fit", "next_fit")
     },
     "packed": packed,
+    "parts": parts(equal_counts=False),
+    "parts of equal counts": parts(equal_counts=True),
+    "step plans": step_plans,
     "runs": runs,
     "sample": sample,
     "lists": lists,

@@ -140,6 +140,16 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.at[index].set(values, unique_indices=True, mode="promise_in_bounds")
 
 
+def add_at(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows by number."""
+    if not jnp.issubdtype(values.dtype, jnp.inexact):
+        values = wide(values)
+    elif values.dtype.itemsize < 4:
+        values = values.astype(jnp.float32)
+    out = jnp.zeros((count, *values.shape[1:]), values.dtype)
+    return out.at[index].add(values, indices_are_sorted=True, mode="promise_in_bounds")
+
+
 def cast(array: Any, dtype: Any) -> Any:
     """Cast, checked; of a traced array, only what cannot fail.
 
@@ -291,6 +301,17 @@ def flip(rows: Any) -> Any:
 def cumsum(rows: Any) -> Any:
     """Running sums along the last axis."""
     return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
+
+
+def carry_back(factors: Any, terms: Any) -> Any:
+    """Each term, and its factor times what the term after it has become."""
+
+    def joined(after: Any, before: Any) -> Any:
+        (further, term), (factor, own) = after, before
+        return factor * further, jnp.where(factor == 0, own, own + factor * term)
+
+    factors = jnp.broadcast_to(factors, terms.shape)
+    return lax.associative_scan(joined, (factors, terms), reverse=True, axis=terms.ndim - 1)[1]
 
 
 nth = jax_bits.nth

@@ -191,6 +191,15 @@ def cumsum(rows: AnyArray) -> AnyArray:
     return np.cumsum(rows, axis=-1, dtype=np.int32)
 
 
+def carry_back(factors: AnyArray, terms: AnyArray) -> AnyArray:
+    """Each term, and its factor times what the term after it has become."""
+    found = terms.copy()
+    for at in range(terms.shape[-1] - 2, -1, -1):
+        factor = factors[..., at]
+        found[..., at] += np.where(factor == 0, 0, factor * found[..., at + 1])
+    return found
+
+
 def latest(flags: AnyArray) -> AnyArray:
     """Where the last flag that is set is, at each element or before it; -1 where there is none."""
     found: AnyArray = np.maximum.accumulate(np.where(flags, arange(flags.shape[-1], flags), -1), axis=-1)

@@ -91,6 +91,14 @@ class Ops(Protocol):
         """`count` rows: those of `values` at `index` (no number twice), and `fill` (one row) elsewhere."""
         ...
 
+    def add_at(self, count: int, values: Any, index: Any) -> Any:
+        """`count` rows: the sums of the `values` at each number of `index`, which never falls; 0 of none.
+
+        Integers and bools are summed in 64 bits, floats of 16 bits in float32. Of NumPy's arrays
+        `rollkit._rows.reductions` does it.
+        """
+        ...
+
     def cast(self, array: Any, dtype: Any) -> Any:
         """Cast, checked where there are values: integers fit (or `Unfit`), floats become no integers."""
         ...
@@ -171,6 +179,13 @@ class Ops(Protocol):
 
     def cumsum(self, rows: Any) -> Any:
         """Running sums along the last axis."""
+        ...
+
+    def carry_back(self, factors: Any, terms: Any) -> Any:
+        """Each term, and its factor times what the term after it has become, along the last axis.
+
+        A factor of 0 lets nothing through, NaN neither.
+        """
         ...
 
     def latest(self, flags: Any) -> Any:

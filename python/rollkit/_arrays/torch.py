@@ -182,6 +182,15 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.index_copy(0, index, values)
 
 
+def add_at(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows by number."""
+    if not values.dtype.is_floating_point and not values.dtype.is_complex:
+        values = values.long()
+    elif values.element_size() < 4:
+        values = values.float()
+    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+
+
 def cast(array: Any, dtype: Any) -> Any:
     """Cast, checked; of a tensor without values, only what cannot fail.
 
@@ -363,6 +372,17 @@ def flip(rows: Any) -> Any:
 def cumsum(rows: Any) -> Any:
     """Running sums along the last axis."""
     return torch.cumsum(rows, -1, dtype=torch.int32)
+
+
+def carry_back(factors: Any, terms: Any) -> Any:
+    """Each term, and its factor times what the term after it has become: over 2, 4, 8 terms and so on."""
+    width = 1
+    while width < terms.shape[-1]:
+        after = torch.nn.functional.pad(terms[..., width:], (0, width))
+        terms = torch.where(factors == 0, terms, terms + factors * after)
+        factors = factors * torch.nn.functional.pad(factors[..., width:], (0, width))
+        width *= 2
+    return terms
 
 
 def latest(flags: Any) -> Any:

@@ -123,6 +123,30 @@ class Filling(NamedTuple):
         lengths = sources.prompt_lengths, sources.responses.lengths
         return cls(prepared.arrays, *lengths, sources.order)
 
+    @classmethod
+    def derived(
+        cls,
+        dtypes: Mapping[str, np.dtype[Any]],
+        prompt_lengths: Int64s,
+        response_lengths: Int64s,
+        rewards: AnyArray | None,
+    ) -> Filling:
+        """Prepare arrays that take no tokens: those that the layout gives, and rewards of a number per row.
+
+        Args:
+            dtypes: by name, `rewards` or one of `MADE`.
+            prompt_lengths: `[rows]`.
+            response_lengths: `[rows]`.
+            rewards: `[rows]`, if `dtypes` has them.
+        """
+        arrays: list[str | _Column | _Apart] = [name for name in dtypes if name in MADE]
+        if "rewards" in dtypes:
+            dtype = dtypes["rewards"]
+            parts = castable(Parts.one_each(rewards), dtype)
+            element = fill_element(0, dtype, ())
+            arrays.append(_Column("rewards", "last", (("rewards", parts),), element, dtype))
+        return cls(arrays, prompt_lengths, response_lengths, None)
+
     def in_one(self) -> Filling:
         """The same, ready to `pick` from: the rows of each column in one array, copied where they are not."""
         return self._replace(arrays=[x if isinstance(x, str) else x.in_one() for x in self.arrays])
@@ -159,10 +183,10 @@ class Filling(NamedTuple):
                 made[array.name] = self._placed(array, layout)
                 continue
             if isinstance(array, str):
-                made[array] = _make(memory, array, layout, MADE[array], (), spare)
+                made[array] = buffer(memory, array, layout, MADE[array], (), spare)
                 continue
             zeroed = array.name not in spare and is_new(layout.size, array.element)
-            out = _make(memory, array.name, layout, array.dtype, array.inner, spare, zeros=zeroed)
+            out = buffer(memory, array.name, layout, array.dtype, array.inner, spare, zeros=zeroed)
             made[array.name] = out
             if out.size:
                 columns.append((array.level, *array.rows, array.element, out, zeroed))
@@ -228,7 +252,7 @@ def asked(dtypes: Mapping[str, DTypeLike] | None, names: Names) -> Mapping[str, 
     return {"input_ids": np.int64, **given} if names == "hf" else given
 
 
-def _make(
+def buffer(
     memory: dict[str, AnyArray],
     name: str,
     layout: Layout,

@@ -75,6 +75,11 @@ def row(text: str) -> int:
     return at_least(0, text)
 
 
+def seed(text: str) -> int:
+    """A seed, from 0."""
+    return at_least(0, text)
+
+
 def at_least(least: int, text: str) -> int:
     """A whole number."""
     try:

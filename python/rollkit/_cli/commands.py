@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from rollkit import _program
-from rollkit._cli import convert, info, inspect, pack, rows, stats, text
+from rollkit._cli import convert, info, inspect, pack, rows, stats, text, verify
 from rollkit._cli.arguments import Parser, Version
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
@@ -66,6 +66,15 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (pack.add, inspect.add, rows.add_head, rows.add_show, stats.add, convert.add, info.add):
+    for add in (
+        pack.add,
+        inspect.add,
+        verify.add,
+        rows.add_head,
+        rows.add_show,
+        stats.add,
+        convert.add,
+        info.add,
+    ):
         add(commands)
     return parser

@@ -27,7 +27,13 @@ from rollkit._rows.order import permuted
 class Store(Protocol):
     """Where bins come from: rollouts in memory, or a folder of shards."""
 
-    layout: Layout
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`[bins, capacity]`."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where all rows are."""
 
     @property
     def plan(self) -> str:
@@ -119,8 +125,41 @@ class Bins(Sequence[dict[str, Any]]):
     def open(
         cls, folder: str | os.PathLike[str], *, columns: Sequence[str] | None = None, names: Names = "rollkit"
     ) -> Bins:
-        """The bins of a folder that `rollkit pack` wrote, mapped into memory."""
-        raise NotImplementedError
+        """The bins of a folder that `rollkit pack` wrote, mapped into memory.
+
+        A shard is mapped when a bin of it is first asked for, and of it only this bin is copied. What is
+        given out is as of any `Bins`: memory of its own. Finished shards do not change: one whose size or
+        time differs from when the folder was opened is refused where it is mapped, and one that is cut short
+        while it is mapped ends the process, as of any map. The rows of `layout` are those of the sources, in
+        their order, but for those that were dropped. It pickles as the path of the folder, which is opened
+        anew where it is unpickled.
+
+        Args:
+            folder: of shards; of any format that rollkit has written.
+            columns: the names of exactly what a bin has; all by default.
+            names: as in `rollkit.pack`.
+
+        Raises:
+            ValueError: the run that wrote the folder is unfinished; a file is missing, is not as the index
+                says, or is of another run; the message names it.
+            FileNotFoundError: there is no index.
+
+        Example:
+            >>> import tempfile
+            >>> from rollkit import _cli, sample_path
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     command = ["pack", str(sample_path()), "-o", folder, "--capacity", "4096", "--quiet"]
+            ...     status = _cli.main(command)
+            ...     bins = Bins.open(folder, columns=["input_ids", "segment_ids"])
+            ...     len(bins), list(bins[3]), bins[3]["input_ids"].shape
+            (4, ['input_ids', 'segment_ids'], (4096,))
+        """
+        from rollkit._loading.stored import Stored  # reads files, which importing rollkit does not wait for
+
+        check_names(names)
+        bins = cls.__new__(cls)
+        bins._open(Stored(folder), columns, names)
+        return bins
 
     def _open(self, store: Store, columns: Sequence[str] | None, names: Names) -> None:
         self._store, self._renamed = store, names
@@ -159,7 +198,7 @@ class Bins(Sequence[dict[str, Any]]):
     @property
     def capacity(self) -> int:
         """Tokens of a bin."""
-        return self.layout.width
+        return self._store.shape[-1]
 
     @property
     def plan(self) -> str:
@@ -172,7 +211,7 @@ class Bins(Sequence[dict[str, Any]]):
         return self._store.costs()
 
     def __len__(self) -> int:
-        return self.layout.shape[0]
+        return self._store.shape[0]
 
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):

@@ -394,6 +394,8 @@ def mask_column(loss_masks: Any) -> Ragged:
         rows = rows if isinstance(rows, np.ndarray | list | tuple) else _check.items("loss_masks", rows)
         with at(column="loss_masks", label="loss_masks"):
             masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
+    if not (masks.of_lists or isinstance(masks.values, np.ndarray)):
+        raise TypeError("loss_masks must be on the host, and have values; take them there first (.cpu())")
     if masks.inner:
         raise TypeError(f"loss_masks must have one element per token, got elements of shape {masks.inner}")
     if masks.dtype.kind == "V":  # bfloat16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -17,13 +17,15 @@ from rollkit._frameworks import as_array
 from rollkit._rows.binpack import plan_options, shuffle_key
 from rollkit._rows.edges import edges
 from rollkit._rows.pieces import ABSENT as ABSENT
-from rollkit._rows.pieces import Pieces
+from rollkit._rows.pieces import counted
+from rollkit._rows.rowwise import Rowwise
+from rollkit._rows.shard import shares
 
 MOST_ELEMENTS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Layout(Pieces):
+class Layout(Rowwise):
     """Where each row goes in an output of `shape`, from row lengths alone.
 
     A layout knows no tokens: it is small, picklable, and can be made in one place (a driver, the step
@@ -129,12 +131,13 @@ class Layout(Pieces):
         return cls(shape, starts, lengths, lengths)
 
     @classmethod
-    def concat(cls, lengths: ArrayLike, *, align: int = 1) -> Layout:
+    def concat(cls, lengths: ArrayLike, *, align: int = 1, multiple_of: int = 1) -> Layout:
         """Lay rows end to end: the flat stream that variable-length attention kernels take.
 
         Args:
             lengths: `[rows]` ints.
             align: each row starts at a multiple of this; the gaps are padding.
+            multiple_of: the length of the stream is rounded up to a multiple of this.
 
         Example:
             >>> Layout.concat([3, 1], align=4).cu_seqlens_padded()
@@ -142,7 +145,12 @@ class Layout(Pieces):
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         slots = _native.offsets_from_lengths(lengths, _check.positive("align", align))
-        return cls._trusted((int(slots[-1]),), slots[:-1], lengths, lengths)
+        size = _round_up(int(slots[-1]), _check.positive("multiple_of", multiple_of))
+        if size > MOST_ELEMENTS:
+            raise OverflowError(
+                f"{slots[-1]} elements, rounded up to multiple_of={multiple_of}, are beyond int64"
+            )
+        return cls._trusted((size,), slots[:-1], lengths, lengths)
 
     @classmethod
     def pad(
@@ -273,15 +281,7 @@ class Layout(Pieces):
             ([0, 4, 1, 5], [1, 1, 2, 1])
         """
         layouts = _check.items("layouts", layouts)
-        for i, layout in enumerate(layouts):
-            if not isinstance(layout, Layout):
-                raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
-        shapes = {layout.shape for layout in layouts}
-        if not shapes:
-            raise ValueError("layouts is empty; union needs at least one layout")
-        if len(shapes) != 1:
-            raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
-        shape = shapes.pop()
+        shape = _alike(layouts, "union").shape
         starts = np.concatenate([layout.starts for layout in layouts])
         lengths = np.concatenate([layout.lengths for layout in layouts])
         row_lengths = np.concatenate([layout.row_lengths for layout in layouts])
@@ -294,6 +294,126 @@ class Layout(Pieces):
         rows = np.concatenate([found + first for (found, _), first in zip(pieces, firsts[:-1], strict=True)])
         begins = np.concatenate([found for _, found in pieces])
         return cls._trusted(shape, starts, lengths, row_lengths, order, rows, begins)
+
+    @classmethod
+    def stack(cls, layouts: Sequence[Layout]) -> Layout:
+        """Lay the pieces that several layouts have of the same rows in one output, a layout after the other.
+
+        What `all_gather` makes of all ranks' outputs is of this shape: `take` gives the rows back.
+
+        Args:
+            layouts: of one shape and the same rows, of which no element is in two; `shard` makes such.
+
+        Returns:
+            A layout of shape `(len(layouts), *shape)`.
+
+        Example:
+            >>> Layout.stack(Layout.concat([8]).shard(2)).positions()
+            array([[0, 1, 6, 7],
+                   [2, 3, 4, 5]], dtype=int32)
+        """
+        first = _alike(layouts := _check.items("layouts", layouts), "stack")
+        for i, layout in enumerate(layouts):
+            if not _check.same_ints(layout.row_lengths, first.row_lengths):
+                raise ValueError(f"layouts must have the same rows; layouts[{i}] has others than layouts[0]")
+        starts = [
+            np.where(one.starts == ABSENT, ABSENT, one.starts + i * first.size)
+            for i, one in enumerate(layouts)
+        ]
+        rows, begins = zip(*(layout.pieces_of_rows() for layout in layouts), strict=True)
+        return cls(
+            (len(layouts), *first.shape),
+            np.concatenate(starts),
+            np.concatenate([layout.lengths for layout in layouts]),
+            first.row_lengths,
+            np.concatenate(rows),
+            np.concatenate(begins),
+        )
+
+    def shard(self, size: int, scheme: str = "zigzag", *, align: int | None = None) -> tuple[Layout, ...]:
+        """Deal the tokens of each line to the ranks of a context-parallel group.
+
+        Each rank gets as many tokens of a line, padding counted, as a layout of pieces: any column of the
+        rows is one `place` away, positions go on as they are in the rows, and what comes after each token
+        (labels) is `place(column, shard.shifted())`.
+
+        | scheme | cuts | a rank has |
+        |---|---|---|
+        | `"zigzag"` | each row's slot, in 2 · size chunks | chunks r and 2 · size - 1 - r |
+        | `"dual_chunk"` | each line, in 2 · size chunks | likewise |
+        | `"striped"` | each line, in stripes of `align` | every size-th stripe from r on |
+        | `"contiguous"` | each line, in size chunks | chunk r |
+        | `"balanced"` | each line, in blocks of `align` | as many blocks, of about equal cost |
+
+        What is cut must be a multiple of the chunks (2 · size or size) and of `align`; nothing is dropped.
+        A slot is a row and the padding after it (a line's first one begins with the line). A token costs its
+        position and one, which is what causal attention takes: "balanced" evens that out whatever the rows
+        are, for attention that gathers keys and values of all ranks; a ring needs one of the first three.
+
+        Args:
+            size: how many ranks there are; any number.
+            scheme: one of the five.
+            align: of how many tokens that stay together everything dealt is a multiple: 128 for `"balanced"`,
+                else 1.
+
+        Returns:
+            `size` layouts of shape `(…, width / size)`, rank 0's first. Their rows are this layout's.
+
+        Raises:
+            ValueError: a slot or a line cannot be dealt evenly; the message names it and how to pad.
+
+        Example:
+            >>> from rollkit import place
+            >>> layout = Layout.concat([6, 3], align=4)
+            >>> first, second = layout.shard(2)
+            >>> rows = [[10, 11, 12, 13, 14, 15], [20, 21, 22]]
+            >>> place(rows, first), place(rows, second)
+            (array([10, 11,  0,  0, 20,  0]), array([12, 13, 14, 15, 21, 22]))
+            >>> place(rows, second.shifted(), fill=-100)
+            array([  13,   14,   15, -100,   22, -100])
+        """
+        found = shares(self, size, scheme, align)
+        shape = (*self.shape[:-1], self.width // len(found))
+        return tuple(
+            Layout._trusted(shape, laid.starts, laid.lengths, self.row_lengths, None, laid.rows, laid.begins)
+            for laid in found
+        )
+
+    def shifted(self, by: int = 1) -> Layout:
+        """Lay at each token's place what comes `by` elements after it in its row; nothing at the row's end.
+
+        `place(column, layout.shifted(), fill)` is the column shifted to the left, row by row, and laid out:
+        tokens become labels, and masks, weights and log-probabilities go where the model's output about
+        their token is. What comes next may be on another rank, in another bin, or cut off from the batch.
+        `take(output, layout.shifted())` gives rows from element `by` on.
+
+        Example:
+            >>> from rollkit import place
+            >>> layout = Layout.concat([3, 2])
+            >>> place([[1, 2, 3], [4, 5]], layout.shifted(), fill=-100)
+            array([   2,    3, -100,    5, -100])
+        """
+        by = _check.positive("by", by, least=0)
+        rows, begins = self.pieces_of_rows()
+        ends = self.row_lengths[rows]
+        begins = begins + np.minimum(by, ends - begins)
+        lengths = np.minimum(self.lengths, ends - begins)
+        return Layout._trusted(self.shape, self.starts, lengths, self.row_lengths, self.order, rows, begins)
+
+    @property
+    def labels_from(self) -> Int64s:
+        """`shape` int64: where the next token of each is in the rows' values; -1 at a row's end, in padding.
+
+        Example:
+            >>> [shard.labels_from.tolist() for shard in Layout.concat([6, 2], align=4).shard(2)]
+            [[1, 2, -1, -1, 7, -1], [3, 4, 5, -1, -1, -1]]
+        """
+        next_ones = self.shifted()
+        rows, begins = next_ones.pieces_of_rows()
+        firsts = _native.offsets_from_lengths(self.row_lengths)[rows] + begins
+        found = np.full(self.size, -1, np.int64)
+        found[counted(self.starts, next_ones.lengths)] = counted(firsts, next_ones.lengths)
+        return found.reshape(self.shape)
 
     def spans(self, begins: ArrayLike, lengths: ArrayLike) -> Layout:
         """Lay a part of each row where that part is: the response within prompt and response, say.
@@ -544,6 +664,19 @@ class Layout(Pieces):
         shape = " × ".join(f"{n:,}" for n in self.shape)
         of = f"{len(self.starts):,} pieces of " if self.has_pieces else ""
         return f"Layout({of}{len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+def _alike(layouts: Sequence[Any], verb: str) -> Layout:
+    """Check that layouts have one shape; return the first."""
+    for i, layout in enumerate(layouts):
+        if not isinstance(layout, Layout):
+            raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
+    shapes = {layout.shape for layout in layouts}
+    if not shapes:
+        raise ValueError(f"layouts is empty; {verb} needs at least one layout")
+    if len(shapes) != 1:
+        raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
+    return cast(Layout, layouts[0])
 
 
 def _orders(layouts: Sequence[Layout]) -> Int64s:

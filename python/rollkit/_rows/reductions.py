@@ -12,7 +12,7 @@ from rollkit._frameworks import AnyArray
 
 def row_sums(values: AnyArray, offsets: Int64s) -> AnyArray:
     """Sums of rows in 64 bits; see `Ragged.sum`."""
-    _check_real(values)
+    check_real(values)
     kind = values.dtype.kind
     if kind not in "biuf":
         values = values.astype(np.float64)  # bfloat16 and its kin
@@ -50,7 +50,7 @@ def row_means(values: AnyArray, offsets: Int64s) -> NDArray[np.float64]:
 
 def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:
     """Maxima of rows; see `Ragged.max`."""
-    _check_real(values)
+    check_real(values)
     empty = offsets[1:] == offsets[:-1]
     if empty.any():
         raise refusal(ValueError, " is empty, and has no largest element", row=int(empty.argmax()))
@@ -60,7 +60,7 @@ def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:
     return found
 
 
-def _check_real(values: AnyArray) -> None:
+def check_real(values: AnyArray) -> None:
     """Refuse what has no sum or order in these dtypes: complex numbers, dates, texts, objects."""
     if values.dtype.kind in "cmMSUO" or values.dtype.type is np.void:
         raise TypeError(f"sum, mean and max are of real numbers, got {values.dtype}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -220,3 +221,38 @@ def segment_ids_reference(layout: Layout) -> NDArray[np.int32]:
                 for position in range(length):
                     out[start + position] = number
     return out.reshape(layout.shape)
+
+
+def shard_reference(
+    layout: Layout, size: int, scheme: str = "zigzag", *, align: int = 1
+) -> list[NDArray[np.int64]]:
+    """`rollkit.Layout.shard`, token by token: which place of the output each place of a rank's share is.
+
+    Takes what `shard` does, but `"balanced"`, which is no rule but a search.
+
+    Example:
+        >>> shard_reference(Layout.concat([4, 8]), 2)
+        [array([ 0,  3,  4,  5, 10, 11]), array([1, 2, 6, 7, 8, 9])]
+    """
+    shares: list[list[int]] = [[] for _ in range(size)]
+    piece_at = {
+        start + position: piece
+        for piece, (_, _, start, length) in enumerate(_pieces_reference(layout))
+        for position in range(length)
+    }
+    chunks = 2 * size if scheme in ("zigzag", "dual_chunk") and size > 1 else size
+    for line in range(0, layout.size, layout.width or 1):
+        slots, latest = [0], None  # where slots begin: a line's first one with the line
+        for column in range(layout.width):
+            piece = piece_at.get(line + column, latest)
+            if piece != latest and latest is not None:
+                slots.append(column)
+            latest = piece
+        bounds = [*slots, layout.width] if scheme == "zigzag" else [0, layout.width]
+        for begin, end in pairwise(bounds):
+            for position in range(end - begin):
+                stripe = align if scheme == "striped" else (end - begin) // chunks
+                chunk = position // stripe % chunks
+                shares[min(chunk, 2 * size - 1 - chunk)].append(line + begin + position)
+    shape = (*layout.shape[:-1], layout.width // size)
+    return [np.array(share, np.int64).reshape(shape) for share in shares]
