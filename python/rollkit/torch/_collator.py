@@ -104,7 +104,7 @@ class Collator:
         batch = self._batch(columns)
         return batch if self.names == "rollkit" else batch.arrays | self._kept(batch.rows)
 
-    def one_bin(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _one_bin(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Features that are one bin, as `[pack]` tensors, without a dimension of bins."""
         columns = self._columns(features)
         if self.names == "hf":
@@ -169,9 +169,10 @@ class Collator:
                 raise refusal(ValueError, f" and row 0 differ in columns: {odd}", row=i, before="features: ")
         there = features[0].keys()
         if there.isdisjoint(("input_ids", "response_ids")):
+            known = ", ".join(map(repr, there)) or "none"
             raise ValueError(
-                f"features need 'input_ids', or 'response_ids', got {', '.join(map(repr, there)) or 'nothing'}; "
-                "a Trainer hands on all columns with remove_unused_columns=False"
+                f"features need 'input_ids', or 'response_ids', got {known}; a "
+                "Trainer hands on all columns with remove_unused_columns=False"
             )
         for name in self.keep:
             if name not in there:
