@@ -130,7 +130,10 @@ class Collator:
         """What `pad(…, names="hf")` makes, each array written once as models take it; and what is kept."""
         if self.labels and columns.keys().isdisjoint(("labels", "loss_masks")):
             # All tokens of a response: they are laid out a second time, among other padding.
-            columns["labels"] = columns["response_ids" if "response_ids" in columns else "input_ids"]
+            main = "response_ids" if "response_ids" in columns else "input_ids"
+            if isinstance(columns[main][0], list):
+                columns[main] = Ragged.from_rows(columns[main])  # lists are read once
+            columns["labels"] = columns[main]
         sources = Sources.of(columns)
         layout = self._layout(sources)
         of_labels = ("labels" if "labels" in columns else "loss_masks",) if self.labels else ()
