@@ -17,6 +17,7 @@ import pytest
 
 OPTIONAL = (
     "datasets",
+    "grain",
     "jax",
     "matplotlib",
     "obstore",

@@ -105,7 +105,20 @@ __all__ = [
     "whiten",
 ]
 
-_SUBPACKAGES = ("compat", "datasets", "decode", "engines", "forest", "plot", "routing", "segments", "testing")
+_SUBPACKAGES = (
+    "compat",
+    "datasets",
+    "decode",
+    "engines",
+    "forest",
+    "grain",
+    "jax",
+    "plot",
+    "routing",
+    "segments",
+    "testing",
+    "torch",
+)
 
 # What the import of the package does not wait for.
 _LATER = {

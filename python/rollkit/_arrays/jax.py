@@ -27,6 +27,15 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
     Raises:
         OverflowError: 64-bit numbers that do not fit JAX, which has 32 bits unless told otherwise.
     """
+    return moved(narrowed(array), device, options)
+
+
+def narrowed(array: AnyArray) -> AnyArray:
+    """The array with the numbers that JAX has: of 32 bits, unless told otherwise.
+
+    Raises:
+        OverflowError: 64-bit numbers that do not fit.
+    """
     array = native(array)
     if array.dtype.kind in "iu" and array.dtype.itemsize == 8 and not jax.config.jax_enable_x64:
         narrow = np.dtype(np.int32 if array.dtype.kind == "i" else np.uint32)
@@ -43,7 +52,7 @@ def from_numpy(array: AnyArray, device: Any, options: Mapping[str, Any]) -> Any:
         if (np.isinf(narrow_floats) != np.isinf(array)).any():
             raise OverflowError(f"{array.dtype} values beyond {wanted}; set jax_enable_x64")
         array = narrow_floats
-    return moved(array, device, options)
+    return array
 
 
 def moved(array: Any, device: Any, options: Mapping[str, Any]) -> Any:

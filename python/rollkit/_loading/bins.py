@@ -175,6 +175,18 @@ class Bins(Sequence[dict[str, Any]]):
         self.names: Sequence[str] = tuple(there)
         self._wanted = self.names if names == "rollkit" else None  # others are made of arrays not asked for
 
+    def select(self, columns: Sequence[str]) -> Bins:
+        """The same bins, of exactly these arrays; what they are made of is shared.
+
+        Example:
+            >>> bins = Bins({"response_ids": [[1, 2, 3], [4, 5]]}, 5)
+            >>> bins.select(["input_ids"])[0]
+            {'input_ids': array([1, 2, 3, 4, 5], dtype=int32)}
+        """
+        found = object.__new__(type(self))
+        found._open(self._store, columns, self._renamed)
+        return found
+
     def _called(self, arrays: dict[str, Any], layout: Layout) -> dict[str, Any]:
         return arrays if self._renamed == "rollkit" else renamed(arrays, layout, self._renamed)
 
