@@ -230,6 +230,13 @@ def test_arrays_of_frameworks(framework: str) -> None:
     assert imbalance(make(lengths), make(found.tolist())) == (0, 0)
 
 
+def test_imbalance_of_more_parts_than_memory_has_room_for() -> None:
+    assert imbalance([3, 4], [0, 2**60]) == imbalance([3, 4], [0, 1], parts=2**60 + 1)
+    assert imbalance([3, 4], [5, 5], parts=10**12) == pytest.approx((1e12 - 1, 4e12 / 7 - 1))
+    assert imbalance([3, 3], [1, 4], parts=6, equal_counts=None) == (2, 2)
+    assert imbalance([], [], parts=10**12) == (0, 0)
+
+
 def test_imbalance_bounds_equal_counts_by_more_than_one_row() -> None:
     # Each of the two must have a 9 beside it, or one the 1 and the other the 9.
     lengths, parts = [100, 100, 9, 9, 9, 1], [0, 1, 0, 1, 2, 2]
