@@ -111,7 +111,7 @@ fn assign(items: &Items, options: &Options, groups: Option<&Groups>) -> Result<V
     }
     let (mut dealt, limits) = if options.equal_counts {
         let limits = Limits { size, ..equal_rows(items, parts)? };
-        (deal_equal(items, used, &limits)?, limits)
+        (deal_equal(items, used, &limits, parts)?, limits)
     } else {
         let limits = Limits { size, ..Limits::NONE };
         (deal_free(items, used, &limits, parts)?, limits)
@@ -171,20 +171,21 @@ fn equal_rows(items: &Items, parts: usize) -> Result<Limits> {
     }
 }
 
-/// An assignment of equal counts, within the capacity if one is found.
-fn deal_equal(items: &Items, parts: usize, limits: &Limits) -> Result<Vec<usize>> {
-    let mut dealt = deal_counts(items, parts)?;
-    let (least, most) = extent(&dealt, parts, |item| items.rows(item))?;
+/// An assignment of equal counts to the `used` of the parts, within the capacity if one is found.
+fn deal_equal(items: &Items, used: usize, limits: &Limits, parts: usize) -> Result<Vec<usize>> {
+    let mut dealt = deal_counts(items, used)?;
+    let (fewest, most) = extent(&dealt, used, |item| items.rows(item))?;
+    let least = if used < parts { 0 } else { fewest }; // those that no group is left for have none
     if least < limits.least || most > limits.most {
         return Err(Problem::UnequalCounts { parts: parts as i64, least, most }.into());
     }
-    if extent(&dealt, parts, |item| items.size(item))?.1 <= limits.size {
+    if extent(&dealt, used, |item| items.size(item))?.1 <= limits.size {
         return Ok(dealt);
     }
     // First of all elements must be even; what parts cost is seen to afterwards.
     let sized = items.by_size()?;
-    let mut by_size = deal_counts(&sized, parts)?;
-    let mut found = Parts::new(&sized, &by_size, parts, Limits { size: i64::MAX, ..*limits })?;
+    let mut by_size = deal_counts(&sized, used)?;
+    let mut found = Parts::new(&sized, &by_size, used, Limits { size: i64::MAX, ..*limits })?;
     found.improve(limits.size, false)?;
     found.write(&mut by_size);
     let fullest = found.all().iter().map(|part| part.load).max().unwrap_or(0);

@@ -230,6 +230,13 @@ fn refuses() {
         refused(&[1; 4], Some(&[0, 0, 0, 1]), equal),
         Error::Balance(Problem::UnequalCounts { parts: 2, least: 1, most: 3 })
     );
+    // A part for which no group is left has no row, which is not as many as the others have.
+    for capacity in [None, Some(9)] {
+        assert_eq!(
+            refused(&[1; 5], Some(&[0, 0, 1, 1, 2]), Options { capacity, equal_counts: true, ..options(4) }),
+            Error::Balance(Problem::UnequalCounts { parts: 4, least: 0, most: 2 })
+        );
+    }
     assert_eq!(
         refused(&[8, 1, 1, 1], None, Options { capacity: Some(8), ..equal }),
         Error::Balance(Problem::EqualCapacity { capacity: 8, fullest: 9 })

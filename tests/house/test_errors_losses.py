@@ -43,6 +43,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: rollkit.loss_totals([[1],[1]],groups="instance_ids"), TypeError, "groups='instance_ids' names a column, and masks has none; give one id per row"),
     (lambda: LOSS_TOTALS.array(), ValueError, "groups are not 0 to 1, which the places of an array stand for; give loss_totals ints and num_groups=, or gather the totals themselves and add them"),
     (lambda: rollkit.Totals.from_array([1]), ValueError, "array must be tokens, rows, tokens by group, and by 0 trajectories, each 0 or more; got [1]"),
+    (lambda: rollkit.Totals.from_array([3,1,2,1,3]), ValueError, "array has 3 tokens, but its 3 groups have 6; give the num_trajectories that loss_totals was told, got 0"),
+    (lambda: rollkit.Totals.from_array([3,1,2,1,3], num_trajectories=2), ValueError, "array has 3 tokens, but its 1 groups have 2; give the num_trajectories that loss_totals was told, got 2"),
     (lambda: LOSS_TOTALS+rollkit.loss_totals([[1]]), ValueError, "one of the totals has groups, the other has none; give groups= for all parts"),
     (lambda: LOSS_TOTALS+rollkit.loss_totals([[1]],empty="count"), ValueError, "totals of empty='skip' and of empty='count' do not add up"),
     (lambda: rollkit.soft_overlong_penalty({"response_ids":[[1]],"rewards":[1.0]},max_length=3,cache=4), ValueError, "cache must be at most max_length, 3, got 4"),

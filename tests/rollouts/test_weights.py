@@ -214,3 +214,13 @@ def test_totals_are_small_and_travel() -> None:
     totals = loss_totals([[1]], groups=["a"])
     assert pickle.loads(pickle.dumps(totals)) == totals
     assert Totals.from_array(Totals(3, 2).array()) == Totals(3, 2)
+
+
+def test_trajectories_of_an_array_are_not_taken_for_groups() -> None:
+    masks = [[1, 1], [1], [1, 1, 1]]
+    totals = loss_totals(masks, groups=[0, 0, 1], num_groups=2, trajectories=[0, 0, 1], num_trajectories=2)
+    assert Totals.from_array(totals.array(), num_trajectories=2) == totals
+    for other in (0, 1, 3):  # the weights of groups would be half of what they are
+        with pytest.raises(ValueError, match="give the num_trajectories that loss_totals was told"):
+            Totals.from_array(totals.array(), num_trajectories=other)
+    assert Totals.from_array([0, 0, 0, 0]).groups == {0: 0, 1: 0}

@@ -202,6 +202,13 @@ def test_groups_of_unlike_sizes_in_equal_counts() -> None:
     assert np.bincount(found).tolist() == [6, 6]
 
 
+@pytest.mark.parametrize("capacity", [None, 9])
+def test_fewer_groups_than_parts_are_not_equal_counts(capacity: int | None) -> None:
+    with pytest.raises(ValueError, match="whole groups go to 4 parts with 0 to 2 rows"):
+        balance([1] * 5, 4, groups=[0, 0, 1, 1, 2], equal_counts=True, capacity=capacity)
+    assert balance([1, 1], 4, groups=["a", "b"], equal_counts=True).tolist() == [0, 1]
+
+
 def test_costs_of_each_row() -> None:
     lengths = [1, 1, 1, 1]
     assert balance(lengths, 2, cost=[9, 1, 5, 5]).tolist() == [0, 0, 1, 1]
@@ -221,6 +228,13 @@ def test_arrays_of_frameworks(framework: str) -> None:
     assert type(found) is np.ndarray
     assert found.tolist() == balance(lengths, 2).tolist()
     assert imbalance(make(lengths), make(found.tolist())) == (0, 0)
+
+
+def test_imbalance_of_more_parts_than_memory_has_room_for() -> None:
+    assert imbalance([3, 4], [0, 2**60]) == imbalance([3, 4], [0, 1], parts=2**60 + 1)
+    assert imbalance([3, 4], [5, 5], parts=10**12) == pytest.approx((1e12 - 1, 4e12 / 7 - 1))
+    assert imbalance([3, 3], [1, 4], parts=6, equal_counts=None) == (2, 2)
+    assert imbalance([], [], parts=10**12) == (0, 0)
 
 
 def test_imbalance_bounds_equal_counts_by_more_than_one_row() -> None:

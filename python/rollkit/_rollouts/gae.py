@@ -43,6 +43,7 @@ def gae(
         gamma: the discount of rewards, from 0 to 1.
         lam: of advantages, from 0 to 1.
         segment_ids: of arrays: rows end where it changes, and 0 is padding. Without, each line is one row.
+            Pieces of rows (`oversize="split"`, `Layout.shard`) are not rows: scan these before.
 
     Returns:
         Advantages and returns, shaped as `values`: a `Ragged` each for rows, else arrays of the framework.

@@ -121,6 +121,11 @@ class Totals:
             array: ints, of any framework, on the host.
             num_trajectories: how many of the last are those of trajectories.
             empty: what `loss_totals` was told.
+
+        Raises:
+            TypeError: `array` holds no ints.
+            ValueError: it is too short, a number is negative, or groups (or trajectories) have not all
+                tokens between them, as where `num_trajectories` is another than `loss_totals` was told.
         """
         found = _check.int64s("array", array)
         last = _check.positive("num_trajectories", num_trajectories, 0)
@@ -132,6 +137,12 @@ class Totals:
         numbers = found.tolist()
         groups = dict(enumerate(numbers[2 : len(numbers) - last]))
         trajectories = dict(enumerate(numbers[len(numbers) - last :]))
+        for name, tokens in (("groups", groups), ("trajectories", trajectories)):
+            if tokens and (among := sum(tokens.values())) != numbers[0]:
+                raise ValueError(
+                    f"array has {numbers[0]} tokens, but its {len(tokens)} {name} have {among}; give the "
+                    f"num_trajectories that loss_totals was told, got {last}"
+                )
         word = _check.choice("empty", empty, EMPTY)
         return cls._of(numbers[0], numbers[1], groups or None, trajectories or None, word)
 

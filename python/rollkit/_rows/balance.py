@@ -132,14 +132,19 @@ def imbalance(
     if (odd := (found < 0) | (found >= count)).any():
         row = int(odd.argmax())
         raise refusal(ValueError, f" is of part {found[row]}, expected one of 0 to {count - 1}", row=row)
-    counts = np.bincount(found, minlength=count)
-    equal = int(counts.max() - counts.min()) <= 1 if equal_counts is None else equal_counts
+    used = count
+    if count > len(rows):  # some have no row, and of those there may be any number
+        names, found = np.unique(found, return_inverse=True)
+        used = len(names)
+    counts = np.bincount(found, minlength=used)
+    fewest = counts.min(initial=len(rows)) if used == count else 0
+    equal = int(counts.max(initial=0) - fewest) <= 1 if equal_counts is None else equal_counts
     least, total = _native.balance_bound(
         costs, group_ids(groups, len(rows)), parts=count, equal_counts=_check.flag("equal_counts", equal)
     )
-    loads = np.zeros(count, np.int64)
+    loads = np.zeros(used, np.int64)
     np.add.at(loads, found, costs)
-    return over_mean(int(loads.max()), count, total), over_mean(least, count, total)
+    return over_mean(int(loads.max(initial=0)), count, total), over_mean(least, count, total)
 
 
 def over_mean(most: int, parts: int, total: int) -> float:
