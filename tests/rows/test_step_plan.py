@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.thorough import examples
 
-from rollkit import Layout, StepPlan, pack, plan_bins, plan_steps
+from rollkit import Layout, StepPlan, pack, place, plan_bins, plan_steps, take
 from rollkit._rows.step_plan import SYNCS
 
 MODEL = (24576, 1)
@@ -193,3 +193,30 @@ def test_seed_shuffles_steps_alone() -> None:
     assert np.array_equal(np.sort(theirs[:, order], 0), np.sort(ours, 0))
     assert shuffled != plan_steps(lengths, **options, seed=8)
     assert shuffled.excess == plain.excess
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 30), max_size=30),
+    capacity=st.integers(30, 70),
+    align=st.integers(1, 20),
+    ranks=st.integers(1, 4),
+)
+def test_aligned_rows_fit_their_micro_batch(
+    lengths: list[int], capacity: int, align: int, ranks: int
+) -> None:
+    plan = plan_steps(lengths, capacity=capacity, ranks=ranks, align=align)
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    for rank in range(ranks):
+        for rows, layout in plan.micro_batches(rank):
+            assert layout.shape == (1, capacity)
+            assert np.all(layout.starts % align == 0)
+            assert layout.lengths.tolist() == [lengths[row] for row in rows]
+
+
+def test_aligned_micro_batches_are_sharded() -> None:
+    plan = plan_steps([5, 6, 3, 8], capacity=16, ranks=2, align=4)
+    for rows, layout in plan.micro_batches(0):
+        shards = layout.shard(2, "zigzag")
+        tokens = [list(range(plan.lengths[row])) for row in rows]
+        assert take([place(tokens, shard) for shard in shards], shards).to_list() == tokens

@@ -37,6 +37,7 @@ class StepPlan:
             of the sum of each micro-batch's costliest rank (`sync="micro_batch"`), or of the rank that has
             most to do (`"step"`).
         bound: what that of every plan is at least.
+        align: each row of a micro-batch starts at a multiple of this.
 
     Example:
         >>> plan = plan_steps([9, 8, 6, 5, 4, 4, 3, 2, 2, 1], capacity=12, ranks=2)
@@ -55,6 +56,7 @@ class StepPlan:
     capacity: int
     excess: float
     bound: float
+    align: int = 1
 
     @property
     def counts(self) -> Int64s:
@@ -78,7 +80,7 @@ class StepPlan:
 
     def layout(self, rank: int, t: int) -> Layout:
         """Lay the rows of a micro-batch in a line, `[1, capacity]`, as `pack(…, rows=, layout=)` takes it."""
-        return Layout.pack(self.lengths[self.rows(rank, t)], self.capacity, bins=1)
+        return Layout.pack(self.lengths[self.rows(rank, t)], self.capacity, bins=1, align=self.align)
 
     def micro_batches(self, rank: int) -> Iterator[tuple[Int64s, Layout]]:
         """Yield the rows and the layout of each micro-batch of a rank, in turn."""
@@ -101,7 +103,8 @@ class StepPlan:
     __hash__ = None  # type: ignore[assignment]
 
     def _parts(self) -> tuple[Any, ...]:
-        return self.lengths, self.slots, self.ranks, self.steps, self.capacity, self.excess, self.bound
+        numbers = self.ranks, self.steps, self.capacity, self.excess, self.bound, self.align
+        return self.lengths, self.slots, *numbers
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle without what is made of the rest."""
@@ -125,6 +128,7 @@ def plan_steps(
     max_segments: int | None = None,
     groups: GroupIds = None,
     seed: int | None = None,
+    align: int = 1,
 ) -> StepPlan:
     """Plan one optimizer step: rows to micro-batches of at most `capacity` elements, equally many a rank.
 
@@ -144,6 +148,8 @@ def plan_steps(
         groups: see `balance`; rows of one id stay in one micro-batch.
         seed: shuffles micro-batches, all ranks' alike. Without, they come costliest first, so that memory is
             at its peak at once; but then a step's rows are in an order.
+        align: each row starts at a multiple of this within its micro-batch, as in `plan_bins`: what
+            `Layout.shard` and some kernels ask for.
 
     Returns:
         The plan. Where there are fewer rows than micro-batches, `StepPlan.dummies` says which are empty.
@@ -160,8 +166,9 @@ def plan_steps(
     """
     rows = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
     wide, many = _check.positive("capacity", capacity), _check.positive("ranks", ranks)
+    align = _check.positive("align", align)
     slots, steps, makespan, bound, total = _native.plan_steps(
-        rows,
+        _taken(rows, wide, align),
         row_costs(rows, cost),
         group_ids(groups, len(rows)),
         _homes(home, len(rows), many),
@@ -172,8 +179,17 @@ def plan_steps(
         seed=None if seed is None else _check.positive("seed", seed, least=0),
     )
     return StepPlan(
-        rows, slots, many, steps, wide, over_mean(makespan, many, total), over_mean(bound, many, total)
+        rows, slots, many, steps, wide, over_mean(makespan, many, total), over_mean(bound, many, total), align
     )
+
+
+def _taken(lengths: Int64s, capacity: int, align: int) -> Int64s:
+    """What rows take of a micro-batch: a row that is longer than a whole number of slots takes all of it."""
+    if align == 1:
+        return lengths
+    slots = -(-lengths // align) * align
+    room: Int64s = np.where((slots < lengths) | (slots > capacity), capacity, slots)
+    return np.where(lengths > capacity, lengths, room)
 
 
 def _homes(home: ArrayLike | None, rows: int, ranks: int) -> Int64s | None:
