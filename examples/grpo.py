@@ -82,7 +82,8 @@ def loss(model: Any, batch: Batch) -> Tensor:
         for name in ("input_ids", "rollout_logprobs", "advantages", "loss_weights")
     )
     logprobs = logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
-    return (weights * clipped(logprobs, old, advantages)).sum()
+    total: Tensor = (weights * clipped(logprobs, old, advantages)).sum()
+    return total
 
 
 def clipped(logprobs: Tensor, old: Tensor, advantages: Tensor) -> Tensor:
@@ -122,21 +123,27 @@ def check_gradient(ways: int) -> float:
 def small_model(seed: int = 0) -> Any:
     """A Qwen3 of random weights."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "head_dim": 16, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    tokens = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": END, "pad_token_id": None}
-    config = Qwen3Config(**sizes, **heads, **tokens, tie_word_embeddings=True, initializer_range=0.1)
-    return Qwen3ForCausalLM(config).eval()
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "head_dim": 16,
+    }
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
+    tokens: dict[str, Any] = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": END}
+    model: Any = Qwen3ForCausalLM(Qwen3Config(**sizes, **heads, **tokens, initializer_range=0.1))
+    return model.eval()
 
 
 def main(steps: int = 100) -> None:
-    torch.set_num_threads(1)  # more would only wait for each other, the model is so small
+    torch.set_num_threads(1)  # more would wait for each other: the model is small
     for ways in (1, 2, 7):
         apart = check_gradient(ways)
         assert apart < 1e-10, apart
-        print(f"gradient, split {ways} ways and packed: {apart:.0e} from that of one padded batch")
+        print(f"gradient of packed micro-batches, split {ways} ways: {apart:.0e} from a padded batch's")
     rewards = train(small_model(), steps)
-    print(f"mean reward: {rewards[0]:.2f} at first, {rewards[-1]:.2f} after {steps} steps")
+    first, last = np.mean(rewards[:10]), np.mean(rewards[-10:])
+    print(f"mean reward of the first ten steps {first:.2f}, of the last ten {last:.2f}")
 
 
 if __name__ == "__main__":
