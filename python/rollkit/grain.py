@@ -121,12 +121,13 @@ class Pack(_IterDataset):  # type: ignore[misc]
         if not isinstance(parent, grain.IterDataset):
             raise TypeError(f"parent must be a dataset of grain, got {type(parent).__name__}")
         super().__init__(parent)
-        self._features = tuple(dict.fromkeys(_check.items("features", features)))
-        if not self._features:
+        features = _check.items("features", features)
+        if not features:
             raise ValueError("features is empty; a bin has at least one")
-        for name in self._features:
+        for name in features:
             if not isinstance(name, str):
                 raise TypeError(f"features must be names, got {type(name).__name__}")
+        self._features = tuple(dict.fromkeys(features))
         self._capacity = _check.positive("capacity", capacity)
         self._buffer = _check.positive("buffer", buffer)
         self._names = _check.choice("names", names, tuple(_NAMES))
@@ -140,7 +141,7 @@ class Pack(_IterDataset):  # type: ignore[misc]
     def __iter__(self) -> Any:
         return _PackIterator(iter(self._parent), self)
 
-    def window(self, number: int, elements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _planned(self, number: int, elements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The bins of elements that are planned together: arrays `[bins, capacity]`."""
         first = number * self._buffer
         columns = {
@@ -185,7 +186,7 @@ class _PackIterator(_DatasetIterator):  # type: ignore[misc]
             elements = list(islice(self._parent, self._pack._buffer))
             if not elements:
                 raise StopIteration
-            self._made = self._pack.window(self._window, elements)
+            self._made = self._pack._planned(self._window, elements)
             self._count = len(next(iter(self._made.values())))
             if self._bin > self._count:
                 raise ValueError(

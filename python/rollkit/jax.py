@@ -97,6 +97,8 @@ def batches(bins: Bins, order: Iterable[int], lines: int) -> Iterator[dict[str, 
     """
     if not isinstance(bins, Bins):
         raise TypeError(f"bins must be rollkit.Bins, got {type(bins).__name__}; Bins(rollouts, capacity)")
+    if isinstance(order, str | bytes) or not isinstance(order, Iterable):
+        raise TypeError(f"order must be numbers of bins, got {type(order).__name__}")
     return _batches(bins, iter(order), _check.positive("lines", lines))
 
 

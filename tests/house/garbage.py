@@ -42,6 +42,8 @@ from rollkit import (
 MODULES = (rollkit, datasets, segments, routing, decode, forest, engines, plot)
 """Oracles do what they say and nothing else: their arguments are those of who writes tests."""
 
+DOORS = ("grain", "jax", "torch")
+
 DROP_INS = ("flash_attn", "skyrl", "transformer_engine", "transformers", "trl", "verifiers", "verl")
 """Modules of `rollkit.compat`, which need frameworks."""
 
@@ -241,6 +243,18 @@ def tree() -> forest.TokenTree:
     return found
 
 
+def rows_of_grain() -> Any:
+    import grain
+
+    return grain.MapDataset.source([{"x": np.arange(3)}])
+
+
+def device() -> Any:
+    import jax
+
+    return jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
+
+
 def ledger() -> Ledger:
     found = Ledger()
     found.give(3)
@@ -253,6 +267,10 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "Batch": batch,
     "DataCollatorForLanguageModeling": collator,
     "Bins": lambda: Bins(columns(), 8),
+    "Collator": lambda: rollkit.torch.Collator(),
+    "Pack": lambda: rollkit.grain.Pack(rows_of_grain(), features=["x"], capacity=8),
+    "PackedDataset": lambda: rollkit.torch.PackedDataset(columns(), 8),
+    "Packer": lambda: rollkit.torch.Packer([], 8),
     "Groups": lambda: Groups.by(["a", "a", "b"]),
     "Kept": kept,
     "Layout": layout,
@@ -405,6 +423,7 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Bins": {"capacity": lambda: 8},
     "rollkit.Bins.batch": {"numbers": lambda: [0]},
     "rollkit.Bins.balanced": {"ranks": lambda: 1},
+    "rollkit.Bins.select": {"columns": lambda: ["input_ids"]},
     "rollkit.Ledger.load_state_dict": {"state": lambda: ledger().state_dict()},
     "rollkit.Mixture": {"sources": lambda: {"a": ([1, 2], 1)}, "seed": lambda: 0},
     "rollkit.Mixture.where": {"i": lambda: 1},
@@ -427,6 +446,20 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.gae": {"values": lambda: [[0.5, 0.5], [0.5]]},
     "rollkit.soft_overlong_penalty": {"max_length": lambda: 8, "cache": lambda: 4},
     "rollkit.whiten": {"values": lambda: [[1.0, 2.0], [3.0]]},
+    "rollkit.grain.Pack": {"parent": rows_of_grain, "features": lambda: ["x"]},
+    "rollkit.grain.PackedSource": {"bins": lambda: Bins(columns(), 8)},
+    "rollkit.jax.batches": {
+        "bins": lambda: Bins(columns(), 8),
+        "order": lambda: [0],
+        "lines": lambda: 1,
+    },
+    "rollkit.jax.device_batch": {"sharding": device},
+    "rollkit.jax.prefetch": {"batches": lambda: [columns()], "sharding": device},
+    "rollkit.torch.PackedDataset": {"capacity": lambda: 8},
+    "rollkit.torch.Packer": {"source": list},
+    "rollkit.torch.Packer.load_state_dict": {"state": lambda: rollkit.torch.Packer([], 8).state_dict()},
+    "rollkit.torch.collate_one": {"features": lambda: [{"x": 1}]},
+    "rollkit.torch.prefetch": {"iterable": list},
     "rollkit.mask_stale": {
         "rollouts": lambda: {"response_ids": [[1]], "model_versions": [[1]]},
         "current": lambda: 2,
@@ -509,13 +542,19 @@ _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 def targets() -> Iterator[Target]:
     """Each public callable of the package that has a parameter."""
-    for module in (*MODULES, *drop_ins()):
+    for module in (*MODULES, *doors(), *drop_ins()):
         for name in public(module):
             found = getattr(module, name)
             if inspect.isclass(found):
                 yield from _of_class(f"{module.__name__}.{name}", found)
             elif callable(found):
                 yield from _target(f"{module.__name__}.{name}", functools.partial(_itself, found), found)
+
+
+def doors() -> list[ModuleType]:
+    """The modules that are named like a framework, where that is installed."""
+    there = [name for name in DOORS if importlib.util.find_spec(name) is not None]
+    return [importlib.import_module(f"rollkit.{name}") for name in there]
 
 
 def drop_ins() -> list[ModuleType]:
@@ -546,7 +585,8 @@ def _of_class(called: str, found: type) -> Iterator[Target]:
     if found.__name__ not in RETURNED:
         yield from _target(called, functools.partial(_itself, found), found)
     for name, member in inspect.getmembers(found):
-        inherited = any(hasattr(base, name) for base in (tuple, list, Mapping))
+        theirs = not str(getattr(member, "__module__", "rollkit")).startswith("rollkit")
+        inherited = theirs or any(hasattr(base, name) for base in (tuple, list, Mapping))
         if name.startswith("_") or not callable(member) or inherited or name in INNER:
             continue
         if inspect.ismethod(member):

@@ -131,7 +131,8 @@ def test_a_loader_collates(workers: int) -> None:
          "remove_unused_columns=False"),
         (lambda: Collator(pack=2)([{"input_ids": [1, 2, 3]}]), ValueError, None),
         (lambda: Collator(side="top"), ValueError, "side must be one of 'right', 'left', got 'top'"),
-        (lambda: Collator(pack=8, side="left"), ValueError, "side='left' is for padding; leave it out, or pack"),
+        (lambda: Collator(pack=8, side="left"), ValueError,
+         "side='left' is for padding; leave it out, or pack"),
         (lambda: Collator(pack=8, multiple_of=2), ValueError,
          "multiple_of=2 is for padding; leave it out, or pack"),
         (lambda: Collator(pad_id="a"), TypeError, "pad_id must be an int, got str"),  # type: ignore[arg-type]

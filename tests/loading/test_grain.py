@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.loading.some import key, rollouts
-from tests.thorough import by_level
+from tests.thorough import LEVEL
 
 from rollkit import Bins
 
@@ -84,7 +84,7 @@ def test_a_source_is_cut_twice_anywhere(shuffled: bool) -> None:
     dataset = dataset.seed(1).shuffle() if shuffled else dataset
     dataset = dataset.repeat(2).to_iter_dataset()
     whole = [told(bin) for bin in dataset]
-    for cut in by_level([0, 3, len(source()), len(whole)], range(len(whole) + 1)):
+    for cut in range(len(whole) + 1) if LEVEL else [0, 3, len(source()), len(whole)]:
         check_cut(dataset, whole, cut)
 
 
@@ -107,10 +107,11 @@ def check_cut(dataset: Any, whole: list[bytes], cut: int) -> None:
 )
 def test_an_elastic_iterator_goes_on_with_any_number_of_hosts(doublings: list[int], steps: int) -> None:
     dataset = grain.MapDataset.source(source()).seed(3).shuffle()
-    state, seen = None, []
+    state: Any = None
+    seen: list[int] = []
     for doubling in doublings:
         hosts = 2**doubling
-        iterators = [
+        iterators: list[Any] = [
             iter(
                 grain.experimental.ElasticIterator(
                     dataset, 8, grain.sharding.ShardOptions(shard_index=host, shard_count=hosts)
@@ -137,7 +138,8 @@ def test_an_elastic_iterator_goes_on_with_any_number_of_hosts(doublings: list[in
 def test_bins_have_what_first_fit_has(names: str) -> None:
     """Names, dtypes and shapes of grain's; and each row whole, once, counted and numbered."""
     rows = elements()
-    found = list(Pack(stream(rows), features=["inputs", "targets"], capacity=CAPACITY, buffer=40, names=names))
+    both = ["inputs", "targets"]
+    found = list(Pack(stream(rows), features=both, capacity=CAPACITY, buffer=40, names=names))
     length = {"inputs": CAPACITY, "targets": CAPACITY}
     theirs = next(iter(grain.experimental.FirstFitPackIterDataset(
         stream(rows), length_struct=length, num_packing_bins=4)))  # fmt: skip
@@ -173,7 +175,7 @@ def test_a_packed_stream_is_cut_twice_anywhere(buffer: int) -> None:
     for _ in whole:
         assert len(json.dumps({**it.get_state(), "parent": None})) <= 60
         next(it)
-    for cut in by_level([0, 1, len(whole) // 2, len(whole) - 1, len(whole)], range(len(whole) + 1)):
+    for cut in range(len(whole) + 1) if LEVEL else [0, 1, len(whole) // 2, len(whole) - 1, len(whole)]:
         check_cut(dataset, whole, cut)
 
 
@@ -212,10 +214,12 @@ def test_no_elements() -> None:
          "parent must be a dataset of grain, got list"),
         (lambda: Pack(stream([]), features=[], capacity=3), ValueError,
          "features is empty; a bin has at least one"),
-        (lambda: Pack(stream([]), features="a", capacity=3), TypeError, "features must be a sequence, got str"),
+        (lambda: Pack(stream([]), features="a", capacity=3), TypeError,
+         "features must be a sequence, got str"),
         (lambda: Pack(stream([]), features=[1], capacity=3), TypeError,  # type: ignore[list-item]
          "features must be names, got int"),
-        (lambda: Pack(stream([]), features=["a"], capacity=0), ValueError, "capacity must be at least 1, got 0"),
+        (lambda: Pack(stream([]), features=["a"], capacity=0), ValueError,
+         "capacity must be at least 1, got 0"),
         (lambda: Pack(stream([]), features=["a"], capacity=3, names="hf"), ValueError,
          "names must be one of 'grain', 'maxtext', got 'hf'"),
         (lambda: Pack(stream([]), features=["a"], capacity=3, fills={"b": 1}), ValueError,

@@ -166,10 +166,11 @@ LISTS = pack({"response_ids": [[5, 6]], "sampling_mask": [[[5, 9], [6]]]}, 3)
          "array 'sampling_mask': lists per token have another size in each batch; leave it out, by columns="),
         (lambda: list(prefetch([{"x": np.ones((2, 3), np.int32)}, {"x": np.ones((1, 3), np.int32)}],
                                one_device())), ValueError,
-         "batch 1: array 'x' is int32 [1, 3], that of batch 0 int32 [2, 3]; batches of one shape are compiled "
-         "once"),
+         "batch 1: array 'x' is int32 [1, 3], that of batch 0 int32 [2, 3]; batches of one shape are "
+         "compiled once"),
         (lambda: list(prefetch([{"x": np.ones(2)}, {"y": np.ones(2)}], one_device())), ValueError,
-         "batch 1: array 'x' is not there, that of batch 0 float32 [2]; batches of one shape are compiled once"),
+         "batch 1: array 'x' is not there, that of batch 0 float32 [2]; batches of one shape are "
+         "compiled once"),
         (lambda: batches([1], [0], 2), TypeError,  # type: ignore[arg-type]
          "bins must be rollkit.Bins, got list; Bins(rollouts, capacity)"),
         (lambda: batches(bins(), [0], 0), ValueError, "lines must be at least 1, got 0"),

@@ -124,7 +124,8 @@ def test_the_epoch_of_a_state_wins(told: int) -> None:
     after.load_state_dict(packer.state_dict())
     after.set_epoch(told)
     after.set_epoch(told)
-    assert head + [key(bin) for bin in after] == [key(bin) for bin in Packer(source, CAPACITY, epoch=3, seed=1)]
+    whole = [key(bin) for bin in Packer(source, CAPACITY, epoch=3, seed=1)]
+    assert head + [key(bin) for bin in after] == whole
     after.set_epoch(told + 1)
     assert after.state_dict()["epoch"] == 4
 
@@ -198,7 +199,7 @@ def test_processes_of_accelerate_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     state: Any = types.ModuleType("accelerate.state")
     state.PartialState = type("PartialState", (), {"_shared_state": {"num_processes": 2}})
     monkeypatch.setitem(sys.modules, "accelerate.state", state)
-    with pytest.raises(RuntimeError, match="with 2 processes: .* take a PackedDataset"):
+    with pytest.raises(RuntimeError, match=r"with 2 processes: .* take a PackedDataset"):
         next(iter(Packer(features(), CAPACITY)))
     state.PartialState._shared_state["num_processes"] = 1
     next(iter(Packer(features(), CAPACITY)))
@@ -220,7 +221,8 @@ STATE = Packer([], CAPACITY).state_dict()
          "row 1 has 9 elements, more than the capacity of 8; raise capacity, or cut the row"),
         (lambda: list(Packer([{"input_ids": [1]}, {"text": "a"}], 8)), ValueError,
          "source: row 1 has no 'input_ids' or 'response_ids'; it has 'text'"),
-        (lambda: list(Packer([3], 8)), TypeError, "source: row 0 is int, expected a dict"),
+        (lambda: list(Packer([3], 8)), TypeError,  # type: ignore[list-item]
+         "source: row 0 is int, expected a dict"),
         (lambda: Packer([], 8).load_state_dict(STATE), ValueError, None),
         (lambda: Packer([], CAPACITY).load_state_dict({"epoch": 1}), ValueError,
          "state must have 'plan', 'epoch', 'read', 'ready', 'packer', as state_dict gives it, got ['epoch']"),

@@ -104,7 +104,7 @@ class Collator:
         batch = self._batch(columns)
         return batch if self.names == "rollkit" else batch.arrays | self._kept(batch.rows)
 
-    def one_bin(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _one_bin(self, features: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Features that are one bin, as `[pack]` tensors, without a dimension of bins."""
         columns = self._columns(features)
         if self.names == "hf":
@@ -130,7 +130,10 @@ class Collator:
         """What `pad(…, names="hf")` makes, each array written once as models take it; and what is kept."""
         if self.labels and columns.keys().isdisjoint(("labels", "loss_masks")):
             # All tokens of a response: they are laid out a second time, among other padding.
-            columns["labels"] = columns["response_ids" if "response_ids" in columns else "input_ids"]
+            main = "response_ids" if "response_ids" in columns else "input_ids"
+            if isinstance(columns[main][0], list):
+                columns[main] = Ragged.from_rows(columns[main])  # lists are read once
+            columns["labels"] = columns[main]
         sources = Sources.of(columns)
         layout = self._layout(sources)
         of_labels = ("labels" if "labels" in columns else "loss_masks",) if self.labels else ()
@@ -169,9 +172,10 @@ class Collator:
                 raise refusal(ValueError, f" and row 0 differ in columns: {odd}", row=i, before="features: ")
         there = features[0].keys()
         if there.isdisjoint(("input_ids", "response_ids")):
+            known = ", ".join(map(repr, there)) or "none"
             raise ValueError(
-                f"features need 'input_ids', or 'response_ids', got {', '.join(map(repr, there)) or 'nothing'}; "
-                "a Trainer hands on all columns with remove_unused_columns=False"
+                f"features need 'input_ids', or 'response_ids', got {known}; a "
+                "Trainer hands on all columns with remove_unused_columns=False"
             )
         for name in self.keep:
             if name not in there:

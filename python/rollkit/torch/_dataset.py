@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, Final
 
 from rollkit import _check
@@ -84,6 +85,7 @@ class PackedDataset(_Dataset):  # type: ignore[misc]
             _check_planned("a folder of bins is", given)
             bins = Bins.open(rollouts, names=names)
         else:
+            _check_options(packing)
             bins = Bins(rollouts, capacity, names=names, **packing)
         self._labels = _check.flag("labels", labels) and "labels" not in bins.names
         if columns is None and names == "hf":
@@ -156,12 +158,23 @@ def collate_one(features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         >>> batch["input_ids"], batch["cu_seq_lens_q"], batch["max_length_q"]
         (tensor([[1, 2, 3, 0]]), tensor([0, 2, 3, 4], dtype=torch.int32), 2)
     """
+    features = _check.items("features", features)
     if len(features) != 1:
         raise ValueError(f"collate_one is for batches of one bin, got {len(features)}; set batch_size=1")
     return {
         name: value[None] if name not in _FLASH and isinstance(value, torch.Tensor) else value
-        for name, value in features[0].items()
+        for name, value in _check.mapping("features[0]", features[0]).items()
     }
+
+
+def _check_options(packing: Mapping[str, Any]) -> None:
+    known = [
+        name
+        for name in signature(Bins).parameters
+        if name not in ("rollouts", "capacity", "columns", "names")
+    ]
+    if odd := [name for name in packing if name not in known]:
+        raise TypeError(f"PackedDataset has no argument {odd[0]!r}; packing has {', '.join(known)}")
 
 
 def _check_planned(what: str, given: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from typing import Any, Final
@@ -15,7 +15,7 @@ from rollkit import _check
 from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._loading.sampler import check_state
-from rollkit._rollouts.names import Names
+from rollkit._rollouts.names import Names, check_names
 from rollkit._rows.online import OnlinePacker
 from rollkit._rows.order import permuted
 from rollkit.torch._collator import Collator
@@ -76,7 +76,7 @@ class Packer(_IterableDataset):  # type: ignore[misc]
         pad_id: int = 0,
         labels: bool = True,
         names: Names = "hf",
-        keep: Iterable[str] = (),
+        keep: Sequence[str] = (),
     ) -> None:
         if not callable(source) and (isinstance(source, Iterator) or not isinstance(source, Iterable)):
             raise TypeError(
@@ -92,13 +92,9 @@ class Packer(_IterableDataset):  # type: ignore[misc]
             raise ValueError(f"rank must be below world_size={self._world_size}, got {self._rank}")
         self._seed = None if seed is None else _check.positive("seed", seed, least=0)
         self._drop_last = _check.flag("drop_last", drop_last)
-        if names == "rollkit":
-            raise ValueError(
-                "names='rollkit' is for a batch with its layout, and bins have none; take 'hf'"
-            )
-        self._collate = Collator(
-            pad_id=pad_id, pack=self._capacity, labels=labels, names=names, keep=tuple(keep)
-        )
+        if check_names(names) == "rollkit":
+            raise ValueError("names='rollkit' is for a batch with its layout, and bins have none; take 'hf'")
+        self._collate = Collator(pad_id=pad_id, pack=self._capacity, labels=labels, names=names, keep=keep)
         self._loaded = False  # a state, from which the next iteration goes on
         self._shift = 0  # from the trainer's epochs to ours
         self._begin(_check.positive("epoch", epoch, least=0))
@@ -149,7 +145,7 @@ class Packer(_IterableDataset):  # type: ignore[misc]
             step = [self._ready.popleft() for _ in range(min(self._world_size, len(self._ready)))]
             features = [[held.pop(row) for row in rows] for rows in step]
             if self._rank < len(features):
-                yield self._collate.one_bin(features[self._rank])
+                yield self._collate._one_bin(features[self._rank])
 
     def _arriving(self, held: dict[int, Feature]) -> Iterator[tuple[int, Feature]]:
         """Features by number, as they are packed; those that were read before and wait are put in `held`."""
