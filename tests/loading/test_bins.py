@@ -186,6 +186,14 @@ def test_the_plan_tells_data_apart() -> None:
         ShuffledSampler(Bins(some(seed=1), CAPACITY), seed=0).load_state_dict(state)
 
 
+def test_maxtext_takes_whole_rows() -> None:
+    """The target of a piece's last token is in another bin: which are asked for together would tell it."""
+    rollouts = {"response_ids": [[1, 2], [3, 4, 5, 6]]}
+    assert len(Bins(rollouts, 4, names="maxtext", oversize="split")) == 2
+    with pytest.raises(ValueError, match=r"^names='maxtext' is for whole rows, and row 1 is in pieces: "):
+        Bins(rollouts, 3, names="maxtext", oversize="split")
+
+
 def test_no_rollouts() -> None:
     bins = Bins({"response_ids": Ragged.from_rows([], np.int32)}, 8)
     assert len(bins) == 0

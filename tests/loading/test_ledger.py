@@ -50,6 +50,28 @@ def test_an_engine_that_was_thought_lost_may_deliver() -> None:
     assert ledger.give(2) == [0, 2]  # 1 is here
 
 
+def test_what_was_lost_twice_is_given_once() -> None:
+    ledger = Ledger()
+    ledger.give(1)
+    ledger.mark_lost(0)
+    ledger.mark_done(0)  # it delivers after all, and that is no good
+    ledger.mark_lost(0)
+    assert ledger.give(3) == [0, 1, 2]
+    after = Ledger()
+    after.load_state_dict({"next": 2, "open": [1, 1], "done": []})
+    assert after.give(2) == [1, 2]
+
+
+def test_a_total_below_what_was_given_gives_nothing_new() -> None:
+    ledger = Ledger()
+    ledger.give(10)
+    ledger.mark_trained(range(9))
+    after = Ledger(total=5)
+    after.load_state_dict(ledger.state_dict())
+    assert (after.give(3), after.give(3), after.num_trained) == ([9], [], 9)
+    assert after.state_dict() == ledger.state_dict()
+
+
 def test_the_end() -> None:
     ledger = Ledger(total=3)
     assert ledger.give(2) == [0, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -85,6 +86,12 @@ def test_the_sampler_goes_on_where_the_epoch_ended() -> None:
     other = mixed([(4, 1), (30, 2)]).sampler()
     with pytest.raises(ValueError, match="it was saved for another number of items"):
         other.load_state_dict(ranks[0].state_dict())
+
+
+def test_iterating_ends_with_the_epoch() -> None:
+    mixture = mixed([(4, 1), (30, 3)])
+    found = list(itertools.islice(mixture, len(mixture) + 1))
+    assert found == [mixture[i] for i in range(len(mixture))]
 
 
 def test_weights_are_shares() -> None:

@@ -146,6 +146,19 @@ def test_what_a_loader_took_ahead_is_not_lost() -> None:
         sampler.state_dict(taken=11)
 
 
+def test_nothing_taken_is_where_the_next_iteration_begins() -> None:
+    """A run that is stopped before its first batch, after a restart or `set_epoch`, saves where it is."""
+    sampler = ShuffledSampler(20, seed=1)
+    list(itertools.islice(sampler, 9))
+    state = sampler.state_dict(taken=4)
+    after = ShuffledSampler(20, seed=1)
+    after.load_state_dict(state)
+    assert after.state_dict(taken=0) == after.state_dict() == state
+    fresh = ShuffledSampler(20, seed=1)
+    fresh.set_epoch(3)
+    assert fresh.state_dict(taken=0) == fresh.state_dict()
+
+
 def test_states_of_other_data_are_refused() -> None:
     class Data(list[int]):
         plan = "abc"

@@ -19,7 +19,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._loading.planned import Planned
 from rollkit._rollouts.names import Names, check_names, renamed
 from rollkit._rollouts.sources import Source, Sources
-from rollkit._rows.layout import Layout
+from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.lists import Lists
 from rollkit._rows.order import permuted
 
@@ -73,7 +73,8 @@ class Bins(Sequence[dict[str, Any]]):
         plan: what is where, as 16 digits: a state of a sampler for other bins is refused.
 
     Raises:
-        ValueError: as `rollkit.pack`, or `columns` has a name that no array has.
+        ValueError: as `rollkit.pack`; `columns` has a name that no array has; or `names="maxtext"`, and rows
+            are in pieces: the target of a piece's last token is in another bin.
 
     Example:
         >>> rollouts = {"response_ids": [[1, 2, 3], [4, 5], [6, 7, 8, 9]]}
@@ -174,6 +175,8 @@ class Bins(Sequence[dict[str, Any]]):
             there = list(dict.fromkeys(columns))
         self.names: Sequence[str] = tuple(there)
         self._wanted = self.names if names == "rollkit" else None  # others are made of arrays not asked for
+        if names == "maxtext":
+            _check_whole(store.layout)
 
     def select(self, columns: Sequence[str]) -> Bins:
         """The same bins, of exactly these arrays; what they are made of is shared.
@@ -316,6 +319,18 @@ class Bins(Sequence[dict[str, Any]]):
 
 def _bin(array: Any, i: int, width: int) -> Any:
     return array.part(i * width, (i + 1) * width) if isinstance(array, Lists) else array[i]
+
+
+def _check_whole(layout: Layout) -> None:
+    """Refuse rows in pieces: of a bin alone, what follows the last token of a piece is not there."""
+    if not layout.has_pieces:
+        return
+    rows, _ = layout.pieces_of_rows()
+    if (odd := np.bincount(rows[layout.starts != ABSENT], minlength=1) > 1).any():
+        raise ValueError(
+            f"names='maxtext' is for whole rows, and row {int(odd.argmax())} is in pieces: the target of a "
+            "piece's last token is in another bin; take oversize='truncate', or names='grain'"
+        )
 
 
 def _is_free(memory: Mapping[str, AnyArray]) -> bool:

@@ -91,14 +91,15 @@ class Ledger:
             while self._lost and len(found) < count:
                 ordinal = heapq.heappop(self._lost)
                 if self._open.get(ordinal) == _LOST:
+                    self._open[ordinal] = _OUT  # at once: one that was lost twice is there twice
                     found.append(ordinal)
             fresh = count - len(found)
-            if self._total is not None:
-                fresh = min(fresh, self._total - self._next)
-            found += range(self._next, self._next + fresh)
+            if self._total is not None:  # which may be below what a loaded state has given out
+                fresh = min(fresh, max(self._total - self._next, 0))
+            new = range(self._next, self._next + fresh)
             self._next += fresh
-            self._open.update(dict.fromkeys(found, _OUT))
-            return found
+            self._open.update(dict.fromkeys(new, _OUT))
+            return [*found, *new]
 
     def mark_done(self, ordinals: int | Iterable[int]) -> list[int]:
         """Their rollouts are here.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from hashlib import sha256
 from math import gcd
@@ -102,6 +102,10 @@ class Mixture:
     def __getitem__(self, i: int) -> Any:
         ((source, number),) = self._where([i])
         return source.data[number]
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items of an epoch: by numbers alone there is no end."""
+        return (self[i] for i in range(len(self)))
 
     def __getitems__(self, items: Sequence[int]) -> list[Any]:
         """Several items, those of a source in one call: what torch's `DataLoader` asks for."""

@@ -38,7 +38,7 @@ class Sampler(ABC):
         self._remainder = _check.choice("remainder", remainder, REMAINDERS)
         self._epoch = _check.positive("epoch", epoch, least=0)
         self._position = 0  # in the order, after what was handed out
-        self._begun = epoch, 0  # epoch and position where the iteration that goes on began
+        self._begun = epoch, 0  # epoch and position where the iteration that goes on began, or the next will
         self._loaded = False  # a state, from which the next iteration goes on
         self._shift = 0  # from the trainer's epochs to ours
 
@@ -94,6 +94,7 @@ class Sampler(ABC):
             self._shift = self._epoch - epoch
         else:
             self._epoch, self._position = max(epoch + self._shift, 0), 0
+            self._begun = self._epoch, 0
 
     def state_dict(self, taken: int | None = None) -> dict[str, Any]:
         """Where in the order this is: the same on all ranks that are as far.
@@ -139,6 +140,7 @@ class Sampler(ABC):
         if position > self._n:
             raise ValueError(f"state['position'] is {position}, there are {self._n} items")
         self._epoch, self._position, self._loaded, self._shift = epoch, position, True, 0
+        self._begun = epoch, position
 
     @property
     def plan(self) -> str:
