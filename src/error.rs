@@ -79,6 +79,22 @@ pub enum Error {
         /// The elements the row has.
         available: usize,
     },
+    /// A node of a forest is out of place.
+    Node {
+        /// The node.
+        node: usize,
+        /// Why.
+        problem: &'static str,
+    },
+    /// A row ends with a node that there is not.
+    UnknownNode {
+        /// The row.
+        row: usize,
+        /// The node.
+        node: i64,
+        /// The nodes there are.
+        nodes: usize,
+    },
     /// A row has other elements than its tokens.
     RowLength {
         /// The row.
@@ -292,6 +308,7 @@ impl Error {
             | Self::TooManyElements { row }
             | Self::OutsideSource { row, .. }
             | Self::RowLength { row, .. }
+            | Self::UnknownNode { row, .. }
             | Self::PromptLength { row, .. }
             | Self::OutsidePart { row, .. }
             | Self::OutsideOutput { row, .. }
@@ -338,6 +355,10 @@ impl fmt::Display for Error {
                     f,
                     "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
                 )
+            }
+            Self::Node { node, problem } => write!(f, "node {node} {problem}"),
+            Self::UnknownNode { row, node, nodes } => {
+                write!(f, "row {row} ends with node {node}, but there are {nodes} nodes")
             }
             Self::RowLength { row, got, wanted, per } => {
                 write!(f, "row {row} has {got} elements, expected {wanted}: {per}")

@@ -14,6 +14,7 @@ pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;
+pub mod forest;
 pub mod hash;
 pub mod jsonl;
 pub mod layout;
@@ -27,6 +28,7 @@ pub mod sample;
 pub mod segments;
 pub mod steps;
 pub mod thd;
+pub mod trie;
 pub mod turns;
 
 #[cfg(feature = "python")]

@@ -7,6 +7,7 @@ mod batch;
 mod binpack;
 mod decompress;
 mod error;
+mod forest;
 mod jsonl;
 mod layout;
 mod list;
@@ -35,11 +36,15 @@ mod _native {
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
+    use super::forest::{
+        build_forest, check_forest, forest_bound, forest_paths, pack_forest, read_forest,
+    };
+    #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]
     use super::layout::{
         attention_mask, check_offsets, first_negative, offsets_from_lengths, positions, segment_ids,
-        sorted_rows, spans,
+        sorted_rows, spans, visible_until,
     };
     #[pymodule_export]
     use super::list::from_lists;
