@@ -20,6 +20,7 @@ from rollkit._files.read import sample_path as sample_path
 from rollkit._files.save import save as save
 from rollkit._native import __version__ as __version__
 from rollkit._rollouts.advantages import advantages as advantages
+from rollkit._rollouts.forest import Forest as Forest
 from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
 from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
@@ -37,13 +38,16 @@ from rollkit._rows.place import concat as concat
 from rollkit._rows.place import place as place
 from rollkit._rows.place import take as take
 from rollkit._rows.ragged import Ragged as Ragged
+from rollkit._rows.trees import TreeLayout as TreeLayout
 
 __all__ = [
     "Batch",
+    "Forest",
     "Groups",
     "Layout",
     "Ragged",
     "Rollouts",
+    "TreeLayout",
     "__version__",
     "advantages",
     "concat",

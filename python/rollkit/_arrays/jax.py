@@ -131,6 +131,13 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.at[index].set(values, unique_indices=True, mode="promise_in_bounds")
 
 
+def scatter_sum(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows at `index`; of integers in what JAX has for int64."""
+    if not jnp.issubdtype(values.dtype, jnp.inexact):
+        values = values.astype(jnp.asarray(0).dtype)
+    return jnp.zeros((count, *values.shape[1:]), values.dtype).at[index].add(values, mode="promise_in_bounds")
+
+
 def cast(array: Any, dtype: Any) -> Any:
     """Cast, checked; of a traced array, only what cannot fail.
 

@@ -76,6 +76,14 @@ def scatter(count: int, fill: AnyArray, values: AnyArray, index: AnyArray) -> An
     return out
 
 
+def scatter_sum(count: int, values: AnyArray, index: AnyArray) -> AnyArray:
+    """Sums of rows at `index`; in float64 and int64, of which those of floats are cast back once."""
+    whole = values.dtype.kind in "biu"
+    out = np.zeros((count, *values.shape[1:]), np.int64 if whole else np.result_type(values, np.float64))
+    np.add.at(out, index, values.astype(out.dtype, copy=False))
+    return out if whole else out.astype(values.dtype)
+
+
 def cast(array: AnyArray, dtype: Any) -> AnyArray:
     """Cast, checked; rows that are placed, Rust casts, and checks."""
     wanted = np.dtype(dtype)

@@ -91,6 +91,13 @@ class Ops(Protocol):
         """`count` rows: those of `values` at `index` (no number twice), and `fill` (one row) elsewhere."""
         ...
 
+    def scatter_sum(self, count: int, values: Any, index: Any) -> Any:
+        """`count` rows: the sums of those of `values` at `index`, 0 where there are none.
+
+        Sums of integers and bools are int64, or what the framework has for it.
+        """
+        ...
+
     def cast(self, array: Any, dtype: Any) -> Any:
         """Cast, checked where there are values: integers fit (or `Unfit`), floats become no integers."""
         ...

@@ -178,6 +178,13 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.index_copy(0, index, values)
 
 
+def scatter_sum(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows at `index`; of integers in int64."""
+    if not (values.is_floating_point() or values.is_complex()):
+        values = values.to(torch.int64)
+    return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
+
+
 def cast(array: Any, dtype: Any) -> Any:
     """Cast, checked; of a tensor without values, only what cannot fail.
 

@@ -172,7 +172,7 @@ class Sources:
         """Refuse values that no rollout has, as `Rollouts.validate` does."""
         named = {"prompt_token_ids": self.prompts, self.main: self.responses, **self.tokens}
         parts = {name: found for name, found in named.items() if found is not None}
-        check_values({name: _on_host(found) for name, found in parts.items()} | self.rows)
+        check_values({name: on_host(found) for name, found in parts.items()} | self.rows)
 
     def level(self, name: str) -> Level:
         """What a column of `tokens` has an element for: `"response"`, `"sequence"` or `"prompt"` tokens."""
@@ -180,7 +180,8 @@ class Sources:
         return level_of(name, lengths, self.prompt_lengths, self.responses.lengths, self.levels)
 
 
-def _on_host(parts: Parts) -> Ragged:
+def on_host(parts: Parts) -> Ragged:
+    """Rows end to end in the host's memory."""
     values, offsets = end_to_end(parts)
     if parts.of_lists:
         return trusted(values, offsets)

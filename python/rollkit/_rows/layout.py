@@ -117,6 +117,11 @@ class Layout(Pieces):
         )
         return layout
 
+    @property
+    def written(self) -> Layout:
+        """The layout itself: `place` writes what `take` reads."""
+        return self
+
     @classmethod
     def at(cls, shape: tuple[int, ...], starts: Int64s, lengths: Int64s) -> Layout:
         """Lay whole rows where their starts are known.
@@ -419,6 +424,21 @@ class Layout(Pieces):
         """`shape` int32: 0, 1, 2, … within each row, going on from piece to piece; 0 in padding."""
         out = self._output(out, np.int32)
         _native.positions(*self.slots, out=out, begins=self.begins)
+        return out
+
+    def visible_until(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+        """`shape` int32: where the tokens end that may attend to each, within its line; padding is its own end.
+
+        Token `q` attends to token `k` of its line if `k <= q < visible_until[k]`: the whole causal mask, here
+        of segments, in a `TreeLayout` of trees. Pieces are segments, as `segment_ids` has them.
+
+        Example:
+            >>> Layout.pack([3, 2], capacity=6).visible_until()
+            array([[3, 3, 3, 5, 5, 5]], dtype=int32)
+        """
+        out = self._output(out, np.int32)
+        ends = np.where(self.starts == ABSENT, ABSENT, self.starts + self.lengths)
+        _native.visible_until(*self.slots, ends, width=max(self.width, 1), out=out)
         return out
 
     def attention_mask(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from functools import cached_property
-from math import prod
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from rollkit import _native
-from rollkit._arrays.ops import Ops
 from rollkit._check import Int64s
-from rollkit._frameworks import framework_of
+from rollkit._rows.laid import Laid
 
 ABSENT: Final = -1
 """Where a piece starts that was dropped."""
 
 
-class Pieces:
+class Pieces(Laid):
     """What a `Layout` knows of its pieces: this half of it asks nothing about lines.
 
     Attributes are those of `Layout`.
     """
 
-    shape: tuple[int, ...]
     starts: Int64s
     lengths: Int64s
     row_lengths: Int64s
@@ -38,16 +35,6 @@ class Pieces:
     def num_placed(self) -> int:
         """The elements that rows fill."""
         return int(self.lengths.sum())
-
-    @property
-    def size(self) -> int:
-        """The elements of the output."""
-        return prod(self.shape)
-
-    @property
-    def width(self) -> int:
-        """The elements of a line: of a bin, of a padded row, of the whole stream."""
-        return self.shape[-1]
 
     def pieces_of(self, rows: Int64s) -> tuple[Int64s, Int64s]:
         """The pieces of some rows, and which of these each is of."""
@@ -101,9 +88,10 @@ class Pieces:
         order = self._row_order
         return self.starts[order], self.lengths[order]
 
-    def row_offsets(self) -> Int64s:
+    def row_offsets(self, ends: Int64s | None = None) -> Int64s:
         """`[rows + 1]` int64: where rows begin once `take` has copied them."""
-        ends = _native.offsets_from_lengths(self.reads()[1])
+        if ends is None:
+            ends = _native.offsets_from_lengths(self.reads()[1])
         return ends[self._row_pieces] if self.has_pieces else ends
 
     def offsets(self) -> Int64s:
@@ -112,43 +100,6 @@ class Pieces:
         found[:-1] = self.starts
         found[-1] = self.size
         return found
-
-    def is_end_to_end(self) -> bool:
-        """Whether the output is the rows themselves, one after the other from its beginning on."""
-        begins, lengths = self.reads()
-        ends = _native.offsets_from_lengths(lengths)[:-1]
-        return bool(((begins == ends) | (lengths == 0)).all())
-
-    def gather_indices(self) -> Int64s:
-        """`[sum(lengths)]` int64: the flat position of every element, row after row.
-
-        What `take` does with memory, a differentiable gather does with these on any device:
-        `output.flatten(0, 1)[indices]`.
-
-        Example:
-            >>> from rollkit import Layout
-            >>> Layout.pad([2, 1]).gather_indices()
-            array([0, 1, 3])
-        """
-        begins, lengths = self.reads()
-        ends = _native.offsets_from_lengths(lengths)
-        return np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
-
-    def indices(self, own: Ops, like: Any) -> Any:
-        """`gather_indices()` on the framework and device of `like`; made once for each."""
-        if own.is_traced(like):
-            return own.from_host(self.gather_indices(), like)
-        key = (framework_of(like), str(getattr(like, "device", None)))
-        if (kept := self._indices.get(key)) is not None:
-            return kept
-        made = own.from_host(self.gather_indices(), like)
-        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
-            self._indices[key] = made
-        return made
-
-    @cached_property
-    def _indices(self) -> dict[Any, Any]:
-        return {}
 
     def row_position(self, element: int) -> tuple[int, int]:
         """Row and position of the `element`-th of all that are placed, in the order of `gather_indices`."""

@@ -1,0 +1,91 @@
+"""Rows that are laid in an output: what `place` writes of them, and where `take` reads each."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rollkit import _native
+from rollkit._arrays.ops import Ops
+from rollkit._check import Int64s
+from rollkit._frameworks import framework_of
+
+if TYPE_CHECKING:
+    from rollkit._rows.layout import Layout
+
+
+class Laid:
+    """What `place` and `take` ask: a `Layout`, whose pieces are both, or a `TreeLayout`, which shares some.
+
+    Attributes:
+        shape: that of the output.
+    """
+
+    shape: tuple[int, ...]
+
+    @property
+    def written(self) -> Layout:
+        """The layout that `place` writes by: each element of the output is of one piece, or of none."""
+        raise NotImplementedError
+
+    def reads(self) -> tuple[Int64s, Int64s]:
+        """What `take` copies, row after row: where each span is, and its length."""
+        raise NotImplementedError
+
+    def row_offsets(self, ends: Int64s | None = None) -> Int64s:
+        """`[rows + 1]` int64: where rows begin once `take` has copied them.
+
+        Args:
+            ends: where the spans of `reads` begin then, if that is known.
+        """
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """The elements of the output."""
+        return prod(self.shape)
+
+    @property
+    def width(self) -> int:
+        """The elements of a line: of a bin, of a padded row, of the whole stream."""
+        return self.shape[-1]
+
+    def is_end_to_end(self) -> bool:
+        """Whether the output is the rows themselves, one after the other from its beginning on."""
+        begins, lengths = self.reads()
+        ends = _native.offsets_from_lengths(lengths)[:-1]
+        return bool(((begins == ends) | (lengths == 0)).all())
+
+    def gather_indices(self) -> Int64s:
+        """`[sum(lengths)]` int64: the flat position of every element, row after row.
+
+        What `take` does with memory, a differentiable gather does with these on any device:
+        `output.flatten(0, 1)[indices]`.
+
+        Example:
+            >>> from rollkit import Layout
+            >>> Layout.pad([2, 1]).gather_indices()
+            array([0, 1, 3])
+        """
+        begins, lengths = self.reads()
+        ends = _native.offsets_from_lengths(lengths)
+        return np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
+
+    def indices(self, own: Ops, like: Any) -> Any:
+        """`gather_indices()` on the framework and device of `like`; made once for each."""
+        if own.is_traced(like):
+            return own.from_host(self.gather_indices(), like)
+        key = (framework_of(like), str(getattr(like, "device", None)))
+        if (kept := self._indices.get(key)) is not None:
+            return kept
+        made = own.from_host(self.gather_indices(), like)
+        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
+            self._indices[key] = made
+        return made
+
+    @cached_property
+    def _indices(self) -> dict[Any, Any]:
+        return {}
