@@ -113,9 +113,7 @@ def forest_bound(
 ) -> tuple[int, int]:
     """The least bins of a capacity that rows take, and the least tokens in them."""
 
-def forest_paths(
-    parents: _Int64s, starts: _Int64s, lengths: _Int64s, leaf: _Int64s, /
-) -> list[_Int64s]:
+def forest_paths(parents: _Int64s, starts: _Int64s, lengths: _Int64s, leaf: _Int64s, /) -> list[_Int64s]:
     """Where rows are in placed nodes: where the spans of each begin, and of spans starts and lengths."""
 
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:

@@ -177,7 +177,9 @@ class Forest:
         try:
             a, b = (float(_check.number(f"cost[{i}]", part)) for i, part in enumerate(cost))
         except (TypeError, ValueError):
-            raise TypeError(f"cost must be two numbers, (per token, per token squared), got {cost!r}") from None
+            raise TypeError(
+                f"cost must be two numbers, (per token, per token squared), got {cost!r}"
+            ) from None
         if not (a >= 0 and b >= 0 and np.isfinite(a + b) and a + b > 0):
             raise ValueError(f"cost must be two numbers of 0 or more, not both 0, got {cost!r}")
         lengths, ends, begins = (x.astype(np.float64) for x in (self.row_lengths, self.ends, self.begins))
@@ -246,13 +248,10 @@ class Forest:
 
 def _is_rollouts(rows: Any) -> bool:
     """Whether these are rollouts, and not rows of tokens."""
-    if isinstance(rows, Ragged):
+    first = rows[0] if isinstance(rows, list | tuple) and len(rows) else rows
+    if isinstance(first, Ragged):
         return False
-    if isinstance(rows, Rollouts | Mapping) or is_arrow(rows):
-        return True
-    return isinstance(rows, list | tuple) and any(
-        isinstance(row, Rollouts | Mapping) or (not isinstance(row, Ragged) and is_arrow(row)) for row in rows
-    )
+    return isinstance(first, Rollouts | Mapping) or is_arrow(first)
 
 
 def _sequences(sources: Sources) -> tuple[Parts, ...]:
@@ -275,7 +274,9 @@ def _tokens(parts: Parts) -> Parts:
     found = on_host(parts).parts() if parts.own is not None else parts
     if found.of_lists or found.inner or (found.dtype.kind not in "iu" and found.lengths.any()):
         kind = "lists" if found.of_lists else found.dtype
-        raise TypeError(f"rows must hold token ids, one integer each, got {kind} of inner shape {found.inner}")
+        raise TypeError(
+            f"rows must hold token ids, one integer each, got {kind} of inner shape {found.inner}"
+        )
     return found
 
 

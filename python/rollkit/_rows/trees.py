@@ -68,7 +68,9 @@ class TreeLayout(Laid):
         above = np.where(self.parents == NONE, 0, (begins + lengths)[self.parents])
         if (odd := begins != above).any():
             node = int(odd.argmax())
-            raise ValueError(f"node {node} begins at element {begins[node]}, its parent ends at {above[node]}")
+            raise ValueError(
+                f"node {node} begins at element {begins[node]}, its parent ends at {above[node]}"
+            )
         leaf = self.leaf[rows]
         at = nodes.starts[leaf]
         if (odd := (leaf == NONE) | (at < nodes.starts) | (at >= found[0])).any():

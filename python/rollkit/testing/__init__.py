@@ -4,6 +4,10 @@ Rows and batches, and segments, are here by name; `rollkit.testing.decode` is im
 The strategies need hypothesis, which is imported when one is called.
 """
 
+from rollkit.testing.forest import forest_rows as forest_rows
+from rollkit.testing.forest import shared_reference as shared_reference
+from rollkit.testing.forest import tree_mask_reference as tree_mask_reference
+from rollkit.testing.forest import visible_reference as visible_reference
 from rollkit.testing.rows import DTYPES as DTYPES
 from rollkit.testing.rows import attention_mask_reference as attention_mask_reference
 from rollkit.testing.rows import concat_reference as concat_reference
@@ -35,6 +39,7 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "concat_reference",
+    "forest_rows",
     "labels_reference",
     "layouts",
     "lengths",
@@ -52,8 +57,11 @@ __all__ = [
     "rollouts",
     "run_lengths_reference",
     "segment_ids_reference",
+    "shared_reference",
     "take_reference",
     "thd_cases",
     "thd_reference",
+    "tree_mask_reference",
+    "visible_reference",
     "ways",
 ]
