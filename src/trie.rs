@@ -113,6 +113,16 @@ pub struct Trie {
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn build(columns: &[Column<'_>], groups: Option<&[i64]>, min_shared: usize) -> Result<Trie> {
+    build_ahead(columns, groups, min_shared, |_, _| ())
+}
+
+/// [`build`], which asks for memory before it comes to it: many short rows take half the time.
+pub fn build_ahead(
+    columns: &[Column<'_>],
+    groups: Option<&[i64]>,
+    min_shared: usize,
+    prefetch: impl Fn(*const i8, usize),
+) -> Result<Trie> {
     let rows = columns.first().map_or(0, |column| column.first.len());
     for column in columns {
         same_count("first", column.first.len(), rows)?;
@@ -138,6 +148,7 @@ pub fn build(columns: &[Column<'_>], groups: Option<&[i64]>, min_shared: usize) 
         leaf: memory::with_room("rows", rows)?,
     };
     for row in 0..rows {
+        builder.ask(row, &prefetch);
         let length = builder.length(row)?;
         let leaf = if length == 0 { ROOT } else { builder.insert(row, length)? };
         builder.leaf.push(leaf);
@@ -169,6 +180,31 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// Asks for what rows that come soon are looked up in, and are compared with: rows that share nothing with the
+    /// one before are all over memory.
+    fn ask(&self, row: usize, prefetch: impl Fn(*const i8, usize)) {
+        const AHEAD: usize = 6;
+        let place = |row| {
+            let length = self.columns.first().filter(|column| row < column.first.len());
+            let length = length.map(|column| column.bytes(row) / column.item)?;
+            self.hash(ROOT, row, 0, length).map(|hash| self.children.first_place(hash))
+        };
+        if let Some(place) = place(row + 3 * AHEAD) {
+            prefetch((&raw const self.children.slots[place]).cast(), 1);
+        }
+        if let Some(place) = place(row + 2 * AHEAD)
+            && let Some(node) = self.nodes.get(self.children.slots[place].1)
+        {
+            prefetch(std::ptr::from_ref(node).cast(), 1);
+        }
+        if let Some(place) = place(row + AHEAD)
+            && let Some(node) = self.nodes.get(self.children.slots[place].1)
+        {
+            let source = self.columns[0].first[node.source];
+            prefetch(source.as_ptr().cast(), 2);
+        }
+    }
+
     /// The elements of a row, those of the first column.
     fn length(&self, row: usize) -> Result<usize> {
         let mut columns = self.columns.iter().map(|column| column.bytes(row) / column.item);
@@ -341,6 +377,10 @@ impl Children {
         let size = rows.saturating_mul(2).max(8).checked_next_power_of_two();
         let size = size.ok_or(Error::NoMemory { name: "rows", got: rows })?;
         Ok(Self { slots: memory::filled("rows", Self::EMPTY, size)?, count: 0 })
+    }
+
+    fn first_place(&self, hash: u64) -> usize {
+        hash as usize & (self.slots.len() - 1)
     }
 
     fn places(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {

@@ -69,7 +69,7 @@ pub fn build_forest<'py>(
         })
         .collect();
     let groups = groups.map(|groups| array::int64s("groups", groups)).transpose()?;
-    let found = py.detach(|| trie::build(&columns, groups, min_shared))?;
+    let found = py.detach(|| trie::build_ahead(&columns, groups, min_shared, array::prefetch))?;
     let arrays = [&found.parents, &found.begins, &found.ends, &found.source_rows, &found.leaf];
     arrays_of(py, arrays)
 }

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def check_layout(
     assert (np.asarray(array)[layout.attention_mask() == 0] == -7).all()
     assert take(layout.positions(), layout).to_list() == [list(range(n)) for n in placed]
     indices, offsets = layout.gather_indices(), layout.row_offsets()
-    paths = [indices[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    paths = [indices[a:b].tolist() for a, b in pairwise(offsets)]
     bins = layout.row_bins.tolist()
     cells = set()
     for path, tokens, number in zip(paths, shared, bins, strict=True):

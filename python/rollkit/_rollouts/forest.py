@@ -77,8 +77,8 @@ class Forest:
         Args:
             rows: rows of token ids, as `place` takes them, or rollouts: a row is prompt and response then.
             groups: an entry per row, or the column that has them: only rows of one group share tokens.
-            match: further columns that must be the same, bit for bit, for a token to be shared: routes, ids of
-                images. Names, of columns per token of prompt and response; of rows, the columns themselves.
+            match: further columns that must be the same, bit for bit, for a token to be shared, as routes or
+                ids of images. Names, of columns per token of prompt and response; of rows, the columns.
             min_shared: rows with fewer first tokens in common share none.
 
         Each shared part is compared once, by bytes, where it is: the time is that of reading it.

@@ -427,7 +427,7 @@ class Layout(Pieces):
         return out
 
     def visible_until(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
-        """`shape` int32: where the tokens end that may attend to each, within its line; padding is its own end.
+        """`shape` int32: where the tokens end that may attend to each, within its line; padding has none.
 
         Token `q` attends to token `k` of its line if `k <= q < visible_until[k]`: the whole causal mask, here
         of segments, in a `TreeLayout` of trees. Pieces are segments, as `segment_ids` has them.

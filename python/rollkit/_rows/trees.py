@@ -95,7 +95,7 @@ class TreeLayout(Laid):
 
     @property
     def row_lengths(self) -> Int64s:
-        """`[rows]` int64: the elements each row has; more than are placed where it is truncated or dropped."""
+        """`[rows]` int64: the elements each row has; more than are placed where it is cut or dropped."""
         return self.nodes.row_lengths
 
     @property
@@ -181,7 +181,7 @@ class TreeLayout(Laid):
         return self._filled(self._read[1], out)
 
     def visible_until(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
-        """`shape` int32: where the tokens end that may attend to each, within its bin; padding is its own end.
+        """`shape` int32: where the tokens end that may attend to each, within its bin; padding has none.
 
         Token `q` attends to token `k` of its bin if `k <= q < visible_until[k]`: to all before it in its row,
         and to no other.
@@ -191,7 +191,7 @@ class TreeLayout(Laid):
         return out
 
     def predecessors(self) -> Int64s:
-        """`shape` int64: the flat position of the token before each in its row; -1 at roots and in padding."""
+        """`shape` int64: the flat position of the token before each in its row; -1 at roots and padding."""
         starts, lengths = self.nodes.starts, self.nodes.lengths
         out = np.full(self.size, NONE, np.int64)
         ends = _native.offsets_from_lengths(lengths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def tree_mask_reference(layout: TreeLayout | Layout) -> NDArray[np.bool_]:
     """
     found = np.zeros((layout.size, layout.size), bool)
     indices, offsets = layout.gather_indices(), layout.row_offsets()
-    for begin, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for begin, end in pairwise(offsets):
         path = indices[begin:end]
         for i, token in enumerate(path):
             found[token, path[: i + 1]] = True
