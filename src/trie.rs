@@ -17,6 +17,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::layout::same_count;
 use crate::{Error, Result, memory};
 
+/// The most elements of a row, and the most rows: nodes are numbered in 32 bits, and twice as many as rows.
+pub const MOST: usize = (u32::MAX / 2) as usize;
+
 /// The parent of a node that has none, and the leaf of an empty row.
 pub const NONE: i64 = -1;
 
@@ -136,6 +139,9 @@ pub fn build_ahead(
     if let Some(groups) = groups {
         same_count("groups", groups.len(), rows)?;
     }
+    if rows > MOST {
+        return Err(Error::NoMemory { name: "rows", got: rows });
+    }
     if min_shared == 0 {
         return Err(Error::NotPositive { name: "min_shared", got: 0 });
     }
@@ -143,76 +149,121 @@ pub fn build_ahead(
         columns,
         groups,
         min_shared,
+        lengths: lengths(columns, rows)?,
+        first_hashes: [None; SOON],
         nodes: Vec::new(),
         children: Children::new(rows)?,
         leaf: memory::with_room("rows", rows)?,
     };
+    for row in 0..rows.min(SOON - 1) {
+        builder.look_ahead(row);
+    }
     for row in 0..rows {
         builder.ask(row, &prefetch);
-        let length = builder.length(row)?;
+        let length = builder.lengths[row] as usize;
         let leaf = if length == 0 { ROOT } else { builder.insert(row, length)? };
         builder.leaf.push(leaf);
     }
     builder.ordered()
 }
 
+/// The elements of each row, those of the first column.
+fn lengths(columns: &[Column<'_>], rows: usize) -> Result<Vec<u32>> {
+    let mut found = memory::with_room("rows", rows)?;
+    for row in 0..rows {
+        let mut counts = columns.iter().map(|column| column.bytes(row) / column.item);
+        let wanted = counts.next().unwrap_or(0);
+        if let Some(got) = counts.find(|&got| got > wanted) {
+            return Err(Error::RowLength { row, got, wanted, per: "at most one for each token" });
+        }
+        if wanted > MOST {
+            return Err(Error::RowTooLong { row, length: wanted as i64, capacity: MOST as i64 });
+        }
+        found.push(wanted as u32);
+    }
+    Ok(found)
+}
+
+/// How many rows are hashed before they are looked up, and how many rows before each step of that is asked for.
+const SOON: usize = 32;
+const AHEAD: usize = 8;
+
 /// Above all nodes without a parent.
 const ROOT: usize = usize::MAX;
 
+/// A node in 24 bytes: of very many, looking at them is what takes the time.
 #[derive(Clone, Copy)]
 struct Node {
-    parent: usize,
+    /// Its parent's number, or [`NO_NODE`].
+    parent: u32,
     /// The first row that has it.
-    source: usize,
-    begin: usize,
-    end: usize,
+    source: u32,
+    begin: u32,
+    end: u32,
     /// That of its parent and first element.
     hash: u64,
+}
+
+impl Node {
+    fn parent(&self) -> usize {
+        if self.parent == NO_NODE { ROOT } else { self.parent as usize }
+    }
+
+    fn source(&self) -> usize {
+        self.source as usize
+    }
+
+    fn begin(&self) -> usize {
+        self.begin as usize
+    }
+
+    fn end(&self) -> usize {
+        self.end as usize
+    }
 }
 
 struct Builder<'a> {
     columns: &'a [Column<'a>],
     groups: Option<&'a [i64]>,
     min_shared: usize,
+    lengths: Vec<u32>,
+    /// Of rows from this one on.
+    first_hashes: [Option<u64>; SOON],
     nodes: Vec<Node>,
     children: Children,
     leaf: Vec<usize>,
 }
 
 impl Builder<'_> {
+    /// Hashes the first elements of a row.
+    fn look_ahead(&mut self, row: usize) {
+        self.first_hashes[row % SOON] = self.hash(ROOT, row, 0, self.lengths[row] as usize);
+    }
+
     /// Asks for what rows that come soon are looked up in, and are compared with: rows that share nothing with the
     /// one before are all over memory.
-    fn ask(&self, row: usize, prefetch: impl Fn(*const i8, usize)) {
-        const AHEAD: usize = 6;
-        let place = |row| {
-            let length = self.columns.first().filter(|column| row < column.first.len());
-            let length = length.map(|column| column.bytes(row) / column.item)?;
-            self.hash(ROOT, row, 0, length).map(|hash| self.children.first_place(hash))
+    fn ask(&mut self, row: usize, prefetch: impl Fn(*const i8, usize)) {
+        let rows = self.lengths.len();
+        if row + SOON - 1 < rows {
+            self.look_ahead(row + SOON - 1);
+        }
+        let place = |row: usize| {
+            let hash = self.first_hashes[row % SOON].filter(|_| row < rows)?;
+            Some(self.children.first_place(hash))
         };
         if let Some(place) = place(row + 3 * AHEAD) {
             prefetch((&raw const self.children.slots[place]).cast(), 1);
         }
-        if let Some(place) = place(row + 2 * AHEAD)
-            && let Some(node) = self.nodes.get(self.children.slots[place].1)
-        {
+        if let Some(node) = place(row + 2 * AHEAD).and_then(|place| self.node_at(place)) {
             prefetch(std::ptr::from_ref(node).cast(), 1);
         }
-        if let Some(place) = place(row + AHEAD)
-            && let Some(node) = self.nodes.get(self.children.slots[place].1)
-        {
-            let source = self.columns[0].first[node.source];
-            prefetch(source.as_ptr().cast(), 2);
+        if let Some(node) = place(row + AHEAD).and_then(|place| self.node_at(place)) {
+            prefetch(self.columns[0].first[node.source()].as_ptr().cast(), 2);
         }
     }
 
-    /// The elements of a row, those of the first column.
-    fn length(&self, row: usize) -> Result<usize> {
-        let mut columns = self.columns.iter().map(|column| column.bytes(row) / column.item);
-        let wanted = columns.next().unwrap_or(0);
-        match columns.find(|&got| got > wanted) {
-            Some(got) => Err(Error::RowLength { row, got, wanted, per: "at most one for each token" }),
-            None => Ok(wanted),
-        }
+    fn node_at(&self, place: usize) -> Option<&Node> {
+        self.nodes.get(self.children.slots[place].1 as usize)
     }
 
     fn common(&self, rows: [usize; 2], from: usize, most: usize) -> usize {
@@ -227,8 +278,10 @@ impl Builder<'_> {
     fn insert(&mut self, row: usize, length: usize) -> Result<usize> {
         let (mut at, mut depth) = self.finger(row, length);
         while depth < length {
-            if at == ROOT || depth == self.nodes[at].end {
-                let hash = self.hash(at, row, depth, length);
+            if at == ROOT || depth == self.nodes[at].end() {
+                let known = at == ROOT;
+                let hash =
+                    if known { self.first_hashes[row % SOON] } else { self.hash(at, row, depth, length) };
                 match hash.and_then(|hash| self.child(at, hash, row, depth, length)) {
                     Some((child, common)) => (at, depth) = (child, depth + common),
                     None => return self.add(at, hash, row, depth, length),
@@ -248,12 +301,12 @@ impl Builder<'_> {
         if !self.same_group(row - 1, row) {
             return (ROOT, 0);
         }
-        let depth = self.common([row - 1, row], 0, length.min(self.nodes[node].end));
+        let depth = self.common([row - 1, row], 0, length.min(self.nodes[node].end()));
         if depth < self.min_shared {
             return (ROOT, 0);
         }
-        while self.nodes[node].begin >= depth {
-            node = self.nodes[node].parent;
+        while self.nodes[node].begin() >= depth {
+            node = self.nodes[node].parent();
         }
         (node, depth)
     }
@@ -278,22 +331,30 @@ impl Builder<'_> {
     fn child(&self, at: usize, hash: u64, row: usize, depth: usize, length: usize) -> Option<(usize, usize)> {
         self.children.with(hash).find_map(|child| {
             let node = &self.nodes[child];
-            if node.parent != at || (at == ROOT && !self.same_group(node.source, row)) {
+            if node.parent() != at || (at == ROOT && !self.same_group(node.source(), row)) {
                 return None;
             }
-            let common = self.common([node.source, row], depth, node.end.min(length) - depth);
+            let common = self.common([node.source(), row], depth, node.end().min(length) - depth);
             let wanted = if at == ROOT { self.min_shared } else { 1 };
             (common >= wanted).then_some((child, common))
         })
     }
 
     /// Adds what is left of a row as a node.
-    fn add(&mut self, parent: usize, hash: Option<u64>, row: usize, begin: usize, end: usize) -> Result<usize> {
-        let node = Node { parent, source: row, begin, end, hash: hash.unwrap_or(0) };
+    fn add(
+        &mut self,
+        parent: usize,
+        hash: Option<u64>,
+        row: usize,
+        begin: usize,
+        end: usize,
+    ) -> Result<usize> {
         let number = self.nodes.len();
-        memory::push("nodes", &mut self.nodes, node)?;
-        if let Some(hash) = hash {
-            self.children.insert(hash, number)?;
+        let parent = u32::try_from(parent).unwrap_or(NO_NODE);
+        let (source, begin, end) = (row as u32, begin as u32, end as u32);
+        memory::push("nodes", &mut self.nodes, Node { parent, source, begin, end, hash: hash.unwrap_or(0) })?;
+        if hash.is_some() {
+            self.children.insert(number, &self.nodes)?;
         }
         Ok(number)
     }
@@ -301,16 +362,16 @@ impl Builder<'_> {
     /// The node that ends at `depth`: this one, or its first part, which becomes a node.
     fn cut(&mut self, at: usize, depth: usize) -> Result<usize> {
         let lower = self.nodes[at];
-        if lower.end == depth {
+        if lower.end() == depth {
             return Ok(at);
         }
         let upper = self.nodes.len();
-        memory::push("nodes", &mut self.nodes, Node { end: depth, ..lower })?;
+        memory::push("nodes", &mut self.nodes, Node { end: depth as u32, ..lower })?;
         self.children.replace(lower.hash, at, upper);
-        let hash = self.hash(upper, lower.source, depth, lower.end).unwrap_or(0);
+        let hash = self.hash(upper, lower.source(), depth, lower.end()).unwrap_or(0);
         // The rest keeps its number, which its children and rows know it by.
-        self.nodes[at] = Node { parent: upper, begin: depth, hash, ..lower };
-        self.children.insert(hash, at)?;
+        self.nodes[at] = Node { parent: upper as u32, begin: depth as u32, hash, ..lower };
+        self.children.insert(at, &self.nodes)?;
         Ok(upper)
     }
 
@@ -320,14 +381,14 @@ impl Builder<'_> {
         let mut of_row = memory::filled("rows", ROOT, rows)?; // lists of nodes: the head, and what comes next
         let mut next = memory::filled("nodes", ROOT, nodes.len())?;
         for (number, node) in nodes.iter().enumerate() {
-            next[number] = std::mem::replace(&mut of_row[node.source], number);
+            next[number] = std::mem::replace(&mut of_row[node.source()], number);
         }
         let mut first_root = ROOT;
         let mut first_child = memory::filled("nodes", ROOT, nodes.len())?;
         for &head in of_row.iter().rev() {
             let mut number = head;
             while number != ROOT {
-                let first = first_child.get_mut(nodes[number].parent).unwrap_or(&mut first_root);
+                let first = first_child.get_mut(nodes[number].parent()).unwrap_or(&mut first_root);
                 let (sibling, later) = (std::mem::replace(first, number), next[number]);
                 next[number] = sibling;
                 number = later;
@@ -344,10 +405,10 @@ impl Builder<'_> {
         let mut at = first_root;
         while let Some(node) = nodes.get(at) {
             numbers[at] = found.parents.len() as i64;
-            found.parents.push(numbers.get(node.parent).copied().unwrap_or(NONE));
-            found.begins.push(node.begin as i64);
-            found.ends.push(node.end as i64);
-            found.source_rows.push(node.source as i64);
+            found.parents.push(numbers.get(node.parent()).copied().unwrap_or(NONE));
+            found.begins.push(i64::from(node.begin));
+            found.ends.push(i64::from(node.end));
+            found.source_rows.push(i64::from(node.source));
             at = if first_child[at] == ROOT { after(nodes, &next, at) } else { first_child[at] };
         }
         found.leaf.extend(self.leaf.iter().map(|&leaf| numbers.get(leaf).copied().unwrap_or(NONE)));
@@ -358,25 +419,26 @@ impl Builder<'_> {
 /// What comes after all of a node: its sibling, or that of what it is in.
 fn after(nodes: &[Node], next: &[usize], mut at: usize) -> usize {
     while at != ROOT && next[at] == ROOT {
-        at = nodes[at].parent;
+        at = nodes[at].parent();
     }
     next.get(at).copied().unwrap_or(ROOT)
 }
 
 /// Nodes by hash: an open table, in which each is at the first free place from that of its hash on.
 struct Children {
-    /// Hash and node; the node is [`ROOT`] where there is none.
-    slots: Vec<(u64, usize)>,
+    /// The upper half of the hash, and the node; [`NO_NODE`] where there is none. Half a cache line has four.
+    slots: Vec<(u32, u32)>,
     count: usize,
 }
 
-impl Children {
-    const EMPTY: (u64, usize) = (0, ROOT);
+/// The number of no node, in 32 bits.
+const NO_NODE: u32 = u32::MAX;
 
+impl Children {
     fn new(rows: usize) -> Result<Self> {
         let size = rows.saturating_mul(2).max(8).checked_next_power_of_two();
         let size = size.ok_or(Error::NoMemory { name: "rows", got: rows })?;
-        Ok(Self { slots: memory::filled("rows", Self::EMPTY, size)?, count: 0 })
+        Ok(Self { slots: memory::filled("rows", (0, NO_NODE), size)?, count: 0 })
     }
 
     fn first_place(&self, hash: u64) -> usize {
@@ -390,30 +452,37 @@ impl Children {
 
     /// Nodes that may have this hash.
     fn with(&self, hash: u64) -> impl Iterator<Item = usize> {
-        let found = self.places(hash).map(|place| self.slots[place]).take_while(|slot| slot.1 != ROOT);
-        found.filter(move |slot| slot.0 == hash).map(|slot| slot.1)
+        let found = self.places(hash).map(|place| self.slots[place]).take_while(|slot| slot.1 != NO_NODE);
+        found.filter(move |slot| slot.0 == tag(hash)).map(|slot| slot.1 as usize)
     }
 
-    fn insert(&mut self, hash: u64, node: usize) -> Result<()> {
+    /// Adds the last of the nodes, or one that has another hash now.
+    fn insert(&mut self, node: usize, nodes: &[Node]) -> Result<()> {
         if self.count >= self.slots.len() / 4 * 3 {
-            let larger = memory::filled("nodes", Self::EMPTY, 2 * self.slots.len())?;
+            let larger = memory::filled("nodes", (0, NO_NODE), 2 * self.slots.len())?;
             let slots = std::mem::replace(&mut self.slots, larger);
-            slots.into_iter().filter(|slot| slot.1 != ROOT).for_each(|slot| self.put(slot));
+            slots.into_iter().filter(|slot| slot.1 != NO_NODE).for_each(|slot| self.put(slot.1, nodes));
         }
         self.count += 1;
-        self.put((hash, node));
+        self.put(node as u32, nodes);
         Ok(())
     }
 
-    fn put(&mut self, slot: (u64, usize)) {
-        if let Some(place) = self.places(slot.0).find(|&place| self.slots[place].1 == ROOT) {
-            self.slots[place] = slot;
+    fn put(&mut self, node: u32, nodes: &[Node]) {
+        let hash = nodes[node as usize].hash;
+        if let Some(place) = self.places(hash).find(|&place| self.slots[place].1 == NO_NODE) {
+            self.slots[place] = (tag(hash), node);
         }
     }
 
     fn replace(&mut self, hash: u64, node: usize, by: usize) {
-        if let Some(place) = self.places(hash).find(|&place| self.slots[place] == (hash, node)) {
-            self.slots[place].1 = by;
+        let slot = (tag(hash), node as u32);
+        if let Some(place) = self.places(hash).find(|&place| self.slots[place] == slot) {
+            self.slots[place].1 = by as u32;
         }
     }
+}
+
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }

@@ -182,7 +182,8 @@ impl<'a> Bins<'a> {
         let change = self.need(before + added) - self.need(before);
         let bin = &mut self.bins[bin];
         bin.slots += change;
-        bin.trees = bin.trees + usize::from(before == 0 && added > 0) - usize::from(before > 0 && before + added == 0);
+        bin.trees = bin.trees + usize::from(before == 0 && added > 0)
+            - usize::from(before > 0 && before + added == 0);
     }
 
     /// The entry of a node for a bin. It becomes the node's first: the next row mostly goes to the same bin.

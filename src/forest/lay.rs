@@ -53,7 +53,8 @@ pub fn pack(forest: &Forest<'_>, options: &Options) -> Result<Packed> {
             return Err(Error::Oversize { row, length, capacity: options.capacity });
         }
         (Some(_), Oversize::Alone) => {
-            let short = leaves.iter().copied().filter(|&leaf| leaf != ROOT && nodes[leaf].end <= options.capacity);
+            let short =
+                leaves.iter().copied().filter(|&leaf| leaf != ROOT && nodes[leaf].end <= options.capacity);
             let ends = Ends::of(&nodes, short)?;
             (bins, count) = plan(&nodes, &ends, options)?;
             for &leaf in &leaves {
@@ -65,7 +66,8 @@ pub fn pack(forest: &Forest<'_>, options: &Options) -> Result<Packed> {
         }
         (Some(_), Oversize::Truncate) => truncate(&mut nodes, &mut leaves, options.capacity),
         (Some(_), Oversize::Drop) => {
-            let long = leaves.iter_mut().filter(|leaf| **leaf != ROOT && nodes[**leaf].end > options.capacity);
+            let long =
+                leaves.iter_mut().filter(|leaf| **leaf != ROOT && nodes[**leaf].end > options.capacity);
             long.for_each(|leaf| *leaf = ROOT);
         }
         (None, _) => {}

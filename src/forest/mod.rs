@@ -89,7 +89,10 @@ impl Forest<'_> {
         for (node, (parent, (&begin, &end))) in parents.into_iter().zip(spans).enumerate() {
             let above = nodes.get(parent).map_or(0, |parent| parent.end);
             if begin != above || end <= begin {
-                return Err(Error::Node { node, problem: "begins other than where its parent ends, or is empty" });
+                return Err(Error::Node {
+                    node,
+                    problem: "begins other than where its parent ends, or is empty",
+                });
             }
             nodes.push(Node { parent, begin, end });
         }

@@ -100,7 +100,8 @@ impl Pieces {
         let sizes = memory::collected("pieces", pieces.iter().map(|piece| piece.size - above))?;
         let total = sizes.iter().try_fold(0i64, |sum, &size| sum.checked_add(size));
         let mut bins = memory::filled("pieces", 0, sizes.len())?;
-        let fits = options.align == 1 && options.max_segments.is_none() && total.is_some_and(|sum| sum <= room);
+        let fits =
+            options.align == 1 && options.max_segments.is_none() && total.is_some_and(|sum| sum <= room);
         let count = if fits {
             1
         } else {
@@ -116,8 +117,10 @@ impl Pieces {
 }
 
 fn first_fit_decreasing(nodes: &[Node], rows: &Ends, options: &Options) -> Result<(Vec<usize>, usize)> {
-    let mut pieces =
-        Pieces { stack: memory::with_room("pieces", nodes.len())?, next: memory::filled("nodes", ROOT, nodes.len())? };
+    let mut pieces = Pieces {
+        stack: memory::with_room("pieces", nodes.len())?,
+        next: memory::filled("nodes", ROOT, nodes.len())?,
+    };
     let mut counts = memory::filled("nodes", (0usize, 0usize), nodes.len())?; // pieces under a node, and children
     let mut fit = binpack::Options {
         capacity: options.capacity,

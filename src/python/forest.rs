@@ -44,7 +44,8 @@ impl<'py> PyColumn<'py> {
         let number = one_item(parts.iter().filter_map(|parts| parts.dtype.as_ref()))?;
         let item = number.saturating_mul(self.numbers);
         let rows = parts.iter().zip(&self.halves);
-        let rows = rows.map(|(parts, half)| Ok(parts.rows(array::int64s("row_lengths", &half.lengths)?, item)?));
+        let rows =
+            rows.map(|(parts, half)| Ok(parts.rows(array::int64s("row_lengths", &half.lengths)?, item)?));
         Ok((rows.collect::<PyResult<_>>()?, item))
     }
 }

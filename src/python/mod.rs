@@ -36,9 +36,7 @@ mod _native {
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
-    use super::forest::{
-        build_forest, check_forest, forest_bound, forest_paths, pack_forest, read_forest,
-    };
+    use super::forest::{build_forest, check_forest, forest_bound, forest_paths, pack_forest, read_forest};
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]
