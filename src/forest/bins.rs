@@ -50,7 +50,7 @@ pub(super) struct Bins<'a> {
     /// Entries that are free again.
     free: Vec<usize>,
     roots: Vec<usize>,
-    bins: Vec<Bin>,
+    all: Vec<Bin>,
     rows: Vec<Vec<usize>>,
     shared: Vec<Shared>,
     looks: usize,
@@ -74,7 +74,7 @@ impl<'a> Bins<'a> {
             entries: Vec::new(),
             free: Vec::new(),
             roots,
-            bins: Vec::new(),
+            all: Vec::new(),
             rows: Vec::new(),
             shared: Vec::new(),
             looks: 0,
@@ -88,14 +88,14 @@ impl<'a> Bins<'a> {
     }
 
     fn open(&mut self) -> Result<usize> {
-        memory::push("bins", &mut self.bins, Bin::default())?;
+        memory::push("bins", &mut self.all, Bin::default())?;
         memory::push("bins", &mut self.rows, Vec::new())?;
         memory::push("bins", &mut self.shared, Shared::default())?;
-        Ok(self.bins.len() - 1)
+        Ok(self.all.len() - 1)
     }
 
     pub fn count(&self) -> usize {
-        self.bins.iter().filter(|bin| !bin.dissolved).count()
+        self.all.iter().filter(|bin| !bin.dissolved).count()
     }
 
     /// The tokens of all bins.
@@ -110,7 +110,7 @@ impl<'a> Bins<'a> {
     /// The bin of each row, numbered through, and how many there are.
     pub fn found(&self) -> Result<(Vec<usize>, usize)> {
         let mut found = memory::filled("nodes", ROOT, self.nodes.len())?;
-        let left = self.rows.iter().zip(&self.bins).filter(|(_, bin)| !bin.dissolved);
+        let left = self.rows.iter().zip(&self.all).filter(|(_, bin)| !bin.dissolved);
         for (number, (rows, _)) in left.enumerate() {
             for &row in rows {
                 found[row] = number;
@@ -135,15 +135,12 @@ impl<'a> Bins<'a> {
                 break;
             }
             let entry = Entry { bin, count: 1, tokens: 0, next: self.first[at] };
-            self.first[at] = match self.free.pop() {
-                Some(place) => {
-                    self.entries[place] = entry;
-                    place
-                }
-                None => {
-                    memory::push("entries", &mut self.entries, entry)?;
-                    self.entries.len() - 1
-                }
+            self.first[at] = if let Some(place) = self.free.pop() {
+                self.entries[place] = entry;
+                place
+            } else {
+                memory::push("entries", &mut self.entries, entry)?;
+                self.entries.len() - 1
             };
             added += self.nodes[at].end - self.nodes[at].begin;
             at = self.nodes[at].parent;
@@ -180,7 +177,7 @@ impl<'a> Bins<'a> {
         let before = self.entries[root].tokens;
         self.entries[root].tokens += added;
         let change = self.need(before + added) - self.need(before);
-        let bin = &mut self.bins[bin];
+        let bin = &mut self.all[bin];
         bin.slots += change;
         bin.trees = bin.trees + usize::from(before == 0 && added > 0)
             - usize::from(before > 0 && before + added == 0);
@@ -233,7 +230,7 @@ impl<'a> Bins<'a> {
     fn added(&self, row: usize, bin: usize) -> Option<i64> {
         let shared = self.shared[bin];
         let shared = if shared.look == self.looks { shared } else { Shared::default() };
-        let (added, found) = (self.nodes[row].end - shared.depth, self.bins[bin]);
+        let (added, found) = (self.nodes[row].end - shared.depth, self.all[bin]);
         let whole = shared.tokens + added;
         let new = self.need(whole) - self.need(shared.tokens);
         let tree = shared.tokens > 0 || self.options.max_segments.is_none_or(|most| found.trees < most);
@@ -245,10 +242,10 @@ impl<'a> Bins<'a> {
     pub fn first_fit(&mut self, rows: impl Iterator<Item = usize>, most: usize) -> Result<bool> {
         for row in rows {
             self.look(row);
-            let last = self.bins.len();
+            let last = self.all.len();
             let bin = (last.saturating_sub(self.window)..last).find(|&bin| self.added(row, bin).is_some());
             let bin = bin.map_or_else(|| self.open(), Ok)?;
-            if self.bins.len() > most {
+            if self.all.len() > most {
                 return Ok(false);
             }
             self.add(row, bin)?;
@@ -260,10 +257,10 @@ impl<'a> Bins<'a> {
     pub fn dissolve(&mut self, least: usize) -> Result<()> {
         let mut left = self.count();
         while left > least {
-            let mut order = memory::collected("bins", 0..self.bins.len())?;
-            order.retain(|&bin| !self.bins[bin].dissolved);
+            let mut order = memory::collected("bins", 0..self.all.len())?;
+            order.retain(|&bin| !self.all[bin].dissolved);
             memory::available::<usize>("bins", order.len())?;
-            order.sort_by_key(|&bin| self.bins[bin].slots);
+            order.sort_by_key(|&bin| self.all[bin].slots);
             let mut done = false;
             for &bin in order.iter().take(TRIED) {
                 if self.steps > STEPS {
@@ -287,19 +284,19 @@ impl<'a> Bins<'a> {
         let mut rows = memory::collected("rows", self.rows[from].iter().copied())?;
         memory::available::<usize>("rows", rows.len())?;
         rows.sort_by_key(|&row| (-self.nodes[row].end, row));
-        self.bins[from].dissolved = true;
+        self.all[from].dissolved = true;
         let mut moved = memory::with_room("rows", rows.len())?;
         for &row in &rows {
             self.look(row);
-            self.steps += self.bins.len();
-            let fitting = (0..self.bins.len()).filter_map(|bin| Some((self.added(row, bin)?, bin)));
+            self.steps += self.all.len();
+            let fitting = (0..self.all.len()).filter_map(|bin| Some((self.added(row, bin)?, bin)));
             // Of bins to which it adds as much, the fullest.
-            let best = fitting.min_by_key(|&(added, bin)| (added, -self.bins[bin].slots, bin));
+            let best = fitting.min_by_key(|&(added, bin)| (added, -self.all[bin].slots, bin));
             let Some((_, bin)) = best.filter(|_| self.steps <= STEPS) else {
                 for bin in moved.into_iter().rev() {
                     self.undo(bin)?;
                 }
-                self.bins[from].dissolved = false;
+                self.all[from].dissolved = false;
                 return Ok(false);
             };
             self.add(row, bin)?;
