@@ -58,7 +58,7 @@ def test_their_predicate_is_the_mask() -> None:
     rng = np.random.default_rng(6)
     for _ in range(20):
         layout = some_layout(rng)
-        mask_mod = segments.block_mask(layout, block_size=8).mask_mod if layout.size else None
+        mask_mod: Any = segments.block_mask(layout, block_size=8).mask_mod if layout.size else None
         lines, width = (1, *layout.shape)[-2:]
         places = torch.arange(width)
         for line in range(lines if layout.size else 0):
@@ -146,6 +146,6 @@ def test_a_tree_is_no_segments() -> None:
         with pytest.raises(TypeError, match=r"ids.* is a TreeLayout, whose rows are no segments"):
             call(layout)
     for options, wanted in (({"mask": "padding"}, "is causal"), ({"window": (4, 0)}, "window counts places")):
-        for call in (segments.block_mask, segments.dense_mask):
+        for mask in (segments.block_mask, segments.dense_mask):
             with pytest.raises(ValueError, match=wanted):
-                call(layout, **options)
+                mask(layout, **options)  # type: ignore[operator]
