@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from rollkit import (
+    Forest,
     Layout,
     Ragged,
     Rollouts,
@@ -53,6 +54,11 @@ def bins(algorithm: str) -> Maker:
 def packed(rng: np.random.Generator) -> Callable[[], Any]:
     lengths = rng.integers(1, 9, ROWS)
     return lambda: Layout.pack(lengths, 64, max_segments=9)
+
+
+def forests(rng: np.random.Generator) -> Callable[[], Any]:
+    rows = ragged(rng)
+    return lambda: Forest.build(rows).pack(64, max_segments=9)
 
 
 def runs(rng: np.random.Generator) -> Callable[[], Any]:
@@ -144,6 +150,7 @@ CASES: dict[str, Maker] = {
         for name in ("first_fit_decreasing", "best_fit_decreasing", "first_fit", "next_fit")
     },
     "packed": packed,
+    "forests": forests,
     "runs": runs,
     "sample": sample,
     "lists": lists,

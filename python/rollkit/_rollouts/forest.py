@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
-from rollkit._errors import at
+from rollkit._errors import at, refusal
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, on_host
@@ -298,8 +298,12 @@ def _column(index: int, column: Any, tokens: Parts) -> tuple[Parts, ...]:
         raise TypeError(f"match[{index}] is {column!r}, but the rows have no columns; give the column itself")
     with at(column=f"match[{index}]", label=f"match[{index}]"):
         found = _comparable(parts_of(column))
-        if len(found.lengths) != len(tokens.lengths):
-            raise ValueError(f"has {len(found.lengths)} rows, there are {len(tokens.lengths)}")
+    if len(found.lengths) != len(tokens.lengths):
+        raise ValueError(f"match[{index}] has {len(found.lengths)} rows, there are {len(tokens.lengths)}")
+    if (odd := found.lengths > tokens.lengths).any():
+        row = int(odd.argmax())
+        text = f" has {found.lengths[row]} elements, the row has {tokens.lengths[row]} tokens"
+        raise refusal(ValueError, text, column=f"match[{index}]", label=f"match[{index}]", row=row)
     return (found,)
 
 
