@@ -148,4 +148,4 @@ def test_a_tree_is_no_segments() -> None:
     for options, wanted in (({"mask": "padding"}, "is causal"), ({"window": (4, 0)}, "window counts places")):
         for mask in (segments.block_mask, segments.dense_mask):
             with pytest.raises(ValueError, match=wanted):
-                mask(layout, **options)  # type: ignore[operator]
+                mask(layout, **options)
