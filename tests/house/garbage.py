@@ -17,6 +17,7 @@ from tests.house.garbage_drop_ins import ARGUMENTS
 import rollkit
 from rollkit import (
     Batch,
+    Forest,
     Groups,
     Layout,
     Ragged,
@@ -232,10 +233,15 @@ def tree() -> forest.TokenTree:
     return found
 
 
+def trees() -> Forest:
+    return Forest.build([[5, 6], [5], [5, 6, 7]])
+
+
 INSTANCES: dict[str, Callable[[], Any]] = {
     "ActiveBatch": lambda: decode.ActiveBatch(5),
     "AllowedSet": allowed,
     "Batch": batch,
+    "Forest": trees,
     "Groups": lambda: Groups.by(["a", "a", "b"]),
     "Kept": kept,
     "Layout": layout,
@@ -245,6 +251,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "RouteBuilder": builder,
     "Runs": lambda: segments.runs(ids()),
     "TokenTree": tree,
+    "TreeLayout": lambda: trees().pack(4),
 }
 """What methods are called on."""
 
@@ -263,7 +270,17 @@ RETURNED = {
 }
 """Classes that functions return, and nobody makes: their constructors check nothing."""
 
-INNER = {"edges", "indices", "joined", "kept", "laid", "pieces_of", "row_position", "source_indices"}
+INNER = {
+    "edges",
+    "indices",
+    "joined",
+    "kept",
+    "laid",
+    "pieces_of",
+    "row_offsets",
+    "row_position",
+    "source_indices",
+}
 """Methods for other modules of the package, whose arguments are known to be right."""
 
 ORIGINAL = {
@@ -374,6 +391,23 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Rollouts.filter": {"rows": lambda: [True] * len(columns()["response_ids"])},
     "rollkit.Rollouts.rename": {"names": dict},
     "rollkit.Rollouts.equals": {"other": lambda: Rollouts(columns())},
+    "rollkit.Forest": {
+        name: lambda name=name: getattr(trees(), name)  # type: ignore[misc]
+        for name in ("parents", "begins", "ends", "source_rows", "leaf")
+    },
+    "rollkit.Forest.build": {"rows": lambda: [[5, 6], [5], [5, 6, 7]]},
+    "rollkit.Forest.equals": {"other": trees},
+    "rollkit.TreeLayout": {
+        name: lambda name=name: getattr(trees().pack(4), name)  # type: ignore[misc]
+        for name in ("nodes", "parents", "leaf")
+    },
+    "rollkit.TreeLayout.bins": {"numbers": lambda: [0]},
+    "rollkit.TreeLayout.equals": {"other": lambda: trees().pack(4)},
+    "rollkit.TreeLayout.reduce": {"column": lambda: [[1, 2], [1], [1, 2, 3]], "how": lambda: "sum"},
+    "rollkit.TreeLayout.rows_of": {"bins": lambda: [0]},
+    "rollkit.segments.flashmask_indices": {"layout": layout},
+    "rollkit.segments.magi_ranges": {"layout": layout},
+    "rollkit.segments.tree_varlen": {"layout": layout},
     "rollkit.Layout.select": {"rows": lambda: [0, 1, 2]},
     "rollkit.Layout.spans": {"lengths": lambda: [1, 1, 1]},
     "rollkit.Batch.split": {"parts": lambda: 1},
