@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 
-OPTIONAL = ("jax", "matplotlib", "obstore", "pyarrow", "safetensors", "torch", "transformers", "triton")
+OPTIONAL = (
+    "datasets",
+    "jax",
+    "matplotlib",
+    "obstore",
+    "pyarrow",
+    "safetensors",
+    "torch",
+    "transformers",
+    "triton",
+)
 
 
 def missing(error: BaseException | None) -> str | None:

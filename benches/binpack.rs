@@ -45,7 +45,7 @@ fn bench(c: &mut Criterion) {
             });
             let mut order = vec![0i64; rows];
             group.bench_function(BenchmarkId::new("pack_rows", format!("{algorithm:?}")), |b| {
-                b.iter(|| pack_rows(black_box(&lengths), &options, 1, &mut bins, &mut order));
+                b.iter(|| pack_rows(black_box(&lengths), &options, 1, None, &mut bins, &mut order));
             });
         }
         group.finish();

@@ -51,7 +51,8 @@ def main() -> None:
     )
 
     heading("3. What was written")
-    shell("inspect", str(shards), "--verify")
+    shell("inspect", str(shards))
+    shell("verify", str(shards))
 
     heading("4. One shard, as a trainer loads it")
     batch = next(read_shards(shards))

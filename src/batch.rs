@@ -4,7 +4,7 @@
 //! row            p p p r r r r        3 prompt tokens, 4 response tokens
 //! piece              └─────┘          elements 2 to 6 of it
 //! per response         0 1 2          of the column's row 0 1 2 3
-//! last                     1          on the last response token that is placed
+//! last                     1          on the last response token
 //! ```
 //!
 //! A column's row is for an interval of its row's tokens, and a piece holds one: what both hold goes to
@@ -112,9 +112,13 @@ impl Plan {
         Slots { starts: &self.starts, lengths: &self.lengths, order: None, size: self.size }
     }
 
-    /// Where the tokens that are placed of each of so many rows end.
-    fn ends(&self, rows: usize) -> Result<Vec<usize>> {
-        let mut ends = memory::filled("rows", 0, rows)?;
+    /// Where the tokens of each row end: of rows from their first token on, what is placed of them.
+    fn ends(&self, sequences: &Sequences<'_>) -> Result<Vec<usize>> {
+        let lengths = sequences.row_lengths;
+        if sequences.begins.is_some() {
+            return memory::collected("rows", lengths.iter().map(|&length| length as usize));
+        }
+        let mut ends = memory::filled("rows", 0, lengths.len())?;
         for (piece, &length) in self.pieces.iter().zip(&self.lengths) {
             // An empty piece holds no token, wherever it is.
             if length > 0 {
@@ -134,8 +138,10 @@ pub enum Level {
     Response,
     /// Each token; the last ones may have none.
     Sequence,
-    /// Each row: on the last response token that is placed of it, if any is. Where several pieces hold
-    /// that token, each has the element, as it has all else of the token.
+    /// Each row: on its last response token. Of rows that are placed from their first token on, and may be cut, that
+    /// is the last one that is placed, if any is; of pieces the row's own, wherever it is placed, and nowhere in a batch
+    /// that has it not: the pieces in another one may. Where several pieces hold that token, each has the element,
+    /// as it has all else of the token.
     Last,
 }
 
@@ -318,7 +324,7 @@ pub fn fill<O: Out<u8>>(
         column.check(index, sequences)?;
     }
     let last = columns.iter().flat_map(|column| &column.sources).any(|source| source.level == Level::Last);
-    let ends = if last { plan.ends(sequences.row_lengths.len())? } else { Vec::new() };
+    let ends = if last { plan.ends(sequences)? } else { Vec::new() };
     for (index, column) in columns.iter_mut().enumerate() {
         column.fill(index, plan, &ends, &prefetch)?;
     }

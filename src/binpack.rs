@@ -120,7 +120,7 @@ impl Options {
     }
 
     fn slots(&self) -> i64 {
-        (self.capacity / self.align).max(1)
+        slots(self.capacity, self.align)
     }
 
     /// The length that a row counts as.
@@ -144,12 +144,21 @@ impl Options {
         }
     }
 
-    /// The slots that a row within the capacity touches, which may be one more than there are.
     fn touched(&self, length: i64) -> i64 {
-        match self.align {
-            1 => length, // the usual case, without a division
-            align => length.cast_unsigned().div_ceil(align.cast_unsigned()) as i64,
-        }
+        touched(length, self.align)
+    }
+}
+
+/// The slots of a bin.
+pub(crate) fn slots(capacity: i64, align: i64) -> i64 {
+    (capacity / align).max(1)
+}
+
+/// The slots that a row within the capacity touches, which may be one more than there are.
+pub(crate) fn touched(length: i64, align: i64) -> i64 {
+    match align {
+        1 => length, // the usual case, without a division
+        align => length.cast_unsigned().div_ceil(align.cast_unsigned()) as i64,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::jsonl::Problem;
-use crate::segments;
+use crate::{balance, segments};
 
 /// What a kernel can refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +202,8 @@ pub enum Error {
         /// What a bin holds.
         capacity: i64,
     },
+    /// Rows cannot be dealt to parts.
+    Balance(balance::Problem),
     /// What was checked is no longer so: another thread has written to an argument meanwhile.
     Changed {
         /// The argument.
@@ -227,6 +229,17 @@ pub enum Error {
         name: &'static str,
         /// Its value.
         got: i64,
+    },
+    /// A number is none of those that are permuted.
+    OutOfRange {
+        /// The argument at fault.
+        name: &'static str,
+        /// Where in it.
+        index: usize,
+        /// The number.
+        got: i64,
+        /// How many numbers there are, from 0.
+        count: u64,
     },
     /// A text that should be base64 is not.
     Base64 {
@@ -318,6 +331,7 @@ impl Error {
             | Self::RowTooLong { row, .. }
             | Self::Oversize { row, .. }
             | Self::Segment { row, .. } => Some(*row),
+            Self::Balance(problem) => problem.row(),
             Self::UnknownRow { row, .. } | Self::OutsideRow { row, .. } => usize::try_from(*row).ok(),
             _ => None,
         }
@@ -403,9 +417,10 @@ impl fmt::Display for Error {
             Self::Oversize { row, length, capacity } => {
                 write!(
                     f,
-                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\" or \"drop\""
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\", \"drop\" or \"split\""
                 )
             }
+            Self::Balance(problem) => problem.fmt(f),
             Self::Changed { name } => write!(f, "{name} changed while they were read"),
             Self::UnknownName { name, got } => write!(f, "{name} is {got:?}, which is not one of its values"),
             Self::ItemSize { name, got } => {
@@ -416,6 +431,9 @@ impl fmt::Display for Error {
                 "bins_multiple_of={multiple}: bins of {width} elements add up to more than 2**63 - 1 elements"
             ),
             Self::NotPositive { name, got } => write!(f, "{name} must be at least 1, got {got}"),
+            Self::OutOfRange { name, index, got, count } => {
+                write!(f, "{name}[{index}] is {got}, out of range: there are {count}")
+            }
             Self::Base64 { position, found } => {
                 write!(
                     f,

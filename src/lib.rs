@@ -10,22 +10,27 @@
 //! `rollkit._native`, whose front is the Python package `rollkit`.
 #![cfg_attr(not(feature = "python"), forbid(unsafe_code))]
 
+pub mod balance;
 pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;
 pub mod forest;
+pub mod gae;
 pub mod hash;
 pub mod jsonl;
 pub mod layout;
 mod memory;
 pub mod offsets;
+pub mod online;
+pub mod order;
 pub mod out;
 pub mod pack;
 pub mod place;
 pub mod routing;
 pub mod sample;
 pub mod segments;
+pub mod step_plan;
 pub mod steps;
 pub mod thd;
 pub mod trie;

@@ -11,6 +11,7 @@
 
 use crate::binpack::{self, Options, Oversize};
 use crate::layout::{ABSENT, same_count};
+use crate::order::Permutation;
 use crate::out::Out;
 use crate::{Error, Result, memory};
 
@@ -29,7 +30,8 @@ pub struct Bins {
 
 /// Plans bins and writes the start of each row, [`ABSENT`] for a dropped one, and rows by ascending start.
 ///
-/// Empty bins are added up to a multiple of `multiple`. Both outputs have an element per row; until they are done, they hold what planning needs.
+/// Bins are in the order they are opened, or in one that the key `shuffle` decides. Empty bins are added at the end, up
+/// to a multiple of `multiple`. Both outputs have an element per row; until they are done, they hold what planning needs.
 ///
 /// ```
 /// use rollkit::binpack::{Algorithm, Options, Oversize};
@@ -43,7 +45,7 @@ pub struct Bins {
 ///     oversize: Oversize::Raise,
 /// };
 /// let (mut starts, mut order) = ([0; 3], [0; 3]);
-/// let bins = pack_rows(&[3, 7, 2], &options, 1, &mut starts, &mut order)?;
+/// let bins = pack_rows(&[3, 7, 2], &options, 1, None, &mut starts, &mut order)?;
 /// assert_eq!((bins.count, bins.width, bins.in_order), (2, 8, false));
 /// assert_eq!((starts, order), ([8, 0, 11], [1, 0, 2]));
 /// # Ok::<(), rollkit::Error>(())
@@ -52,6 +54,7 @@ pub fn pack_rows(
     lengths: &[i64],
     options: &Options,
     multiple: usize,
+    shuffle: Option<u64>,
     starts: &mut [i64],
     order: &mut [i64],
 ) -> Result<Bins> {
@@ -68,6 +71,9 @@ pub fn pack_rows(
     let (Some(count), Some(_)) = (count, elements) else {
         return Err(too_many(lengths, plan.bins, width, multiple));
     };
+    if let Some(seed) = shuffle {
+        renumber(starts, plan.bins, seed)?;
+    }
     let mut bins = memory::filled("bins", Bin::default(), plan.bins)?;
     let mut in_order = count_rows(starts, &mut bins);
     if lay(lengths, options, width, &mut bins, starts, order) {
@@ -76,6 +82,17 @@ pub fn pack_rows(
     }
     let cut = plan.longest > options.capacity && !alone;
     Ok(Bins { count, width, in_order, cut })
+}
+
+/// Gives bins other numbers: those of a keyed permutation.
+fn renumber(found: &mut [i64], bins: usize, seed: u64) -> Result<()> {
+    let opened = memory::collected("bins", 0..bins as i64)?;
+    let mut numbers = memory::filled("bins", 0i64, bins)?;
+    Permutation::new(bins as u64, seed, 0).apply(&opened, false, &mut numbers)?;
+    for bin in found.iter_mut().filter(|bin| **bin != ABSENT) {
+        *bin = numbers[*bin as usize];
+    }
+    Ok(())
 }
 
 /// Of bins beyond all numbers: the rows' own are too many, or those that are added.
@@ -91,6 +108,62 @@ pub fn placed(lengths: &[i64], options: &Options, out: &mut [impl Out<i64>]) {
     for (&length, slot) in lengths.iter().zip(out) {
         slot.set(options.placed(length));
     }
+}
+
+/// How many pieces [`split`] makes of rows.
+pub fn count_pieces(lengths: &[i64], capacity: i64) -> Result<usize> {
+    if capacity < 1 {
+        return Err(Error::NotPositive { name: "capacity", got: capacity });
+    }
+    let mut count = 0_usize;
+    for (row, &length) in lengths.iter().enumerate() {
+        let length = u64::try_from(length).map_err(|_| Error::NegativeLength { row, got: length })?;
+        let pieces = length.div_ceil(capacity as u64).max(1) as usize;
+        count = count.checked_add(pieces).ok_or(Error::TooManyElements { row })?;
+    }
+    Ok(count)
+}
+
+/// Cuts rows into pieces of at most `capacity` elements: full ones first, and what is left. Writes the row of each
+/// piece, its first element within that, and its length; [`count_pieces`] says how many there are.
+///
+/// ```
+/// use rollkit::pack::split;
+///
+/// let ([mut rows, mut begins], mut lengths) = ([[0; 4]; 2], [0; 4]);
+/// split(&[2, 9], 4, &mut rows, &mut begins, &mut lengths)?;
+/// assert_eq!((rows, begins, lengths), ([0, 1, 1, 1], [0, 0, 4, 8], [2, 4, 4, 1]));
+/// # Ok::<(), rollkit::Error>(())
+/// ```
+pub fn split<O: Out<i64>>(
+    lengths: &[i64],
+    capacity: i64,
+    rows: &mut [O],
+    begins: &mut [O],
+    pieces: &mut [O],
+) -> Result<()> {
+    let count = count_pieces(lengths, capacity)?;
+    for (name, got) in [("rows", rows.len()), ("begins", begins.len()), ("pieces", pieces.len())] {
+        same_count(name, got, count)?;
+    }
+    let mut slots = rows.iter_mut().zip(begins).zip(pieces);
+    for (row, &length) in lengths.iter().enumerate() {
+        let mut begin = 0;
+        loop {
+            let piece = (length - begin).min(capacity);
+            // Another thread may have made the row longer since it was counted.
+            let ((r, b), p) = slots.next().ok_or(Error::Changed { name: "lengths" })?;
+            r.set(row as i64);
+            b.set(begin);
+            p.set(piece);
+            begin += piece;
+            if begin >= length {
+                break;
+            }
+        }
+    }
+    // … or shorter.
+    if slots.next().is_some() { Err(Error::Changed { name: "lengths" }) } else { Ok(()) }
 }
 
 /// A bin while rows are laid in it.

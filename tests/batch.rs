@@ -127,7 +127,9 @@ proptest! {
         let responses = elements(rows.clone().map(|row| case.rows[row].1), 8);
         let short = elements(rows.clone().map(|row| total(row).saturating_sub(case.missing[row])), 3);
         let scalars = elements(rows.map(|_| 1), 5);
-        let last = |row| arrays.tokens.iter().flatten().filter(|at| at.0 == row).map(|at| at.1).max();
+        let placed = |row| arrays.tokens.iter().flatten().filter(|at| at.0 == row).map(|at| at.1).max();
+        let pieces = arrays.sequences().begins.is_some();
+        let last = |row| if pieces { total(row).checked_sub(1) } else { placed(row) };
         let columns: Vec<(Vec<Source<'_>>, Oracle<'_>)> = vec![
             (vec![source(Level::Prompt, &prompts)], Box::new(|row, at| prompts[row].get(at).copied())),
             (vec![source(Level::Response, &responses)], Box::new(|row, at| {

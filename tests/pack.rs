@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::binpack::{Algorithm, Options, Oversize, plan_bins};
 use rollkit::layout::{ABSENT, Slots};
-use rollkit::pack::{Bins, pack_rows, placed};
+use rollkit::order::Permutation;
+use rollkit::pack::{Bins, count_pieces, pack_rows, placed, split};
 
 fn cases() -> impl Strategy<Value = (Vec<i64>, Options)> {
     let lengths = prop_oneof![
@@ -38,9 +39,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(examples(4000)))]
 
     #[test]
-    fn rows_lie_as_in_a_loop((lengths, options) in cases(), multiple in 1..4usize) {
+    fn rows_lie_as_in_a_loop(
+        (lengths, options) in cases(),
+        multiple in 1..4usize,
+        shuffle in proptest::option::of(any::<u64>()),
+    ) {
         let (mut starts, mut order) = (vec![7; lengths.len()], vec![7; lengths.len()]);
-        let found = pack_rows(&lengths, &options, multiple, &mut starts, &mut order)?;
+        let found = pack_rows(&lengths, &options, multiple, shuffle, &mut starts, &mut order)?;
 
         let mut bins = vec![7i64; lengths.len()];
         plan_bins(&lengths, &options, &mut bins)?;
@@ -51,6 +56,12 @@ proptest! {
         }).collect();
         let width = kept.iter().copied().max().unwrap_or(0).max(options.capacity);
         let opened = bins.iter().map(|&bin| (bin + 1) as usize).max().unwrap_or(0);
+        if let Some(seed) = shuffle {
+            let numbers = Permutation::new(opened as u64, seed, 0);
+            for bin in &mut bins {
+                *bin = u64::try_from(*bin).ok().and_then(|bin| numbers.image(bin)).map_or(ABSENT, |n| n as i64);
+            }
+        }
         let (wanted_starts, wanted_order) = reference(&kept, &bins, width, options.align);
         prop_assert_eq!(&starts, &wanted_starts);
         prop_assert_eq!(&order, &wanted_order);
@@ -73,6 +84,46 @@ proptest! {
     }
 }
 
+fn pieces(lengths: &[i64], capacity: i64) -> Result<[Vec<i64>; 3], Error> {
+    let count = count_pieces(lengths, capacity)?;
+    let mut found = [(); 3].map(|()| vec![7; count]);
+    let [rows, begins, pieces] = &mut found;
+    split(lengths, capacity, rows, begins, pieces)?;
+    Ok(found)
+}
+
+proptest! {
+    #[test]
+    fn pieces_are_full_but_the_last(lengths in vec(0..40i64, 0..20), capacity in 1..50i64) {
+        let [rows, begins, found] = pieces(&lengths, capacity)?;
+        let mut at = 0;
+        for (row, &length) in lengths.iter().enumerate() {
+            let mut begin = 0;
+            loop {
+                prop_assert_eq!((rows[at], begins[at]), (row as i64, begin));
+                prop_assert_eq!(found[at], capacity.min(length - begin));
+                begin += found[at];
+                at += 1;
+                if begin == length {
+                    break;
+                }
+            }
+        }
+        prop_assert_eq!(at, rows.len());
+    }
+}
+
+#[test]
+fn refuses_to_split() {
+    let most = i64::MAX;
+    assert_eq!(pieces(&[most, most, 0], most), Ok([vec![0, 1, 2], vec![0; 3], vec![most, most, 0]]));
+    assert_eq!(count_pieces(&[most, most, 2], 1), Err(Error::TooManyElements { row: 2 }));
+    assert_eq!(pieces(&[1, -1], 2), Err(Error::NegativeLength { row: 1, got: -1 }));
+    assert_eq!(pieces(&[1], 0), Err(Error::NotPositive { name: "capacity", got: 0 }));
+    let wanted = Error::RowCount { name: "begins", got: 0, wanted: 1 };
+    assert_eq!(split(&[1], 2, &mut [0i64], &mut [], &mut [0]), Err(wanted));
+}
+
 #[test]
 fn refuses() {
     let options = Options {
@@ -84,7 +135,7 @@ fn refuses() {
     };
     let refused = |lengths: &[i64], multiple, starts: &mut [i64]| {
         let mut order = vec![0; lengths.len()];
-        pack_rows(lengths, &options, multiple, starts, &mut order).unwrap_err()
+        pack_rows(lengths, &options, multiple, Some(1), starts, &mut order).unwrap_err()
     };
     assert_eq!(refused(&[1, 1 << 62], 1, &mut [0; 2]), Error::TooManyElements { row: 1 });
     assert_eq!(refused(&[1], 2, &mut [0]), Error::TooManyBins { multiple: 2, width: options.capacity });

@@ -3,12 +3,14 @@
 #[path = "common/counting.rs"]
 mod counting;
 
+use rollkit::balance::{self, balance};
 use rollkit::binpack::{Algorithm, Options, Oversize, plan_bins};
 use rollkit::pack::pack_rows;
 use rollkit::sample::logits::Columns;
 use rollkit::sample::noise::Key;
 use rollkit::sample::{Allowed, Filters, Ids, LogProb, Logits, Noise, Options as Drawing, Order, Sampler};
 use rollkit::segments::{Bits, Ids as Segments, runs, seqlens_and_offsets};
+use rollkit::step_plan::{self, Sync, plan_steps};
 use rollkit::turns::{Mask, turns};
 
 const FEW: usize = 4_000;
@@ -62,6 +64,30 @@ fn bins_are_planned_in_memory_of_the_rows() {
 }
 
 #[test]
+fn rows_are_dealt_out_in_memory_of_the_rows() {
+    let numbers = |count: usize, of: i64| (0..count as i64).map(|i| i * i % of).collect::<Vec<_>>();
+    for (equal_counts, capacity) in [(false, None), (true, None), (false, Some(9_000)), (true, Some(90_000))]
+    {
+        check(&format!("parts, {equal_counts}, {capacity:?}"), 400.0, |count| {
+            let options = balance::Options { parts: count / 9, equal_counts, capacity, tolerance: 0.5 };
+            let (lengths, mut out) = (numbers(count, 997), vec![0i64; count]);
+            balance(&lengths, &lengths, None, &options, &mut out).unwrap();
+        });
+    }
+    for sync in [Sync::MicroBatch, Sync::Step] {
+        check(&format!("{sync:?}"), 600.0, |count| {
+            let options =
+                step_plan::Options { capacity: 4_000, ranks: 8, sync, max_segments: Some(9), seed: Some(1) };
+            let (lengths, ids) = (numbers(count, 997), numbers(count, count as i64));
+            let (home, mut out) = (numbers(count, 8), vec![0i64; count]);
+            plan_steps(&lengths, &lengths, None, Some(&home), &options, &mut out).unwrap();
+            let options = step_plan::Options { max_segments: None, capacity: 1 << 40, ..options };
+            plan_steps(&lengths, &lengths, Some(&ids), None, &options, &mut out).unwrap();
+        });
+    }
+}
+
+#[test]
 fn rows_are_laid_out_in_memory_of_the_rows() {
     let options = Options {
         capacity: 8,
@@ -73,7 +99,7 @@ fn rows_are_laid_out_in_memory_of_the_rows() {
     check("rows", 300.0, |count| {
         let lengths: Vec<i64> = (0..count as i64).map(|i| i % 9).collect();
         let (mut starts, mut order) = (vec![0i64; count], vec![0i64; count]);
-        pack_rows(&lengths, &options, 7, &mut starts, &mut order).unwrap();
+        pack_rows(&lengths, &options, 7, Some(3), &mut starts, &mut order).unwrap();
     });
 }
 

@@ -62,7 +62,7 @@ impl Case {
 fuzz_target!(|case: Case| {
     let (lengths, options) = (case.lengths(), case.options());
     let (mut starts, mut order) = (vec![7; lengths.len()], vec![7; lengths.len()]);
-    let packed = pack_rows(&lengths, &options, case.multiple.into(), &mut starts, &mut order);
+    let packed = pack_rows(&lengths, &options, case.multiple.into(), None, &mut starts, &mut order);
     let mut planned = vec![7; lengths.len()];
     let plan = plan_bins(&lengths, &options, &mut planned);
     if plan.is_ok() && case.hostile.is_none() {

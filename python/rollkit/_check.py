@@ -1,5 +1,6 @@
 """Coercions that every front function needs, with errors that name the argument."""
 
+import math
 import numbers
 import operator
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _native
-from rollkit._frameworks import as_array
+from rollkit._frameworks import as_array, is_array
 
 Int64s = NDArray[np.int64]
 
@@ -54,6 +55,18 @@ def number(name: str, value: Any) -> Any:
     return value
 
 
+def finite(name: str, value: Any) -> float:
+    """Return `value` as a float if it is a finite number."""
+    found = number(name, value)
+    try:
+        wide = float(found)
+    except OverflowError:
+        wide = math.inf
+    if not math.isfinite(wide):
+        raise ValueError(f"{name} must be finite, got {shown(found)}")
+    return wide
+
+
 def flag(name: str, value: Any) -> bool:
     """Return `value` if it is True or False, or 1 or 0."""
     if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
@@ -69,6 +82,20 @@ def items(name: str, value: Any) -> list[Any]:
     if isinstance(value, str | bytes) or not isinstance(value, Iterable) or no_rows:
         raise TypeError(f"{name} must be a sequence, got {type(value).__name__}")
     return list(value)
+
+
+def entries(name: str, value: Any) -> list[Any]:
+    """Return the items of a sequence, those that are arrays of one element as what they say.
+
+    Equal tensors have hashes of their own: what is grouped by them would fall apart without a word.
+    """
+    return [_entry(entry) for entry in items(name, host(name, value).tolist() if is_array(value) else value)]
+
+
+def _entry(entry: Any) -> Any:
+    if isinstance(entry, str | int | float | np.generic) or not is_array(entry) or entry.ndim:
+        return entry
+    return host("an entry", entry).item()
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import shlex
 from typing import Any
 
 
@@ -24,6 +23,8 @@ def how_to_install(name: str, package: str) -> str:
 
     The least versions are those that `pyproject.toml` declares.
     """
+    import shlex  # for a line that most never see
+
     declared = {_distribution(need): need for need in needs(name)}
     absent = [need for one, need in declared.items() if one != package and not _is_installed(one)]
     return shlex.join(["pip", "install", declared.get(package, package), *absent])

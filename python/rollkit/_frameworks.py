@@ -22,7 +22,7 @@ Framework = Literal["numpy", "torch", "jax"]
 Kind = Literal["int", "float", "bool", "other"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Registered:
     """A framework.
 

@@ -37,6 +37,42 @@ class Decompressor:
     def readinto(self, out: NDArray[Any], /) -> int:
         """Fill `out`, less only at the end, and return how many bytes."""
 
+_Online = tuple[int, list[tuple[int, int, int]], list[tuple[int, int, list[int]]]]
+
+@final
+class OnlinePacker:
+    """Packs rows that arrive one by one.
+
+    Its state: how many came; those that wait (number, length, when it came); bins (free slots, when the first
+    row came, rows).
+    """
+
+    def __new__(
+        cls,
+        *,
+        capacity: int,
+        buffer: int,
+        policy: str,
+        max_wait: int | None,
+        max_segments: int | None,
+        align: int,
+        state: _Online | None = None,
+    ) -> Self: ...
+    def add(self, row: int, length: int, /) -> list[_Int64s]:
+        """Add a row; the bins that are complete then."""
+
+    def extend(self, rows: _Int64s, lengths: _Int64s, /) -> tuple[_Int64s, _Int64s]:
+        """Add rows; the rows of the bins that are complete then, and offsets of bins in them."""
+
+    def flush(self) -> list[_Int64s]:
+        """The bins of all rows that are left."""
+
+    def pending(self) -> int:
+        """How many rows have come and are not out."""
+
+    def state(self) -> _Online:
+        """All that there is to go on from."""
+
 def array_lengths(rows: list[Any] | tuple[Any, ...], /) -> _Int64s | None:
     """Lengths of rows that are C-contiguous arrays of one dtype and inner shape, or None."""
 
@@ -56,6 +92,24 @@ def build_forest(
 
     A column is the numbers of an element, and one half of its rows or two: parts and row lengths.
     """
+
+def balance(
+    lengths: _Int64s,
+    costs: _Int64s,
+    groups: _Int64s | None,
+    /,
+    *,
+    parts: int,
+    equal_counts: bool,
+    capacity: int | None,
+    tolerance: float,
+) -> _Int64s:
+    """The part of each row; `groups` are numbers below that of rows."""
+
+def balance_bound(
+    costs: _Int64s, groups: _Int64s | None, /, *, parts: int, equal_counts: bool
+) -> tuple[int, int]:
+    """The least that the costliest of some parts can cost, and what all rows cost."""
 
 def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
     """Whether `place` casts between two dtypes, checked."""
@@ -118,6 +172,19 @@ def forest_paths(parents: _Int64s, starts: _Int64s, lengths: _Int64s, leaf: _Int
 
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
+
+def gae(
+    rewards: NDArray[Any],
+    values: NDArray[Any] | None,
+    mask: NDArray[Any] | None,
+    offsets: _Int64s,
+    /,
+    *,
+    gamma: float,
+    lam: float,
+    both: bool,
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Scan rows of float32 or float64 from their ends: (advantages, returns, which is None unless `both`)."""
 
 def gather_rows(
     values: NDArray[Any], begins: _Int64s, lengths: _Int64s, /, *, copy: bool
@@ -192,11 +259,16 @@ def pack_rows(
     max_segments: int | None,
     bins_multiple_of: int,
     oversize: str,
+    shuffle: int | None,
 ) -> tuple[_Int64s, _Int64s, _Int64s | None, int, int]:
     """Lay rows in bins: (starts, lengths placed, rows by start or None if they are, bins, width).
 
+    `shuffle` is the key of the order that bins are in; None: that in which they are opened.
     The lengths placed are `lengths` itself where no row is cut or dropped.
     """
+
+def permute(numbers: _Int64s, /, *, count: int, seed: int, epoch: int, inverse: bool) -> _Int64s:
+    """Where each of `count` numbers goes in a keyed permutation, or where it comes from."""
 
 def pick_numbers(
     rows: Sequence[Sequence[Any]],
@@ -244,6 +316,21 @@ def plan_bins(
 ) -> _Int64s:
     """The bin of each row; -1 for a dropped one."""
 
+def plan_steps(
+    lengths: _Int64s,
+    costs: _Int64s,
+    groups: _Int64s | None,
+    home: _Int64s | None,
+    /,
+    *,
+    capacity: int,
+    ranks: int,
+    sync: str,
+    max_segments: int | None,
+    seed: int | None,
+) -> tuple[_Int64s, int, int, int, int]:
+    """Where each row goes, the steps, the makespan, what that is at least, and what all rows cost."""
+
 def positions_from_lengths(lengths: _Int64s, /, *, out: NDArray[np.int32]) -> None:
     """Write positions in segments that lie end to end, 0 after the last."""
 
@@ -262,6 +349,9 @@ def read_forest(
     parents: _Int64s, starts: _Int64s, lengths: _Int64s, leaf: _Int64s, /, *, width: int
 ) -> list[_Int64s]:
     """Of placed nodes: the end of what is below each, how many rows have it, its tree's number in its bin."""
+
+def row_costs(lengths: _Int64s, /, *, per_token: int, per_square: int) -> _Int64s:
+    """What each row costs."""
 
 def runs(ids: NDArray[Any], /) -> list[_Int64s]:
     """Every run of `[rows, width]` ids: ids, flat starts, lengths."""
@@ -292,6 +382,9 @@ def spans(
     starts: _Int64s, lengths: _Int64s, row_lengths: _Int64s, begins: _Int64s, wanted: _Int64s, /
 ) -> tuple[_Int64s, _Int64s]:
     """Where `wanted` elements of each row from `begins` (one, or one per row) on are: (starts, lengths)."""
+
+def split_rows(lengths: _Int64s, /, *, capacity: int) -> tuple[_Int64s, _Int64s, _Int64s] | None:
+    """Row, begin and length of each piece of at most `capacity` elements; None where pieces are rows."""
 
 def thd(
     ids_q: NDArray[Any],

@@ -1,7 +1,6 @@
 """Ctrl-C while the command line is being imported ends it as it does later: in one line, with status 130."""
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from typing import Any
@@ -23,13 +22,19 @@ def _end(*_: Any) -> None:
 
 def _guard() -> None:
     """Take Ctrl-C over, until all is imported."""
+    if not _is_program():
+        return
+    import signal  # whose constants take a fortieth of the time it takes to import rollkit
+
     with suppress(ValueError):  # not in the main thread
-        if _is_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end)
 
 
 def release() -> None:
     """Give Ctrl-C back."""
+    import signal
+
     with suppress(ValueError):
         if signal.getsignal(signal.SIGINT) is _end:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -316,9 +316,22 @@ impl<'a> Column<'a> {
     }
 
     fn push_json(&mut self, text: &'a [u8], at: usize) -> Result<usize, Problem> {
+        let end = match scan::value(text, at) {
+            Ok(end) => end,
+            Err(problem) => self.loose_json(text, at, problem)?,
+        };
         let Data::Json(list) = &mut self.data else { return Ok(at) };
-        let end = scan::value(text, at)?;
         memory::push(ROWS, list, &text[at..end])?;
+        Ok(end)
+    }
+
+    /// Checks a value that is no JSON, unless it is for `NaN` and the like, and these are taken.
+    #[cold]
+    fn loose_json(&self, text: &[u8], at: usize, problem: Problem) -> Result<usize, Problem> {
+        let (end, first) = scan::loose_value(text, at, problem)?;
+        if self.nonfinite == Nonfinite::Raise {
+            return Err(self.problem(text, Stop::syntax(first, "a value"), &[], Dtype::F64));
+        }
         Ok(end)
     }
 

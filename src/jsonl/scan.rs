@@ -87,12 +87,12 @@ pub fn nonfinite(text: &[u8], at: usize) -> Option<(f64, usize)> {
         .map(|(word, value)| (value, at + word.len()))
 }
 
-/// Passes the value at `at`, of any kind: checked to be JSON, its strings not decoded.
+/// Passes the value at `at`, of any kind: checked to be JSON but for `NaN` and the like, its strings not decoded.
 pub fn pass(text: &[u8], at: usize) -> Result<usize, Problem> {
-    if let Some((_, end)) = nonfinite(text, at) {
-        return Ok(end);
+    match read::<IgnoredAny>(text, at) {
+        Ok((_, end)) => Ok(end),
+        Err(problem) => loosely::<IgnoredAny>(text, at, problem).map(|(end, _)| end),
     }
-    read::<IgnoredAny>(text, at).map(|(_, end)| end)
 }
 
 /// Reads the string at `at`.
@@ -109,6 +109,71 @@ pub fn value(text: &[u8], at: usize) -> Result<usize, Problem> {
     read::<Checked>(text, at).map(|(_, end)| end)
 }
 
+/// Checks a value that `value` has refused for `problem`: it may have `NaN` and the like at any depth.
+///
+/// Returns where it ends, and where the first of them is.
+#[cold]
+pub fn loose_value(text: &[u8], at: usize, problem: Problem) -> Result<(usize, usize), Problem> {
+    loosely::<Checked>(text, at, problem)
+}
+
+#[cold]
+fn loosely<'a, T: Deserialize<'a>>(
+    text: &'a [u8],
+    at: usize,
+    problem: Problem,
+) -> Result<(usize, usize), Problem> {
+    let mut first = None;
+    let end = walk::<T>(text, at, MOST_DEEP, &mut first);
+    first.map_or(Err(problem), |first| Ok((end?, first)))
+}
+
+/// Steps through a value, down to what is neither array nor object, or one of `nonfinite`.
+fn walk<'a, T: Deserialize<'a>>(
+    text: &'a [u8],
+    at: usize,
+    depth: usize,
+    first: &mut Option<usize>,
+) -> Result<usize, Problem> {
+    let close = match text.get(at) {
+        Some(b'[') => b']',
+        Some(b'{') => b'}',
+        _ => {
+            let Some((_, end)) = nonfinite(text, at) else { return read::<T>(text, at).map(|(_, end)| end) };
+            first.get_or_insert(at);
+            return Ok(end);
+        }
+    };
+    if depth == 0 {
+        return Err(Problem::Json { column: at + 1, message: TOO_DEEP.to_owned() });
+    }
+    let mut at = skip(text, at + 1);
+    if text.get(at) == Some(&close) {
+        return Ok(at + 1);
+    }
+    loop {
+        if close == b'}' {
+            at = pass_key::<T>(text, at)?;
+        }
+        at = skip(text, walk::<T>(text, at, depth - 1, first)?);
+        match text.get(at) {
+            Some(b',') => at = skip(text, at + 1),
+            Some(&byte) if byte == close => return Ok(at + 1),
+            _ if close == b'}' => return Err(Problem::syntax(text, at, "',' or '}'")),
+            _ => return Err(Problem::syntax(text, at, "',' or ']'")),
+        }
+    }
+}
+
+/// Passes a key and its colon; returns where the value begins.
+fn pass_key<'a, T: Deserialize<'a>>(text: &'a [u8], at: usize) -> Result<usize, Problem> {
+    if text.get(at) != Some(&b'"') {
+        return Err(Problem::syntax(text, at, "a key"));
+    }
+    let at = skip(text, read::<T>(text, at)?.1);
+    if text.get(at) == Some(&b':') { Ok(skip(text, at + 1)) } else { Err(Problem::syntax(text, at, "':'")) }
+}
+
 fn read<'a, T: Deserialize<'a>>(text: &'a [u8], at: usize) -> Result<(T, usize), Problem> {
     let mut stream = serde_json::Deserializer::from_slice(&text[at..]).into_iter::<T>();
     match stream.next() {
@@ -119,6 +184,7 @@ fn read<'a, T: Deserialize<'a>>(text: &'a [u8], at: usize) -> Result<(T, usize),
 }
 
 /// `serde_json`'s limit, with the object that the line is.
+const MOST_DEEP: usize = 127;
 const TOO_DEEP: &str = "arrays and objects nested more than 128 deep";
 
 #[cold]

@@ -1,10 +1,12 @@
 //! Bindings of `binpack`, `pack`.
 
+use std::mem::MaybeUninit;
+
 use pyo3::prelude::*;
 
 use super::array::{self, Array};
 use crate::binpack::{self as kernel, Options};
-use crate::pack;
+use crate::{memory, pack};
 
 /// The bin of each row; -1 for a dropped one.
 #[pyfunction]
@@ -33,7 +35,7 @@ type Packed<'py> = (Array<'py>, Array<'py>, Option<Array<'py>>, usize, i64);
 
 /// Lays rows in bins: all of a packed layout.
 #[pyfunction]
-#[pyo3(signature = (lengths, /, *, capacity, algorithm, align, max_segments, bins_multiple_of, oversize))]
+#[pyo3(signature = (lengths, /, *, capacity, algorithm, align, max_segments, bins_multiple_of, oversize, shuffle))]
 #[allow(clippy::too_many_arguments)] // keywords of one Python call
 pub fn pack_rows<'py>(
     py: Python<'py>,
@@ -44,6 +46,7 @@ pub fn pack_rows<'py>(
     max_segments: Option<usize>,
     bins_multiple_of: usize,
     oversize: &str,
+    shuffle: Option<u64>,
 ) -> PyResult<Packed<'py>> {
     let rows = array::int64s("lengths", lengths)?;
     let options =
@@ -54,7 +57,7 @@ pub fn pack_rows<'py>(
     let bins = py.detach(|| {
         // Planning needs memory with anything in it, and NumPy's comes in huge pages, a vector's does not.
         let [starts, order] = [begins, sorted].map(|fresh| array::written(fresh, rows));
-        pack::pack_rows(rows, &options, bins_multiple_of, starts, order)
+        pack::pack_rows(rows, &options, bins_multiple_of, shuffle, starts, order)
     })?;
     let placed = if bins.cut {
         let placed = array::fresh::<i64>(py, rows.len())?;
@@ -64,4 +67,27 @@ pub fn pack_rows<'py>(
         lengths.clone()
     };
     Ok((starts, placed, (!bins.in_order).then_some(order), bins.count, bins.width))
+}
+
+/// Row, begin within it and length of each piece of at most `capacity` elements; `None` where pieces are rows.
+#[pyfunction]
+#[pyo3(signature = (lengths, /, *, capacity))]
+pub fn split_rows<'py>(
+    py: Python<'py>,
+    lengths: &Array<'py>,
+    capacity: i64,
+) -> PyResult<Option<(Array<'py>, Array<'py>, Array<'py>)>> {
+    let lengths = array::int64s("lengths", lengths)?;
+    let count = pack::count_pieces(lengths, capacity)?;
+    if count == lengths.len() {
+        return Ok(None);
+    }
+    memory::available::<i64>("pieces", count)?; // NumPy has another error where there is none
+    let found =
+        (array::fresh::<i64>(py, count)?, array::fresh::<i64>(py, count)?, array::fresh::<i64>(py, count)?);
+    let (rows, begins, pieces) = &found;
+    let (rows, begins) = (array::out_slice("rows", rows, [])?, array::out_slice("begins", begins, [])?);
+    let pieces: &mut [MaybeUninit<i64>] = array::out_slice("pieces", pieces, [])?;
+    py.detach(|| pack::split(lengths, capacity, rows, begins, pieces))?;
+    Ok(Some(found))
 }

@@ -1,12 +1,13 @@
 //! Kernel errors to Python exceptions: the one place that maps them. Each takes along where it is.
 
 use pyo3::PyTypeInfo;
-use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use crate::Error;
+use crate::balance::Problem;
 
 /// Where an error is; what it does not know is `None`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,9 +37,10 @@ impl From<Error> for PyErr {
         let place = Place { before: &before, row: error.row(), position, ..Place::default() };
         match error {
             Error::NoMemory { .. } => PyMemoryError::new_err(after),
-            Error::ValueRange { .. } | Error::TooManyElements { .. } => {
-                refusal::<PyOverflowError>(&after, place)
-            }
+            Error::ValueRange { .. }
+            | Error::TooManyElements { .. }
+            | Error::Balance(Problem::CostOverflow { .. }) => refusal::<PyOverflowError>(&after, place),
+            Error::OutOfRange { .. } => PyIndexError::new_err(after),
             Error::TooManyBins { .. } => PyOverflowError::new_err(after),
             _ if placed => refusal::<PyValueError>(&after, place),
             _ => PyValueError::new_err(after),

@@ -53,7 +53,7 @@ pub fn parse_jsonl<'py>(
     })?;
     let columns = PyDict::new(py);
     for (key, data) in table.columns {
-        columns.set_item(&*key, column(py, data)?)?;
+        columns.set_item(&*key, column(py, data, options.nonfinite)?)?;
     }
     Ok((table.rows, table.skipped, columns))
 }
@@ -91,7 +91,7 @@ fn read_hint(key: &Bound<'_, PyAny>, wanted: &Bound<'_, PyAny>) -> PyResult<Hint
     })
 }
 
-fn column<'py>(py: Python<'py>, data: Data<'_>) -> PyResult<Bound<'py, PyAny>> {
+fn column<'py>(py: Python<'py>, data: Data<'_>, nonfinite: Nonfinite) -> PyResult<Bound<'py, PyAny>> {
     match data {
         Data::Ragged { values, offsets, inner } => {
             let rows = offsets.last().copied().unwrap_or(0) as usize;
@@ -106,7 +106,7 @@ fn column<'py>(py: Python<'py>, data: Data<'_>) -> PyResult<Bound<'py, PyAny>> {
             Ok(list)
         }
         Data::Text(list) => Ok(texts(py, &list)?.into_any()),
-        Data::Json(list) => objects(py, &list),
+        Data::Json(list) => objects(py, &list, nonfinite),
     }
 }
 
@@ -146,8 +146,8 @@ fn texts<'py>(py: Python<'py>, list: &[Option<Cow<'_, str>>]) -> PyResult<Bound<
     Ok(out)
 }
 
-/// The values as `json.loads` reads them.
-fn objects<'py>(py: Python<'py>, list: &[&[u8]]) -> PyResult<Bound<'py, PyAny>> {
+/// The values as `json.loads` reads them, which takes `NaN` and the like.
+fn objects<'py>(py: Python<'py>, list: &[&[u8]], nonfinite: Nonfinite) -> PyResult<Bound<'py, PyAny>> {
     static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let length = list.iter().map(|json| json.len() + 1).sum::<usize>() + 1;
     let json = PyBytes::new_with(py, length.max(2), |out| {
@@ -161,5 +161,10 @@ fn objects<'py>(py: Python<'py>, list: &[&[u8]]) -> PyResult<Bound<'py, PyAny>> 
         out[out.len() - 1] = b']';
         Ok(())
     })?;
-    LOADS.import(py, "json", "loads")?.call1((json,))
+    let options = PyDict::new(py);
+    if nonfinite == Nonfinite::Null {
+        // A function of the word that gives None for each of the three.
+        options.set_item("parse_constant", PyDict::new(py).getattr("get")?)?;
+    }
+    LOADS.import(py, "json", "loads")?.call((json,), Some(&options))
 }

@@ -3,14 +3,18 @@
 
 mod array;
 mod arrow;
+mod balance;
 mod batch;
 mod binpack;
 mod decompress;
 mod error;
 mod forest;
+mod gae;
 mod jsonl;
 mod layout;
 mod list;
+mod online;
+mod order;
 mod panics;
 mod place;
 mod routing;
@@ -30,13 +34,17 @@ mod _native {
     #[pymodule_export]
     use super::arrow::{arrow_formats, export_array, export_stream, read_arrow};
     #[pymodule_export]
+    use super::balance::{balance, balance_bound, plan_steps, row_costs};
+    #[pymodule_export]
     use super::batch::fill_batch;
     #[pymodule_export]
-    use super::binpack::{pack_rows, plan_bins};
+    use super::binpack::{pack_rows, plan_bins, split_rows};
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
     use super::forest::{build_forest, check_forest, forest_bound, forest_paths, pack_forest, read_forest};
+    #[pymodule_export]
+    use super::gae::gae;
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]
@@ -48,6 +56,10 @@ mod _native {
     use super::list::from_lists;
     #[pymodule_export]
     use super::list::pick::pick_numbers;
+    #[pymodule_export]
+    use super::online::OnlinePacker;
+    #[pymodule_export]
+    use super::order::permute;
     #[pymodule_export]
     use super::panics::panics;
     #[pymodule_export]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 from types import ModuleType
@@ -18,6 +19,13 @@ HOME = "trl.trainer.utils"
 
 def pad() -> str:
     return "theirs"
+
+
+@pytest.fixture(autouse=True)
+def _no_other_homes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL may be installed, and imported by then."""
+    for home in ("trl.trainer.sft_trainer", "trl.data_utils"):
+        monkeypatch.setitem(sys.modules, home, None)
 
 
 @pytest.fixture
@@ -47,6 +55,29 @@ def test_replaces_every_reference_and_restores(theirs: tuple[Any, Any]) -> None:
     del sys.modules[late.__name__]
     assert home.pad is user.their_pad is late.pad is pad is original
     assert late.own is trl.pad
+
+
+def test_a_class_is_replaced_by_one_that_pickles(
+    theirs: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What asks whether an object is of it must be told so, and a worker process must get it."""
+
+    class DataCollatorForLanguageModeling:
+        pass
+
+    home: Any = ModuleType("trl.trainer.sft_trainer")
+    home.DataCollatorForLanguageModeling = theirs[1].collator = DataCollatorForLanguageModeling
+    home.pad = theirs[0].pad
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    with patched("trl") as names:
+        assert names == ("pad", "DataCollatorForLanguageModeling")
+        found = home.DataCollatorForLanguageModeling(pad_token_id=3)
+        assert home.DataCollatorForLanguageModeling is theirs[1].collator
+        assert isinstance(found, trl.DataCollatorForLanguageModeling)
+        sent = pickle.loads(pickle.dumps(found))
+        assert type(sent) is trl.DataCollatorForLanguageModeling
+        assert sent.pad_token_id == 3
+    assert home.DataCollatorForLanguageModeling is theirs[1].collator is DataCollatorForLanguageModeling
 
 
 def test_restores_after_an_error(theirs: tuple[Any, Any]) -> None:

@@ -18,7 +18,7 @@ import rollkit
 from rollkit import Layout, sample_path
 from rollkit._cli import main
 from rollkit._cli.text import bar, byte_count, count, round_edges
-from rollkit._files.shards import read_shards
+from rollkit._files.shards import read_layout, read_shards
 from rollkit._rows.binpack import Packing
 
 pytest.importorskip("safetensors")
@@ -48,15 +48,15 @@ def test_pack_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert packed["rows"] == "32"
     assert packed["written"].split() == ["to", str(tmp_path / "out")]
     assert "tokens/s" in packed["seconds"]
-    assert run("inspect", tmp_path / "out", "--verify") == 0
+    assert run("inspect", tmp_path / "out") == 0
     told = capsys.readouterr()
     shown = cells(told.out)
     for name in ("rows", "tokens", "bins", "utilisation", "shards"):
         assert shown[name] == packed[name]
     assert shown["capacity"] == "4,096"
     assert shown["input_ids"].split() == ["int32", "[bins,", "4096]"]
+    assert shown["positions"].split() == ["int32", "[bins,", "4096]", "derived"]
     assert "█" in told.out
-    assert "contents verified" in told.out
     assert told.err == ""
     assert not any(line != line.rstrip() for line in told.out.splitlines())
 
@@ -72,7 +72,9 @@ def test_flags_are_those_of_packing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert int(cells(capsys.readouterr().out)["bins"].split()[0]) % 8 == 0
     assert run("inspect", tmp_path / "out") == 0
     options = cells(capsys.readouterr().out)["options"]
-    assert options == "max segments 3, bins multiple of 8, levels {'loss masks': 'response'}"
+    assert options == (
+        "max segments 3, bins multiple of 8, order shuffled, seed 0, levels {'loss masks': 'response'}"
+    )
     with pytest.raises(SystemExit):
         run("pack", "--help")
     told = capsys.readouterr().out
@@ -87,7 +89,7 @@ def test_a_level_that_is_none(level: str, capsys: pytest.CaptureFixture[str]) ->
     assert "expected NAME=LEVEL, with a level of prompt, response, sequence, row" in capsys.readouterr().err
 
 
-def test_inspect_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damage_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack_sample(tmp_path / "out", "--quiet")
     shard = next((tmp_path / "out").glob("*.safetensors"))
     data = bytearray(shard.read_bytes())
@@ -95,13 +97,68 @@ def test_inspect_finds_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     shard.write_bytes(data)
     assert run("inspect", tmp_path / "out") == 0
     capsys.readouterr()
-    assert run("inspect", tmp_path / "out", "--verify") == 1
+    assert run("verify", tmp_path / "out") == 1
     assert capsys.readouterr().err == (
         f"rollkit: {shard}: contents differ from what the index says (sha256)\n"
     )
     shard.unlink()
-    assert run("inspect", tmp_path / "out") == 1
-    assert capsys.readouterr().err == f"rollkit: {shard}: missing\n"
+    for command in ("inspect", "verify"):
+        assert run(command, tmp_path / "out") == 1
+        assert capsys.readouterr() == ("", f"rollkit: {shard}: missing\n")
+
+
+def test_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack_sample(tmp_path / "out", "--quiet", "--bins-per-shard", 1)
+    assert run("verify", tmp_path / "out") == 0
+    told = capsys.readouterr()
+    assert re.fullmatch(r"4 files of [\d.]+ kB: as they were written\n", told.out)
+    assert told.err == ""
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    shards[0].unlink()
+    shards[2].write_bytes(shards[2].read_bytes() + b"x")
+    assert run("verify", tmp_path / "out", "--json") == 1
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert [line.split(": ")[0] for line in found["wrong"]] == [str(shards[0]), str(shards[2])]
+    assert told.err.splitlines() == [f"rollkit: {line}" for line in found["wrong"]]
+    assert run("verify", tmp_path) == 1
+    assert "index.json" in capsys.readouterr().err
+
+
+def test_bins_are_shuffled_unless_said_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ways: list[tuple[object, ...]] = [(), ("--seed", 0), ("--seed", 1), ("--order", "opened")]
+    layouts = []
+    for i, way in enumerate(ways):
+        assert pack_sample(tmp_path / str(i), "--quiet", *way) == 0
+        layouts.append(read_layout(tmp_path / str(i)))
+    lengths = layouts[0].row_lengths
+    assert layouts[0].equals(layouts[1])
+    assert layouts[1].equals(Layout.pack(lengths, 4096, order="shuffled", seed=0))
+    assert layouts[2].equals(Layout.pack(lengths, 4096, order="shuffled", seed=1))
+    assert layouts[3].equals(Layout.pack(lengths, 4096))
+    with pytest.raises(SystemExit):
+        pack_sample(tmp_path / "none", "--order", "opened", "--seed", 1)
+    assert "--seed is of a shuffled order, so it does not go with --order opened" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        pack_sample(tmp_path / "none", "--seed", -1)
+    assert "argument --seed: expected a whole number of at least 0, got '-1'" in capsys.readouterr().err
+
+
+def test_what_is_derived_is_stored_when_asked(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    for name, more in (("derived", ()), ("stored", ("--derived",))):
+        assert pack_sample(tmp_path / name, "--quiet", *more) == 0
+    derived, stored = (
+        load_file(next((tmp_path / name).glob("*.safetensors"))) for name in ("derived", "stored")
+    )
+    assert stored.keys() - derived.keys() == {"segment_ids", "positions", "rewards"}
+    for ours, theirs in zip(read_shards(tmp_path / "derived"), read_shards(tmp_path / "stored"), strict=True):
+        assert list(ours) == list(theirs)
+        for name, array in ours.items():
+            np.testing.assert_array_equal(array, theirs[name])
+            np.testing.assert_array_equal(array, stored[name])
+            assert array.dtype == theirs[name].dtype == stored[name].dtype
 
 
 def test_info_imports_no_optional_package() -> None:
@@ -304,7 +361,7 @@ def test_what_can_be_resumed_says_so(
     assert run("inspect", tmp_path / "out") == 1
     assert "unfinished; continue it with rollkit pack --resume" in capsys.readouterr().err
     assert pack_sample(tmp_path / "out", *more, "--resume") == 0
-    assert run("inspect", tmp_path / "out", "--verify") == 0
+    assert run("verify", tmp_path / "out") == 0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="POSIX signals")
@@ -432,6 +489,9 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
         done = shell(f"rollkit {command} >&-")
         assert (done.returncode, done.stderr) == (1, said)
     assert not (tmp_path / "out").exists()
+    for command in ("--help", "pack --help", "--version"):
+        done = shell(f"rollkit {command} >&-")
+        assert (done.returncode, done.stderr) == (1, said)
     done = shell(f"rollkit {pack} --quiet >&-")
     assert (done.returncode, done.stderr) == (0, "")
     for command, status in (("info", 0), ("nothing", 2), ("inspect nowhere", 1)):
@@ -440,9 +500,16 @@ def test_streams_that_are_closed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_finds_no_space() -> None:
-    done = shell("rollkit info >/dev/full")
-    assert (done.returncode, done.stderr) == (1, "rollkit: No space left on device\n")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_finds_no_space(unbuffered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    for command in ("info", "--help", "--version", f"stats {SAMPLE}"):
+        done = shell(f"rollkit {command} >/dev/full")
+        assert (done.returncode, done.stderr) == (1, "rollkit: No space left on device\n"), command
+    for command, status in (("head nowhere", 1), ("nothing", 2), ("info", 0)):
+        assert shell(f"rollkit {command} 2>/dev/full").returncode == status, command
+    done = shell("set -o pipefail; rollkit --help | true")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files that are any bytes")

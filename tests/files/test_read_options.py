@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,79 @@ def test_they_are_read_as_json_reads_them(rows: list[list[Any]], option: str) ->
     ]
     np.testing.assert_array_equal(values, flat)
     assert np.diff(offsets).tolist() == list(map(len, rows))
+
+
+WORDS = (
+    '"x": NaN',
+    '"x": [1, NaN]',
+    '"x": {"a": [-Infinity, {"b": NaN}]}',
+    '"x": [[], "NaN", {"\\ud800": NaN}]',
+)
+
+
+@pytest.mark.parametrize("value", WORDS)
+def test_what_is_left_out_may_have_them(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"response_ids": [1], {value}, "y": 2}}\n' * 2)
+    for option in ("raise", "keep", "null"):
+        assert list(both(path, columns=["response_ids", "y"], nonfinite=option)) == ["response_ids", "y"]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[NaN, 1", "expected ',' or ']' at column 17, found '}'"),
+        ('{"a": NaN "b": 1}', "expected ',' or '}' at column 20, found '\"'"),
+        ('{"a": NaN, b: 1}', "expected a key at column 21, found 'b'"),
+        ('{"a": NaN, "b" 1}', "expected ':' at column 25, found '1'"),
+        ("[NaN, Nan]", "expected value at column 16"),
+        ("[" * 130 + "NaN", "expected value at column 140"),  # too deep to be looked for
+        ("[1, 2", "expected `,` or `]` at column"),
+    ],
+)
+def test_what_is_left_out_is_json_but_for_them(tmp_path: Path, value: str, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"left": {value}}}\n')
+    with pytest.raises(ValueError, match=re.escape(f"{path}:1: {message}")):
+        read(path, columns=["response_ids"])
+
+
+OBJECTS = '{"response_ids": [1], "metrics": {"kl": NaN, "more": [1, {"a": -Infinity}], "text": "NaN"}}\n'
+
+
+def test_objects_have_them_too(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", OBJECTS * 2)
+    kept = both_objects(path, "keep")
+    assert math.isnan(kept["kl"])
+    assert kept["more"] == [1, {"a": -math.inf}]
+    assert both_objects(path, "null") == {"kl": None, "more": [1, {"a": None}], "text": "NaN"}
+    message = 'metrics: NaN is no JSON number; nonfinite="keep" or "null" takes it'
+    check_refusal(lambda: read(path), ValueError, f"{path}:1: {message}")
+
+
+def both_objects(path: Path, option: str) -> Any:
+    first, second = read(path, nonfinite=option)["metrics"]
+    assert repr(first) == repr(second)
+    assert [repr(part["metrics"]) for part in iter_chunks(path, rows=1, nonfinite=option)] == [
+        repr([first])
+    ] * 2
+    return first
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON, st.sampled_from([None, 0, 1]))
+def test_any_value_is_passed_or_read_as_json_does(value: Any, indent: int | None) -> None:
+    spaces = (", ", ": ") if indent else (",", ":")
+    line = json.dumps({"ids": [1], "x": {"x": value}}, separators=spaces, ensure_ascii=indent is None)
+    data = np.frombuffer(line.encode(), np.uint8)
+    assert list(_native.parse_jsonl(data, hints={}, columns={"ids"})[2]) == ["ids"]
+    for option, constant in (("keep", float), ("null", lambda _: None)):
+        found = _native.parse_jsonl(data, hints={}, nonfinite=option)[2]["x"]
+        assert repr(found) == repr([json.loads(line, parse_constant=constant)["x"]])
 
 
 TEXTS = '{"response_ids": [1], "text": "\\ud800", "note": {"a": "\\ud800"}, "theirs": [2]}\n'

@@ -123,9 +123,7 @@ def test_the_plan_is_that_of_all_rows(tmp_path: Path, source: Path) -> None:
         write_shards([source], out, Options(capacity=128, bins_per_shard=3, **options))
         planned = Layout.pack(lengths, 128, **options)
         found = read_layout(out)
-        numbers = np.concatenate([batch.rows["row_numbers"] for batch in read_shards(out)])
-        assert found.shape == planned.shape
-        assert (found.starts == planned.starts[numbers]).all()
+        assert found.equals(planned)
 
 
 def test_bytes_do_not_depend_on_chunks_nor_place(tmp_path: Path) -> None:
@@ -163,6 +161,58 @@ def test_oversize(tmp_path: Path, oversize: str, dropped: int, truncated: int) -
     for number, row in unpacked(tmp_path / "out"):
         assert row["input_ids"] == ([7] + rows[number]["response_ids"])[: index["totals"]["width"]]
     assert index["totals"]["rows"] == 3
+
+
+@pytest.mark.parametrize("bins_per_shard", [1, 2, 100])
+@pytest.mark.parametrize("order", [{}, {"order": "shuffled", "seed": 4}])
+def test_rows_in_pieces(tmp_path: Path, bins_per_shard: int, order: dict[str, Any]) -> None:
+    rows = make_rows(20)
+    source = write_jsonl(tmp_path / "rows.jsonl", rows)
+    how: Any = {"capacity": 16, "bins_per_shard": bins_per_shard, "oversize": "split", **order}
+    index = write_shards([source], tmp_path / "out", Options(**how))
+    sizes = [len(row["prompt_token_ids"]) + len(row["response_ids"]) for row in rows]
+    totals = index["totals"]
+    assert (totals["rows"], totals["tokens"], totals["dropped"], totals["truncated"]) == (
+        20,
+        sum(sizes),
+        0,
+        0,
+    )
+    assert totals["split"] == sum(size > 16 for size in sizes)
+    found: list[dict[int, int]] = [{} for _ in rows]
+    rewards = np.zeros(20)
+    for batch in read_shards(tmp_path / "out"):
+        numbers = batch.rows["row_numbers"]
+        for number, *columns in zip(
+            numbers, *map(batch.unpack, ("positions", "input_ids", "rewards")), strict=True
+        ):
+            positions, ids, reward = (column.tolist() for column in columns)
+            found[number].update(zip(positions, ids, strict=True))
+            rewards[number] += sum(reward)
+    wanted = [row["prompt_token_ids"] + row["response_ids"] for row in rows]
+    assert [[row[i] for i in range(len(row))] for row in found] == wanted
+    np.testing.assert_allclose(rewards, [row["rewards"] for row in rows], rtol=1e-6)
+    layout = read_layout(tmp_path / "out")
+    assert layout.row_lengths.tolist() == sizes
+    whole = Layout.pack(sizes, 16, oversize="split", **order)
+    assert np.array_equal(layout.positions(), whole.positions())
+    assert check_shards(tmp_path / "out", verify=True) == []
+    assert write_shards([source], tmp_path / "out", Options(**how), resume=True) == index
+
+
+def test_another_seed_is_another_run(tmp_path: Path, source: Path) -> None:
+    def write(folder: str, **order: Any) -> dict[str, Any]:
+        return write_shards([source], tmp_path / folder, Options(capacity=128, **order), resume=True)
+
+    plain = write("opened")
+    first, second = write("a", order="shuffled", seed=0), write("b", order="shuffled", seed=1)
+    assert len({index["plan_sha256"] for index in (plain, first, second)}) == 3
+    assert plain["totals"] == first["totals"] == second["totals"]
+    assert write("a", order="shuffled", seed=0) == first
+    with pytest.raises(ValueError, match="cannot resume: --seed was 0, is 1"):
+        write("a", order="shuffled", seed=1)
+    with pytest.raises(ValueError, match="cannot resume: --order was 'opened', is 'shuffled'"):
+        write("opened", order="shuffled", seed=1)
 
 
 def test_empty_rows_at_the_end_of_a_full_bin(tmp_path: Path) -> None:
@@ -473,6 +523,22 @@ def test_resuming_another_run_is_refused(
     assert contents(unfinished) == before
 
 
+@pytest.mark.parametrize(
+    ("begun", "said"),
+    [
+        ({"derived": True}, "--derived was True, is None"),
+        ({"nonfinite": "keep"}, "--nonfinite was 'keep', is None"),
+        ({"rename": {"group": "g"}}, "--rename was {'group': 'g'}, is None"),
+    ],
+)
+def test_an_option_that_is_left_out_is_another_run(
+    tmp_path: Path, source: Path, begun: dict[str, Any], said: str
+) -> None:
+    write_shards([source], tmp_path / "out", Options(capacity=128, **begun))
+    with pytest.raises(ValueError, match=f"cannot resume: {said}"):
+        write_shards([source], tmp_path / "out", Options(capacity=128), resume=True)
+
+
 def test_resuming_with_other_sources_is_refused(unfinished: Path, source: Path) -> None:
     options = Options(capacity=128, bins_per_shard=8)
     with pytest.raises(ValueError, match=r"source 2 file was None, is 'rows\.jsonl'"):
@@ -537,10 +603,10 @@ def test_chunks_give_what_all_rows_at_once_give(tmp_path: Path, first: list[Any]
     every = np.arange(spool.rows)
     found = {**spool.tokens(every, {}), **spool.scalars(every, {})}["x"]
     whole = Rollouts({"x": first + second})["x"]
-    if isinstance(found, bytes):
-        assert json.loads(found) == first + second
-    elif isinstance(whole, Ragged):
+    if isinstance(whole, Ragged):
         assert whole.equals(found)
+    elif isinstance(found, Ragged):
+        assert [json.loads(text.tobytes()) for text in found] == first + second
     else:
         assert isinstance(found, np.ndarray)
         assert found.tolist() == first + second

@@ -168,13 +168,11 @@ def test_a_layout_that_is_damaged_is_named(source: Path, tmp_path: Path) -> None
             call()
 
 
-def test_shards_of_another_width_are_no_shards_of_one_folder(source: Path, tmp_path: Path) -> None:
+def test_shards_of_another_run_are_no_shards_of_one_folder(source: Path, tmp_path: Path) -> None:
     for capacity, name in ((16, "out"), (32, "other")):
         write_shards([source], tmp_path / name, Options(capacity=capacity, bins_per_shard=3))
     (tmp_path / "other" / "shard-00001.safetensors").replace(tmp_path / "out" / "shard-00001.safetensors")
-    with pytest.raises(
-        ValueError, match=r"shard-00001\.safetensors: bins of 32 tokens, those before have 16"
-    ):
+    with pytest.raises(ValueError, match=r"shard-00001\.safetensors: a shard of another run$"):
         read_layout(tmp_path / "out")
 
 

@@ -12,26 +12,35 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tests.house.garbage_drop_ins import ARGUMENTS
+from tests.house.garbage_drop_ins import ARGUMENTS, collator
 
 import rollkit
 from rollkit import (
     Batch,
+    Bins,
     Forest,
     Groups,
     Layout,
+    Ledger,
+    Mixture,
+    Moments,
+    OnlinePacker,
     Ragged,
     Rollouts,
+    ShuffledSampler,
+    datasets,
     decode,
     engines,
     forest,
+    loss_totals,
     pack,
+    plan_steps,
     plot,
     routing,
     segments,
 )
 
-MODULES = (rollkit, segments, routing, decode, forest, engines, plot)
+MODULES = (rollkit, datasets, segments, routing, decode, forest, engines, plot)
 """Oracles do what they say and nothing else: their arguments are those of who writes tests."""
 
 DROP_INS = ("flash_attn", "skyrl", "transformer_engine", "transformers", "trl", "verifiers", "verl")
@@ -237,21 +246,36 @@ def trees() -> Forest:
     return Forest.build([[5, 6], [5], [5, 6, 7]])
 
 
+def ledger() -> Ledger:
+    found = Ledger()
+    found.give(3)
+    return found
+
+
 INSTANCES: dict[str, Callable[[], Any]] = {
     "ActiveBatch": lambda: decode.ActiveBatch(5),
     "AllowedSet": allowed,
     "Batch": batch,
+    "DataCollatorForLanguageModeling": collator,
+    "Bins": lambda: Bins(columns(), 8),
     "Forest": trees,
     "Groups": lambda: Groups.by(["a", "a", "b"]),
     "Kept": kept,
     "Layout": layout,
+    "Ledger": ledger,
+    "Mixture": lambda: Mixture({"a": ([1, 2], 1)}, seed=0),
+    "Moments": lambda: Moments.of([[1.0, 2.0]]),
+    "OnlinePacker": lambda: OnlinePacker(8),
     "PartialHead": lambda: decode.PartialHead(np.ones((6, 2), np.float32), allowed()),
     "Ragged": ragged,
     "Rollouts": lambda: Rollouts(columns()),
     "RouteBuilder": builder,
     "Runs": lambda: segments.runs(ids()),
+    "ShuffledSampler": lambda: ShuffledSampler(5, seed=0),
+    "StepPlan": lambda: plan_steps([3, 2, 4], capacity=8, ranks=2),
     "TokenTree": tree,
     "TreeLayout": lambda: trees().pack(4),
+    "Totals": lambda: loss_totals([[1, 0], [1]], groups=[0, 1], num_groups=2),
 }
 """What methods are called on."""
 
@@ -260,12 +284,15 @@ RETURNED = {
     "CPShard",
     "Groups",
     "Kept",
+    "Moments",
     "NodeRoutes",
     "Plan",
     "Progress",
     "Runs",
     "Sampled",
+    "StepPlan",
     "THD",
+    "Totals",
     "Batch",
 }
 """Classes that functions return, and nobody makes: their constructors check nothing."""
@@ -307,9 +334,11 @@ VALID: dict[str, Callable[[], Any]] = {
     "cu_seqlens": lambda: np.array([0, 4, 8], np.int32),
     "dtype": lambda: np.int64,
     "entries": lambda: ["a", "b", "a"],
+    "epoch": lambda: 1,
     "first_line": lambda: 0,
     "found": lambda: segments.thd(ids(), max_segments=4),
     "framework": lambda: "numpy",
+    "gamma": lambda: 0.9,
     "given": layout,
     "ids": ids,
     "ids_q": ids,
@@ -317,6 +346,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "keep": lambda: [0, 1],
     "index": lambda: 0,
     "kept": kept,
+    "lam": lambda: 0.9,
     "layout": layout,
     "layouts": lambda: [layout(), layout()],
     "lengths": lambda: [2, 1, 3],
@@ -325,6 +355,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "logits": lambda: np.zeros((2, 6), np.float32),
     "loss_masks": lambda: [[1, 0], [1]],
     "mask": lambda: np.array([True, False, False, False, False]),
+    "masks": lambda: [[1, 0], [1]],
     "max_segments": lambda: 4,
     "module": lambda: None,
     "n": lambda: 5,
@@ -337,6 +368,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "outputs": lambda: [
         SimpleNamespace(prompt_token_ids=[1], outputs=[SimpleNamespace(token_ids=[2, 3], logprobs=None)])
     ],
+    "ordinals": lambda: [0, 1],
     "output": lambda: {"prompt_token_ids": [[1]], "response_ids": [[2]]},
     "padding": lambda: ids() == 0,
     "parts": lambda: [ragged(), ragged()],
@@ -347,6 +379,7 @@ VALID: dict[str, Callable[[], Any]] = {
     "rank": lambda: 0,
     "response_ids": lambda: [4],
     "responses": lambda: [{"prompt_token_ids": [1], "choices": [{"token_ids": [2, 3]}]}],
+    "rewards": lambda: [[0.0, 1.0], [1.0]],
     "results": lambda: [{"output_ids": [2, 3], "meta_info": {}}],
     "rollouts": columns,
     "route_masks": lambda: [0, 0, 1, 0, 0, 1],
@@ -383,6 +416,34 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
         "header": lambda: Rollouts(columns()).to_buffers()[0],
         "buffers": lambda: Rollouts(columns()).to_buffers()[1],
     },
+    "rollkit.Moments.from_array": {"array": lambda: [2.0, 3.0, 5.0]},
+    "rollkit.Moments.of": {"values": lambda: [[1.0, 2.0], [3.0]]},
+    "rollkit.Totals.from_array": {"array": lambda: [3, 2, 1, 2]},
+    "rollkit.Bins": {"capacity": lambda: 8},
+    "rollkit.Bins.batch": {"numbers": lambda: [0]},
+    "rollkit.Bins.balanced": {"ranks": lambda: 1},
+    "rollkit.Ledger.load_state_dict": {"state": lambda: ledger().state_dict()},
+    "rollkit.Mixture": {"sources": lambda: {"a": ([1, 2], 1)}, "seed": lambda: 0},
+    "rollkit.Mixture.where": {"i": lambda: 1},
+    "rollkit.ShuffledSampler": {"seed": lambda: 0},
+    "rollkit.ShuffledSampler.load_state_dict": {"state": lambda: ShuffledSampler(5, seed=0).state_dict()},
+    "rollkit.OnlinePacker.add": {"row": lambda: 3, "length": lambda: 2},
+    "rollkit.OnlinePacker.extend": {"rows": lambda: [3, 4], "lengths": lambda: [2, 1]},
+    "rollkit.OnlinePacker.from_state": {"state": lambda: OnlinePacker(8).state()},
+    "rollkit.StepPlan.layout": {"rank": lambda: 0, "t": lambda: 0},
+    "rollkit.StepPlan.micro_batches": {"rank": lambda: 0},
+    "rollkit.StepPlan.rows": {"rank": lambda: 0, "t": lambda: 0},
+    "rollkit.balance": {"parts": lambda: 2},
+    "rollkit.fit_cost": {
+        "tokens": lambda: [8.0, 4.0],
+        "squares": lambda: [64.0, 8.0],
+        "seconds": lambda: [1.0, 0.5],
+    },
+    "rollkit.imbalance": {"assignment": lambda: [0, 1, 1], "parts": lambda: 2},
+    "rollkit.plan_steps": {"capacity": lambda: 8, "ranks": lambda: 2},
+    "rollkit.gae": {"values": lambda: [[0.5, 0.5], [0.5]]},
+    "rollkit.soft_overlong_penalty": {"max_length": lambda: 8, "cache": lambda: 4},
+    "rollkit.whiten": {"values": lambda: [[1.0, 2.0], [3.0]]},
     "rollkit.mask_stale": {
         "rollouts": lambda: {"response_ids": [[1]], "model_versions": [[1]]},
         "current": lambda: 2,
@@ -408,8 +469,12 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.segments.flashmask_indices": {"layout": layout},
     "rollkit.segments.magi_ranges": {"layout": layout},
     "rollkit.segments.tree_varlen": {"layout": layout},
+    "rollkit.Layout.row_sums": {"array": lambda: np.zeros((3, 3))},
     "rollkit.Layout.select": {"rows": lambda: [0, 1, 2]},
+    "rollkit.Layout.shard": {"size": lambda: 3, "scheme": lambda: "contiguous"},
     "rollkit.Layout.spans": {"lengths": lambda: [1, 1, 1]},
+    "rollkit.Layout.spread": {"numbers": lambda: [1.0, 2.0, 3.0]},
+    "rollkit.Layout.stack": {"layouts": lambda: Layout.concat([8]).shard(2)},
     "rollkit.Batch.split": {"parts": lambda: 1},
     "rollkit.Batch.to": {"target": lambda: "numpy"},
     "rollkit.Batch.unpack": {"array": lambda: batch()["input_ids"]},

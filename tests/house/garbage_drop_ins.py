@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import tempfile
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from tests.paths import ROOT
 
-from rollkit import sample_path
+from rollkit import Ragged, Rollouts, sample_path
 
 
 def tensor(values: Any) -> Any:
@@ -62,6 +64,14 @@ def generated() -> Any:
     }
 
 
+def packed() -> Any:
+    return SimpleNamespace(values=tensor([5, 6, 7]), cu_seqlens=tensor([0, 1, 3]))
+
+
+def _kind(values: Any, cu_seqlens: Any) -> Any:
+    return SimpleNamespace(values=values, cu_seqlens=cu_seqlens)
+
+
 def trace() -> Any:
     nodes = [SimpleNamespace(token_ids=ids, routed_experts=None, sampled=False) for ids in ([5, 6], [7, 8])]
     return SimpleNamespace(nodes=nodes)
@@ -88,6 +98,23 @@ def layer() -> Any:
     return torch.nn.Linear(2, 6)
 
 
+def table() -> Any:
+    import pyarrow as pa
+
+    return pa.table({"input_ids": [[1, 2], [3]]})
+
+
+def dataset() -> Any:
+    datasets: Any = importlib.import_module("datasets")
+    return datasets.Dataset.from_dict({"input_ids": [[1, 2], [3]]})
+
+
+def collator() -> Any:
+    from rollkit.compat.trl import DataCollatorForLanguageModeling
+
+    return DataCollatorForLanguageModeling(0)
+
+
 def column(name: str) -> Callable[[], Any]:
     return lambda: generated()[name]
 
@@ -104,6 +131,7 @@ TOKENS: dict[str, Callable[[], Any]] = {
 FLASH = "rollkit.compat.flash_attn"
 SKYRL = "rollkit.compat.skyrl"
 VERL = "rollkit.compat.verl"
+COLLATOR = "rollkit.compat.trl.DataCollatorForLanguageModeling"
 TE = "rollkit.compat.transformer_engine"
 SEGMENTS: Any = [[1, 1, 2, 0], [1, 2, 2, 2]]
 PLACES: Any = [[0, 1, 0, 0], [0, 0, 1, 2]]
@@ -115,6 +143,7 @@ def ints(values: Any) -> Callable[[], Any]:
 
 ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.read": {"paths": sample_path},
+    "rollkit.Bins.open": {"folder": lambda: ROOT / "tests/files/format1/shards"},
     "rollkit.save": {"path": lambda: tempfile.mkdtemp() + "/x.safetensors"},
     "rollkit.iter_chunks": {"paths": sample_path},
     "rollkit.decode.generate": {
@@ -124,6 +153,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "rollkit.decode.crop_padding": {"cache": cache, "columns": lambda: 1},
     "rollkit.decode.PartialHead.from_module": {"module": layer},
+    "rollkit.datasets.pack_table": {"table": table, "seq_length": lambda: 4},
     "rollkit.compat.patched": {"name": lambda: "trl"},
     f"{FLASH}.index_first_axis": {name: TOKENS[name] for name in ("input", "indices")},
     f"{FLASH}.index_first_axis_residual": {name: TOKENS[name] for name in ("input", "indices")},
@@ -169,6 +199,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     },
     f"{SKYRL}.merge_stepwise_output": {"generator_output": generated},
     f"{SKYRL}.slice_generator_output": {"generator_output": generated, "indices": lambda: [1, 0]},
+    f"{SKYRL}.from_packed": {"packed": packed},
+    f"{SKYRL}.to_packed": {"rows": lambda: Ragged.from_rows([[1, 2], [3]]), "kind": lambda: _kind},
     f"{SKYRL}.validate_generator_output": {"num_prompts": lambda: 2, "generator_output": generated},
     f"{TE}._get_seqlens_and_offsets": {"segment_ids": ints(SEGMENTS), "max_segments_per_seq": lambda: 4},
     f"{TE}._segment_ids_pos_to_seqlens_offsets": {
@@ -178,6 +210,10 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
         "window_size": lambda: None,
         "max_segments_per_seq": lambda: 4,
     },
+    COLLATOR: {"pad_token_id": lambda: 0},
+    f"{COLLATOR}.torch_call": {"examples": lambda: [{"input_ids": [1, 2]}]},
+    f"{COLLATOR}.get_position_ids_from_packed_seq_lengths": {"batch_seq_lengths": lambda: [[2, 1]]},
+    "rollkit.compat.trl.pack_dataset": {"dataset": dataset, "seq_length": lambda: 4},
     "rollkit.compat.trl.pad": {"tensors": lambda: [tensor([1, 2, 3]), tensor([4])]},
     "rollkit.compat.trl.flush_left": {"mask": lambda: tensor(MASK)},
     "rollkit.compat.verifiers.attribute_routed_experts": {
@@ -189,6 +225,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     f"{VERL}.build_attention_mask_from_nested": {"input_ids": lambda: nested([5, 6], [7])},
     f"{VERL}.concat": {"batches": lambda: [padded(), padded()]},
     f"{VERL}.embeds_padding_2_no_padding": {"data": embeds},
+    f"{VERL}.from_tensordict": {"data": lambda: {"responses": nested([5, 6], [7]), "uid": ["a", "b"]}},
+    f"{VERL}.to_tensordict": {"rollouts": lambda: Rollouts.from_generator_output(generated())},
     f"{VERL}.left_right_2_no_padding": {"data": padded},
     f"{VERL}.no_padding_2_padding": {"tensor": lambda: tensor(np.arange(6.0).tolist()), "data": padded},
     f"{VERL}.response_from_nested": {

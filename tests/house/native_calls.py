@@ -151,9 +151,54 @@ def bins(rng: Rng, rows: int) -> Call:
     return Call([lengths_of(rng, rows, most)], named)
 
 
+def groups_of(rng: Rng, rows: int) -> Any:
+    """Which rows stay together; few of one group."""
+    return rng.integers(0, max(rows, 1), rows) if rng.integers(2) else None
+
+
+def balance(rng: Rng, rows: int) -> Call:
+    lengths = lengths_of(rng, rows)
+    named = {
+        "parts": int(rng.choice([1, 7, 300])),
+        "equal_counts": bool(rng.integers(2)),
+        "capacity": [None, 40, 9000][rng.integers(3)],
+        "tolerance": float(rng.choice([0, 1e-4])),
+    }
+    return Call([lengths, lengths**2, groups_of(rng, rows)], named)
+
+
+def balance_bound(rng: Rng, rows: int) -> Call:
+    return Call(
+        [lengths_of(rng, rows), groups_of(rng, rows)], {"parts": 7, "equal_counts": bool(rng.integers(2))}
+    )
+
+
+def plan_steps(rng: Rng, rows: int) -> Call:
+    lengths = lengths_of(rng, rows)
+    home = rng.integers(-1, 4, rows) if rng.integers(2) else None
+    named = {
+        "capacity": int(rng.choice([40, 9000])),
+        "ranks": 4,
+        "sync": str(rng.choice(["micro_batch", "step"])),
+        "max_segments": [None, 5][rng.integers(2)],
+        "seed": [None, 3][rng.integers(2)],
+    }
+    return Call([lengths, lengths**2, groups_of(rng, rows), home], named)
+
+
 def pack_rows(rng: Rng, rows: int) -> Call:
     call = bins(rng, rows)
-    return Call(call.args, {**call.named, "bins_multiple_of": 2})
+    return Call(call.args, {**call.named, "bins_multiple_of": 2, "shuffle": [None, 3][rng.integers(2)]})
+
+
+def split_rows(rng: Rng, rows: int) -> Call:
+    return Call([lengths_of(rng, rows)], {"capacity": int(rng.choice([2, 5, 9]))})
+
+
+def permute(rng: Rng, rows: int) -> Call:
+    count = int(rng.choice([max(rows, 1), 10**10, 2**63 - 1]))
+    named = {"count": count, "seed": 3, "epoch": 1, "inverse": bool(rng.integers(2))}
+    return Call([rng.integers(0, count, rows)], named)
 
 
 def segment_numbers(rng: Rng, rows: int, dtype: Any = np.int32) -> Any:
@@ -199,6 +244,15 @@ def turns(rng: Rng, rows: int) -> Call:
     offsets = offsets_of(rng, rows)
     dtype = rng.choice(["?", "i2", "i4", "f4", "f8"])
     return Call([(rng.random(offsets[-1]) < 0.9).astype(dtype), offsets], {})
+
+
+def gae(rng: Rng, rows: int) -> Call:
+    offsets = offsets_of(rng, rows)
+    dtype = rng.choice(["f4", "f8"])
+    rewards, values = (rng.normal(size=offsets[-1]).astype(dtype) for _ in range(2))
+    mask = (rng.random(offsets[-1]) < 0.9).astype(rng.choice(["?", "u1"]))
+    args = [rewards, *((values, mask) if rng.integers(2) else (None, None)), offsets]
+    return Call(args, {"gamma": 0.9, "lam": 0.8, "both": bool(rng.integers(2))})
 
 
 def joined_steps(rng: Rng, rows: int) -> Call:
@@ -327,6 +381,8 @@ def picked(rng: Rng, rows: int) -> Call:
 CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "array_lengths": some_rows,
     "attention_mask": of_slots(np.uint8),
+    "balance": balance,
+    "balance_bound": balance_bound,
     "build_forest": build_forest,
     "can_cast": lambda rng, rows: Call([np.dtype(np.int64), np.dtype(np.float32)], {}),
     "check_forest": lambda rng, rows: Call(forest_of(trees(rng, rows)), {}),
@@ -340,6 +396,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "forest_bound": lambda rng, rows: Call(forest_of(trees(rng, rows)), {"capacity": 9}),
     "forest_paths": lambda rng, rows: Call(placed(rng, rows)[0], {}),
     "from_lists": lists,
+    "gae": gae,
     "gather_rows": gather_rows,
     "hash_rows": hash_rows,
     "export_array": export_array,
@@ -352,18 +409,22 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "pack_forest": pack_forest,
     "pack_rows": pack_rows,
     "parse_jsonl": parse_jsonl,
+    "permute": permute,
     "pick_numbers": picked,
     "place": place,
     "plan_bins": bins,
+    "plan_steps": plan_steps,
     "positions": of_slots(np.int32, begins=True),
     "positions_from_lengths": from_lengths,
     "read_forest": lambda rng, rows: Call(placed(rng, rows)[0], {"width": 16}),
+    "row_costs": lambda rng, rows: Call([lengths_of(rng, rows)], {"per_token": 3, "per_square": 1}),
     "runs": lambda rng, rows: Call([segment_numbers(rng, rows)], {}),
     "sample": sample,
     "segment_ids": of_slots(np.int32, width=True),
     "seqlens_and_offsets": seqlens,
     "sorted_rows": lambda rng, rows: Call(slots_of(layout := packed(rng, rows)), {"size": layout.size}),
     "spans": spans,
+    "split_rows": split_rows,
     "thd": thd,
     "turns": turns,
     "uniforms": uniforms,
@@ -379,7 +440,7 @@ FUNCTIONS = [
     for name in dir(_native)
     if callable(getattr(_native, name)) and not name.startswith("_") and name not in COUNTERS
 ]
-"""All there are; `Decompressor` has tests of its own."""
+"""All there are; `Decompressor` and `OnlinePacker` have tests of their own."""
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -23,12 +23,14 @@ from rollkit import (
     Layout,
     Ragged,
     Rollouts,
+    balance,
     concat,
     decode,
     merge_steps,
     pack,
     pad,
     plan_bins,
+    plan_steps,
     read,
     segments,
     take,
@@ -49,6 +51,19 @@ def bins(algorithm: str) -> Maker:
         return lambda: plan_bins(lengths, 9000, algorithm=algorithm)
 
     return make
+
+
+def parts(equal_counts: bool) -> Maker:
+    def make(rng: np.random.Generator) -> Callable[[], Any]:
+        lengths = rng.integers(1, 9000, ROWS)
+        return lambda: balance(lengths, 5000, capacity=2**40, equal_counts=equal_counts)
+
+    return make
+
+
+def step_plans(rng: np.random.Generator) -> Callable[[], Any]:
+    lengths, home = rng.integers(1, 9000, ROWS), rng.integers(0, 8, ROWS)
+    return lambda: plan_steps(lengths, capacity=65536, ranks=8, home=home, max_segments=40)
 
 
 def packed(rng: np.random.Generator) -> Callable[[], Any]:
@@ -151,6 +166,9 @@ CASES: dict[str, Maker] = {
     },
     "packed": packed,
     "forests": forests,
+    "parts": parts(equal_counts=False),
+    "parts of equal counts": parts(equal_counts=True),
+    "step plans": step_plans,
     "runs": runs,
     "sample": sample,
     "lists": lists,

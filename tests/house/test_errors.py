@@ -20,12 +20,17 @@ import rollkit
 Layout: Any = rollkit.Layout
 Ragged: Any = rollkit.Ragged
 Rollouts: Any = rollkit.Rollouts
+balance: Any = rollkit.balance
 concat: Any = rollkit.concat
+fit_cost: Any = rollkit.fit_cost
+imbalance: Any = rollkit.imbalance
+labels: Any = rollkit.labels
 pack: Any = rollkit.pack
 pad: Any = rollkit.pad
 read: Any = rollkit.read
 save: Any = rollkit.save
 place: Any = rollkit.place
+plan_steps: Any = rollkit.plan_steps
 take: Any = rollkit.take
 
 UNSIGNED: Any = Ragged(np.array([2**63], np.uint64), np.array([0, 1]))
@@ -35,6 +40,23 @@ FROZEN = np.zeros((3, 3), np.int32)
 FROZEN.flags.writeable = False
 COLUMNS: Any = Rollouts({"response_ids": [[1], [2, 3]], "tags": ["a", "b"]})
 BATCH: Any = pad({"response_ids": [[1, 2]]})
+BARE: Any = type(BATCH)(BATCH.arrays)
+BARE_OF = "it was made of another's arrays (torch's collate functions and transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
+VALID: dict[str, Any] = {
+    "prompt_token_ids": [[1]],
+    "response_ids": [[1, 2]],
+    "loss_masks": [[1, 1]],
+    "rewards": [1.0],
+}
+
+
+class Table:
+    """A table of another package."""
+
+    __arrow_c_stream__ = COLUMNS.__arrow_c_stream__
+
+
+TABLE = Table()
 
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -98,18 +120,96 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Layout.pack([1], 4096, bins_multiple_of=10**18), OverflowError, "bins_multiple_of=1000000000000000000: bins of 4096 elements add up to more than 2**63 - 1 elements"),
     (lambda: pack({"response_ids": [[1]]}, 8, bins_multiple_of=2**62), OverflowError, "bins_multiple_of=4611686018427387904: bins of 8 elements add up to more than 2**63 - 1 elements"),
     (lambda: Layout.pack([1], 8, align=10**5000), OverflowError, "align is int with a number of too many digits, beyond int64"),
-    (lambda: Layout.pack([1], 8, oversize=-10**5000), ValueError, "oversize must be one of 'raise', 'truncate', 'alone', 'drop', got int with a number of too many digits"),
+    (lambda: Layout.pack([1], 8, oversize=-10**5000), ValueError, "oversize must be one of 'raise', 'truncate', 'alone', 'drop', 'split', got int with a number of too many digits"),
     (lambda: Layout(range(1, 100), [], [], []), ValueError, "shape must have at most 64 dimensions"),
     (lambda: Layout.pack([1], 0), ValueError, "capacity must be at least 1, got 0"),
     (lambda: Layout.pack([1], "8"), TypeError, "capacity must be an int, got str"),
-    (lambda: Layout.pack([1, 9], 8), ValueError, 'row 1 has 9 elements, more than the capacity of 8; raise capacity, or pass oversize="truncate", "alone" or "drop"'),
+    (lambda: Layout.pack([1, 9], 8), ValueError, 'row 1 has 9 elements, more than the capacity of 8; raise capacity, or pass oversize="truncate", "alone", "drop" or "split"'),
     (lambda: Layout.pack([1], 8, algorithm="best"), ValueError, "algorithm must be one of 'first_fit_decreasing', 'best_fit_decreasing', 'first_fit', 'next_fit', got 'best'"),
-    (lambda: Layout.pack([1], 8, oversize="cut"), ValueError, "oversize must be one of 'raise', 'truncate', 'alone', 'drop', got 'cut'"),
+    (lambda: Layout.pack([1], 8, oversize="cut"), ValueError, "oversize must be one of 'raise', 'truncate', 'alone', 'drop', 'split', got 'cut'"),
     (lambda: Layout.pack([1], 8, max_segments=0), ValueError, "max_segments must be at least 1, got 0"),
     (lambda: Layout.pack([1], 8, bins_multiple_of=0), ValueError, "bins_multiple_of must be at least 1, got 0"),
+    (lambda: balance([1.5], 2), TypeError, "lengths must hold integers, got float64"),
+    (lambda: balance([1, -1], 2), ValueError, "lengths[1] is -1; lengths must be 0 or more"),
+    (lambda: balance([1], 0), ValueError, "parts must be at least 1, got 0"),
+    (lambda: balance([1], 2, equal_counts="yes"), TypeError, "equal_counts must be True or False, got str"),
+    (lambda: balance([1], 2, tolerance="x"), TypeError, "tolerance must be a number, got str"),
+    (lambda: balance([1], 2, tolerance=float("nan")), ValueError, "tolerance must be at least 0, got nan"),
+    (lambda: balance([1], 2, cost=(1, 2, 3)), ValueError, "cost must be (a, b), or one int per row, got a tuple of 3"),
+    (lambda: balance([1], 2, cost=(1, -2)), ValueError, "cost[1] must be at least 0, got -2"),
+    (lambda: balance([1], 2, cost=(1.5, 2)), TypeError, "cost[0] must be an int, got float"),
+    (lambda: balance([1], 2, cost=[1, 2]), ValueError, "cost has 2 rows, lengths has 1; a cost per token and per square is a tuple (a, b)"),
+    (lambda: balance([1], 2, cost=[1.5]), TypeError, "cost must hold integers, got float64"),
+    (lambda: balance([1, 1], 2, cost=[1, -5]), ValueError, "row 1 costs -5; costs must be 0 or more"),
+    (lambda: balance([1, 2**40], 2, cost=(1, 1)), OverflowError, "the costs up to row 1 add up to more than 2**63 - 1; give smaller costs"),
+    (lambda: balance([2**62, 2**62], 2), OverflowError, "the costs up to row 1 add up to more than 2**63 - 1; give smaller costs"),
+    (lambda: balance([2**62, 2**62], 2, cost=[1, 1], capacity=2**62), OverflowError, "the lengths up to row 1 add up to more than 2**63 - 1 elements"),
+    (lambda: balance([1, 9], 2, capacity=8), ValueError, "row 1 has 9 elements, more than the capacity of 8; raise capacity, or cut the row"),
+    (lambda: balance([1, 5, 4], 2, capacity=8, groups=["a", "b", "b"]), ValueError, "the group of row 1 has 9 elements, more than the capacity of 8; raise capacity, or split the group"),
+    (lambda: balance([5, 5, 5], 2, capacity=8), ValueError, "parts is 2, first fit decreasing needs 3 of 8 elements; give more parts, or a larger capacity"),
+    (lambda: balance([1], 2, capacity=0), ValueError, "capacity must be at least 1, got 0"),
+    (lambda: balance([1], 2, groups=[1, 2]), ValueError, "groups has 2 rows, lengths has 1"),
+    (lambda: balance([1], 2, groups=np.array(1)), TypeError, "groups must be a sequence, got int"),
+    (lambda: balance([1], 2, groups=[np.array([1])]), TypeError, "groups[0] is ndarray, which cannot be grouped by; give one number, text or other hashable object per row"),
+    (lambda: balance([1], 2, groups=[[1]]), TypeError, "groups[0] is list, which cannot be grouped by; give one number, text or other hashable object per row"),
+    (lambda: balance([1] * 6, 2, groups=[0, 0, 1, 1, 2, 2], equal_counts=True), ValueError, "whole groups go to 2 parts with 2 to 4 rows; leave equal_counts out, or give a number of parts that divides the groups"),
+    (lambda: balance([8, 1, 1, 1], 2, equal_counts=True, capacity=8), ValueError, "no parts of equal counts within the capacity of 8 were found, the fullest has 9; leave equal_counts out, or give more parts or a larger capacity"),
+    (lambda: imbalance([1, 2], [0]), ValueError, "assignment has 1 rows, lengths has 2"),
+    (lambda: imbalance([1, 2], [0, -1]), ValueError, "row 1 is of part -1, expected one of 0 to 0"),
+    (lambda: imbalance([1, 2], [0, 3], parts=2), ValueError, "row 1 is of part 3, expected one of 0 to 1"),
+    (lambda: fit_cost([1, 2], [1, 2], [1]), ValueError, "tokens, squares and seconds have 2, 2, 1 batches"),
+    (lambda: fit_cost([1, 2], [1, -2], [1, 2]), ValueError, "squares[1] is -2.0; measurements must be 0 or more"),
+    (lambda: fit_cost([[1]], [1], [1]), ValueError, "tokens must be one-dimensional, got shape (1, 1)"),
+    (lambda: fit_cost([1, 2], [3, 6], [1, 2]), ValueError, "tokens and squares are in one ratio in all batches, so that their costs cannot be told apart; measure some batches of short rows and some of long ones"),
+    (lambda: fit_cost([1, 2], [3, 5], [0, 0]), ValueError, "seconds are 0 in all batches; measure what takes time"),
+    (lambda: plan_steps([1, 9], capacity=8, ranks=2), ValueError, "row 1 has 9 elements, more than the capacity of 8; raise capacity, or cut the row"),
+    (lambda: plan_steps([1], capacity=8, ranks=0), ValueError, "ranks must be at least 1, got 0"),
+    (lambda: plan_steps([1], capacity=8, ranks=2, sync="never"), ValueError, "sync must be one of 'micro_batch', 'step', got 'never'"),
+    (lambda: plan_steps([1], capacity=8, ranks=2, seed=-1), ValueError, "seed must be at least 0, got -1"),
+    (lambda: plan_steps([1], capacity=8, ranks=2, max_segments=0), ValueError, "max_segments must be at least 1, got 0"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, max_segments=1, groups=[0, 0]), ValueError, "the group of row 0 has 2 rows, more than max_segments=1; raise max_segments, or split the group"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0]), ValueError, "home has 1 rows, lengths has 2"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, 2]), ValueError, "row 1 is at home on rank 2, expected one of 0 to 1, or -1 for none"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, -2]), ValueError, "row 1 is at home on rank -2, expected one of 0 to 1, or -1 for none"),
+    (lambda: plan_steps([1], capacity=8, ranks=2).rows(2, 0), ValueError, "rank must be below 2, got 2"),
+    (lambda: plan_steps([1], capacity=8, ranks=2).layout(0, 1), ValueError, "t must be below 1, got 1"),
+    (lambda: plan_steps([2**40], capacity=2**41, ranks=2, cost=(0, 1)), OverflowError, "the costs up to row 0 add up to more than 2**63 - 1; give smaller costs"),
     (lambda: Layout.union([]), ValueError, "layouts is empty; union needs at least one layout"),
     (lambda: Layout.union([Layout.concat([1]), Layout.concat([2])]), ValueError, "layouts must share one shape, got [(1,), (2,)]"),
     (lambda: Layout.union([Layout.concat([2]), Layout.concat([2])]), ValueError, "row 1 starts at element 0, but elements below 2 are taken; rows must be disjoint, and `order` must sort them by start"),
+    (lambda: Layout.concat([1], multiple_of=0), ValueError, "multiple_of must be at least 1, got 0"),
+    (lambda: Layout.concat([2**62 + 1], multiple_of=2**62), OverflowError, "4611686018427387905 elements, rounded up to multiple_of=4611686018427387904, are beyond int64"),
+    (lambda: Layout.concat([8]).shard(0), ValueError, "size must be at least 1, got 0"),
+    (lambda: Layout.concat([8]).shard("2"), TypeError, "size must be an int, got str"),
+    (lambda: Layout.concat([8]).shard(2, "ring"), ValueError, "scheme must be one of 'zigzag', 'dual_chunk', 'striped', 'contiguous', 'balanced', got 'ring'"),
+    (lambda: Layout.concat([8]).shard(2, align=0), ValueError, "align must be at least 1, got 0"),
+    (lambda: Layout.concat([8]).shard(2**40, align=2**40), OverflowError, "size=1099511627776 parts of multiples of align=1099511627776 are beyond int64"),
+    (lambda: Layout.concat([4, 6]).shard(2), ValueError, "row 1 has a slot of 6 tokens, which scheme='zigzag' cannot deal evenly; make it a multiple of 4: Layout.concat(…, align=4), Layout.pad(…, multiple_of=4), or Layout.pack(…, align=4) with such a capacity"),
+    (lambda: Layout.pack([8, 6], 8, bins=3).shard(3, align=5), ValueError, "row 0 has a slot of 8 tokens, which scheme='zigzag' cannot deal evenly; make it a multiple of 30: Layout.concat(…, align=30), Layout.pad(…, multiple_of=30), or Layout.pack(…, align=30) with such a capacity"),
+    (lambda: Layout((1, 6), [], [], []).shard(2), ValueError, "line 0 has 6 tokens, which scheme='zigzag' cannot deal evenly; make it a multiple of 4: Layout.concat(…, align=4), Layout.pad(…, multiple_of=4), or Layout.pack(…, align=4) with such a capacity"),
+    (lambda: Layout.concat([4, 6]).shard(2, "dual_chunk"), ValueError, "a line has 10 tokens, which scheme='dual_chunk' cannot deal evenly; make it a multiple of 4: Layout.concat(…, multiple_of=4), Layout.pad(…, multiple_of=4), or a capacity of Layout.pack that is one"),
+    (lambda: Layout.concat([4, 6]).shard(2, "striped", align=2), ValueError, "a line has 10 tokens, which scheme='striped' cannot deal evenly; make it a multiple of 4: Layout.concat(…, multiple_of=4), Layout.pad(…, multiple_of=4), or a capacity of Layout.pack that is one"),
+    (lambda: Layout.pad([3]).shard(2, "contiguous"), ValueError, "a line has 3 tokens, which scheme='contiguous' cannot deal evenly; make it a multiple of 2: Layout.concat(…, multiple_of=2), Layout.pad(…, multiple_of=2), or a capacity of Layout.pack that is one"),
+    (lambda: Layout.pack([3], 300).shard(2, "balanced"), ValueError, "a line has 300 tokens, which scheme='balanced' cannot deal evenly; make it a multiple of 256: Layout.concat(…, multiple_of=256), Layout.pad(…, multiple_of=256), or a capacity of Layout.pack that is one"),
+    (lambda: Layout((256,), [0], [1], [2**62], [0], [2**62 - 1]).shard(2, "balanced"), OverflowError, "the costs of 2 blocks of rows of 4611686018427387904 tokens are beyond int64"),
+    (lambda: PLAN.shifted(-1), ValueError, "by must be at least 0, got -1"),
+    (lambda: PLAN.shifted(0.5), TypeError, "by must be an int, got float"),
+    (lambda: Layout.stack([]), ValueError, "layouts is empty; stack needs at least one layout"),
+    (lambda: Layout.stack([PLAN, 1]), TypeError, "layouts must be Layouts; layouts[1] is int"),
+    (lambda: Layout.stack([PLAN, Layout.concat([1])]), ValueError, "layouts must share one shape, got [(1,), (3, 3)]"),
+    (lambda: Layout.stack([Layout.concat([1, 2]), Layout.concat([2, 1])]), ValueError, "layouts must have the same rows; layouts[1] has others than layouts[0]"),
+    (lambda: Layout.stack([Layout.concat([2])] * 2), ValueError, "pieces 0 and 1 both have element 0 of row 0"),
+    (lambda: take([np.zeros(2)], Layout.concat([4]).shard(2, "contiguous")), ValueError, "there are 1 arrays and 2 layouts; give one for each"),
+    (lambda: take([np.zeros(2), np.zeros(3)], Layout.concat([4]).shard(2, "contiguous")), ValueError, "array[1] must have shape (2,) (and inner dims), got (3,)"),
+    (lambda: take([np.zeros(2), [1, 2]], Layout.concat([4]).shard(2, "contiguous")), ValueError, "array[1] must have shape (2,) (and inner dims), got list"),
+    (lambda: take(np.zeros(4), Layout.concat([4]).shard(2, "contiguous")), ValueError, "array must have shape (2, 2) (and inner dims), got (4,)"),
+    (lambda: take(np.zeros(4), []), ValueError, "layouts is empty; stack needs at least one layout"),
+    (lambda: PLAN.row_sums([1]), TypeError, "array must be an array of NumPy, torch or JAX, got list"),
+    (lambda: PLAN.row_sums(np.zeros(3)), ValueError, "array must have shape (3, 3) (and inner dims), got (3,)"),
+    (lambda: PLAN.row_sums(np.full((3, 3), "a")), TypeError, "sum, mean and max are of real numbers, got <U1"),
+    (lambda: PLAN.row_sums(np.full((3, 3), 2**62)), OverflowError, "row 1: the sum does not fit int64"),
+    (lambda: PLAN.spread([1, 2]), ValueError, "numbers must be one for each of 3 rows, got shape (2,)"),
+    (lambda: PLAN.spread(5), ValueError, "numbers must be one for each of 3 rows, got shape ()"),
     (lambda: Layout((4,), [0, 1], [2, 2], [2, 2]), ValueError, "row 1 starts at element 1, but elements below 2 are taken; rows must be disjoint, and `order` must sort them by start"),
     (lambda: Layout((4,), [3], [2], [2]), ValueError, "row 0 goes to elements 3 to 3 + 2 of an output that has 4"),
     (lambda: Layout((4,), [-2], [2], [2]), ValueError, "row 0 goes to elements -2 to -2 + 2 of an output that has 4"),
@@ -163,6 +263,26 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: concat([]), ValueError, "parts is empty; concat needs at least one part"),
     (lambda: concat([ROWS, [1]]), TypeError, "parts must be all Ragged or all Rollouts; parts[1] is list"),
     (lambda: concat([ROWS, COLUMNS]), TypeError, "parts must be all Ragged or all Rollouts; parts[1] is Rollouts"),
+    (lambda: concat([COLUMNS, {"response_ids": [[1]]}]), TypeError, "parts must be all Ragged or all Rollouts; parts[1] is dict; Rollouts takes dicts of columns"),
+    (lambda: concat([TABLE, COLUMNS]), TypeError, "parts must be all Ragged or all Rollouts; parts[0] is Table; Rollouts.from_arrow takes tables, Ragged.from_arrow list arrays"),
+    (lambda: Rollouts.from_arrow({"train": TABLE, "test": TABLE}), TypeError, "table must be an Arrow table, got dict; take one of its tables: 'train', 'test'"),
+    (lambda: Rollouts.from_arrow({}), TypeError, "table must be an Arrow table, got dict; take one of its tables: none"),
+    (lambda: Rollouts.from_arrow([TABLE]), TypeError, "table must be an Arrow table, got list; take each, and rollkit.concat what comes of them"),
+    (lambda: pack({"train": TABLE}, 4), TypeError, "column 'train': expected an array of Arrow, got a table; take one of its columns, or of several tables one"),
+    (lambda: Rollouts({**VALID, "sampling_masks": [[[1, -1], [2]]]}).validate(), ValueError, "column 'sampling_masks': row 0, position 0: -1 is wrong; expected a token id, 0 or more"),
+    (lambda: pack({**VALID, "kept_token_ids": [[[1], [2, -7]]]}, 4, validate=True), ValueError, "column 'kept_token_ids': row 0, position 1: -7 is wrong; expected a token id, 0 or more"),
+    (lambda: Rollouts({**VALID, "sampling_mask": [[[], [1, 3]]]}).validate(), ValueError, "column 'sampling_mask': row 0, position 1: the sampled token 2 is not among its 2 kept ids"),
+    (lambda: Rollouts({**VALID, "sampling_masks": [[[1]]]}).validate(), ValueError, "column 'sampling_masks': row 0 has 1 elements, its response has 2 tokens"),
+    (lambda: Rollouts({**VALID, "sampling_masks": [[[[1]], [[2]]]]}).validate(), ValueError, "column 'sampling_masks': expected a list of ids per token, got lists of elements of shape (1,)"),
+    (lambda: Rollouts({**VALID, "model_versions": [[3]]}).validate(), ValueError, "column 'model_versions': row 0 has 1 elements, its response has 2 tokens"),
+    (lambda: labels({"input_ids": np.zeros((1, 2), int)}), TypeError, "batch must be a Batch, got dict; pack and pad make one"),
+    (lambda: labels(BARE), TypeError, "this batch has no layout: " + BARE_OF),
+    (lambda: rollkit.next_token_logprobs(np.zeros((1, 2, 3)), BARE), TypeError, "this batch has no layout: " + BARE_OF),
+    (lambda: rollkit.segments.Runs.of(BARE), AttributeError, "this batch has no layout: " + BARE_OF),
+    (lambda: delattr(BATCH, "layout"), AttributeError, "a Batch does not change: 'layout' is not deleted"),
+    (lambda: delattr(BATCH, "arrays"), AttributeError, "a Batch does not change: 'arrays' is not deleted"),
+    (lambda: setattr(BATCH, "rows", {}), AttributeError, "rows of a Batch: it does not change; pack and pad make another"),
+    (lambda: setattr(BATCH, "x", 1), AttributeError, 'a Batch does not change; batch | {"x": array} makes one with more arrays'),
     (lambda: concat([ROWS], out=np.zeros(5, np.int64)), ValueError, "out must have room for 6 elements, got 5"),
     (lambda: concat([ROWS], out=ROWS.values), ValueError, "out shares memory with an input; pass a buffer of its own"),
     (lambda: concat([COLUMNS], out={"tags": np.zeros(5)}), ValueError, "out has column 'tags', which is no Ragged; leave it out"),
@@ -196,7 +316,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: pad({"response_ids": [[1]]}, dtypes={"segment_ids": np.int64}), ValueError, "dtypes has 'segment_ids', which is no token column; there are 'input_ids', 'loss_masks'"),
     (lambda: pad({"response_ids": [[1]], "positions": [[1]]}), ValueError, "column 'positions': a batch makes this array itself; rename or leave out the column"),
     (lambda: pack({"loss_masks": [[1]]}, 8), ValueError, "no 'response_ids' (nor 'input_ids') among 'loss_masks'"),
-    (lambda: pack({"response_ids": [[1] * 9]}, 8), ValueError, 'row 0 has 9 elements, more than the capacity of 8; raise capacity, or pass oversize="truncate", "alone" or "drop"'),
+    (lambda: pack({"response_ids": [[1] * 9]}, 8), ValueError, 'row 0 has 9 elements, more than the capacity of 8; raise capacity, or pass oversize="truncate", "alone", "drop" or "split"'),
     (lambda: pack(COLUMNS, layout=Layout.pack([1], 8)), ValueError, "there are 2 rollouts, the layout has 1 rows"),
     (lambda: pack(COLUMNS, layout=Layout.pack([1, 3], 8)), ValueError, "row 1 has 2 tokens (prompt and response), the layout has 3 for it"),
     (lambda: pack({"prompt_token_ids": [[1]], "input_ids": [[1]]}, 8), ValueError, "'input_ids' holds whole sequences; 'prompt_token_ids' goes with 'response_ids'"),

@@ -57,6 +57,7 @@ SHORT = N(start_indices=[0], end_indices=[1], token_ids=[7], logprobs=[-0.5])
 BROKEN = N(start_indices=[0, 1], end_indices=[1, 9], token_ids=[7], logprobs=[-0.5])
 UNEVEN = N(start_indices=[0, 1], end_indices=[1], token_ids=[7], logprobs=[-0.5])
 ROUTES = np.zeros((2, 1, 2), np.uint8)
+TWO = {"content": [{"logprob": -0.5}, {"logprob": -0.25}]}
 
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
@@ -150,8 +151,11 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: openai([o(logprobs={"content": [{"logprob": -0.5}]})]), ValueError, "column 'rollout_logprobs': row 0 has 1 elements for 2 tokens"),
     (lambda: openai([o(logprobs={"content": [{"logprob": -0.5}, {}]})]), ValueError, "column 'rollout_logprobs': row 0, position 1: a dict without 'logprob'"),
     (lambda: openai([o(logprobs={"token_logprobs": [None, -0.5]})]), TypeError, "column 'rollout_logprobs': row 0, position 0: None is not a number"),
-    (lambda: openai([o(logprobs={"token_logprobs": [-0.5, -0.5]}), o(logprobs={"content": []})]), ValueError, "column 'rollout_logprobs': row 1 has no 'logprobs.token_logprobs', row 0 has; ask for it in every request, or in none"),
-    (lambda: openai([o(logprobs={})]), ValueError, "logprobs have neither 'token_logprobs' (completions) nor 'content' (chats)"),
+    (lambda: openai([o(logprobs={"token_logprobs": [-0.5, -0.5]}), o(logprobs={"content": []})]), ValueError, "column 'rollout_logprobs': row 1 (responses[1].choices[0]) has no 'logprobs.token_logprobs', row 0 has; ask for it in every request, or in none"),
+    (lambda: openai([o(logprobs={})]), ValueError, "column 'rollout_logprobs': row 0 (responses[0].choices[0]) has logprobs with neither 'token_logprobs' (completions) nor 'content' (chats)"),
+    (lambda: openai([{"choices": []}, o(logprobs={"content": None})]), ValueError, "column 'rollout_logprobs': row 0 (responses[1].choices[0]) has logprobs with neither 'token_logprobs' (completions) nor 'content' (chats)"),
+    (lambda: openai([o(logprobs=TWO), {"choices": [o(logprobs=TWO)["choices"][0], o(logprobs={"content": None})["choices"][0]]}]), ValueError, "column 'rollout_logprobs': row 2 (responses[1].choices[1]) has no 'logprobs.content', row 0 has; ask for it in every request, or in none"),
+    (lambda: openai([o(logprobs={"content": [None, {"logprob": -0.5}]})]), TypeError, "column 'rollout_logprobs': row 0, position 0: None has no attribute 'logprob'"),
     (lambda: trl([5]), TypeError, "samples[0] is int without 'input_ids'; expected a RolloutSample, with 'input_ids' and 'completion_mask'"),
     (lambda: trl([{"input_ids": [1]}]), ValueError, "column 'completion_mask': row 0 has no 'completion_mask'"),
     (lambda: trl([t(completion_mask=[1])]), ValueError, "column 'completion_mask': row 0 has 1 elements for 3 tokens"),

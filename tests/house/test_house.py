@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import json
@@ -67,6 +68,24 @@ def test_public_names_exist_and_show_an_example(name: str) -> None:
         return
     assert inspect.getdoc(found), name
     assert doctest.DocTestParser().get_examples(found.__doc__), f"{name} has no example"
+
+
+def test_what_loads_later_is_what_type_checkers_see() -> None:
+    tree = ast.parse(Path(rollkit.__file__).read_text())
+    later = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module
+        for node in later.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == {name: f"rollkit.{module}" for name, module in rollkit._LATER.items()}
+    assert set(rollkit._LATER) <= set(dir(rollkit)) & set(rollkit.__all__)
+    loaded = python(
+        "import sys, json, rollkit; later = {f'rollkit.{module}' for module in rollkit._LATER.values()};"
+        "print(json.dumps([sorted(later & set(sys.modules)), rollkit.save is rollkit.save]))"
+    )
+    assert loaded == [[], True]
 
 
 def test_all_is_sorted_and_whole() -> None:

@@ -16,8 +16,9 @@ FLOORS = (
     ("_rollouts",),
     ("_batch",),
     ("_files",),
+    ("_loading",),
     ("segments", "routing", "decode", "forest"),
-    ("compat", "engines", "testing", "plot"),
+    ("compat", "datasets", "engines", "testing", "plot"),
     ("_cli",),
 )
 """From the ground up; a room imports its own floor's ground, or rooms below."""

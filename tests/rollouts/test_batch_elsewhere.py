@@ -40,13 +40,37 @@ def test_a_mapping() -> None:
     assert dict(found).keys() == found.arrays.keys()
     with pytest.raises(KeyError, match="no array 'x'; there are 'input_ids'"):
         found["x"]
-    with pytest.raises(AttributeError, match=r"does not change; batch \| "):
+    with pytest.raises(AttributeError, match="layout of a Batch: it does not change"):
         found.layout = found.layout
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = found.nothing
     again = copy.copy(found)
     assert again.layout.equals(found.layout)
     assert again["input_ids"].tolist() == found["input_ids"].tolist()
+
+
+def test_its_mappings_are_copies() -> None:
+    given = {"x": np.zeros(3)}
+    bare = Batch(given)
+    given.clear()
+    assert list(bare) == ["x"]
+    found = batch()
+    names = list(found)
+    moved = found.rename({"input_ids": "tokens"})
+    for one in (found, moved, found[:1], found.to("numpy")):
+        one.arrays.clear()
+        del one.arrays["segment_ids"]
+        one.arrays["x"] = one.rows["x"] = 1
+        one.rows.clear()
+    assert list(found) == names
+    assert found.rows == {"stop_reasons": ["stop", "length", "stop"]} == moved.rows
+    for name in ("arrays", "layout", "prompt_lengths", "rows", "num_rows"):
+        with pytest.raises(AttributeError, match="does not change"):
+            delattr(found, name)
+        with pytest.raises(AttributeError, match="does not change"):
+            setattr(found, name, None)
+    assert found.layout.equals(batch().layout)
+    assert pack(ROLLOUTS, 6, out=found)["input_ids"].base is not None
 
 
 def test_more_arrays() -> None:

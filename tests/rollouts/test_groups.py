@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollkit import Groups, Rollouts, advantages
-from rollkit._rollouts.advantages import ESTIMATORS
+from rollkit import Groups, Rollouts, advantages, balance, loss_totals
+from rollkit._rollouts.advantages import OF_GROUPS
 
 ENTRIES = st.lists(st.tuples(st.sampled_from("abc"), st.floats(-100, 100)), min_size=1, max_size=12)
 
@@ -81,7 +81,7 @@ def test_advantages(estimator: str, entries: list[tuple[str, float]], token_rewa
         min_size=1,
         max_size=6,
     ),
-    st.sampled_from(ESTIMATORS),
+    st.sampled_from(OF_GROUPS),
     st.booleans(),
     st.booleans(),
 )
@@ -126,9 +126,9 @@ def test_masks_are_optional_and_a_slice_of_rollouts_works() -> None:
     ("call", "error", "message"),
     [
         (
-            lambda: advantages(Rollouts({"response_ids": [[1]]}), estimator="gae"),
+            lambda: advantages(Rollouts({"response_ids": [[1]]}), estimator="vtrace"),
             ValueError,
-            "estimator must be one of 'grpo', 'mean', 'rloo', got 'gae'",
+            "estimator must be one of 'grpo', 'mean', 'rloo', 'gae', 'reinforce_plus_plus', got 'vtrace'",
         ),
         (
             lambda: advantages(Rollouts({"response_ids": [[1]], "rewards": [1.0]})),
@@ -186,3 +186,24 @@ def test_errors(call: Any, error: type[Exception], message: str) -> None:
 @pytest.mark.parametrize("value", [0.1, 0.7, 1e300, -1 / 3])
 def test_equal_values_have_no_deviation(value: float) -> None:
     assert Groups.by(list("aaabaaaa")).std([value] * 8).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("make", ["tensor", "list of tensors", "jax", "list of arrays"])
+def test_ids_of_any_framework_group_by_their_values(make: str) -> None:
+    """Tensors are hashed by which object they are: each row would be a group of its own."""
+    ids: Any = [7, 7, 9]
+    if make == "jax":
+        ids = pytest.importorskip("jax.numpy").array(ids)
+    elif make == "list of arrays":
+        ids = [np.array(found) for found in ids]
+    else:
+        torch = pytest.importorskip("torch")
+        ids = torch.tensor(ids) if make == "tensor" else [torch.tensor(found) for found in ids]
+    groups = Groups.by(ids)
+    assert (groups.keys, groups.ids.tolist()) == ([7, 9], [0, 0, 1])
+    rows = {"response_ids": [[1], [2], [3]], "rewards": [1.0, 0.0, 1.0]}
+    wanted = advantages({**rows, "instance_ids": [7, 7, 9]}).to_list()
+    assert advantages({**rows, "instance_ids": ids}).to_list() == wanted
+    assert advantages(rows, by=ids).to_list() == wanted
+    assert balance([4, 4, 9], 2, groups=ids).tolist() == balance([4, 4, 9], 2, groups=[7, 7, 9]).tolist()
+    assert loss_totals([[1], [1], [0]], groups=ids).groups == {7: 2, 9: 0}

@@ -16,6 +16,7 @@ from rollkit import (
     mask_zero_variance,
     pack,
     rollout_metrics,
+    soft_overlong_penalty,
     spread_rewards,
 )
 from rollkit.testing import rollout_rows
@@ -205,3 +206,29 @@ def test_stale_tokens_are_refused() -> None:
 def test_versions_are_one_per_token() -> None:
     with pytest.raises(ValueError, match=r"column 'model_versions': expected a version per token"):
         mask_stale({"response_ids": [[1]], "model_versions": [[[1, 2]]]}, 4, 1)
+
+
+@given(st.lists(st.integers(0, 14), min_size=1, max_size=8), st.integers(1, 10), st.integers(0, 5))
+def test_soft_overlong_penalty(lengths: list[int], cache: int, more: int) -> None:
+    most = cache + more
+
+    def penalty(length: int) -> float:
+        """DAPO's equation 13."""
+        if length <= most - cache:
+            return 0.0
+        return (most - cache - length) / cache if length <= most else -1.0
+
+    rows = Rollouts({"response_ids": [[1] * n for n in lengths], "rewards": [float(n > 0) for n in lengths]})
+    wanted = [float(n > 0) + 2 * penalty(n) for n in lengths]
+    found = soft_overlong_penalty(rows, max_length=most, cache=cache, factor=2)
+    assert found["rewards"].tolist() == pytest.approx(wanted)  # type: ignore[union-attr]
+    assert rows["rewards"].tolist() == [float(n > 0) for n in lengths], "the input is as it was"  # type: ignore[union-attr]
+    spread = soft_overlong_penalty(spread_rewards(rows), max_length=most, cache=cache, factor=2)
+    assert lists(spread, "rewards") == [
+        [0.0] * (n - 1) + [pytest.approx(total)] * (n > 0) for n, total in zip(lengths, wanted, strict=True)
+    ]
+
+
+def test_soft_overlong_penalty_of_what_is_not_scored() -> None:
+    rows = {"response_ids": [[1] * 4, [1] * 4], "rewards": [None, 1]}
+    assert soft_overlong_penalty(rows, max_length=4, cache=2)["rewards"] == [None, 0.0]

@@ -15,7 +15,7 @@ from tests.paths import ROOT
 
 import rollkit
 from rollkit import Rollouts, advantages, mask_overlong, mask_zero_variance, merge_steps
-from rollkit._rollouts.advantages import ESTIMATORS
+from rollkit._rollouts.advantages import OF_GROUPS
 from rollkit._rollouts.stops import CUT, FINISHED
 
 STEPS: dict[str, Any] = {
@@ -94,7 +94,7 @@ def test_repetition_numbers_are_no_trajectory_ids() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, object])
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", OF_GROUPS)
 def test_equal_rewards_give_exactly_zero(estimator: str, dtype: Any) -> None:
     for reward in (0.1, 1 / 3, 1e-30, 7.0, -0.1):
         for count in (2, 3, 6, 7, 31, 64):

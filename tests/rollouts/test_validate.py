@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.thorough import examples
 
 from rollkit import Ragged, Rollouts
 
@@ -41,6 +44,9 @@ class Id:
         {"rewards": [[0.0, 1.0], [1.0]]},
         {"rewards": [1, 0]},
         {"rollout_logprobs": [[-1.0, -2.0], [-3.0]]},
+        {"sampling_masks": [[[4, 9], []], [[6]]]},
+        {"kept_token_ids": Ragged.from_rows([[[9, 4], [5]], [[6]]], np.uint32, lists=True)},
+        {"model_versions": [[3, -1], [4]]},
         {"response_ids": [[], [6]], "loss_masks": [[], [1]]},
         {"rollout_expert_indices": [np.zeros((2, 1, 2), np.uint8), np.zeros((3, 1, 2), np.uint8)]},
         {"stop_reasons": ["stop", None], "anything": [[1, 2, 3], [4]]},
@@ -173,3 +179,37 @@ def test_refuses_steps(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the whole message is compared)
         Rollouts(columns).validate(step_wise=True)
     assert str(caught.value) == message
+
+
+KEPT = st.lists(st.lists(st.lists(st.integers(-1, 3), max_size=3), max_size=3), min_size=1, max_size=3)
+
+
+@settings(max_examples=examples(200))
+@given(KEPT, st.integers(0, 2), st.sampled_from(["sampling_masks", "sampling_mask", "kept_token_ids"]))
+def test_kept_ids_hold_the_token_that_was_sampled(rows: list[list[list[int]]], begin: int, name: str) -> None:
+    tokens = [[position % 3 for position in range(len(row))] for row in rows]
+    columns: dict[str, Any] = {
+        "prompt_token_ids": [[0] for _ in rows],
+        "response_ids": tokens,
+        "loss_masks": [[1] * len(row) for row in rows],
+        "rewards": [0.0 for _ in rows],
+        name: rows,
+    }
+    rollouts = Rollouts(columns)[min(begin, len(rows) - 1) :]
+    places = [
+        (row, position, kept, rollouts.ragged("response_ids")[row][position])
+        for row, lists in enumerate(rollouts.ragged(name).to_list())
+        for position, kept in enumerate(lists)
+    ]
+    negative = [(row, position) for row, position, kept, _ in places if min(kept, default=0) < 0]
+    lacking = [(row, position) for row, position, kept, token in places if kept and token not in kept]
+    wrong = negative or lacking
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no token at all
+        if not wrong:
+            rollouts.validate()
+            return
+        with pytest.raises(ValueError, match=f"column '{name}': row ") as caught:
+            rollouts.validate()
+    error: Any = caught.value
+    assert (error.column, error.row, error.position) == (name, *wrong[0])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.house.refusals import check_refusal
 
-from rollkit import Ragged, Rollouts, _native, pack
+from rollkit import Ragged, Rollouts, _native, concat, pack
 from rollkit.testing import raggeds, rollout_rows
 
 ROWS = [[1, 2], [], [3], [4, 5, 6]]
@@ -212,6 +214,92 @@ def test_datasets() -> None:
     turned = data.select([2, 0])
     assert Rollouts.from_arrow(turned).ragged("response_ids").to_list() == [[4], [1]]
     assert pack(data, 8)["input_ids"].tolist() == [[1, 2, 3, 4, 0, 0, 0, 0]]
+
+
+def test_splits_are_taken_one_by_one() -> None:
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset(ROLLOUTS.select("response_ids", "rewards").to_arrow())
+    splits = datasets.DatasetDict({"train": data, "test": data})
+    message = "table must be an Arrow table, got DatasetDict; take one of its tables: 'train', 'test'"
+    check_refusal(lambda: Rollouts.from_arrow(splits), TypeError, message)
+    message = (
+        "table must be an Arrow table, got IterableDataset, a stream of rows; Rollouts.from_rows takes it"
+    )
+    check_refusal(lambda: Rollouts.from_arrow(data.to_iterable_dataset()), TypeError, message)
+    assert len(Rollouts.from_rows(data.to_iterable_dataset())) == 2
+    message = (
+        "column 'train': expected an array of Arrow, got a table; take one of its columns, or of several "
+    )
+    check_refusal(lambda: pack(splits, 4), TypeError, message + "tables one")
+    assert plain(Rollouts.from_arrow(splits["test"])) == plain(Rollouts.from_arrow(data))
+
+
+def test_tables_of_several_packages_are_joined() -> None:
+    pa, pl = pytest.importorskip("pyarrow"), pytest.importorskip("polars")
+    tables = [pa.table(ROLLOUTS), pl.DataFrame(ROLLOUTS), ROLLOUTS]
+    joined = concat([Rollouts.from_arrow(table) for table in tables])
+    assert plain(joined[2:4]) == plain(ROLLOUTS)
+    assert pack(tables, 8).layout.equals(pack(joined, 8).layout)
+
+
+def test_arrays_per_row_come_back() -> None:
+    more = {"x": np.arange(6.0).reshape(2, 3), "y": np.arange(8, dtype=np.int16).reshape(2, 2, 2)}
+    rollouts = ROLLOUTS.with_columns(**more)
+    for rows in (rollouts, rollouts[1:], rollouts[:0]):
+        assert Rollouts.from_arrow(rows).equals(rows)
+        assert Rollouts.from_arrow(OnlyCapsules(rows)).equals(rows)
+    found = Rollouts.from_arrow(rollouts)["x"]
+    assert np.shares_memory(found, more["x"])
+    pa = pytest.importorskip("pyarrow")
+    twice = pa.concat_tables([rollouts.to_arrow()] * 2)
+    assert Rollouts.from_arrow(twice).equals(concat([rollouts, rollouts]))
+    # Known names say that rows of one length are tokens.
+    tokens = pa.table({"response_ids": pa.array([[1, 2], [3, 4]], pa.list_(pa.int32(), 2))})
+    assert isinstance(Rollouts.from_arrow(tokens)["response_ids"], Ragged)
+
+
+DIGITS = st.decimals(min_value=-(10**9), max_value=10**9, places=3, allow_nan=False)
+
+
+@given(
+    st.lists(st.none() | DIGITS, min_size=1, max_size=5), st.lists(st.lists(DIGITS, max_size=3), max_size=4)
+)
+def test_decimals_are_numbers(entries: list[Any], rows: list[list[Decimal]]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    found = Rollouts.from_arrow(pa.table({"x": pa.array(entries, pa.decimal128(15, 3))}))["x"]
+    assert list(found) == [None if entry is None else float(entry) for entry in entries]
+    lists = pa.array(rows, pa.list_(pa.decimal128(15, 3)))
+    assert Ragged.from_arrow(lists).to_list() == [[float(entry) for entry in row] for row in rows]
+    assert Ragged.from_arrow(lists[1:]).to_list() == [[float(entry) for entry in row] for row in rows[1:]]
+
+
+def test_decimals_keep_all_their_digits() -> None:
+    pa = pytest.importorskip("pyarrow")
+    whole = pa.table({"x": pa.array([Decimal(2**53 + 1), Decimal(-(2**63))], pa.decimal128(38, 0))})
+    assert Rollouts.from_arrow(whole)["x"].tolist() == [2**53 + 1, -(2**63)]  # type: ignore[union-attr]
+    fine, long = Decimal("0.1"), Decimal("0.12345678901234567890")
+    message = "0.12345678901234567890 has more digits than float64 holds; cast to double first"
+    one = pa.chunked_array([pa.array([fine], pa.decimal128(30, 20)), pa.array([long], pa.decimal128(30, 20))])
+    rewards = pa.table({"rewards": one})
+    check_refusal(lambda: Rollouts.from_arrow(rewards), OverflowError, f"column 'rewards': row 1: {message}")
+    rows = pa.array([[fine], [], [fine, long]])
+    check_refusal(lambda: Ragged.from_arrow(rows), OverflowError, f"row 2, position 1: {message}")
+    huge = pa.table({"x": pa.array([Decimal(2**63)], pa.decimal128(38, 0))})
+    message = "column 'x': row 0: 9223372036854775808 has more digits than int64 holds; cast to double first"
+    check_refusal(lambda: Rollouts.from_arrow(huge), OverflowError, message)
+
+
+def test_an_index_is_a_column() -> None:
+    pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"response_ids": [[1], [2], [3]], "rewards": [0.0, 1.0, 1.0]})
+    assert list(Rollouts.from_arrow(frame)) == ["response_ids", "rewards"]
+    frame.index = ["a", "b", "c"]
+    chosen = frame[frame.rewards > 0]
+    for table in (chosen, pa.Table.from_pandas(chosen)):
+        found = Rollouts.from_arrow(table)["__index_level_0__"]
+        assert found == ["b", "c"]
+    assert list(Rollouts.from_arrow(chosen.rename_axis("uid")))[-1] == "uid"
+    assert list(Rollouts.from_arrow(chosen.reset_index(drop=True))) == ["response_ids", "rewards"]
 
 
 def test_a_stream_is_read_once() -> None:

@@ -11,13 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.thorough import examples
 
-from rollkit import Layout, plan_bins
+from rollkit import Layout, place, plan_bins, take
 from rollkit._rows.binpack import ALGORITHMS, OVERSIZE
 from rollkit.testing import (
     attention_mask_reference,
     lengths,
     pack_starts_reference,
+    pieces_reference,
+    place_reference,
     positions_reference,
     segment_ids_reference,
 )
@@ -203,11 +206,15 @@ def test_pack_puts_rows_in_their_bins(rows: list[int], capacity: int, align: int
             "algorithm": st.sampled_from(ALGORITHMS),
             "align": st.integers(1, 5),
             "max_segments": st.none() | st.integers(1, 4),
-            "oversize": st.sampled_from(OVERSIZE[1:]),
+            "oversize": st.sampled_from(OVERSIZE[1:-1]),
         }
     ),
+    st.sampled_from([{}, {"order": "shuffled", "seed": 0}, {"order": "shuffled", "seed": 2**63 - 1}]),
 )
-def test_pack_equals_the_reference(rows: list[int], capacity: int, options: dict[str, Any]) -> None:
+def test_pack_equals_the_reference(
+    rows: list[int], capacity: int, options: dict[str, Any], order: dict[str, Any]
+) -> None:
+    options |= order
     layout = Layout.pack(rows, capacity, **options)
     starts = pack_starts_reference(rows, capacity, **options)
     assert layout.starts.tolist() == starts
@@ -220,6 +227,62 @@ def test_pack_equals_the_reference(rows: list[int], capacity: int, options: dict
     else:
         assert layout.order.tolist() == wanted
     assert (layout.lengths is layout.row_lengths) == (layout.lengths.tolist() == rows)
+
+
+@settings(max_examples=examples(400))
+@given(
+    lengths() | st.lists(st.integers(0, 40), max_size=12),
+    st.integers(1, 12),
+    st.fixed_dictionaries(
+        {
+            "algorithm": st.sampled_from(ALGORITHMS),
+            "align": st.integers(1, 5),
+            "max_segments": st.none() | st.integers(1, 4),
+        }
+    ),
+    st.sampled_from([{}, {"order": "shuffled", "seed": 5}]),
+)
+def test_rows_are_split_as_the_reference_does(
+    rows: list[int], capacity: int, options: dict[str, Any], order: dict[str, Any]
+) -> None:
+    layout = Layout.pack(rows, capacity, oversize="split", **options, **order)
+    pieces = pieces_reference(rows, capacity)
+    sizes = [length for *_, length in pieces]
+    plan = Layout.pack(sizes, capacity, **options, **order)
+    assert layout.has_pieces == (len(pieces) > len(rows))
+    assert layout.shape == plan.shape
+    assert layout.starts.tolist() == pack_starts_reference(sizes, capacity, **options, **order)
+    source_rows, begins = layout.pieces_of_rows()
+    found = zip(source_rows.tolist(), begins.tolist(), layout.lengths.tolist(), strict=True)
+    assert list(found) == pieces
+    assert layout.row_lengths.tolist() == rows
+    Layout(*layout.__reduce__()[1])  # which looks at all
+    values = [np.arange(n) + 100 * row for row, n in enumerate(rows)]
+    assert layout.positions().tolist() == positions_reference(layout).tolist()
+    if rows:
+        placed = place(values, layout, -1)
+        assert placed.tolist() == place_reference(values, layout, -1).tolist()
+        assert take(placed, layout).to_list() == [row.tolist() for row in values]
+
+
+def test_empty_bins_stay_at_the_end_of_a_shuffled_order() -> None:
+    for seed in range(9):
+        layout = Layout.pack([8, 8, 5, 3], 8, order="shuffled", seed=seed, bins=6)
+        assert layout.attention_mask()[3:].sum() == 0
+        more = Layout.pack([8, 8, 5, 3], 8, order="shuffled", seed=seed, bins_multiple_of=4)
+        assert more.starts.tolist() == layout.starts.tolist()
+    assert Layout.pack([], 8, order="shuffled", seed=1, bins=2).shape == (2, 8)
+
+
+def test_order_does_not_go_with_length() -> None:
+    lengths = np.random.default_rng(0).lognormal(7.87, 0.9, 3000).astype(np.int64).clip(1, 32768)
+    means = {}
+    for order in ({}, {"order": "shuffled", "seed": 0}):
+        bins = plan_bins(lengths, 32768, **order)  # type: ignore[arg-type]
+        mean = np.bincount(bins, lengths) / np.bincount(bins)
+        means[len(order)] = np.corrcoef(np.arange(len(mean)), mean)[0, 1]
+    assert means[0] < -0.8
+    assert abs(means[2]) < 0.1
 
 
 @given(layouts(), st.data())

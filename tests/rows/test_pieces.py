@@ -198,9 +198,14 @@ def test_select_takes_rows_and_lines(layout: Layout, data: st.DataObject) -> Non
     first = data.draw(st.integers(0, layout.shape[0]))
     count = data.draw(st.integers(0, layout.shape[0] - first))
     begin, end = first * line, (first + count) * line
+    pieces = [piece for piece in whole(layout) if piece[2] >= 0]
     fits = [True] * len(layout)
-    for row, _, start, length in whole(layout):
-        fits[row] &= start < 0 or (begin <= start and start + length <= end)
+    for row in range(len(layout)):
+        ours = [(start, start + length) for found, _, start, length in pieces if found == row]
+        met = [(a, b) for a, b in ours if (begin < b and a < end) or (a == b and begin <= a <= end)]
+        if layout.source_rows is not None and met:
+            ours = met  # the others are left out
+        fits[row] = all(begin <= a and b <= end for a, b in ours)
     rows = data.draw(st.permutations([row for row in range(len(layout)) if fits[row]]))
     found = layout.select(np.array(rows, np.int64), first, count)
     assert found.shape == (count, *layout.shape[1:])
@@ -244,6 +249,26 @@ def test_one_half_for_each_of_two_ranks() -> None:
     assert [place(rows, rank).tolist() for rank in ranks] == [[0, 1, 10, 11], [2, 3, 12, 13]]
     assert ranks[1].positions().tolist() == [2, 3, 2, 3]
     assert take(place(rows, ranks[1]), ranks[1]).to_list() == [[2, 3], [12, 13]]
+
+
+@given(layouts(pieces=True), st.data())
+def test_edges_go_from_token_to_token_of_a_row(layout: Layout, data: Any) -> None:
+    rows, begins = layout.pieces_of_rows()
+    cells = {
+        (row, begin + i): start + i
+        for row, begin, start, length in zip(
+            rows.tolist(), begins.tolist(), layout.starts.tolist(), layout.lengths.tolist(), strict=True
+        )
+        for i in range(length)
+    }
+    where = data.draw(st.none() | st.lists(st.booleans(), min_size=layout.size, max_size=layout.size))
+    wanted = sorted(
+        (token, cells[row, i - 1])
+        for (row, i), token in cells.items()
+        if (row, i - 1) in cells and (where is None or where[token])
+    )
+    before, after = layout.edges(None if where is None else np.array(where, bool).reshape(layout.shape))
+    assert list(zip(after.tolist(), before.tolist(), strict=True)) == wanted
 
 
 # Rows moved.
@@ -357,25 +382,6 @@ def plan(data: st.DataObject, rows: list[dict[str, Any]], **options: Any) -> Lay
     return drawn
 
 
-def last_placed(rows: list[dict[str, Any]], layout: Layout) -> list[int]:
-    """The last token of each response that has a place; -1 where none has."""
-    last = [-1] * len(rows)
-    for row, begin, _, length in whole(layout):
-        if length and begin + length > len(rows[row]["prompt_token_ids"]):
-            last[row] = max(last[row], begin + length - 1)
-    return last
-
-
-def on_last(row: dict[str, Any], line: NDArray[Any], last: int) -> NDArray[Any]:
-    """Rewards of a row: a scalar is on the last response token that is placed."""
-    if isinstance(row["rewards"], list):
-        return line
-    out = np.zeros_like(line)
-    if last >= 0:
-        out[last] = row["rewards"]
-    return out
-
-
 @given(rollout_rows(), st.data())
 def test_pack_of_pieces_equals_the_reference(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     layout = plan(data, rows)
@@ -383,11 +389,8 @@ def test_pack_of_pieces_equals_the_reference(rows: list[dict[str, Any]], data: s
     batch = pack(Rollouts.from_rows(rows), layout=layout, pad_id=5, fills=fills)
     # Padded to the right, a line begins with its row.
     full = pad_reference(rows, pad_id=5, side="right", fills=fills)
-    last = last_placed(rows, layout)
     for name, array in batch.items():
         lines = [line[:n] for line, n in zip(full[name], layout.row_lengths, strict=True)]
-        if name == "rewards":
-            lines = [on_last(row, line, at) for row, line, at in zip(rows, lines, last, strict=True)]
         fill = {"input_ids": 5, "route_masks": 1, **fills}.get(name, 0)
         same(
             array,
@@ -435,12 +438,15 @@ def test_memory_is_filled_again(rows: list[dict[str, Any]], data: st.DataObject)
         same(again[name], array)
 
 
-def test_a_scalar_reward_is_on_the_last_token_that_is_placed() -> None:
+def test_a_scalar_reward_is_on_the_last_token_of_its_row() -> None:
     rollouts = {"prompt_token_ids": [[1]], "response_ids": [[2, 3]], "rewards": [4.0]}
     halves = Layout((2, 2), [2, 0], [1, 2], [3], [0, 0], [0, 1])
     assert pack(rollouts, layout=halves)["rewards"].tolist() == [[0, 4], [0, 0]]
-    first = Layout((2,), [0], [2], [3], [0], [0])
-    assert pack(rollouts, layout=first)["rewards"].tolist() == [0, 4]
+    # One of two batches has the reward, and not each of them.
+    first, second = halves.select([0], 1, 1), halves.select([0], 0, 1)
+    assert pack(rollouts, layout=first)["rewards"].tolist() == [[0, 0]]
+    assert pack(rollouts, layout=second)["rewards"].tolist() == [[0, 4]]
+    assert pack(rollouts, rows=[0], layout=first)["rewards"].tolist() == [[0, 0]]
 
 
 def test_a_plan_of_other_rows_is_refused() -> None:

@@ -227,9 +227,24 @@ def test_infinities_of_both_signs() -> None:
     assert np.isnan(Ragged.from_rows([[np.inf, -np.inf]], np.float32).sum()).all()
 
 
+def test_jagged_tensors_know_their_longest_row() -> None:
+    pytest.importorskip("torch")
+    rows = Ragged.from_rows([[1, 2], [], [3]])
+    assert rows.to_torch().to_padded_tensor(0).tolist() == [[1, 2], [0, 0], [3, 0]]
+    assert rows[1:].to_torch().to_padded_tensor(9).tolist() == [[9], [3]]
+    for empty in (rows[:0], rows[1:2]):
+        assert empty.to_torch().to_padded_tensor(0).shape == (len(empty), 0)
+
+
 def test_jagged_of_another_byte_order() -> None:
     torch = pytest.importorskip("torch")
     rows = Ragged(np.arange(3, dtype=">i4"), np.array([0, 2, 3]))
     assert torch.equal(rows.to_torch().values(), torch.arange(3, dtype=torch.int32))
     with pytest.raises(TypeError, match="torch has no jagged tensor with a list for each element"):
         Ragged.from_rows([[[1]]], lists=True).to_torch()
+
+
+def test_pickles_name_what_stays_where_it_is() -> None:
+    """Pickles outlive the code that made them: what they call must be found where it was."""
+    call = Ragged.from_rows([[1]]).__reduce__()[0]
+    assert (call.__module__, call.__qualname__) == ("rollkit._rows.ragged", "_unpickled")

@@ -56,6 +56,45 @@ def test_flash_attn_attends_within_segments() -> None:
     torch.testing.assert_close(found, torch.where(ids[..., None] > 0, wanted, 0.0))
 
 
+def test_a_tail_of_padding_is_a_segment_of_its_own() -> None:
+    layout = Layout.concat([3, 2], multiple_of=8)
+    hidden = torch.randn(8, 4)
+    assert varlen_attention(hidden, **on_torch(flash_attn_varlen(layout))).shape == (5, 4)
+    whole = varlen_attention(hidden, **on_torch(flash_attn_varlen(layout, tail="segment")))
+    assert whole.shape == (8, 4)  # each token is in a segment, and so is written
+    torch.testing.assert_close(whole[:5], varlen_attention(hidden, **on_torch(flash_attn_varlen(layout))))
+    found = flash_attention_kwargs(layout, tail="segment", seq_idx=True)
+    assert found["cu_seq_lens_q"].tolist() == [0, 3, 5, 8]
+    assert found["max_length_k"] == 3
+    assert found["seq_idx"].tolist() == [[0, 0, 0, 1, 1, 2, 2, 2]]
+    for none in (Layout.concat([3, 2]), [[1, 1, 1], [1, 1, 1]]):
+        assert same(flash_attn_varlen(none, tail="segment"), flash_attn_varlen(none))
+    assert flash_attn_varlen([0, 0], tail="segment")["cu_seqlens_q"].tolist() == [0, 2]
+    assert flash_attn_varlen([], tail="segment")["cu_seqlens_q"].tolist() == [0]
+    assert flash_attn_varlen(layout, tail="segment", size=6)["cu_seqlens_q"].tolist() == [0, 3, 5, 8, 8, 8]
+    # Kernels pair segments by order: of two sides, both have one, or none.
+    pair = flash_attn_varlen([1, 1, 2, 0, 0], [1, 2], tail="segment")
+    assert (pair["cu_seqlens_q"].tolist(), pair["cu_seqlens_k"].tolist()) == ([0, 2, 3, 5], [0, 1, 2, 2])
+    assert (pair["max_seqlen_q"], pair["max_seqlen_k"]) == (2, 1)
+    pair = flash_attn_varlen([1, 2], [1, 1, 2, 0, 0, 0], tail="segment")
+    assert (pair["cu_seqlens_q"].tolist(), pair["cu_seqlens_k"].tolist()) == ([0, 1, 2, 2], [0, 2, 3, 6])
+    rows = {"response_ids": [[1, 2, 3], [4, 5]]}
+    batch = pack(rows, 8).to("torch")
+    assert isinstance(flash_attn_varlen(batch, tail="segment")["cu_seqlens_q"], torch.Tensor)
+    theirs, ours = batch.flash_kwargs(), flash_attention_kwargs(batch, tail="segment")
+    assert same(theirs, ours)
+
+
+def on_torch(found: dict[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, int) else torch.from_numpy(v) for k, v in found.items()}
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return {k: np.asarray(v).tolist() for k, v in one.items()} == {
+        k: np.asarray(v).tolist() for k, v in other.items()
+    }
+
+
 def test_flash_attention_kwargs() -> None:
     ids = torch.tensor([[1, 1, 2, 2, 2, 0]])
     found = flash_attention_kwargs(ids, seq_idx=True)
@@ -185,3 +224,8 @@ def test_errors_say_what_to_do() -> None:
         te_seqlens_and_offsets((1, 2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there are 2 segments, size=2 has room for 1"):
         flash_attn_varlen([1, 2], size=2)
+    for adapter in (flash_attn_varlen, flash_attention_kwargs):
+        with pytest.raises(ValueError, match="tail must be one of 'left_out', 'segment', got 'end'"):
+            adapter([1, 0], tail="end")
+        with pytest.raises(ValueError, match='padding="removed" leaves no tail to be a segment'):
+            adapter([1, 0], padding="removed", tail="segment")

@@ -132,9 +132,11 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
 
 
 def scatter_sum(count: int, values: Any, index: Any) -> Any:
-    """Sums of rows at `index`; of integers in what JAX has for int64."""
+    """Sums of rows at `index`."""
     if not jnp.issubdtype(values.dtype, jnp.inexact):
-        values = values.astype(jnp.asarray(0).dtype)
+        values = wide(values)
+    elif values.dtype.itemsize < 4:
+        values = values.astype(jnp.float32)
     return jnp.zeros((count, *values.shape[1:]), values.dtype).at[index].add(values, mode="promise_in_bounds")
 
 
@@ -289,6 +291,17 @@ def flip(rows: Any) -> Any:
 def cumsum(rows: Any) -> Any:
     """Running sums along the last axis."""
     return jnp.cumsum(rows, axis=-1, dtype=jnp.int32)
+
+
+def carry_back(factors: Any, terms: Any) -> Any:
+    """Each term, and its factor times what the term after it has become."""
+
+    def joined(after: Any, before: Any) -> Any:
+        (further, term), (factor, own) = after, before
+        return factor * further, jnp.where(factor == 0, own, own + factor * term)
+
+    factors = jnp.broadcast_to(factors, terms.shape)
+    return lax.associative_scan(joined, (factors, terms), reverse=True, axis=terms.ndim - 1)[1]
 
 
 nth = jax_bits.nth

@@ -77,13 +77,14 @@ def scatter(count: int, fill: AnyArray, values: AnyArray, index: AnyArray) -> An
 
 
 def scatter_sum(count: int, values: AnyArray, index: AnyArray) -> AnyArray:
-    """Sums of rows at `index`; in float64 and int64, of which those of floats are cast back once."""
-    if values.dtype.kind == "f" and values.ndim == 1:  # most often; a third of the time
-        return np.bincount(index, values, count).astype(values.dtype)
+    """Sums of rows at `index`; floats are added up in float64 and rounded once."""
     whole = values.dtype.kind in "biu"
-    out = np.zeros((count, *values.shape[1:]), np.int64 if whole else np.result_type(values, np.float64))
+    found = np.int64 if whole else np.dtype(np.float32) if values.dtype.itemsize < 4 else values.dtype
+    if values.dtype.kind == "f" and values.ndim == 1:  # most often; a third of the time
+        return np.bincount(index, values, count).astype(found)
+    out = np.zeros((count, *values.shape[1:]), np.int64 if whole else np.result_type(found, np.float64))
     np.add.at(out, index, values.astype(out.dtype, copy=False))
-    return out if whole else out.astype(values.dtype)
+    return out.astype(found, copy=False)
 
 
 def cast(array: AnyArray, dtype: Any) -> AnyArray:
@@ -199,6 +200,15 @@ def flip(rows: AnyArray) -> AnyArray:
 def cumsum(rows: AnyArray) -> AnyArray:
     """Running sums along the last axis."""
     return np.cumsum(rows, axis=-1, dtype=np.int32)
+
+
+def carry_back(factors: AnyArray, terms: AnyArray) -> AnyArray:
+    """Each term, and its factor times what the term after it has become."""
+    found = terms.copy()
+    for at in range(terms.shape[-1] - 2, -1, -1):
+        factor = factors[..., at]
+        found[..., at] += np.where(factor == 0, 0, factor * found[..., at + 1])
+    return found
 
 
 def latest(flags: AnyArray) -> AnyArray:

@@ -92,9 +92,9 @@ class Ops(Protocol):
         ...
 
     def scatter_sum(self, count: int, values: Any, index: Any) -> Any:
-        """`count` rows: the sums of those of `values` at `index`, 0 where there are none.
+        """`count` rows: the sums of those of `values` at each number of `index`, 0 where there are none.
 
-        Sums of integers and bools are int64, or what the framework has for it.
+        Integers and bools are summed in 64 bits (in JAX what it has for that), floats of 16 bits in float32.
         """
         ...
 
@@ -178,6 +178,13 @@ class Ops(Protocol):
 
     def cumsum(self, rows: Any) -> Any:
         """Running sums along the last axis."""
+        ...
+
+    def carry_back(self, factors: Any, terms: Any) -> Any:
+        """Each term, and its factor times what the term after it has become, along the last axis.
+
+        A factor of 0 lets nothing through, NaN neither.
+        """
         ...
 
     def latest(self, flags: Any) -> Any:

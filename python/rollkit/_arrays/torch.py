@@ -82,9 +82,13 @@ def register_tree(
 def jagged(values: Any, offsets: AnyArray) -> Any:
     """A jagged nested tensor over values and offsets; those in the host's memory are shared."""
     tensor = values if isinstance(values, torch.Tensor) else from_numpy(values, None, {})
-    begin, end = int(offsets[0]), int(offsets[-1])
-    bounds = torch.from_numpy(offsets - begin if begin else offsets).to(tensor.device)
-    return torch.nested.nested_tensor_from_jagged(tensor[begin:end], bounds)
+    begin, end, lengths = int(offsets[0]), int(offsets[-1]), np.diff(offsets)
+    bounds = _shared(offsets - begin if begin else offsets).to(tensor.device)
+    shortest, longest = (int(lengths.min()), int(lengths.max())) if len(lengths) else (0, 0)
+    # Without them torch pads to as many as there are elements in all.
+    return torch.nested.nested_tensor_from_jagged(
+        tensor[begin:end], bounds, min_seqlen=shortest, max_seqlen=longest
+    )
 
 
 def of_jagged(tensor: Any) -> tuple[Any, AnyArray] | None:
@@ -179,9 +183,11 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
 
 
 def scatter_sum(count: int, values: Any, index: Any) -> Any:
-    """Sums of rows at `index`; of integers in int64."""
-    if not (values.is_floating_point() or values.is_complex()):
-        values = values.to(torch.int64)
+    """Sums of rows at `index`."""
+    if not values.dtype.is_floating_point and not values.dtype.is_complex:
+        values = values.long()
+    elif values.element_size() < 4:
+        values = values.float()
     return values.new_zeros((count, *values.shape[1:])).index_add(0, index, values)
 
 
@@ -366,6 +372,17 @@ def flip(rows: Any) -> Any:
 def cumsum(rows: Any) -> Any:
     """Running sums along the last axis."""
     return torch.cumsum(rows, -1, dtype=torch.int32)
+
+
+def carry_back(factors: Any, terms: Any) -> Any:
+    """Each term, and its factor times what the term after it has become: over 2, 4, 8 terms and so on."""
+    width = 1
+    while width < terms.shape[-1]:
+        after = torch.nn.functional.pad(terms[..., width:], (0, width))
+        terms = torch.where(factors == 0, terms, terms + factors * after)
+        factors = factors * torch.nn.functional.pad(factors[..., width:], (0, width))
+        width *= 2
+    return terms
 
 
 def latest(flags: Any) -> Any:

@@ -15,6 +15,7 @@ from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray, framework_of, is_array
 from rollkit._rollouts.columns import take_column
+from rollkit._rollouts.labels import lacks
 from rollkit._rollouts.names import Names, flash_kwargs, renamed
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
@@ -23,6 +24,7 @@ from rollkit._rows.ragged import Ragged, shipped
 
 # Properties of these come here too, when what they read is missing.
 _NEEDS_LAYOUT: Final = ("layout", "prompt_lengths", "num_rows", "responses")
+_PARTS: Final = ("arrays", "layout", "prompt_lengths", "rows")
 
 
 class Batch(Mapping[str, Any]):
@@ -36,7 +38,8 @@ class Batch(Mapping[str, Any]):
 
     Attributes:
         arrays: name to array `[*layout.shape, *inner]`: NumPy's, or after `to` a framework's. `Lists` of a
-            column with a list per token: one for each place, in memory order.
+            column with a list per token: one for each place, in memory order. A new dict each time, as are
+            `rows`: `batch | {…}` makes a batch with more arrays.
         layout: where each rollout's tokens (prompt, then response) are.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
         rows: the columns with one entry per rollout, in input order.
@@ -53,10 +56,10 @@ class Batch(Mapping[str, Any]):
         (2, ['stop', 'length'])
     """
 
-    arrays: Mapping[str, Any]
     layout: Layout
     prompt_lengths: Int64s
-    rows: Mapping[str, Any]
+    _arrays: Mapping[str, Any]
+    _rows: Mapping[str, Any]
     # The flat memory of the arrays, which may be larger than they are: what `out=` fills again.
     _memory: Mapping[str, AnyArray]
 
@@ -72,7 +75,7 @@ class Batch(Mapping[str, Any]):
 
         Without a layout it holds the arrays alone: what trainers make of any mapping, `type(batch)({...})`.
         """
-        fields: dict[str, Any] = {"arrays": arrays, "rows": rows or {}, "_memory": memory or {}}
+        fields: dict[str, Any] = {"_arrays": dict(arrays), "_rows": dict(rows or {}), "_memory": memory or {}}
         if layout is not None:
             fields |= {"layout": layout, "prompt_lengths": prompt_lengths}
         vars(self).update(fields)
@@ -81,16 +84,28 @@ class Batch(Mapping[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         if name in _NEEDS_LAYOUT:
-            raise AttributeError(
-                f"this batch has no {name}: it was made of another's arrays (torch's collate functions and "
-                "transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
-            )
+            raise AttributeError(lacks(name))
         raise AttributeError(f"Batch has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(
             f'a Batch does not change; batch | {{"{name}": array}} makes one with more arrays'
+            if name not in _PARTS
+            else f"{name} of a Batch: it does not change; pack and pad make another"
         )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Batch does not change: {name!r} is not deleted")
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The arrays by name, in a dict of their own: what is done to it is not done to the batch."""
+        return dict(self._arrays)
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """The columns with one entry per rollout, in input order; likewise."""
+        return dict(self._rows)
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -123,9 +138,9 @@ class Batch(Mapping[str, Any]):
             >>> type(pack({"response_ids": [[1, 2], [3]]}, 4).to("cpu")["input_ids"])
             <class 'torch.Tensor'>
         """
-        like = next(iter(self.arrays.values()), None)
+        like = next(iter(self._arrays.values()), None)
         make = array_maker(target, device, options, framework_of(like))
-        return self._with({name: _each(make, array) for name, array in self.arrays.items()})
+        return self._with({name: _each(make, array) for name, array in self._arrays.items()})
 
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory, as torch tensors: the hook that torch's DataLoader calls."""
@@ -153,6 +168,7 @@ class Batch(Mapping[str, Any]):
                 - `"hf"`: int64 `input_ids`, `position_ids`, `labels` and `attention_mask` (of `pad`).
                   `labels` are made (see `rollkit.labels`) unless there are some; of these, too, the first
                   token of each segment is ignored. What a model's own loss reads is then shifted by it.
+                  Of a row in pieces that is so of each: `labels(batch, shift=True)` loses none.
                   Models tell packed segments apart by `position_ids` only without a cache:
                   `model(input_ids=…, position_ids=…, use_cache=False)`.
                 - `"grain"`: each token array `x` with `x_segment_ids` and `x_positions`, as its packers.
@@ -174,7 +190,7 @@ class Batch(Mapping[str, Any]):
             >>> batch["position_ids"], batch["labels"]
             (array([[0, 1, 0, 0]]), array([[-100,    2, -100, -100]]))
         """
-        return self._with(renamed(self.arrays, self.layout, names))
+        return self._with(renamed(self._arrays, self.layout, names))
 
     def flash_kwargs(self) -> dict[str, Any]:
         """What models of transformers hand to varlen attention: `model(…, **batch.flash_kwargs())`.
@@ -189,7 +205,7 @@ class Batch(Mapping[str, Any]):
             >>> pack({"response_ids": [[1, 2], [3]]}, capacity=6).flash_kwargs()["cu_seq_lens_q"]
             array([0, 2, 3, 6], dtype=int32)
         """
-        return flash_kwargs(self.layout, next(iter(self.arrays.values()), None))
+        return flash_kwargs(self.layout, next(iter(self._arrays.values()), None))
 
     @property
     def responses(self) -> Layout:
@@ -199,11 +215,11 @@ class Batch(Mapping[str, Any]):
 
     def keys(self) -> KeysView[str]:
         """The names of the arrays."""
-        return self.arrays.keys()
+        return self._arrays.keys()
 
     def items(self) -> ItemsView[str, Any]:
         """Names and arrays."""
-        return self.arrays.items()
+        return self._arrays.items()
 
     def split(self, parts: int) -> list[Batch]:
         """Cut into microbatches: as many lines each, or one more. Arrays are views.
@@ -234,15 +250,15 @@ class Batch(Mapping[str, Any]):
         end = max(begin, end)
         rows = self.layout.rows_on(begin, end - begin)
         return Batch(
-            {name: _part(array, begin, end, self.layout.width) for name, array in self.arrays.items()},
+            {name: _part(array, begin, end, self.layout.width) for name, array in self._arrays.items()},
             self.layout.select(rows, begin, end - begin),
             self.prompt_lengths[rows],
-            {name: take_column(column, rows) for name, column in self.rows.items()},
+            {name: take_column(column, rows) for name, column in self._rows.items()},
         )
 
     def _with(self, arrays: Mapping[str, Any]) -> Batch:
         found = vars(self)
-        return Batch(arrays, found.get("layout"), found.get("prompt_lengths"), self.rows)
+        return Batch(arrays, found.get("layout"), found.get("prompt_lengths"), self._rows)
 
     def __or__(self, other: Any) -> Batch:
         """This batch with more arrays, or with some in the place of its own: `[*layout.shape, *inner]`."""
@@ -258,37 +274,37 @@ class Batch(Mapping[str, Any]):
                 got = type(array).__name__ if shape is None else f"an array of shape {tuple(array.shape)}"
                 text = f"array {name!r} must have shape {self.layout.shape} (and inner dims), got {got}"
                 raise refusal(ValueError, f"{text}; rollkit.place lays rows out", column=name, label="")
-        return self._with({**self.arrays, **other})
+        return self._with({**self._arrays, **other})
 
     def __getitem__(self, key: Any) -> Any:
         """An array by name, or a microbatch: a slice of lines, with its rows and their layout."""
         if isinstance(key, slice):
             return self._lines(key)
         try:
-            return self.arrays[key]
+            return self._arrays[key]
         except (KeyError, TypeError):
-            known = ", ".join(map(repr, self.arrays))
+            known = ", ".join(map(repr, self._arrays))
             raise KeyError(f"no array {key!r}; there are {known}") from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self.arrays
+        return name in self._arrays
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
+        return iter(self._arrays)
 
     def __len__(self) -> int:
-        return len(self.arrays)
+        return len(self._arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         arrays = {
             name: shipped(array) if isinstance(array, np.ndarray) else (array, None)
-            for name, array in self.arrays.items()
+            for name, array in self._arrays.items()
         }
         found = vars(self)
-        return _unpickled, (arrays, found.get("layout"), found.get("prompt_lengths"), dict(self.rows))
+        return _unpickled, (arrays, found.get("layout"), found.get("prompt_lengths"), dict(self._rows))
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{name} {_kind(array)}" for name, array in self.arrays.items())
+        kinds = ", ".join(f"{name} {_kind(array)}" for name, array in self._arrays.items())
         layout = repr(self.layout) if "layout" in vars(self) else "no layout"
         return f"Batch({layout}: {kinds})"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -12,6 +12,7 @@ from rollkit._batch.batch import Batch
 from rollkit._batch.fill import fill
 from rollkit._rollouts.names import Names, check_names
 from rollkit._rollouts.sources import Source, Sources
+from rollkit._rows.binpack import Packing
 from rollkit._rows.layout import Layout
 
 
@@ -28,6 +29,8 @@ def pack(
     bins_multiple_of: int = 1,
     bins: int | None = None,
     oversize: str = "raise",
+    order: str = "opened",
+    seed: int | None = None,
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
@@ -52,7 +55,10 @@ def pack(
         bins_multiple_of: empty bins are added up to a multiple of this.
         bins: exactly so many bins, empty ones at the end: one shape for all batches.
         oversize: what becomes of a rollout longer than `capacity`; see `Layout.pack`. A scalar reward of
-            one whose response is cut off whole is left out with it, and a warning says how many.
+            one whose response is cut off whole is left out with it, and a warning says how many. Of one in
+            pieces (`"split"`) it is on the last token, in whichever bin that is; `unpack` gives whole rows.
+        order: of bins, `"opened"` or `"shuffled"`, by `seed`; see `Layout.pack`. `rows` are not reordered.
+        seed: of the shuffled order.
         fills: what padding holds, by column; 0 unless given (`labels`: -100), but of routes experts
             0 … topk - 1, for the tokens without one too, which `route_masks` marks by 1.
         dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
@@ -96,27 +102,20 @@ def pack(
     sources = Sources.of(rollouts, levels, rows)
     if _check.flag("validate", validate):
         sources.check_values()
-    if layout is not None:
-        if capacity is not None:
-            raise TypeError("pack takes a capacity or a layout, not both: a layout has its capacity")
-        if bins is not None:
-            raise TypeError("pack takes bins or a layout, not both: a layout has its bins")
-        _check_plan(sources, layout)
-    elif capacity is None:
-        raise TypeError("pack needs a capacity, or a layout")
-    else:
-        layout = Layout.pack(
-            sources.ordered(sources.lengths),
-            capacity,
-            algorithm=algorithm,
-            align=align,
-            max_segments=max_segments,
-            bins_multiple_of=bins_multiple_of,
-            bins=bins,
-            oversize=oversize,
-        )
-        if oversize == "truncate":
-            sources.check_cut(layout)
+    layout = planned(
+        "pack",
+        sources,
+        capacity,
+        layout,
+        bins,
+        algorithm=algorithm,
+        align=align,
+        max_segments=max_segments,
+        bins_multiple_of=bins_multiple_of,
+        oversize=oversize,
+        order=order,
+        seed=seed,
+    )
     return fill(sources, layout, pad_id, fills, dtypes, out, names)
 
 
@@ -160,6 +159,32 @@ def pad(
         sources.check_values()
     layout = Layout.pad(sources.ordered(sources.lengths), side=side, width=width, multiple_of=multiple_of)
     return fill(sources, layout, pad_id, fills, dtypes, out, names, attention_mask=True)
+
+
+def planned(
+    called: str,
+    sources: Sources,
+    capacity: int | None,
+    layout: Layout | None,
+    bins: int | None = None,
+    **packing: Unpack[Packing],
+) -> Layout:
+    """Where rollouts go: as a layout made before says, or into bins of `capacity`."""
+    if layout is None:
+        if capacity is None:
+            raise TypeError(f"{called} needs a capacity, or a layout")
+        made = Layout.pack(sources.ordered(sources.lengths), capacity, bins=bins, **packing)
+        if packing["oversize"] == "truncate":
+            sources.check_cut(made)
+        return made
+    for name, given in (("capacity", capacity), ("bins", bins)):
+        if given is not None:
+            article = "a " if name == "capacity" else ""
+            raise TypeError(f"{called} takes {article}{name} or a layout, not both: a layout has its {name}")
+    if packing["order"] != "opened" or packing["seed"] is not None:
+        raise TypeError(f"{called} takes an order or a layout, not both: a layout has its order")
+    _check_plan(sources, layout)
+    return layout
 
 
 def _check_plan(sources: Sources, layout: Layout) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any, NoReturn
 
-from rollkit._cli.text import complain
+from rollkit._cli.text import closed, complain
 from rollkit._rollouts.columns import LEVELS
 
 FILES = "JSONL (.gz, .zst), Parquet, Arrow or .safetensors files, folders and globs of them, or - for JSONL \
@@ -21,6 +22,10 @@ class Parser(argparse.ArgumentParser):
 
     origin = ""
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, and say so where that fails, of which `argparse` says nothing."""
+        _print(self.format_help().rstrip("\n"), file)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments."""
         complain(f"{self.origin}{message}; {self.prog} --help says what there is")
@@ -33,8 +38,15 @@ class Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from rollkit import __version__
 
-        print(f"rollkit {__version__}")
+        _print(f"rollkit {__version__}")
         parser.exit()
+
+
+def _print(text: str, file: Any = None) -> None:
+    """Print what ends the command: an error of it is raised here, not as the interpreter ends."""
+    if sys.stdout is None:
+        raise closed()
+    print(text, file=file, flush=True)
 
 
 def add_json(parser: Any) -> None:
@@ -60,6 +72,11 @@ def positive(text: str) -> int:
 
 def row(text: str) -> int:
     """The number of a row, from 0."""
+    return at_least(0, text)
+
+
+def seed(text: str) -> int:
+    """A seed, from 0."""
     return at_least(0, text)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import warnings
 from collections.abc import Sequence
 
 from rollkit import _program
-from rollkit._cli import convert, info, inspect, pack, rows, stats, text
+from rollkit._cli import convert, info, inspect, pack, rows, stats, text, verify
 from rollkit._cli.arguments import Parser, Version
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
@@ -36,22 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
-        return status
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        status = _BROKEN_PIPE
     except KeyboardInterrupt as error:
         text.complain("interrupted", error)
-        return _INTERRUPTED
+        status = _INTERRUPTED
     except OSError as error:
         text.complain(_told(error), error)
+        status = text.FAILED
     except (ValueError, TypeError, OverflowError, IndexError, ImportError) as error:
         text.complain(str(error), error)
+        status = text.FAILED
     except MemoryError as error:
         text.complain(
             "out of memory; --chunk-rows, --bins-per-shard and --capacity bound what is held at a time", error
         )
-    return text.FAILED
+        status = text.FAILED
+    text.give_up(sys.stdout)
+    return status
 
 
 def _told(error: OSError) -> str:
@@ -65,6 +66,15 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (pack.add, inspect.add, rows.add_head, rows.add_show, stats.add, convert.add, info.add):
+    for add in (
+        pack.add,
+        inspect.add,
+        verify.add,
+        rows.add_head,
+        rows.add_show,
+        stats.add,
+        convert.add,
+        info.add,
+    ):
         add(commands)
     return parser

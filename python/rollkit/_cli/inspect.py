@@ -14,11 +14,11 @@ def add(commands: Any) -> None:
     inspect = commands.add_parser(
         "inspect",
         help="what is in a folder of shards",
-        description="Show what a folder of rollkit pack holds, and check its files against its index.",
+        description="Show what a folder of rollkit pack holds. Sizes of files are compared with its index; "
+        "rollkit verify compares their contents.",
     )
     inspect.set_defaults(run=_run)
     inspect.add_argument("folder", metavar="DIR")
-    inspect.add_argument("--verify", action="store_true", help="compare contents too (SHA-256)")
     inspect.add_argument("--plot", metavar="PNG", help="draw how full the bins are")
     add_json(inspect)
 
@@ -28,23 +28,23 @@ def _run(options: argparse.Namespace) -> int:
 
     pictures.check_plot(options.plot)
     index = shards.read_index(options.folder)
-    wrong = shards.check_shards(options.folder, verify=options.verify)
+    wrong = shards.check_shards(options.folder, index)
     for message in wrong:
         text.complain(message)
     if wrong:
         return text.FAILED
-    layout = shards.read_layout(options.folder)
+    layout = shards.read_layout(options.folder, index)
     if options.json:
         lengths = text.quantiles(layout.row_lengths)
-        text.json_object({**index, "row_lengths": lengths, "verified": options.verify})
+        text.json_object({**index, "row_lengths": lengths})
     else:
-        _show(index, layout.row_lengths, options.verify)
+        _show(index, layout.row_lengths)
     if options.plot:
         pictures.plot(options.folder, options.plot)
     return 0
 
 
-def _show(index: dict[str, Any], lengths: Any, verified: bool) -> None:
+def _show(index: dict[str, Any], lengths: Any) -> None:
     text.table(
         [
             *text.counts(index),
@@ -55,9 +55,13 @@ def _show(index: dict[str, Any], lengths: Any, verified: bool) -> None:
     text.heading("Row lengths")
     text.histogram(lengths)
     text.heading("Columns per token")
-    text.table((name, found["dtype"], text.shape(found["shape"])) for name, found in index["columns"].items())
+    derived = index.get("derived", [])
+    text.table(
+        (name, found["dtype"], text.shape(found["shape"]), *(["derived"] if name in derived else []))
+        for name, found in index["columns"].items()
+    )
     if index["rows"]:
         text.heading("Columns per row")
         text.table((name, "objects" if kind == "json" else kind) for name, kind in index["rows"].items())
-    text.heading("Shards" + (" (contents verified)" if verified else ""))
+    text.heading("Shards")
     text.table(text.shard_rows(index["shards"]), numbers=True)

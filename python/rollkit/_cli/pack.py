@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, Final, cast
 
 from rollkit._cli import pictures, text
-from rollkit._cli.arguments import FILES, Parser, add_json, add_reading, level, positive
-from rollkit._rows.binpack import DEFAULTS, OVERSIZE, Packing
+from rollkit._cli.arguments import FILES, Parser, add_json, add_reading, level, positive, seed
+from rollkit._rows.binpack import DEFAULTS, ORDERS, OVERSIZE, Packing
 
 _PACKING: Final = {
     "algorithm": ("A", "how bins are filled ({default}; see rollkit.plan_bins)"),
@@ -19,13 +19,21 @@ _PACKING: Final = {
     "oversize": (
         None,
         "what becomes of a row longer than N: an error (raise, the default), its first N tokens, "
-        "a bin of its own, or nothing",
+        "a bin of its own, nothing, or pieces of N tokens",
     ),
     "bins_multiple_of": ("B", "add empty bins up to a multiple of B"),
+    "order": (
+        None,
+        "of the bins: shuffled, the default, or opened, in which the longest rows come first",
+    ),
+    "seed": ("S", "of the shuffled order ({default})"),
 }
 """For each option of `Packing`, what stands for its value in the help, and what it does."""
 
-_VALUES: Final = DEFAULTS | {
+_PACKED: Final = DEFAULTS | {"order": "shuffled", "seed": 0}
+"""What holds of these where nothing is said: what trains on shards in their order wants it shuffled."""
+
+_VALUES: Final = _PACKED | {
     "pad_id": 0,
     "skip_column": (),
     "level": (),
@@ -34,7 +42,7 @@ _VALUES: Final = DEFAULTS | {
     "bins_per_shard": 64,
     "chunk_rows": 256,
     **dict.fromkeys(("out", "capacity", "plot", "config")),
-    **dict.fromkeys(("resume", "quiet", "json", "dry_run"), False),
+    **dict.fromkeys(("resume", "quiet", "json", "dry_run", "derived"), False),
 }
 """What options are that neither the command line nor a file says."""
 
@@ -61,12 +69,12 @@ def _add_options(pack: Any) -> None:
     add = pack.add_argument
     add("-o", "--out", metavar="DIR", help="folder for the shards; made if missing")
     add("--capacity", type=positive, metavar="N", help="tokens of a bin")
-    for name, default in DEFAULTS.items():
+    for name, default in _PACKED.items():
         metavar, told = _PACKING[name]
         add(
             f"--{name.replace('_', '-')}",
-            type=str if isinstance(default, str) else positive,
-            choices=OVERSIZE if name == "oversize" else None,
+            type=str if isinstance(default, str) else seed if name == "seed" else positive,
+            choices={"oversize": OVERSIZE, "order": ORDERS}.get(name),
             metavar=metavar,
             help=told.format(default=default),
         )
@@ -81,6 +89,11 @@ def _add_options(pack: Any) -> None:
     )
     add_reading(pack)
     add("--bins-per-shard", type=positive, metavar="K", help="bins in a file (64)")
+    add(
+        "--derived",
+        action="store_true",
+        help="store segment ids, positions and spread rewards too, for readers that do not derive them",
+    )
     add("--chunk-rows", type=positive, metavar="R", help="rows read at a time (256)")
     add("--plot", metavar="PNG", help="draw how full the bins are")
     add("--resume", action="store_true", help="complete a run that was interrupted")
@@ -99,6 +112,10 @@ def _run(parser: Parser, known: dict[str, argparse.Action], given: argparse.Name
     said = vars(given)
     said = {**(read_config(said["config"], parser, known) if "config" in said else {}), **said}
     options = argparse.Namespace(**{**_VALUES, **said})
+    if options.order == "opened":
+        if "seed" in said:
+            parser.error("--seed is of a shuffled order, so it does not go with --order opened")
+        options.seed = None
     _check(parser, options)
     pictures.check_plot(options.plot)
     begun = time.perf_counter()
@@ -154,6 +171,7 @@ def _stream(options: argparse.Namespace) -> Any:
         chunk_rows=options.chunk_rows,
         nonfinite=options.nonfinite,
         rename=dict(options.rename),
+        derived=options.derived,
         **cast(Packing, {name: getattr(options, name) for name in DEFAULTS}),
     )
 

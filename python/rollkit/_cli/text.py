@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rollkit._cli import progress
 from rollkit._rows.binpack import DEFAULTS
@@ -25,8 +26,21 @@ def complain(message: str, error: BaseException | None = None) -> None:
     parts = [message, *getattr(error, "__notes__", ())]
     if sys.stderr is None:  # closed; `print` would take standard output instead
         return
-    progress.clear()
-    print(f"rollkit: {plain(' '.join('; '.join(parts).split()))}", file=sys.stderr)
+    try:
+        progress.clear()
+        print(f"rollkit: {plain(' '.join('; '.join(parts).split()))}", file=sys.stderr, flush=True)
+    except OSError:  # nobody is there to be told; the status says it
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO | None) -> None:
+    """Let go of what a stream cannot write: the interpreter would try again as it ends."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def closed() -> OSError:
@@ -52,7 +66,7 @@ def counts(index: dict[str, Any]) -> Iterator[Row]:
 
 
 def totals(totals: dict[str, Any], shards: int, size: int, *, about: bool = False) -> Iterator[Row]:
-    odd = [f"{totals[name]:,} {name}" for name in ("truncated", "dropped") if totals[name]]
+    odd = [f"{totals[name]:,} {name}" for name in ("truncated", "dropped", "split") if totals.get(name)]
     yield "rows", f"{totals['rows']:,}" + (f" ({', '.join(odd)})" if odd else "")
     yield "tokens", f"{totals['tokens']:,}"
     yield "bins", f"{totals['bins']:,} of {totals['width']:,} tokens"

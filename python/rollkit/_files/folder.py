@@ -136,17 +136,21 @@ def agree(work: Path, earlier: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to continue another run; name what differs."""
     before, after = _flat(earlier), _flat(now)
     odd = [name for name in after if before.get(name) != after[name]]
-    odd += [name for name in before if name.startswith("source ") and name not in after]
+    odd += [name for name in before if name.startswith(("source ", "--")) and name not in after]
     if odd:
         name = odd[0]
         told = f"was {before.get(name)!r}, is {after.get(name)!r}" if name != "plan_sha256" else "differs"
-        raise ValueError(
-            f"{work.parent}: cannot resume: {name} {told}; run it as before, or choose another folder"
-        )
+        fix = "run it as before"
+        if name in _WRITER:
+            fix = f"finish it with the rollkit that began it, {earlier['rollkit']}"
+        raise ValueError(f"{work.parent}: cannot resume: {name} {told}; {fix}, or choose another folder")
+
+
+_WRITER: Final = ("format", "rollkit")
 
 
 def _flat(job: dict[str, Any]) -> dict[str, Any]:
-    found = {name: job.get(name) for name in ("format", "rollkit")}
+    found = {name: job.get(name) for name in _WRITER}
     found |= {f"--{name.replace('_', '-')}": value for name, value in job["arguments"].items()}
     for i, source in enumerate(job["sources"], 1):
         found |= {f"source {i} {key}": value for key, value in source.items()}

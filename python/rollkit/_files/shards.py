@@ -1,38 +1,28 @@
-"""Folders of packed shards, and their files.
+"""Folders of packed shards: their index, and all of their shards.
 
-A folder holds `shard-00000.safetensors` and so on, and `index.json`, which is written last. A shard's
-tensors are the arrays of its `Batch` under their own names, its layout under `layout.…`, and what has
-one entry per row under `rows.…` (objects as the bytes of a JSON array).
+A folder holds `shard-00000.safetensors` and so on, and `index.json`, which is written last;
+`docs/shards.md` says what is in them.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from rollkit._batch import Batch
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
-from rollkit._extras import extra
 from rollkit._files.folder import INDEX, WORK, digest
-from rollkit._files.source import File, changed, local_path, state_of
-from rollkit._files.state import INDEX_SHAPE, misfit, read_state
-from rollkit._files.tensors import Tensors
-from rollkit._frameworks import AnyArray
+from rollkit._files.shard import FORMATS, check_derived, opened, shard_name, told_formats
+from rollkit._files.source import local_path
+from rollkit._files.state import DERIVED_SHAPE, INDEX_SHAPE, misfit, read_state
+from rollkit._files.tensors import DTYPES
 from rollkit._rows.layout import ABSENT, Layout
-
-FORMAT: Final = 1
-_LAYOUT: Final = ("starts", "lengths", "row_lengths")
-_HEADER: Final = {"format": int, "arrays": [str], "rows": {"*": str}}
-TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
-"""Names, and those that begin with `layout.` or `rows.`, that a shard has for itself."""
 
 
 def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -41,34 +31,57 @@ def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise refusal(ValueError, "not an index that rollkit wrote: a link, or no file", path=path)
-        index = read_state(path, "an index", INDEX_SHAPE)
+        index = read_state(path, "an index", {"format": int})
     except FileNotFoundError:
         if (path.parent / WORK).exists():
             raise ValueError(
                 f"{folder}: this run is unfinished; continue it with rollkit pack --resume"
             ) from None
         raise
-    if index["format"] != FORMAT:
-        text = f"format {index['format']!r}; this rollkit reads {FORMAT}"
-        raise refusal(ValueError, text, path=path)
-    if not index["shards"]:
-        raise refusal(ValueError, "not an index that rollkit wrote: it has no shards", path=path)
-    for number, shard in enumerate(index["shards"]):
-        if shard["file"] != shard_name(number):
-            text = f"shards[{number}].file is {shard['file']!r}, expected {shard_name(number)!r}"
-            raise refusal(ValueError, f"not an index that rollkit wrote: {text}", path=path)
+    with at(path=path):
+        _check_index(index)
     return index
 
 
-def check_shards(folder: str | os.PathLike[str], *, verify: bool = False) -> list[str]:
+def _check_index(index: dict[str, Any]) -> None:
+    if index["format"] not in FORMATS:
+        raise ValueError(f"format {index['format']!r}; this rollkit reads {told_formats()}")
+    shape = INDEX_SHAPE | ({} if index["format"] == 1 else DERIVED_SHAPE)
+    wrong = misfit(index, shape)
+    shards = index["shards"] if wrong is None else []
+    if wrong is None and not shards:
+        wrong = "it has no shards"
+    for number, shard in enumerate(shards):
+        if wrong is None and shard["file"] != shard_name(number):
+            wrong = f"shards[{number}].file is {shard['file']!r}, expected {shard_name(number)!r}"
+    if wrong is None and sum(shard["bins"] for shard in shards) != index["totals"]["bins"]:
+        wrong = f"totals.bins is {index['totals']['bins']:,}, and the shards have others"
+    for name, column in index["columns"].items() if wrong is None else ():
+        shape = column["shape"]
+        if shape[:2] != ["bins", index["totals"]["width"]] or misfit(shape[2:], [int]) is not None:
+            wrong = f"columns.{name}.shape is {shape}, of bins of {index['totals']['width']:,} tokens"
+        elif column["dtype"] not in DTYPES:
+            wrong = f"columns.{name}.dtype is {column['dtype']!r}, expected one of {', '.join(DTYPES)}"
+    for name, kind in index["rows"].items() if wrong is None else ():
+        if kind != "json" and kind not in DTYPES:
+            wrong = f"rows.{name} is {kind!r}, expected json or one of {', '.join(DTYPES)}"
+    if wrong is not None:
+        raise ValueError(f"not an index that rollkit wrote: {wrong}")
+    check_derived(index.get("derived", []), index["rows"])
+
+
+def check_shards(
+    folder: str | os.PathLike[str], index: Mapping[str, Any] | None = None, *, verify: bool = False
+) -> list[str]:
     """Return what is wrong with the files of a folder: one line each, none if all is as the index says.
 
     Args:
         folder: where `write_shards` wrote.
+        index: its index; it is read by default.
         verify: compare contents too (SHA-256), and not only sizes.
     """
     wrong = []
-    for shard in read_index(folder)["shards"]:
+    for shard in (read_index(folder) if index is None else index)["shards"]:
         path = Path(folder) / shard["file"]
         if path.is_symlink() and not path.resolve().is_relative_to(Path(folder).resolve()):
             wrong.append(f"{path}: a link out of the folder, which is not followed")
@@ -89,108 +102,45 @@ def read_shards(folder: str | os.PathLike[str]) -> Iterator[Batch]:
     Raises:
         ValueError: a file is missing, or not as large as the index says.
     """
-    for wrong in check_shards(folder):
+    index = read_index(folder)
+    for wrong in check_shards(folder, index):
         raise ValueError(wrong)
-    for shard in read_index(folder)["shards"]:
-        yield _load(Path(folder) / shard["file"])
+    for number, path in enumerate(_paths(folder, index)):
+        with opened(path, index, number) as shard:
+            batch = shard.batch()
+        yield batch
 
 
-def read_layout(folder: str | os.PathLike[str]) -> Layout:
-    """Read where the rows of all shards are, and none of their tokens; bins count through."""
-    parts: list[tuple[Int64s, Int64s, Int64s]] = []
-    lines = width = 0
-    for shard in read_index(folder)["shards"]:
-        with _opened(Path(folder) / shard["file"]) as (file, _):
-            layout = Layout(file.shape("input_ids"), *(file.read(f"layout.{name}") for name in _LAYOUT))
-            if parts and layout.width != width:
-                raise ValueError(f"bins of {layout.width:,} tokens, those before have {width:,}")
-        width = layout.width
-        starts = np.where(layout.starts == ABSENT, ABSENT, layout.starts + lines * width)
-        parts.append((starts, layout.lengths, layout.row_lengths))
-        lines += layout.shape[0]
-    starts, lengths, row_lengths = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return Layout((lines, width), starts, lengths, row_lengths)
-
-
-def shard_name(number: int) -> str:
-    """The file of a shard."""
-    return f"shard-{number:05d}.safetensors"
-
-
-def save_shard(
-    path: Path, batch: Batch, row_numbers: Int64s, rows: Mapping[str, AnyArray | bytes], **header: Any
-) -> dict[str, str]:
-    """Write a batch to a file.
+def read_layout(folder: str | os.PathLike[str], index: Mapping[str, Any] | None = None) -> Layout:
+    """Read where the rows of all shards are, and none of their tokens.
 
     Args:
-        path: the file.
-        batch: its arrays and layout are written, and not its rows.
-        row_numbers: `[rows]`, which rows of the sources these are.
-        rows: the columns per row: numbers, or the bytes of a JSON array.
-        **header: what else the file should say of itself.
+        folder: where `write_shards` wrote.
+        index: its index; it is read by default.
 
     Returns:
-        By column per row, its dtype, or `"json"`.
+        The bins of all shards, and the rows that are in them, in the order of the sources: the plan of the
+        run, but for rows that were dropped.
     """
-    layout = batch.layout
-    tensors: dict[str, Any] = dict(batch.arrays)
-    tensors |= {f"layout.{name}": getattr(layout, name) for name in _LAYOUT}
-    tensors |= {"layout.prompt_lengths": batch.prompt_lengths, "layout.row_numbers": row_numbers}
-    for name, found in rows.items():
-        tensors[f"rows.{name}"] = np.frombuffer(found, np.uint8) if isinstance(found, bytes) else found
-    kinds = {name: "json" if isinstance(found, bytes) else found.dtype.name for name, found in rows.items()}
-    # safetensors writes entries of its metadata in no fixed order, so there is one.
-    header |= {"format": FORMAT, "arrays": list(batch), "rows": kinds}
-    _save(path, tensors, {"rollkit": json.dumps(header)})
-    return kinds
+    index = read_index(folder) if index is None else index
+    width, line, has_pieces = index["totals"]["width"], 0, False
+    parts: list[tuple[Int64s, ...]] = []
+    for number, path in enumerate(_paths(folder, index)):
+        with opened(path, index, number) as shard:
+            layout, numbers = shard.layout, shard.row_numbers
+        starts = np.where(layout.starts == ABSENT, ABSENT, layout.starts + line * width)
+        rows, begins = layout.pieces_of_rows()
+        parts.append((starts, layout.lengths, numbers[rows], begins, numbers, layout.row_lengths))
+        line += layout.shape[0]
+        has_pieces |= layout.has_pieces
+    starts, lengths, sources, begins, numbers, whole = map(np.concatenate, zip(*parts, strict=True))
+    numbers, first = np.unique(numbers, return_index=True)  # a row may have pieces in several shards
+    by_row = np.lexsort((begins, sources))
+    starts, lengths, begins = starts[by_row], lengths[by_row], begins[by_row]
+    pieces = (np.searchsorted(numbers, sources[by_row]), begins) if has_pieces else ()
+    with at(path=folder):
+        return Layout((line, width), starts, lengths, whole[first], *pieces)
 
 
-def _save(path: Path, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
-    safetensors = extra("safetensors", "cli")
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    path.touch()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    try:
-        extra("safetensors.numpy", "cli").save_file(tensors, path, metadata=metadata)
-    except safetensors.SafetensorError as error:
-        raise refusal(ValueError, str(error), path=path) from None
-    path.chmod(mode)  # safetensors lets nobody else read its files
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Tensors, dict[str, Any]]]:
-    """Open a shard; gives its tensors, and the header that `save_shard` put there."""
-    begun = state_of(path)
-    with Tensors(File(path), "a shard") as file, at(path=path, kind=ValueError):
-        yield file, _header(file)
-    if state_of(path) != begun:
-        raise changed(path)
-
-
-def _header(file: Tensors) -> dict[str, Any]:
-    try:
-        header: dict[str, Any] = json.loads(file.metadata.get("rollkit", ""))
-        wrong = misfit(header, _HEADER)
-    except (ValueError, RecursionError):
-        wrong = "it has no header of rollkit's"
-    if wrong is None and len(file.shape("input_ids")) != 2:
-        wrong = f"input_ids has shape {file.shape('input_ids')}, expected [bins, width]"
-    if wrong is not None:
-        raise ValueError(f"not a shard that rollkit wrote: {wrong}")
-    return header
-
-
-def _load(path: Path) -> Batch:
-    with _opened(path) as (file, header):
-        arrays = {name: file.read(name) for name in header["arrays"]}
-        starts, lengths, row_lengths, prompt_lengths, numbers = (
-            file.read(f"layout.{name}") for name in (*_LAYOUT, "prompt_lengths", "row_numbers")
-        )
-        rows = {"row_numbers": numbers}
-        for name, kind in header["rows"].items():
-            found = file.read(f"rows.{name}")
-            rows[name] = json.loads(found.tobytes()) if kind == "json" else found
-        layout = Layout(file.shape("input_ids"), starts, lengths, row_lengths)
-        return Batch(arrays, layout, prompt_lengths, rows)
+def _paths(folder: str | os.PathLike[str], index: Mapping[str, Any]) -> list[Path]:
+    return [Path(folder) / shard["file"] for shard in index["shards"]]

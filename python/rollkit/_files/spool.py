@@ -97,17 +97,16 @@ class Spool:
             if _is_packed(name, column.kind, levels)
         }
 
-    def scalars(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, AnyArray | bytes]:
-        """The entries of these rows in columns per row: numbers as an array, objects as a JSON array."""
-        found: dict[str, AnyArray | bytes] = {}
+    def scalars(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, AnyArray | Ragged]:
+        """The entries of these rows in columns per row: numbers as an array, objects as their JSON texts."""
+        found: dict[str, AnyArray | Ragged] = {}
         for name, column in self._columns.items():
             if column.kind == "numbers":
                 found[name] = column.take(rows).values
             elif column.kind == "objects":
-                found[name] = b"[" + b",".join(row.tobytes() for row in column.take(rows)) + b"]"
+                found[name] = column.take(rows)
             elif levels.get(name) == "row":
-                entries = _json_rows(name, _entries(column.take(rows)))
-                found[name] = b"[" + b",".join(row.tobytes() for row in entries) + b"]"
+                found[name] = _json_rows(name, _entries(column.take(rows)))
         return found
 
 

@@ -15,6 +15,8 @@ SOURCE: Final = {"file": str, "bytes": int, "sha256": str}
 SHARD: Final = {"file": str, "bins": int, "rows": int, "tokens": int, "bytes": int, "sha256": str}
 # A mapping of "*" has any keys, a list any number of entries.
 CONTENTS: Final = {"columns": {"*": {"dtype": str, "shape": [object]}}, "rows": {"*": str}}
+DERIVED_SHAPE: Final = {"derived": [str]}
+"""What the contents of format 1 do not have."""
 JOB: Final = {
     "format": int,
     "rollkit": str,
@@ -24,7 +26,7 @@ JOB: Final = {
 TOTALS: Final = dict.fromkeys(("rows", "tokens", "bins", "width", "dropped", "truncated"), int)
 
 PLAN_SHAPE: Final = JOB | {"plan_sha256": str}
-RECORD_SHAPE: Final = {"shard": SHARD, "contents": CONTENTS, "seal": str}
+RECORD_SHAPE: Final = {"shard": SHARD, "contents": CONTENTS | DERIVED_SHAPE, "seal": str}
 INDEX_SHAPE: Final = PLAN_SHAPE | CONTENTS | {"totals": TOTALS | {"utilisation": float}, "shards": [SHARD]}
 
 

@@ -22,16 +22,19 @@ from rollkit._files.atomic import replace
 from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, digest, write_json
 from rollkit._files.paths import local_files
 from rollkit._files.read import Reading, check_columns, chunks_of, in_file
-from rollkit._files.shards import FORMAT, TAKEN, check_shards, read_index, save_shard, shard_name
+from rollkit._files.shard import FORMAT, PREFIXES, TAKEN, derivable, save_shard, shard_name
+from rollkit._files.shards import check_shards, read_index
 from rollkit._files.source import File, PathLike, changed, local_path
 from rollkit._files.spool import Spool, per_token
 from rollkit._files.state import PLAN_SHAPE, RECORD_SHAPE, read_state, seal
+from rollkit._frameworks import AnyArray
 from rollkit._native import __version__
 from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import warn_cut
 from rollkit._rows.binpack import DEFAULTS, Packing
 from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.ragged import Ragged
 
 T = TypeVar("T")
 
@@ -63,6 +66,7 @@ class Options:
         chunk_rows: rows read at a time.
         nonfinite: as in `rollkit.read`.
         rename: as in `rollkit.read`.
+        derived: store what layout and rows give too, for readers that do not derive it.
         packing: the other options of `Layout.pack`.
     """
 
@@ -77,12 +81,14 @@ class Options:
         chunk_rows: int = 256,
         nonfinite: str = "raise",
         rename: Mapping[str, str] | None = None,
+        derived: bool = False,
         **packing: Unpack[Packing],
     ) -> None:
         self.capacity, self.pad_id, self.packing = capacity, pad_id, packing
         self.bins_per_shard = _check.positive("bins_per_shard", bins_per_shard)
         self.chunk_rows = _check.positive("chunk_rows", chunk_rows)
         self.nonfinite, self.rename = nonfinite, dict(rename or {})
+        self.derived = derived
         self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
         # What is wrong with an option is wrong with it for any row: say so before reading.
         if capacity > _MOST:
@@ -121,6 +127,7 @@ class Options:
             # Options that came later: the index of a run without them is as it was.
             **({} if self.nonfinite == "raise" else {"nonfinite": self.nonfinite}),
             **({"rename": self.rename} if self.rename else {}),
+            **({"derived": True} if self.derived else {}),
         }
 
 
@@ -237,15 +244,20 @@ def _sizes(chunk: Rollouts, options: Options) -> tuple[float, float]:
     columns = per_token(chunk.columns, options.levels)
     layout = Layout.concat(_lengths(chunk))
     batch = pack(columns, layout=layout, pad_id=options.pad_id, levels=_among(options.levels, columns))
-    token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in batch.arrays.values())
-    rest = [column for name, column in chunk.items() if name not in columns or name == "rewards"]
+    rest = {name: column for name, column in chunk.items() if name not in columns or name == "rewards"}
+    left_out = () if options.derived else derivable(batch, rest)
+    stored = [array for name, array in batch.items() if name not in left_out]
+    token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in stored)
     entries = (
-        column.nbytes if isinstance(column, np.ndarray) else len(json.dumps(column, default=str))
-        for column in rest
+        column.nbytes / len(chunk)
+        if isinstance(column, np.ndarray)
+        else len(json.dumps(column, default=str)) / len(chunk) + _PER_NUMBER
+        for column in rest.values()
     )
-    return token, 8 * _PER_ROW + sum(entries) / len(chunk)
+    return token, _PER_NUMBER * _PER_ROW + sum(entries)
 
 
+_PER_NUMBER: Final = 8
 _PER_ROW: Final = 5
 """Numbers that a shard's layout has for each row."""
 
@@ -319,7 +331,7 @@ def _among(levels: Mapping[str, str], columns: Mapping[str, Any]) -> dict[str, s
 def _wanted(chunk: Rollouts, options: Options) -> Rollouts:
     columns = {name: column for name, column in chunk.items() if name not in options.skip_columns}
     for name in columns:
-        if name in TAKEN or name.startswith(("layout.", "rows.")):
+        if name in TAKEN or name.startswith(PREFIXES):
             raise refusal(
                 ValueError,
                 "this name has another meaning in a shard; rename the column, or leave it out "
@@ -355,7 +367,7 @@ class _Shards:
     prompt_lengths: Int64s
     bins_per_shard: int
     levels: Mapping[str, str]
-    # Rows that have a place, by bin; and where among them each shard's begin.
+    # Rows that have a place, by shard; and where among them each shard's begin.
     rows: Int64s
     bounds: Int64s
 
@@ -368,9 +380,11 @@ class _Shards:
         placed = np.flatnonzero(layout.starts != ABSENT)
         # An empty row at the very end begins where a bin after the last one would.
         lines = np.minimum(layout.starts[placed] // layout.width, bins - 1)
-        order = np.argsort(lines // bins_per_shard, kind="stable")
-        bounds = np.searchsorted(lines[order] // bins_per_shard, np.arange(shards + 1))
-        return cls(layout, prompt_lengths, bins_per_shard, levels, placed[order], bounds)
+        of_row = layout.pieces_of_rows()[0][placed]
+        # A row has one entry in each shard that has pieces of it.
+        found = np.unique(np.stack([lines // bins_per_shard, of_row]), axis=1)
+        bounds = np.searchsorted(found[0], np.arange(shards + 1))
+        return cls(layout, prompt_lengths, bins_per_shard, levels, found[1], bounds)
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -384,7 +398,9 @@ class _Shards:
 
     def digest(self) -> str:
         found = hashlib.sha256(repr(self.layout.shape).encode())
-        for array in (self.layout.starts, self.layout.lengths, self.layout.row_lengths, self.prompt_lengths):
+        layout = self.layout
+        pieces = layout.pieces_of_rows() if layout.has_pieces else ()
+        for array in (layout.starts, layout.lengths, layout.row_lengths, self.prompt_lengths, *pieces):
             found.update(array.data)
         return found.hexdigest()
 
@@ -424,7 +440,8 @@ def _check_capacity(lengths: Int64s, options: Options) -> None:
         raise refusal(
             ValueError,
             f" has {lengths[first]:,} tokens, more than a capacity of {options.capacity:,}; the longest "
-            f"row has {lengths[longest]:,}; --oversize truncate, alone or drop says what becomes of them",
+            f"row has {lengths[longest]:,}; --oversize truncate, alone, drop or split says what becomes "
+            "of them",
             row=first,
         )
 
@@ -458,9 +475,9 @@ def _packed(
                 columns = spool.tokens(rows, plan.levels)
                 levels = _among(plan.levels, columns)
                 batch = pack(columns, layout=layout, pad_id=options.pad_id, levels=levels, out=batch)
-                record = _write(
-                    work, number, batch, rows, spool.scalars(rows, plan.levels), planned["plan_sha256"]
-                )
+                found = spool.scalars(rows, plan.levels)
+                header = {"number": number, "plan_sha256": planned["plan_sha256"]}
+                record = _write(work, header, batch, rows, found, derived=options.derived)
             records.append(record)
     except BaseException as error:
         if records:
@@ -473,41 +490,48 @@ def _packed(
 
 
 def _totals(layout: Layout) -> dict[str, Any]:
+    of_row, _ = layout.pieces_of_rows()
     placed = layout.starts != ABSENT
-    lengths = layout.lengths[placed]
+    tokens = np.zeros(len(layout), np.int64)
+    np.add.at(tokens, of_row, layout.lengths)
+    pieces = np.bincount(of_row[placed], minlength=len(layout))
+    there = pieces > 0
     return {
-        "rows": len(placed),
-        "tokens": int(lengths.sum()),
+        "rows": len(layout),
+        "tokens": layout.num_placed,
         "bins": layout.shape[0],
         "width": layout.width,
         "utilisation": round(layout.utilisation, 6),
-        "dropped": len(placed) - len(lengths),
-        "truncated": int((lengths < layout.row_lengths[placed]).sum()),
+        "dropped": int((~there).sum()),
+        "truncated": int((there & (tokens < layout.row_lengths)).sum()),
+        **({"split": int((pieces > 1).sum())} if layout.has_pieces else {}),
     }
 
 
 def _write(
-    work: Path, number: int, batch: Batch, rows: Int64s, scalars: dict[str, Any], plan: str
+    work: Path,
+    header: dict[str, Any],
+    batch: Batch,
+    rows: Int64s,
+    scalars: Mapping[str, AnyArray | Ragged],
+    *,
+    derived: bool,
 ) -> dict[str, Any]:
     """Write a shard under a temporary name, its record, and then give it its own name."""
-    layout = batch.layout
-    temporary = work / f"{shard_name(number)}.tmp"
-    kinds = save_shard(temporary, batch, rows, scalars, number=number, plan_sha256=plan)
+    layout, name = batch.layout, shard_name(header["number"])
+    temporary = work / f"{name}.tmp"
+    contents = save_shard(temporary, batch, rows, scalars, derived=derived, **header)
     shard = {
-        "file": shard_name(number),
+        "file": name,
         "bins": layout.shape[0],
         "rows": len(rows),
-        "tokens": int(layout.lengths.sum()),
+        "tokens": layout.num_placed,
         "bytes": temporary.stat().st_size,
         "sha256": digest(temporary),
     }
-    columns = {
-        name: {"dtype": array.dtype.name, "shape": ["bins", *array.shape[1:]]}
-        for name, array in batch.items()
-    }
-    record = {"shard": shard, "contents": {"columns": columns, "rows": kinds}}
-    write_json(work, work / f"{shard_name(number)}.json", record | {"seal": seal(record)})
-    replace(temporary, work.parent / shard_name(number))
+    record = {"shard": shard, "contents": contents}
+    write_json(work, work / f"{name}.json", record | {"seal": seal(record)})
+    replace(temporary, work.parent / name)
     return record
 
 

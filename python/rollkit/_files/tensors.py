@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -28,6 +28,25 @@ _DTYPES: Final = {
 DTYPES: Final = {name: word for word, name in _DTYPES.items()}
 """The dtypes that there are, and what they are called in a file."""
 _ENTRY: Final = {"dtype": str, "shape": [int], "data_offsets": [int]}
+
+
+class Place(NamedTuple):
+    """Where a tensor is.
+
+    Attributes:
+        begin: of its first byte, in the file.
+        dtype: of its elements.
+        shape: of the tensor.
+    """
+
+    begin: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def item(self) -> int:
+        """The bytes of one entry: of all that one step of the first axis passes."""
+        return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 class Tensors:
@@ -62,20 +81,24 @@ class Tensors:
         """The names of the tensors."""
         return self._entries.keys()
 
-    def read(self, name: str, first: int = 0, after: int | None = None) -> AnyArray:
-        """Read a tensor, or those of its rows from `first` to before `after`."""
+    def place(self, name: str) -> Place:
+        """Where a tensor is, all of which is in the file."""
         entry = self._entry(name)
         begin, end = entry["data_offsets"]
         dtype = numpy_dtype(_DTYPES[entry["dtype"]])
         if end - begin != math.prod(entry["shape"]) * dtype.itemsize:
             raise self._refusal(f"{name} is not as long as its shape and dtype say")
-        shape = entry["shape"]
+        if self._begin + end > (self._source.size(self._file) or 0):
+            raise self._refusal("it ends too early")
+        return Place(self._begin + begin, dtype, tuple(entry["shape"]))
+
+    def read(self, name: str, first: int = 0, after: int | None = None) -> AnyArray:
+        """Read a tensor, or those of its rows from `first` to before `after`."""
+        begin, dtype, shape = place = self.place(name)
         if after is not None:
-            row = math.prod(shape[1:]) * dtype.itemsize
-            shape = [after - first, *shape[1:]]
-            begin, end = begin + first * row, begin + after * row
-        self._file.seek(self._begin + begin)
-        return self._next(end - begin).view(dtype).reshape(shape)
+            shape = (after - first, *shape[1:])
+        self._file.seek(begin + first * place.item)
+        return self._next(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -11,16 +11,38 @@ from rollkit import _native
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._rollouts.fields import FIELDS
-from rollkit._rows.arrow import Arrow, asked_for, exported, is_arrow, numbers_exported, read, rows_of
+from rollkit._rows.arrow import (
+    Arrow,
+    asked_for,
+    exported,
+    is_arrow,
+    numbers_exported,
+    read,
+    rows_of,
+    without_decimals,
+)
 from rollkit._rows.ragged import Ragged, of_values
+
+A_TABLE: Final = "expected an array of Arrow, got a table; take one of its columns, or of several tables one"
 
 
 def columns_from_arrow(table: Any, lists: Collection[str] = ()) -> dict[str, Any]:
     """See `Rollouts.from_arrow`; `lists` are columns whose elements are lists, beside known ones."""
+    got = type(table).__name__
+    if isinstance(table, Mapping):
+        splits = ", ".join(map(repr, table)) or "none"
+        raise TypeError(f"table must be an Arrow table, got {got}; take one of its tables: {splits}")
+    if isinstance(table, list | tuple):
+        text = f"table must be an Arrow table, got {got}; take each, and rollkit.concat what comes of them"
+        raise TypeError(text)
     if not is_arrow(table) and hasattr(table, "with_format"):  # a `datasets.Dataset`, with its order of rows
+        if not hasattr(table, "__len__"):
+            raise TypeError(
+                f"table must be an Arrow table, got {got}, a stream of rows; Rollouts.from_rows takes it"
+            )
         table = table.with_format("arrow")[:]
     if not is_arrow(table):
-        raise TypeError(f"table must be an Arrow table, got {type(table).__name__}")
+        raise TypeError(f"table must be an Arrow table, got {got}")
     names, chunks = read(table)
     if names is None:
         raise TypeError(f"table must be an Arrow table, got an array of {chunks[0].type}")
@@ -39,23 +61,31 @@ def column_from_arrow(name: str, column: Any) -> Any:
     """A column of an Arrow array: rows of numbers as `Ragged`, numbers as an array, else a list."""
     names, chunks = read(column)
     if names is not None:
-        text = "expected an array of Arrow, got a table; take one of its columns"
-        raise refusal(TypeError, text, column=name)
+        raise refusal(TypeError, A_TABLE, column=name)
     return _column(name, chunks)
 
 
 def _column(name: str, chunks: Sequence[Arrow], lists: bool = False) -> Any:
     lists = lists or (name in FIELDS and FIELDS[name].lists)
     with at(column=name):
+        chunks = without_decimals(chunks)
         first = next((chunk for chunk in chunks if chunk.length), chunks[0])
         number = first.leaf.kind == "numbers"
         if first.is_list and (number or (first.leaf.kind == "nulls" and not first.leaf.length)):
-            return of_values(*rows_of(chunks, lists))
+            values, offsets = rows_of(chunks, lists)
+            if first.stored.kind == "fixed" and not lists and _is_per_row(name):
+                return values.reshape(len(offsets) - 1, first.stored.first, *values.shape[1:])
+            return of_values(values, offsets)
         stored = [chunk.stored for chunk in chunks]
         if number and all(chunk.missing is None for chunk in stored):
             arrays = [chunk.numbers() for chunk in stored]
             return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         return [entry for chunk in chunks for entry in chunk.objects()]
+
+
+def _is_per_row(name: str) -> bool:
+    """Whether rows of one length are an array with an entry per row: its name does not say otherwise."""
+    return name not in FIELDS or FIELDS[name].per == "row"
 
 
 def stream_of(columns: Mapping[str, Any], rows: int, requested: Any) -> Any:

@@ -12,7 +12,7 @@ from rollkit import _check, _native
 from rollkit._check import Int64s, same_ints
 from rollkit._errors import at, refusal
 from rollkit._frameworks import AnyArray, as_array, is_array, kind_of
-from rollkit._rollouts.arrow import column_from_arrow
+from rollkit._rollouts.arrow import A_TABLE, column_from_arrow
 from rollkit._rollouts.fields import FIELDS, Field
 from rollkit._rows.arrow import is_arrow
 from rollkit._rows.dtypes import common, numpy_dtype
@@ -200,6 +200,8 @@ def _rows_of(name: str, found: Any) -> Any:
         return found if name in FIELDS or getattr(found, "ndim", 1) != 0 else None
     if is_arrow(found):
         return column_from_arrow(name, found)
+    if hasattr(found, "with_format"):  # a `datasets.Dataset`, as in a `DatasetDict`
+        raise refusal(TypeError, A_TABLE, column=name)
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
         return None
     if isinstance(found, Set):
@@ -392,6 +394,8 @@ def mask_column(loss_masks: Any) -> Ragged:
         rows = rows if isinstance(rows, np.ndarray | list | tuple) else _check.items("loss_masks", rows)
         with at(column="loss_masks", label="loss_masks"):
             masks = _list_masks(rows) if _all_lists(rows) else Ragged.from_rows(rows)
+    if not (masks.of_lists or isinstance(masks.values, np.ndarray)):
+        raise TypeError("loss_masks must be on the host, and have values; take them there first (.cpu())")
     if masks.inner:
         raise TypeError(f"loss_masks must have one element per token, got elements of shape {masks.inner}")
     if masks.dtype.kind == "V":  # bfloat16

@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Field:
     """How a known column is stored and batched.
 
@@ -55,6 +55,10 @@ FIELDS: Final[dict[str, Field]] = {
     "rollout_expert_indices": Field(None, "sequence", short=True, whole=True),
     "labels": Field(_INT64, "response or sequence", fill=-100, whole=True),
     "loss_weights": Field(_FLOAT32, "response"),
+    "values": Field(_FLOAT32, "response"),
+    "returns": Field(_FLOAT32, "response"),
+    "old_logprobs": Field(_FLOAT32, "response"),
+    "ref_logprobs": Field(_FLOAT32, "response"),
     "route_masks": Field(_UINT8, "sequence", fill=1),
     "model_versions": Field(_INT32, "response", fill=-1, whole=True),
     "sampling_masks": Field(_INT32, "response", whole=True, lists=True),

@@ -46,8 +46,7 @@ class Groups:
         Raises:
             TypeError: an entry has no hash, such as a list.
         """
-        given: Any = _check.items("entries", entries)
-        entries = entries.tolist() if isinstance(entries, np.ndarray) else given
+        entries = _check.entries("entries", entries)
         numbers: dict[Hashable, int] = {}
         try:
             ids = np.array([numbers.setdefault(entry, len(numbers)) for entry in entries], np.int64)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
+
+import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
 from rollkit._frameworks import check_ints, framework_of
-from rollkit._rows.edges import followers
+from rollkit._rows.edges import edges, followers
 from rollkit._rows.layout import Layout
 
 
@@ -27,15 +30,17 @@ class Laid(Protocol):
 def labels(batch: Laid, ignore_index: int = -100, mask: Any = "loss_masks", *, shift: bool = False) -> Any:
     """The tokens that a loss is about, and `ignore_index` everywhere else.
 
-    The first token of a segment is never one: what stands before it is another rollout, or padding.
+    The first token of a row is never one: what stands before it is another rollout, or padding. Of a row in
+    pieces, the first token of a piece is one only where labels are shifted: what predicts it is at the end of
+    the piece before, on another line, so that losses that shift by themselves pass over it.
 
     Args:
         batch: a `Batch`, of any framework, traced or not.
         ignore_index: what all other tokens get; losses of torch and Hugging Face take -100.
         mask: which tokens count, where it is not 0: the name of an array of the batch, an array of its
             shape, or None for all.
-        shift: each token one to the left, where its predecessor is: for losses that compare output `t` with
-            label `t`. Models of Hugging Face shift by themselves.
+        shift: each token where its predecessor is, one to the left or at the end of the piece before: for
+            losses that compare output `t` with label `t`. Models of Hugging Face shift by themselves.
 
     Returns:
         `[*batch.layout.shape]` int64 (in JAX what it has for that), of the framework and on the device of
@@ -60,25 +65,45 @@ def labels(batch: Laid, ignore_index: int = -100, mask: Any = "loss_masks", *, s
     ignore_index = _check.positive("ignore_index", ignore_index, least=-(2**63))
     tokens = tokens_of(batch, layout)
     own = ops(framework_of(tokens) or "numpy")
-    counts = own.from_host(followers(layout), tokens)
+    found = own.wide(tokens)
     if mask is not None:
-        counts = counts & _nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
-    found = own.where(counts, own.wide(tokens), ignore_index)
-    return shifted(own, found, ignore_index) if _check.flag("shift", shift) else found
+        counts = _nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
+        found = own.where(counts, found, ignore_index)
+    if _check.flag("shift", shift):
+        return to_predecessors(own, layout, found, ignore_index)
+    return own.where(own.from_host(followers(layout), tokens), found, ignore_index)
 
 
-def shifted(own: Ops, values: Any, last: int) -> Any:
-    """Each element one to the left; of values whose segments begin with one that does not count."""
+def to_predecessors(own: Ops, layout: Layout, values: Any, fill: Any) -> Any:
+    """Each element where its predecessor in its row is, and `fill` where there is none."""
     flat = values.reshape(-1)
-    return own.cat([flat[1:], flat[:1] * 0 + last]).reshape(values.shape)
+    if layout.begins is not None:
+        before, after = edges(layout, None)
+        source, there = np.zeros(layout.size, np.int64), np.zeros(layout.size, bool)
+        source[before], there[before] = after, True
+        moved = own.gather(flat, own.index(source, values))
+        return own.where(own.from_host(there, values), moved, fill).reshape(values.shape)
+    # One to the left, which takes no index: what begins a segment does not count.
+    flat = own.where(own.from_host(followers(layout).reshape(-1), values), flat, fill)
+    return own.cat([flat[1:], flat[:1] * 0 + fill]).reshape(values.shape)
 
 
 def layout_of(batch: Any) -> Layout:
     """The layout of a batch, or a refusal of what is none."""
     layout = getattr(batch, "layout", None)
-    if not isinstance(layout, Layout):
-        raise TypeError(f"batch must be a Batch, got {type(batch).__name__}; pack and pad make one")
-    return layout
+    if isinstance(layout, Layout):
+        return layout
+    if isinstance(batch, Mapping) and hasattr(batch, "arrays"):  # a Batch, which is of a floor above
+        raise TypeError(lacks("layout"))
+    raise TypeError(f"batch must be a Batch, got {type(batch).__name__}; pack and pad make one")
+
+
+def lacks(name: str) -> str:
+    """What is said where a batch of arrays alone is asked for more."""
+    return (
+        f"this batch has no {name}: it was made of another's arrays (torch's collate functions and "
+        "transformers' Trainer do that); keep the one of pack or pad, and move it by .to(device)"
+    )
 
 
 def tokens_of(batch: Laid, layout: Layout) -> Any:

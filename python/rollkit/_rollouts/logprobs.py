@@ -19,7 +19,8 @@ def next_token_logprobs(logits: Any, batch: Laid, *, normalised: bool = False) -
 
     Output `t` of a model is about token `t + 1`: this does the shift within segments, so the result stands
     beside the token, as `loss_masks`, `advantages` and `rollout_logprobs` do. 0 where a token has no
-    predecessor in its segment (its first one, which no model has scored) and in padding.
+    predecessor in its row (its first one, which no model has scored) and in padding. The first token of
+    a piece is scored by the last one of the piece before.
 
     Logits become float32 a part at a time (in JAX as its compiler fuses it), so that there is no float32
     copy of them all, and none is kept for the gradient, which is in their own dtype.

@@ -15,6 +15,7 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.stops import Words, finished
+from rollkit._rollouts.validate import check_lengths
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
 from rollkit._rows.place import place
@@ -54,7 +55,60 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut:
     """
     rollouts = as_rollouts(rollouts)
     kept = finished(rollouts["stop_reasons"], keep=keep, cut=cut)
-    return rollouts.with_columns(loss_masks=keep_rows(_masks(rollouts), kept))
+    return rollouts.with_columns(loss_masks=keep_rows(loss_masks_of(rollouts), kept))
+
+
+def soft_overlong_penalty(
+    rollouts: Source | Sequence[Source], *, max_length: int, cache: int, factor: float = 1.0
+) -> Rollouts:
+    """Take from the reward of responses that are nearly too long, ever more the longer they are.
+
+    DAPO's soft overlong punishment (Yu et al. 2025, arXiv:2503.14476, equation 13): of a response of n
+    tokens, 0 where n is at most `max_length - cache`, from there falling evenly to -`factor` at `max_length`,
+    and that beyond.
+
+    Args:
+        rollouts: `Rollouts`, a dict or a sequence of them, with columns `response_ids` and `rewards`: one per
+            row, or one per token, of which the last is changed.
+        max_length: the tokens a response may have (verl's `max_response_length`).
+        cache: the tokens before that in which the penalty grows (verl's `overlong_buffer.len`).
+        factor: the most that is taken (verl's `overlong_buffer.penalty_factor`).
+
+    Returns:
+        Rollouts with new `rewards`; the other columns are shared, and the input is as it was. A reward of
+        None stays None.
+
+    Raises:
+        KeyError: a column is missing.
+        ValueError: `cache` is not from 1 to `max_length`, or `factor` below 0 or not finite.
+
+    Example:
+        >>> rollouts = Rollouts({"response_ids": [[7] * 4, [7] * 7, [7] * 8], "rewards": [1.0, 1.0, 0.0]})
+        >>> soft_overlong_penalty(rollouts, max_length=8, cache=4)["rewards"]
+        array([ 1.  ,  0.25, -1.  ])
+    """
+    max_length, cache = _check.positive("max_length", max_length), _check.positive("cache", cache)
+    if cache > max_length:
+        raise ValueError(f"cache must be at most max_length, {max_length}, got {cache}")
+    factor = _check.finite("factor", factor)
+    if factor < 0:
+        raise ValueError(f"factor must be 0 or more, got {factor}")
+    rollouts = as_rollouts(rollouts)
+    lengths = rollouts.ragged("response_ids").lengths
+    penalty = np.clip((max_length - cache - lengths) / cache, -1.0, 0.0) * factor
+    rewards = rollouts["rewards"]
+    if isinstance(rewards, list):
+        changed: Any = [r if r is None else r + p for r, p in zip(rewards, penalty.tolist(), strict=True)]
+    elif not isinstance(rewards, Ragged):
+        changed = np.asarray(rewards) + penalty
+    else:
+        check_lengths("rewards", rewards.lengths, lengths)
+        ends = rewards.offsets[1:] - rewards.offsets[0] - 1
+        filled = lengths > 0
+        flat = rewards.flat.astype(np.result_type(rewards.dtype, np.float32))
+        flat[ends[filled]] += penalty[filled]
+        changed = Ragged(flat, rewards.offsets - rewards.offsets[0])
+    return rollouts.with_columns(rewards=changed)
 
 
 def mask_zero_variance(
@@ -103,7 +157,7 @@ def mask_zero_variance(
         [[0], [0], [1], [1]]
     """
     rollouts = as_rollouts(rollouts)
-    masks = _masks(rollouts)
+    masks = loss_masks_of(rollouts)
     tol = _check.number("tol", tol)
     known = scores(rollouts, by, ignore)
     groups = known.groups
@@ -133,7 +187,7 @@ def mask_stale(rollouts: Source | Sequence[Source], current: int, most: int) -> 
         [[0, 1], [1]]
     """
     rollouts = as_rollouts(rollouts)
-    masks, versions = _masks(rollouts), rollouts.ragged("model_versions")
+    masks, versions = loss_masks_of(rollouts), rollouts.ragged("model_versions")
     if versions.inner:
         text = f"expected a version per token, got elements of shape {versions.inner}"
         raise refusal(ValueError, text, column="model_versions")
@@ -184,7 +238,7 @@ def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
     return rollouts.with_columns(rewards=Ragged(values, rows.offsets()))
 
 
-def _masks(rollouts: Rollouts) -> Ragged:
+def loss_masks_of(rollouts: Rollouts) -> Ragged:
     """The loss masks: 1 on responses where none are given, as in a batch."""
     if "loss_masks" not in rollouts:
         responses = rollouts.ragged("response_ids" if "response_ids" in rollouts else "input_ids")
@@ -201,3 +255,10 @@ def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:
     """A copy in which rows that are not kept are zeros: to the kernel, rows without a place."""
     rows = Layout.concat(masks.lengths)
     return Ragged(place(masks, rows.kept(kept), 0), rows.offsets())
+
+
+def on_tokens(per_row: NDArray[Any], masks: Ragged) -> Ragged:
+    """A number of each row on those of its tokens whose mask is not 0, which all others get."""
+    values = np.repeat(per_row, masks.lengths)
+    np.copyto(values, 0, where=masks.flat == 0)  # half the time of np.where
+    return Ragged(values, masks.offsets - masks.offsets[0])

@@ -12,7 +12,7 @@ from rollkit import _check
 from rollkit._arrays.ops import ops_of
 from rollkit._errors import refusal
 from rollkit._rollouts.fields import FIELDS, fill_of
-from rollkit._rollouts.labels import labels, shifted
+from rollkit._rollouts.labels import labels, to_predecessors
 from rollkit._rows.edges import followers
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
@@ -21,7 +21,7 @@ Names = str | Mapping[str, str]
 """A word of `KNOWN`, or `{old: new}`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Named:
     """Arrays by name, and their layout: what `labels` reads."""
 
@@ -142,10 +142,7 @@ def _beside_targets(batch: Named, name: str, array: Any) -> Any:
         batch.layout.shape
     ):
         return array
-    own = ops_of(array)
-    chosen = own.from_host(followers(batch.layout), array)
-    fill = fill_of(name)
-    return shifted(own, own.where(chosen, array, fill), fill)
+    return to_predecessors(ops_of(array), batch.layout, array, fill_of(name))
 
 
 def _beside(flags: Any, like: Any) -> Any:

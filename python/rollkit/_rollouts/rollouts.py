@@ -34,7 +34,9 @@ class Rollouts:
 
     Maps names to columns: `Ragged` for what has an element per token, an array for what has one number
     per row, a list for anything else. Unknown columns pass through everything. As in a data frame,
-    iterating gives names, and `len` counts rows.
+    iterating gives names, and `len` counts rows. Lists of known columns take the dtype that these have in a
+    batch; what has a dtype keeps it (a float64 `Ragged` of `rollout_logprobs`, an Arrow column) until `pack`
+    and `pad` narrow it, so that no digit is lost before.
 
     Example:
         >>> rollouts = Rollouts.from_rows([
@@ -113,8 +115,16 @@ class Rollouts:
     def from_arrow(cls, table: Any) -> Rollouts:
         """View what speaks Arrow's C interface: tables, record batches, streams, data frames, `datasets`.
 
-        List columns become `Ragged` without a copy where they are one chunk, and numbers arrays. Columns of
-        structs, dates and the like, which are objects here, are read through `pyarrow`.
+        List columns become `Ragged` without a copy where they are one chunk, and numbers arrays. Lists of a
+        fixed size are an array `[rows, size]`, unless the column's name says that they are tokens. Decimals
+        are int64 where they have no places behind the point, else float64. The index of a data frame, where
+        it is no range, comes as a column, as in every Arrow table that pandas makes: `__index_level_0__`, or
+        its name. Columns of structs, dates and the like, which are objects here, are read through `pyarrow`.
+
+        Raises:
+            TypeError: no table, or several: a `DatasetDict`, a dict or a list of tables.
+            ValueError: a row of elements is null, or a number in one.
+            OverflowError: int64 or float64 does not hold all digits of a decimal.
 
         Example:
             >>> import pyarrow as pa
@@ -348,11 +358,12 @@ class Rollouts:
 
         Raises:
             ValueError: with column and row: a needed column (`prompt_token_ids`, `response_ids`,
-                `loss_masks`, `rewards`) is missing; `loss_masks`, token `rewards` or `rollout_logprobs`
-                are not one per response token; routes are for more tokens than there are; the steps of
-                a trajectory are not adjacent, or of two `instance_ids`, or `is_last_step` is not where
-                trajectories end. With position: a token id or expert is negative, a mask neither 0 nor 1,
-                a reward None, NaN or infinite, a log-probability NaN or above 0.
+                `loss_masks`, `rewards`) is missing; `loss_masks`, token `rewards` or another known column
+                per response token has not one for each; routes are for more tokens than there are; the
+                steps of a trajectory are not adjacent, or of two `instance_ids`, or `is_last_step` is not
+                where trajectories end. With position: a token id or expert is negative, a mask neither 0
+                nor 1, a reward None, NaN or infinite, a log-probability NaN or above 0, a sampling mask
+                without the token that was sampled (an empty one says nothing).
 
         Warns:
             UserWarning: every token is masked.

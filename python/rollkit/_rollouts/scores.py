@@ -28,7 +28,7 @@ Ignored = str | Sequence[str] | ArrayLike | None
 IGNORABLE: Final = ("masked", "unscored")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Scores:
     """What is compared with what.
 

@@ -61,7 +61,7 @@ SMALL: Final = 1 << 14
 """Columns of as many bytes on average are joined before they are placed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Sources:
     """The columns of all sources, rows counted through."""
 
@@ -150,16 +150,6 @@ class Sources:
         """A column that has an entry per row, in the order of the batch."""
         return column if self.order is None else take_column(column, self.order)
 
-    def from_batch(self, layout: Layout) -> Layout:
-        """The layout of a batch, whose rows are in its order, as one of these rows."""
-        if self.order is None:
-            return layout
-        rows, begins = layout.pieces_of_rows()
-        row_lengths = np.zeros(len(self.responses.lengths), np.int64)
-        row_lengths[self.order] = layout.row_lengths
-        slots = layout.shape, layout.starts, layout.lengths
-        return Layout._trusted(*slots, row_lengths, layout.order, self.order[rows], begins)
-
     def check_cut(self, layout: Layout) -> None:
         """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
         cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
@@ -186,6 +176,15 @@ def on_host(parts: Parts) -> Ragged:
     if parts.of_lists:
         return trusted(values, offsets)
     return Ragged(as_array(values), offsets)
+
+
+def from_batch(layout: Layout, order: Int64s, count: int) -> Layout:
+    """The layout of a batch, whose row `i` is row `order[i]` of `count`, as one of these rows."""
+    rows, _ = layout.pieces_of_rows()
+    row_lengths = np.zeros(count, np.int64)
+    row_lengths[order] = layout.row_lengths
+    slots = layout.shape, layout.starts, layout.lengths
+    return Layout._trusted(*slots, row_lengths, layout.order, order[rows], layout.begins)
 
 
 def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
@@ -242,6 +241,8 @@ def _is_row(source: Any) -> bool | None:
 
 def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
     """Say once how many rows truncation has left without a response: nothing of them is trained on."""
+    if layout.has_pieces:
+        return  # which are not cut
     placed = layout.starts != ABSENT
     cut = placed & (layout.lengths < layout.row_lengths)
     empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from rollkit import _check
-from rollkit._check import Int64s
+from rollkit._check import Int64s, same_ints
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
+from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.trajectories import task_ends
 from rollkit._rows.ragged import Ragged
 
@@ -21,7 +22,10 @@ TOKENS = ("prompt_token_ids", "response_ids", "input_ids")
 MASKS = ("loss_masks", "route_masks")
 # What rounding may add to the log-probability of a token that is nearly certain.
 ROUNDING = 1e-4
-PER_RESPONSE_TOKEN = ("loss_masks", "rewards", "rollout_logprobs")
+PER_RESPONSE_TOKEN = tuple(
+    name for name, field in FIELDS.items() if field.level == "response" and name not in TOKENS
+)
+KEPT = tuple(name for name, field in FIELDS.items() if field.lists)
 
 ALL_MASKED = "every token is loss-masked, so the loss has nothing to average and may be NaN"
 
@@ -41,7 +45,7 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
     for name in PER_RESPONSE_TOKEN:
         column = columns.get(name)
         if isinstance(column, Ragged):
-            check_lengths(name, _tokens(name, column).lengths, responses)
+            check_lengths(name, (column if name in KEPT else _tokens(name, column)).lengths, responses)
         elif column is not None:
             _row_rewards(name, column)
     if "rollout_expert_indices" in columns:
@@ -56,7 +60,7 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
 
 def _wanted(name: str) -> tuple[Callable[[AnyArray], Any], str] | None:
     """What is wrong with values of a known column, as `[values]` bool, and what is wanted; None of others."""
-    if name in TOKENS:
+    if name in TOKENS or name in KEPT:
         return (lambda values: values < 0), "expected a token id, 0 or more"
     if name in MASKS:
         return (lambda values: (values != 0) & (values != 1)), "expected 0 or 1"
@@ -73,6 +77,9 @@ def _wanted(name: str) -> tuple[Callable[[AnyArray], Any], str] | None:
 def _check_values(name: str, column: Any, wrong: Callable[[AnyArray], Any], wanted: str) -> None:
     """Refuse the first value that is wrong, by row and position."""
     values = column.flat if isinstance(column, Ragged) else column
+    lists = values if isinstance(values, Ragged) else None
+    if lists is not None:
+        values = lists.flat
     if values.dtype.kind in "bu" and name not in MASKS:
         return
     bad = wrong(values)
@@ -82,10 +89,39 @@ def _check_values(name: str, column: Any, wrong: Callable[[AnyArray], Any], want
     value = values[found].reshape(-1)[bad[found].reshape(-1).argmax()]
     if not isinstance(column, Ragged):
         raise refusal(ValueError, f" is {value}; {wanted}", column=name, row=found)
-    ends = column.offsets[1:] - column.offsets[0]
-    row = int(np.searchsorted(ends, found, side="right"))
-    position = found - int(column.offsets[row] - column.offsets[0])
-    raise refusal(ValueError, f": {value} is wrong; {wanted}", column=name, row=row, position=position)
+    if lists is not None:  # the one that it is in
+        found, _ = _place(lists, found)
+    raise _at_element(column, name, found, f": {value} is wrong; {wanted}")
+
+
+def _at_element(column: Ragged, name: str, element: int, text: str) -> ValueError:
+    """The refusal of an element, counted through all rows."""
+    row, position = _place(column, element)
+    return refusal(ValueError, text, column=name, row=row, position=position)
+
+
+def _place(rows: Ragged, element: int) -> tuple[int, int]:
+    """The row and the position of an element, counted through all rows."""
+    begins = rows.offsets - rows.offsets[0]
+    row = int(np.searchsorted(begins[1:], element, side="right"))
+    return row, element - int(begins[row])
+
+
+def _check_kept(name: str, column: Ragged, tokens: Ragged) -> None:
+    """Refuse kept ids that the sampled token is not among; an empty list says nothing of its token."""
+    kept: Any = column.flat
+    sampled = tokens.flat
+    if kept.inner:
+        text = f"expected a list of ids per token, got lists of elements of shape {kept.inner}"
+        raise refusal(ValueError, text, column=name)
+    counts = kept.lengths
+    lacking = counts > 0
+    same = np.flatnonzero(kept.flat == np.repeat(sampled, counts))
+    lacking[np.searchsorted(kept.offsets[1:] - kept.offsets[0], same, side="right")] = False
+    if lacking.any():
+        element = int(lacking.argmax())
+        text = f": the sampled token {sampled[element]} is not among its {counts[element]} kept ids"
+        raise _at_element(column, name, element, text)
 
 
 def check_values(columns: Mapping[str, Any]) -> None:
@@ -95,6 +131,15 @@ def check_values(columns: Mapping[str, Any]) -> None:
             _check_values(name, column, *wrong)
         elif name == "rewards":
             _row_rewards(name, column)
+    tokens = columns.get("response_ids")
+    for name in KEPT:
+        kept = columns.get(name)
+        if (
+            isinstance(kept, Ragged)
+            and isinstance(tokens, Ragged)
+            and same_ints(kept.lengths, tokens.lengths)
+        ):
+            _check_kept(name, kept, tokens)
 
 
 def any_nonzero(values: AnyArray) -> bool:

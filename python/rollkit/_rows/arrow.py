@@ -10,7 +10,7 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._check import Int64s
-from rollkit._errors import at, refusal
+from rollkit._errors import at, refusal, retold, row_of
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
 from rollkit._rows.lists import Lists
@@ -145,7 +145,50 @@ def rows_from_arrow(array: Any, lists: bool = False) -> tuple[Any, Int64s]:
     names, chunks = read(array)
     if names is not None:
         raise TypeError(f"expected an Arrow list array, got {type(array).__name__}")
-    return rows_of(chunks, lists)
+    return rows_of(without_decimals(chunks), lists)
+
+
+def without_decimals(chunks: Sequence[Arrow]) -> list[Arrow]:
+    """Decimals as numbers: int64 where their type has no places behind the point, else float64.
+
+    Raises:
+        OverflowError: a number does not hold all digits of one.
+    """
+    found, before = [], 0
+    for chunk in chunks:
+        with at(first_row=before):
+            found.append(_without_decimals(chunk))
+        before += chunk.length
+    return found
+
+
+def _without_decimals(array: Arrow) -> Arrow:
+    if array.kind == "other" and array.type.startswith("decimal"):
+        return _of_decimals(array)
+    if array.kind not in LISTS:
+        return array
+    try:
+        return array._replace(second=_without_decimals(Arrow(*array.second)))
+    except OverflowError as error:
+        element = row_of(error)
+        if element is None or array.kind == "view":
+            raise
+        row, position = _place(array.children()[0], element)
+        raise retold(error, row=row, position=position) from None
+
+
+def _of_decimals(array: Arrow) -> Arrow:
+    entries = array.objects()
+    kind, held = (int, "int64") if array.type.endswith(", 0)") else (float, "float64")
+    numbers = [kind(0 if entry is None else entry) for entry in entries]
+    for i, (entry, number) in enumerate(zip(entries, numbers, strict=True)):
+        if entry is None:
+            continue
+        exact = -(2**63) <= number < 2**63 if kind is int else type(entry)(repr(number)) == entry
+        if not exact:
+            text = f": {entry} has more digits than {held} holds; cast to double first"
+            raise refusal(OverflowError, text, row=i)
+    return array._replace(kind="numbers", first=np.array(numbers, held), second=None)
 
 
 def rows_of(chunks: Sequence[Arrow], lists: bool = False) -> tuple[Any, Int64s]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final, TypedDict
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
+from rollkit._rows.order import permuted
 
 ALGORITHMS: Final = ("first_fit_decreasing", "best_fit_decreasing", "first_fit", "next_fit")
-OVERSIZE: Final = ("raise", "truncate", "alone", "drop")
+OVERSIZE: Final = ("raise", "truncate", "alone", "drop", "split")
+ORDERS: Final = ("opened", "shuffled")
 
 
 class Packing(TypedDict, total=False):
@@ -25,10 +28,18 @@ class Packing(TypedDict, total=False):
     max_segments: int | None
     oversize: str
     bins_multiple_of: int
+    order: str
+    seed: int | None
 
 
 DEFAULTS: Final = Packing(
-    algorithm="first_fit_decreasing", align=1, max_segments=None, oversize="raise", bins_multiple_of=1
+    algorithm="first_fit_decreasing",
+    align=1,
+    max_segments=None,
+    oversize="raise",
+    bins_multiple_of=1,
+    order="opened",
+    seed=None,
 )
 """What holds where nothing is said. Of bins, `plan_bins` makes only those that it needs."""
 
@@ -41,11 +52,14 @@ def plan_bins(
     align: int = 1,
     max_segments: int | None = None,
     oversize: str = "raise",
+    order: str = "opened",
+    seed: int | None = None,
 ) -> Int64s:
     """Pack rows into as few bins of `capacity` elements as a textbook algorithm needs.
 
     The bins are exactly those of the algorithm's quadratic loop, found in O(N log N): see
-    `rollkit.testing.plan_bins_reference`. They are numbered in the order they are opened.
+    `rollkit.testing.plan_bins_reference`. They are numbered in the order they are opened, which the
+    decreasing algorithms make one of length: the first bins have the longest rows.
 
     | algorithm | takes | goes to | bins, at most |
     |---|---|---|---|
@@ -68,13 +82,17 @@ def plan_bins(
         max_segments: at most that many rows in a bin, empty ones included.
         oversize: what becomes of a row longer than `capacity`: `"raise"`; `"truncate"` (it counts
             as `capacity` long); `"alone"` (it gets a bin to which not even an empty row is added);
-            or `"drop"` (it gets bin -1).
+            or `"drop"` (it gets bin -1). One bin a row is no way to say `"split"`; see `Layout.pack`.
+        order: how bins are numbered: `"opened"`, in the order they are; or `"shuffled"`, by a permutation
+            that `seed` chooses, the same on every machine.
+        seed: of that order, 0 or more.
 
     Returns:
         `[rows]` int64, the bin of each row; -1 for a dropped one.
 
     Raises:
-        TypeError: `lengths` are no integers, or an option has the wrong type.
+        TypeError: `lengths` are no integers, or an option has the wrong type; one of `order="shuffled"` and
+            `seed` is given alone.
         ValueError: a length is negative; `lengths` is not one-dimensional; an option is out of
             range; or a row is longer than `capacity` with `oversize="raise"`.
         OverflowError: a number is beyond int64.
@@ -86,6 +104,8 @@ def plan_bins(
         array([0, 0, 1, 2])
         >>> plan_bins([3, 9, 5], capacity=8, oversize="drop")
         array([ 0, -1,  0])
+        >>> plan_bins([3, 3, 5, 5, 8, 8], capacity=8, order="shuffled", seed=1)
+        array([1, 2, 1, 2, 3, 0])
 
     References:
         D. S. Johnson, "Near-optimal bin packing algorithms", MIT, 1973. D. S. Johnson, A. Demers,
@@ -94,9 +114,20 @@ def plan_bins(
         first fit decreasing bin-packing algorithm is FFD(I) ≤ 11/9 OPT(I) + 6/9", ESCAPE 2007.
         G. Dósa, J. Sgall, "First fit bin packing: a tight analysis", STACS 2013.
     """
-    return _native.plan_bins(
-        _check.lengths("lengths", lengths), **plan_options(capacity, algorithm, align, max_segments, oversize)
-    )
+    found = _check.lengths("lengths", lengths)
+    options = plan_options(capacity, algorithm, align, max_segments, oversize)
+    key = shuffle_key(order, seed)
+    if oversize == "split":
+        raise ValueError(
+            'oversize="split" gives a row several bins, and plan_bins says one of each; '
+            'Layout.pack(lengths, capacity, oversize="split") says where its pieces are'
+        )
+    bins = _native.plan_bins(found, **options)
+    if key is None:
+        return bins
+    count = int(bins.max(initial=-1)) + 1
+    numbers = permuted(np.arange(count), count, seed=key)
+    return np.append(numbers, -1)[bins]  # and -1 is -1 again
 
 
 class PlanOptions(TypedDict):
@@ -120,3 +151,14 @@ def plan_options(
         "max_segments": None if max_segments is None else _check.positive("max_segments", max_segments),
         "oversize": _check.choice("oversize", oversize, OVERSIZE),
     }
+
+
+def shuffle_key(order: str, seed: int | None) -> int | None:
+    """Return the key of a shuffled order; None for that in which bins are opened."""
+    if _check.choice("order", order, ORDERS) == "opened":
+        if seed is not None:
+            raise TypeError(f'seed is {_check.shown(seed)}, of an order="shuffled"; give both, or neither')
+        return None
+    if seed is None:
+        raise TypeError('order="shuffled" needs a seed, which says what order')
+    return _check.positive("seed", seed, least=0)

@@ -1,4 +1,4 @@
-"""Which tokens have a predecessor in their own segment, and where it is."""
+"""Which tokens have a predecessor, in their own segment or the piece before, and where it is."""
 
 from __future__ import annotations
 
@@ -22,9 +22,30 @@ def followers(layout: Pieces) -> NDArray[np.bool_]:
     return found.view(bool)
 
 
+def joints(layout: Pieces) -> tuple[Int64s, Int64s]:
+    """Flat positions of the last tokens of pieces, and of the first ones of those that go on from them."""
+    if layout.begins is None:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    order = layout._row_order
+    order = order[layout.lengths[order] > 0]
+    before, after = order[:-1], order[1:]
+    rows = layout.pieces_of_rows()[0]
+    ends = layout.begins + layout.lengths
+    near = (rows[before] == rows[after]) & (ends[before] == layout.begins[after])
+    before, after = before[near], after[near]
+    return layout.starts[before] + layout.lengths[before] - 1, layout.starts[after]
+
+
 def edges(layout: Pieces, where: Any) -> tuple[Any, Any]:
     """Flat positions of predecessors and their tokens, in memory order; see `Layout.edges`."""
-    return chosen_edges(followers(layout), None, where)
+    chosen = followers(layout)
+    lasts, firsts = joints(layout)
+    if not len(firsts):
+        return chosen_edges(chosen, None, where)
+    chosen.reshape(-1)[firsts] = True
+    before = np.arange(-1, chosen.size - 1)
+    before[firsts] = lasts
+    return chosen_edges(chosen, before, where)
 
 
 def chosen_edges(chosen: NDArray[np.bool_], before: Int64s | None, where: Any) -> tuple[Any, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,35 @@ from rollkit._frameworks import framework_of
 
 if TYPE_CHECKING:
     from rollkit._rows.layout import Layout
+
+
+def counted(starts: Int64s, lengths: Int64s) -> Int64s:
+    """For each start it and the numbers after it, as many as its length; one after the other.
+
+    Example:
+        >>> counted(np.array([5, 0]), np.array([2, 3]))
+        array([5, 6, 0, 1, 2])
+    """
+    if len(lengths) and lengths[0] == lengths[-1] and (lengths == lengths[0]).all():  # stripes, blocks
+        found: Int64s = (starts[:, None] + np.arange(lengths[0])).reshape(-1)
+        return found
+    ends = _native.offsets_from_lengths(lengths)
+    found = np.repeat(starts - ends[:-1], lengths)
+    found += np.arange(ends[-1])
+    return found
+
+
+def kept(cache: dict[Any, Any], make: Callable[[], Int64s], own: Ops, like: Any) -> Any:
+    """What `make` returns, on the framework and device of `like`; made once for each."""
+    if own.is_traced(like):
+        return own.from_host(make(), like)
+    key = (framework_of(like), str(getattr(like, "device", None)))
+    if (found := cache.get(key)) is not None:
+        return found
+    made = own.from_host(make(), like)
+    if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
+        cache[key] = made
+    return made
 
 
 class Laid:
@@ -70,21 +100,11 @@ class Laid:
             >>> Layout.pad([2, 1]).gather_indices()
             array([0, 1, 3])
         """
-        begins, lengths = self.reads()
-        ends = _native.offsets_from_lengths(lengths)
-        return np.repeat(begins - ends[:-1], lengths) + np.arange(ends[-1])
+        return counted(*self.reads())
 
     def indices(self, own: Ops, like: Any) -> Any:
         """`gather_indices()` on the framework and device of `like`; made once for each."""
-        if own.is_traced(like):
-            return own.from_host(self.gather_indices(), like)
-        key = (framework_of(like), str(getattr(like, "device", None)))
-        if (kept := self._indices.get(key)) is not None:
-            return kept
-        made = own.from_host(self.gather_indices(), like)
-        if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
-            self._indices[key] = made
-        return made
+        return kept(self._indices, self.gather_indices, own, like)
 
     @cached_property
     def _indices(self) -> dict[Any, Any]:

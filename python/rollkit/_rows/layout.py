@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
+from rollkit._errors import retold, row_of
 from rollkit._frameworks import as_array
-from rollkit._rows.binpack import plan_options
+from rollkit._rows.binpack import plan_options, shuffle_key
 from rollkit._rows.edges import edges
+from rollkit._rows.laid import counted
 from rollkit._rows.pieces import ABSENT as ABSENT
-from rollkit._rows.pieces import Pieces
+from rollkit._rows.rowwise import Rowwise
+from rollkit._rows.shard import shares
 
 MOST_ELEMENTS: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Layout(Pieces):
+class Layout(Rowwise):
     """Where each row goes in an output of `shape`, from row lengths alone.
 
     A layout knows no tokens: it is small, picklable, and can be made in one place (a driver, the step
@@ -133,12 +136,13 @@ class Layout(Pieces):
         return cls(shape, starts, lengths, lengths)
 
     @classmethod
-    def concat(cls, lengths: ArrayLike, *, align: int = 1) -> Layout:
+    def concat(cls, lengths: ArrayLike, *, align: int = 1, multiple_of: int = 1) -> Layout:
         """Lay rows end to end: the flat stream that variable-length attention kernels take.
 
         Args:
             lengths: `[rows]` ints.
             align: each row starts at a multiple of this; the gaps are padding.
+            multiple_of: the length of the stream is rounded up to a multiple of this.
 
         Example:
             >>> Layout.concat([3, 1], align=4).cu_seqlens_padded()
@@ -146,7 +150,12 @@ class Layout(Pieces):
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         slots = _native.offsets_from_lengths(lengths, _check.positive("align", align))
-        return cls._trusted((int(slots[-1]),), slots[:-1], lengths, lengths)
+        size = _round_up(int(slots[-1]), _check.positive("multiple_of", multiple_of))
+        if size > MOST_ELEMENTS:
+            raise OverflowError(
+                f"{slots[-1]} elements, rounded up to multiple_of={multiple_of}, are beyond int64"
+            )
+        return cls._trusted((size,), slots[:-1], lengths, lengths)
 
     @classmethod
     def pad(
@@ -203,6 +212,8 @@ class Layout(Pieces):
         bins_multiple_of: int = 1,
         bins: int | None = None,
         oversize: str = "raise",
+        order: str = "opened",
+        seed: int | None = None,
     ) -> Layout:
         """Lay rows in bins of `capacity` elements, in input order within a bin.
 
@@ -218,27 +229,51 @@ class Layout(Pieces):
             bins_multiple_of: empty bins are added up to a multiple of this (data-parallel ranks).
             bins: exactly so many bins, empty ones at the end; `bins_multiple_of` is left out then.
             oversize: what becomes of a row longer than `capacity`: `"raise"`, `"truncate"` (its first
-                `capacity` elements stay), `"alone"` (a bin of its own; all bins become that wide), or
-                `"drop"`.
+                `capacity` elements stay), `"alone"` (a bin of its own; all bins become that wide),
+                `"drop"`, or `"split"`: it becomes pieces of `capacity` elements, each in a bin of its own,
+                and one of what is left, which is packed as a row is. A piece is a segment of its own, counts
+                for `max_segments`, and its positions go on; `take` gives whole rows back.
+            order: of bins: `"opened"`, in which the longest rows come first where an algorithm takes them
+                first, or `"shuffled"`, which training in this order wants. Added bins stay at the end.
+            seed: of the shuffled order, 0 or more; the same bins come in the same order on every machine.
 
         Example:
             >>> Layout.pack([6, 9, 3], capacity=8, oversize="truncate", bins_multiple_of=4).shape
             (4, 8)
+            >>> Layout.pack([3, 11], capacity=4, oversize="split").positions()
+            array([[0, 1, 2, 3],
+                   [4, 5, 6, 7],
+                   [0, 1, 2, 0],
+                   [8, 9, 10, 0]], dtype=int32)
         """
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         options = plan_options(capacity, algorithm, align, max_segments, oversize)
+        shuffle = shuffle_key(order, seed)
         multiple = _check.positive("bins_multiple_of", bins_multiple_of)
         if bins is not None:
             if multiple != 1:
                 raise TypeError("give bins or bins_multiple_of, not both")
             multiple = _check.positive("bins", bins)
-        starts, placed, order, found, width = _native.pack_rows(lengths, bins_multiple_of=multiple, **options)
+        rows = begins = None
+        whole = lengths
+        if oversize == "split":
+            options["oversize"] = "raise"
+            if (pieces := _native.split_rows(lengths, capacity=options["capacity"])) is not None:
+                rows, begins, whole = pieces
+        try:
+            starts, placed, by_start, found, width = _native.pack_rows(
+                whole, bins_multiple_of=multiple, shuffle=shuffle, **options
+            )
+        except OverflowError as error:
+            if rows is None or (piece := row_of(error)) is None:
+                raise
+            raise retold(error, row=int(rows[piece])) from None
         if bins is not None and found != multiple:
-            needed = _native.pack_rows(lengths, bins_multiple_of=1, **options)[3]
+            needed = _native.pack_rows(whole, bins_multiple_of=1, shuffle=None, **options)[3]
             if needed > multiple:
                 raise ValueError(f"bins is {multiple}, the rows take {needed} of {width}; give more bins")
             found = multiple  # there is no row
-        return cls._trusted((found, width), starts, placed, lengths, order)
+        return cls._trusted((found, width), starts, placed, lengths, by_start, rows, begins)
 
     @classmethod
     def union(cls, layouts: Sequence[Layout]) -> Layout:
@@ -251,15 +286,7 @@ class Layout(Pieces):
             ([0, 4, 1, 5], [1, 1, 2, 1])
         """
         layouts = _check.items("layouts", layouts)
-        for i, layout in enumerate(layouts):
-            if not isinstance(layout, Layout):
-                raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
-        shapes = {layout.shape for layout in layouts}
-        if not shapes:
-            raise ValueError("layouts is empty; union needs at least one layout")
-        if len(shapes) != 1:
-            raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
-        shape = shapes.pop()
+        shape = _alike(layouts, "union").shape
         starts = np.concatenate([layout.starts for layout in layouts])
         lengths = np.concatenate([layout.lengths for layout in layouts])
         row_lengths = np.concatenate([layout.row_lengths for layout in layouts])
@@ -272,6 +299,126 @@ class Layout(Pieces):
         rows = np.concatenate([found + first for (found, _), first in zip(pieces, firsts[:-1], strict=True)])
         begins = np.concatenate([found for _, found in pieces])
         return cls._trusted(shape, starts, lengths, row_lengths, order, rows, begins)
+
+    @classmethod
+    def stack(cls, layouts: Sequence[Layout]) -> Layout:
+        """Lay the pieces that several layouts have of the same rows in one output, a layout after the other.
+
+        What `all_gather` makes of all ranks' outputs is of this shape: `take` gives the rows back.
+
+        Args:
+            layouts: of one shape and the same rows, of which no element is in two; `shard` makes such.
+
+        Returns:
+            A layout of shape `(len(layouts), *shape)`.
+
+        Example:
+            >>> Layout.stack(Layout.concat([8]).shard(2)).positions()
+            array([[0, 1, 6, 7],
+                   [2, 3, 4, 5]], dtype=int32)
+        """
+        first = _alike(layouts := _check.items("layouts", layouts), "stack")
+        for i, layout in enumerate(layouts):
+            if not _check.same_ints(layout.row_lengths, first.row_lengths):
+                raise ValueError(f"layouts must have the same rows; layouts[{i}] has others than layouts[0]")
+        starts = [
+            np.where(one.starts == ABSENT, ABSENT, one.starts + i * first.size)
+            for i, one in enumerate(layouts)
+        ]
+        rows, begins = zip(*(layout.pieces_of_rows() for layout in layouts), strict=True)
+        return cls(
+            (len(layouts), *first.shape),
+            np.concatenate(starts),
+            np.concatenate([layout.lengths for layout in layouts]),
+            first.row_lengths,
+            np.concatenate(rows),
+            np.concatenate(begins),
+        )
+
+    def shard(self, size: int, scheme: str = "zigzag", *, align: int | None = None) -> tuple[Layout, ...]:
+        """Deal the tokens of each line to the ranks of a context-parallel group.
+
+        Each rank gets as many tokens of a line, padding counted, as a layout of pieces: any column of the
+        rows is one `place` away, positions go on as they are in the rows, and what comes after each token
+        (labels) is `place(column, shard.shifted())`.
+
+        | scheme | cuts | a rank has |
+        |---|---|---|
+        | `"zigzag"` | each row's slot, in 2 · size chunks | chunks r and 2 · size - 1 - r |
+        | `"dual_chunk"` | each line, in 2 · size chunks | likewise |
+        | `"striped"` | each line, in stripes of `align` | every size-th stripe from r on |
+        | `"contiguous"` | each line, in size chunks | chunk r |
+        | `"balanced"` | each line, in blocks of `align` | as many blocks, of about equal cost |
+
+        What is cut must be a multiple of the chunks (2 · size or size) and of `align`; nothing is dropped.
+        A slot is a row and the padding after it (a line's first one begins with the line). A token costs its
+        position and one, which is what causal attention takes: "balanced" evens that out whatever the rows
+        are, for attention that gathers keys and values of all ranks; a ring needs one of the first three.
+
+        Args:
+            size: how many ranks there are; any number.
+            scheme: one of the five.
+            align: of how many tokens that stay together everything dealt is a multiple: 128 for `"balanced"`,
+                else 1.
+
+        Returns:
+            `size` layouts of shape `(…, width / size)`, rank 0's first. Their rows are this layout's.
+
+        Raises:
+            ValueError: a slot or a line cannot be dealt evenly; the message names it and how to pad.
+
+        Example:
+            >>> from rollkit import place
+            >>> layout = Layout.concat([6, 3], align=4)
+            >>> first, second = layout.shard(2)
+            >>> rows = [[10, 11, 12, 13, 14, 15], [20, 21, 22]]
+            >>> place(rows, first), place(rows, second)
+            (array([10, 11,  0,  0, 20,  0]), array([12, 13, 14, 15, 21, 22]))
+            >>> place(rows, second.shifted(), fill=-100)
+            array([  13,   14,   15, -100,   22, -100])
+        """
+        found = shares(self, size, scheme, align)
+        shape = (*self.shape[:-1], self.width // len(found))
+        return tuple(
+            Layout._trusted(shape, laid.starts, laid.lengths, self.row_lengths, None, laid.rows, laid.begins)
+            for laid in found
+        )
+
+    def shifted(self, by: int = 1) -> Layout:
+        """Lay at each token's place what comes `by` elements after it in its row; nothing at the row's end.
+
+        `place(column, layout.shifted(), fill)` is the column shifted to the left, row by row, and laid out:
+        tokens become labels, and masks, weights and log-probabilities go where the model's output about
+        their token is. What comes next may be on another rank, in another bin, or cut off from the batch.
+        `take(output, layout.shifted())` gives rows from element `by` on.
+
+        Example:
+            >>> from rollkit import place
+            >>> layout = Layout.concat([3, 2])
+            >>> place([[1, 2, 3], [4, 5]], layout.shifted(), fill=-100)
+            array([   2,    3, -100,    5, -100])
+        """
+        by = _check.positive("by", by, least=0)
+        rows, begins = self.pieces_of_rows()
+        ends = self.row_lengths[rows]
+        begins = begins + np.minimum(by, ends - begins)
+        lengths = np.minimum(self.lengths, ends - begins)
+        return Layout._trusted(self.shape, self.starts, lengths, self.row_lengths, self.order, rows, begins)
+
+    @property
+    def labels_from(self) -> Int64s:
+        """`shape` int64: where the next token of each is in the rows' values; -1 at a row's end, in padding.
+
+        Example:
+            >>> [shard.labels_from.tolist() for shard in Layout.concat([6, 2], align=4).shard(2)]
+            [[1, 2, -1, -1, 7, -1], [3, 4, 5, -1, -1, -1]]
+        """
+        next_ones = self.shifted()
+        rows, begins = next_ones.pieces_of_rows()
+        firsts = _native.offsets_from_lengths(self.row_lengths)[rows] + begins
+        found = np.full(self.size, -1, np.int64)
+        found[counted(self.starts, next_ones.lengths)] = counted(firsts, next_ones.lengths)
+        return found.reshape(self.shape)
 
     def spans(self, begins: ArrayLike, lengths: ArrayLike) -> Layout:
         """Lay a part of each row where that part is: the response within prompt and response, say.
@@ -355,6 +502,8 @@ class Layout(Pieces):
     def select(self, rows: ArrayLike, first_line: int, lines: int) -> Layout:
         """Lay only `rows`, all of which are on `lines` lines from `first_line` on: a shard of bins.
 
+        Of a row in pieces, those on other lines are left out.
+
         Example:
             >>> layout = Layout.pack([3, 7, 2], capacity=8)
             >>> layout.select([0, 2], first_line=1, lines=1).segment_ids()
@@ -368,6 +517,11 @@ class Layout(Pieces):
         line = prod(self.shape[1:])
         begin, end = first_line * line, (first_line + lines) * line
         pieces, rows_of_pieces = self.pieces_of(chosen)
+        if self.source_rows is not None:
+            there = self._meet(begin, end)[pieces]
+            has_some = np.bincount(rows_of_pieces[there], minlength=len(chosen)) > 0
+            keep = there | ~has_some[rows_of_pieces]  # of a row that has none there all, to be refused
+            pieces, rows_of_pieces = pieces[keep], rows_of_pieces[keep]
         starts, lengths = self.starts[pieces], self.lengths[pieces]
         odd = (starts != ABSENT) & ((starts < begin) | (starts + lengths > end))
         if odd.any():
@@ -381,8 +535,16 @@ class Layout(Pieces):
         row_lengths = self.row_lengths[chosen]
         if not self.has_pieces:
             return Layout._trusted(shape, starts, lengths, row_lengths, order)
-        begins = self.pieces_of_rows()[1][pieces]
+        begins = None if self.begins is None else self.begins[pieces]
         return Layout._trusted(shape, starts, lengths, row_lengths, order, rows_of_pieces, begins)
+
+    def _meet(self, begin: int, end: int) -> NDArray[np.bool_]:
+        """Which pieces have an element between two flat positions; empty ones, whether they are there."""
+        empty = self.lengths == 0
+        ends = self.starts + self.lengths
+        found: NDArray[np.bool_] = (self.starts < end + empty) & (ends > begin - empty)
+        found &= self.starts != ABSENT
+        return found
 
     def equals(self, other: object) -> bool:
         """Whether `other` lays as many rows of the same lengths in the same places.
@@ -471,10 +633,11 @@ class Layout(Pieces):
         return _int32(np.append(self.starts[segments] - first, size))
 
     def edges(self, where: Any = None) -> tuple[Any, Any]:
-        """Where each token is that has a predecessor in its own segment, and where that is.
+        """Where each token is that has a predecessor in its row, and where that is.
 
         The model's output at the predecessor is about the token: a head and a loss that run on these alone
-        see no padding, no first token (before it is another rollout), and nothing that does not count.
+        see no padding, no first token (before it is another rollout), and nothing that does not count. A row
+        in pieces goes on from the last token of one to the first token of the next, wherever they are.
 
         Args:
             where: `shape`, of any framework: only tokens at which it is not 0, such as
@@ -521,6 +684,19 @@ class Layout(Pieces):
         shape = " × ".join(f"{n:,}" for n in self.shape)
         of = f"{len(self.starts):,} pieces of " if self.has_pieces else ""
         return f"Layout({of}{len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+def _alike(layouts: Sequence[Any], verb: str) -> Layout:
+    """Check that layouts have one shape; return the first."""
+    for i, layout in enumerate(layouts):
+        if not isinstance(layout, Layout):
+            raise TypeError(f"layouts must be Layouts; layouts[{i}] is {type(layout).__name__}")
+    shapes = {layout.shape for layout in layouts}
+    if not shapes:
+        raise ValueError(f"layouts is empty; {verb} needs at least one layout")
+    if len(shapes) != 1:
+        raise ValueError(f"layouts must share one shape, got {sorted(shapes)}")
+    return cast(Layout, layouts[0])
 
 
 def _orders(layouts: Sequence[Layout]) -> Int64s:

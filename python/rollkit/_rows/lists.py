@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from rollkit import _check, _native
 from rollkit._arrays.ops import ops_of
 from rollkit._check import Int64s, int64s
+from rollkit._errors import retold, row_of
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_traced
 
 OF_ANY_LENGTH = -1
@@ -96,6 +99,20 @@ def rows_of_lists(lists: Lists, begins: Int64s, lengths: Int64s, *, copy: bool) 
     starts = _native.offsets_from_lengths(counts)
     index = np.repeat(firsts - starts[:-1], counts) + np.arange(starts[-1])
     return Lists(own.gather(lists.values, own.from_host(index, lists.values)), offsets), ends
+
+
+@contextmanager
+def of_element(offsets: Int64s) -> Iterator[None]:
+    """Where each element is a list, and so a row of its own: say which row's and which element it is."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        element = row_of(error)
+        if element is None:
+            raise
+        element += int(offsets[0])  # the elements before are not among these rows
+        row = int(np.searchsorted(offsets, element, side="right")) - 1
+        raise retold(error, row=row, position=int(element - offsets[row])) from None
 
 
 def is_plain(lists: Lists) -> bool:

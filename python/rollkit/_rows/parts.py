@@ -34,7 +34,7 @@ LONG: Final = 4096
 _ONE_ROW = np.zeros(1, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Parts:
     """Rows in buffers, counted through: what one call of the kernel moves.
 
@@ -117,6 +117,18 @@ class Parts:
                 buffers.append(buffer[begins[row] : begins[row] + lengths[row]])
                 row += 1
         return Parts(buffers, lengths, self.dtype, self.inner, self.own)
+
+    def pick(self, rows: Int64s) -> Parts:
+        """Some of these rows, which all are of one array."""
+        ((values, begins),) = self.buffers
+        return Parts([(values, begins[rows])], self.lengths[rows], self.dtype, self.inner, self.own)
+
+    def in_one(self) -> Parts:
+        """Rows that all are of one array: these, or a copy."""
+        if len(self.buffers) == 1 and isinstance(self.buffers[0], tuple):
+            return self
+        values, offsets = end_to_end(self)
+        return Parts.over(values, offsets[:-1], self.lengths)
 
     def astype(self, dtype: Any) -> Parts:
         """Parts of this dtype, so that the rows of several count through in one call of the kernel."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from rollkit import _native
 from rollkit._check import Int64s
-from rollkit._rows.laid import Laid
+from rollkit._rows.laid import Laid, counted
 
 ABSENT: Final = -1
 """Where a piece starts that was dropped."""
@@ -42,9 +42,7 @@ class Pieces(Laid):
             return rows, np.arange(len(rows))
         order, offsets = self._row_order, self._row_pieces
         counts = np.diff(offsets)[rows]
-        ends = _native.offsets_from_lengths(counts)
-        at = np.arange(ends[-1]) + np.repeat(offsets[:-1][rows] - ends[:-1], counts)
-        return order[at], np.repeat(np.arange(len(rows)), counts)
+        return order[counted(offsets[:-1][rows], counts)], np.repeat(np.arange(len(rows)), counts)
 
     @property
     def has_pieces(self) -> bool:
@@ -124,7 +122,7 @@ class Pieces(Laid):
         ends = _native.offsets_from_lengths(lengths)
         if np.array_equal(np.where(lengths > 0, at, ends[:-1]), ends[:-1]):
             return None
-        return np.repeat(at - ends[:-1], lengths) + np.arange(ends[-1])
+        return counted(at, lengths)
 
     def _check_pieces(self) -> None:
         """Check that pieces are within their rows, and no element is in two."""

@@ -7,8 +7,11 @@ from typing import Any, Protocol, Self, TypeVar
 
 from numpy.typing import DTypeLike
 
-from rollkit._frameworks import AnyArray
+from rollkit._arrays.ops import ops
+from rollkit._frameworks import AnyArray, is_array, same_framework
+from rollkit._rows.arrow import is_arrow
 from rollkit._rows.laid import Laid
+from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts, taken
 from rollkit._rows.ragged import Ragged, trusted
 
@@ -72,12 +75,14 @@ def place(
     return place_parts(parts_of(column, dtype), layout.written, fill, dtype=dtype, out=out)
 
 
-def take(array: Any, layout: Laid) -> Ragged:
+def take(array: Any, layout: Laid | list[Layout] | tuple[Layout, ...]) -> Ragged:
     """Turn a buffer that `layout` describes back into rows, in input order: the inverse of `place`.
 
     Args:
         array: `[*layout.shape, *inner]`: a batch column, or a model's per-token output, of any framework.
-        layout: where the rows are. In a `TreeLayout` rows share elements, whose gradients add up.
+            Of several layouts an array for each, or one with a first axis for them.
+        layout: where the rows are; or the layouts that share them (`Layout.shard`). In a `TreeLayout` rows
+            share elements, whose gradients add up.
 
     Returns:
         The rows; a view of `array` where it holds them end to end, else a copy. Of an array on a device,
@@ -87,9 +92,32 @@ def take(array: Any, layout: Laid) -> Ragged:
         >>> layout = Layout.pack([2, 3], capacity=4)
         >>> take(layout.positions(), layout).to_list()
         [[0, 1], [0, 1, 2]]
+        >>> shards = Layout.concat([4, 8], align=4).shard(2)
+        >>> take([shard.positions() for shard in shards], shards).to_list()
+        [[0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7]]
     """
+    if isinstance(layout, list | tuple):
+        return trusted(*taken(*_stacked(array, layout)))
     _check_layout(layout)
     return trusted(*taken(array, layout))
+
+
+def _stacked(arrays: Any, layouts: Sequence[Layout]) -> tuple[Any, Layout]:
+    """One array of the outputs that several layouts describe, and its layout."""
+    layout = Layout.stack(layouts)
+    if not isinstance(arrays, list | tuple):
+        return arrays, layout
+    if len(arrays) != len(layouts):
+        raise ValueError(f"there are {len(arrays)} arrays and {len(layouts)} layouts; give one for each")
+    own = ops(same_framework(**{f"array[{i}]": array for i, array in enumerate(arrays)}))
+    flat = []
+    for i, (array, one) in enumerate(zip(arrays, layouts, strict=True)):
+        depth = len(one.shape)
+        if not is_array(array) or tuple(array.shape[:depth]) != one.shape:
+            came = tuple(array.shape) if is_array(array) else type(array).__name__
+            raise ValueError(f"array[{i}] must have shape {one.shape} (and inner dims), got {came}")
+        flat.append(array[None])
+    return own.cat(flat), layout
 
 
 def _check_layout(layout: Any) -> None:
@@ -137,5 +165,16 @@ def concat(parts: Sequence[Rows], *, out: Any = None) -> Rows:
     first = type(parts[0])
     for i, part in enumerate(parts):
         if type(part) is not first or not hasattr(first, "joined"):
-            raise TypeError(f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}")
+            raise TypeError(
+                f"parts must be all Ragged or all Rollouts; parts[{i}] is {type(part).__name__}{_fix(part)}"
+            )
     return first.joined(parts, out)
+
+
+def _fix(part: Any) -> str:
+    """What makes rows of a part that is none."""
+    if hasattr(part, "joined"):
+        return ""
+    if is_arrow(part):
+        return "; Rollouts.from_arrow takes tables, Ragged.from_arrow list arrays"
+    return "; Rollouts takes dicts of columns" if isinstance(part, Mapping) else ""

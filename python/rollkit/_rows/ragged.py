@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rollkit import _check, _native
-from rollkit._arrays.ops import as_like, ops_of
-from rollkit._check import Int64s, checked_out, host, int64s, integer, items
-from rollkit._errors import at, refusal, retold, row_of
+from rollkit._arrays.ops import ops_of
+from rollkit._check import Int64s, checked_out, int64s
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, is_traced
-from rollkit._rows.dtypes import common, numpy_dtype, odd_one
+from rollkit._rows.casts import cast as cast_rows
+from rollkit._rows.dtypes import common
+from rollkit._rows.equal import same_values as same_values
+from rollkit._rows.from_rows import joined_lists, joined_rows, picked_rows
+from rollkit._rows.indices import row_indices as row_indices
 from rollkit._rows.layout import Layout
-from rollkit._rows.lists import OF_ANY_LENGTH, Lists
+from rollkit._rows.lists import OF_ANY_LENGTH, Lists, of_element
 from rollkit._rows.parts import Parts, end_to_end, gathered, own_ops, place_parts
-from rollkit._rows.reductions import row_maxima, row_sums
+from rollkit._rows.pickled import shipped as shipped
+from rollkit._rows.reductions import row_maxima, row_means, row_sums
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
@@ -108,38 +111,16 @@ class Ragged:
             >>> Ragged.from_rows([[(-0.5, 7), (-0.25, 9)], []], np.float32, item=0).to_list()
             [[-0.5, -0.25], []]
         """
-        if _check.flag("lists", lists):
-            if item is not None:
-                raise TypeError("give lists or item, not both: an item of an element is a number")
-            return _of_lists(rows, dtype)
+        if _check.flag("lists", lists) and item is not None:
+            raise TypeError("give lists or item, not both: an item of an element is a number")
         if item is not None:
-            return _from_items(rows, None if dtype is None else numpy_dtype(dtype), item)
-        if getattr(rows, "is_nested", False):
+            return trusted(*picked_rows(rows, dtype, item))
+        if getattr(rows, "is_nested", False) and not lists:
             rows = cast(Any, rows_of_jagged(rows))
         if isinstance(rows, Ragged):
-            return rows if dtype is None else rows.astype(dtype)
-        if isinstance(rows, np.ndarray) and rows.dtype != object:
-            return cls._from_rectangle(rows, dtype)
-        if not isinstance(rows, list | tuple):
-            if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
-                raise TypeError(f"rows must be a sequence of rows, got {type(rows).__name__}")
-            rows = list(rows)
-        tensors = None if rows and isinstance(rows[0], np.ndarray) else Parts.of_arrays(rows)
-        if tensors is not None and tensors.own is not None:  # of its dtypes or of NumPy's
-            return trusted(*end_to_end(tensors, dtype=dtype))
-        wanted = None if dtype is None else numpy_dtype(dtype)
-        joined = _native.concat_arrays(rows) if rows and isinstance(rows[0], np.ndarray) else None
-        if joined is None and tensors is None:
-            tensors = Parts.of_arrays(rows)
-        if joined is None and tensors is not None:
-            joined = end_to_end(tensors)
-        # Types first: asking each row whose array it is takes as long as reading a hundred numbers.
-        if joined is None and (set(map(type, rows)) <= {list, tuple} or not any(map(is_array, rows))):
-            joined = _from_lists(rows, wanted)
-        if joined is None:
-            return _from_mixed(rows, wanted)
-        ragged = trusted(*joined)
-        return ragged if wanted is None else ragged.astype(wanted)
+            found = as_lists(rows) if lists else rows
+            return found if dtype is None else found.astype(dtype)
+        return trusted(*(joined_lists if lists else joined_rows)(rows, dtype))
 
     @classmethod
     def laid(cls, parts: Parts, layout: Layout, firsts: Int64s | None = None) -> Ragged:
@@ -175,15 +156,6 @@ class Ragged:
         """The values as they are in a buffer: `Lists` of a list per element."""
         values: Any = self.values
         return Lists(values.values, values.offsets) if isinstance(values, Ragged) else values
-
-    @classmethod
-    def _from_rectangle(cls, rows: AnyArray, dtype: DTypeLike | None) -> Ragged:
-        if rows.ndim < 2:
-            raise TypeError(f"rows must be a sequence of rows, got a {rows.ndim}-D {rows.dtype} array")
-        count, width = rows.shape[:2]
-        flat = np.ascontiguousarray(rows).reshape(count * width, *rows.shape[2:])
-        ragged = cls(flat, np.arange(count + 1, dtype=np.int64) * width)
-        return ragged if dtype is None else ragged.astype(dtype)
 
     @classmethod
     def from_arrow(cls, array: Any, *, lists: bool = False) -> Ragged:
@@ -329,14 +301,10 @@ class Ragged:
             OverflowError: row 1, position 0: -1 does not fit uint8
         """
         if isinstance(self.values, Ragged):
-            with _of_element(self.offsets):
+            with of_element(self.offsets):
                 return trusted(self.flat.astype(dtype), self.offsets - self.offsets[0])
-        own = own_ops(self.values)
-        if own is None:
-            dtype = numpy_dtype(dtype)
-        if self.dtype == (dtype if own is None else own.cast(self.values[:0], dtype).dtype):
-            return self
-        return trusted(*end_to_end(self.parts(), dtype=dtype))
+        values, offsets = cast_rows(self.values, self.offsets, dtype)
+        return self if values is self.values else trusted(values, offsets)
 
     def sum(self) -> AnyArray:
         """`[rows, *inner]`: the sum of each row, 0 of an empty one.
@@ -359,10 +327,7 @@ class Ragged:
             >>> Ragged.from_rows([[1, 2], [], [3]]).mean()
             array([1.5, nan, 3. ])
         """
-        lengths = self.lengths.reshape(-1, *[1] * len(self.inner))
-        sums = row_sums(self._host("mean"), self.offsets).astype(np.float64)
-        means: NDArray[np.float64] = np.full(sums.shape, np.nan)
-        return np.divide(sums, lengths, out=means, where=lengths > 0)
+        return row_means(self._host("mean"), self.offsets)
 
     def max(self) -> AnyArray:
         """`[rows, *inner]`: the largest element of each row; NaN if there is one.
@@ -512,36 +477,6 @@ def _check_offsets(offsets: Int64s, count: int) -> None:
     _native.check_offsets(offsets, count)
 
 
-def _of_lists(rows: Any, dtype: DTypeLike | None) -> Ragged:
-    """Rows of lists; see `Ragged.from_rows`."""
-    if isinstance(rows, Ragged):
-        return as_lists(rows) if dtype is None else as_lists(rows).astype(dtype)
-    if isinstance(rows, str | bytes) or not hasattr(rows, "__iter__"):
-        raise TypeError(f"rows must be a sequence of rows, got {type(rows).__name__}")
-    rows = list(rows)
-    for i, row in enumerate(rows):
-        if isinstance(row, str | bytes | Mapping) or not hasattr(row, "__len__"):
-            raise refusal(TypeError, f" is {type(row).__name__}; expected a list for each element", row=i)
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    offsets = _native.offsets_from_lengths(lengths)
-    with _of_element(offsets):
-        return trusted(Ragged.from_rows(list(chain.from_iterable(rows)), dtype), offsets)
-
-
-@contextmanager
-def _of_element(offsets: Int64s) -> Iterator[None]:
-    """Where each element is a list, and so a row of its own: say which row's and which element it is."""
-    try:
-        yield
-    except (TypeError, ValueError, OverflowError) as error:
-        element = row_of(error)
-        if element is None:
-            raise
-        element += int(offsets[0])  # the elements before are not among these rows
-        row = int(np.searchsorted(offsets, element, side="right")) - 1
-        raise retold(error, row=row, position=int(element - offsets[row])) from None
-
-
 def as_lists(rows: Ragged) -> Ragged:
     """Rows whose elements are lists; those that have all one length, and so an inner dimension, too."""
     if isinstance(rows.values, Ragged):
@@ -573,160 +508,8 @@ def rows_of_jagged(tensor: Any) -> Ragged | list[Any]:
     return list(tensor.unbind()) if found is None else Ragged(*found)
 
 
-def shipped(values: AnyArray) -> tuple[AnyArray, np.dtype[Any] | None]:
-    """An array as NumPy pickles it out of band, and the dtype to view it as where that is another.
-
-    Of dtypes that have no buffer format (bfloat16, fp8, datetime64) NumPy copies the bytes into the pickle;
-    unsigned integers of the same size go beside it. So do contiguous arrays only.
-    """
-    values = np.ascontiguousarray(values)
-    no_format = values.dtype.kind in "mM" or (values.dtype.kind == "V" and values.dtype.type is not np.void)
-    if no_format and values.dtype.itemsize in (1, 2, 4, 8):
-        return values.view(f"u{values.dtype.itemsize}"), values.dtype
-    return values, None
-
-
 def _unpickled(values: Any, dtype: np.dtype[Any] | None, offsets: Int64s) -> Ragged:
     return Ragged(values if dtype is None else values.view(dtype), offsets)
-
-
-def same_values(a: AnyArray, b: AnyArray) -> bool:
-    """Whether two arrays are equal, with NaN equal to NaN, for any dtype."""
-    if a.dtype.kind in "fcV":
-        # bfloat16, fp8 and structured dtypes have kind V, where isnan may not exist; equal bytes do.
-        same = np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
-        return same or (a.dtype.kind in "fc" and np.array_equal(a, b, equal_nan=True))
-    if a.dtype.kind in "mM":
-        return np.array_equal(a, b, equal_nan=True)
-    return np.array_equal(a, b)
-
-
-def row_indices(indices: ArrayLike, count: int, name: str = "indices") -> Int64s:
-    """Return row numbers of an int or bool selection, negative ones counted from the end."""
-    found = host(name, indices)
-    if found.dtype == bool:
-        if found.shape != (count,):
-            raise ValueError(f"a bool selection needs one entry per row: {count}, got {found.shape}")
-        return np.flatnonzero(found)
-    rows = int64s(name, indices)
-    outside = (rows < -count) | (rows >= count)
-    if outside.any():
-        raise IndexError(f"row {rows[outside][0]} is out of range: there are {count} rows")
-    return np.where(rows < 0, rows + count, rows)
-
-
-def _from_items(rows: Any, dtype: np.dtype[Any] | None, item: Any) -> Ragged:
-    if not isinstance(item, int | str) or isinstance(item, bool):
-        raise TypeError(f"item must be an int or a str, got {type(item).__name__}")
-    if isinstance(item, int):
-        item = integer("item", item)
-    rows = rows if isinstance(rows, list | tuple) else items("rows", rows)
-    return trusted(*_from_lists(rows, dtype, lambda dtype: _native.pick_numbers(rows, item, dtype)))
-
-
-def _from_lists(
-    rows: list[Any] | tuple[Any, ...],
-    dtype: np.dtype[Any] | None,
-    read: Callable[[np.dtype[Any] | None], tuple[AnyArray, Int64s]] | None = None,
-) -> tuple[AnyArray, Int64s]:
-    """Rows that are lists, as `read` reads them where their elements are no numbers."""
-    if dtype is not None and dtype.kind != "b" and not _native.can_cast(np.dtype(np.int64), dtype):
-        # Not one that lists are read as (float16, bfloat16, byte-swapped): by way of one that is.
-        found = trusted(*_from_lists(rows, None, read)).astype(dtype)
-        return found.values, found.offsets
-    read = read or (lambda dtype: _native.from_lists(rows, dtype))
-    try:
-        return read(dtype)
-    except (TypeError, OverflowError):
-        if dtype is not None:
-            raise
-        # The first number decides, but not for the others: NumPy's small integers and bools widen.
-        with suppress(TypeError, OverflowError):
-            return read(np.dtype(np.int64))
-        # Ints with a float among them are floats, as in NumPy; anything else fails again, and says so.
-        return read(np.dtype(np.float64))
-
-
-def _from_mixed(rows: Sequence[Any], dtype: np.dtype[Any] | None) -> Ragged:
-    """Rows of which some are arrays: lists become arrays of the first array's dtype."""
-    kept = next((row for row in rows if is_array(row) and own_ops(row) is not None), None)
-    if kept is not None:
-        alike = [as_like(f"row {i}", row, kept, kept.dtype) for i, row in enumerate(rows)]
-        if (parts := Parts.of_arrays(alike)) is not None:
-            whole = trusted(*end_to_end(parts))
-            return whole if dtype is None else whole.astype(dtype)
-    arrays = [_array_of(i, row) for i, row in enumerate(rows)]
-    for i, row in enumerate(arrays):
-        if isinstance(row, np.ndarray):
-            if row.ndim == 0:
-                raise ValueError(f"row {i} is a 0-D array; a row has at least one dimension")
-            if row.dtype == object:
-                arrays[i] = row.tolist()
-    at = next((i for i, row in enumerate(arrays) if isinstance(row, np.ndarray)), None)
-    if at is None:
-        return trusted(*_from_lists(arrays, dtype))
-    first = arrays[at]
-    wanted = dtype or _common_of({i: row for i, row in enumerate(arrays) if isinstance(row, np.ndarray)})
-    for i, row in enumerate(arrays):
-        if not isinstance(row, np.ndarray):
-            arrays[i] = _one_list(i, row, wanted, first.shape[1:], fixed=dtype is not None)
-        elif row.shape[1:] != first.shape[1:]:
-            raise ValueError(f"row {i} has inner shape {row.shape[1:]}, row {at} has {first.shape[1:]}")
-    dtype = dtype or _common_of(dict(enumerate(arrays)))
-    for i, row in enumerate(arrays):
-        if row.dtype != dtype:
-            row = _cast_row(i, row, dtype) if len(row) else row.astype(dtype)
-        arrays[i] = np.ascontiguousarray(row).view(dtype)
-    # One dtype object for all rows: the kernel compares it by identity.
-    arrays = [row if row.dtype is dtype else row.view(dtype) for row in arrays]
-    joined = _native.concat_arrays(arrays)
-    if joined is None:
-        raise AssertionError("rows were made alike")  # pragma: no cover
-    return trusted(*joined)
-
-
-def _array_of(index: int, row: Any) -> Any:
-    """`as_array`, whose refusal names the row."""
-    try:
-        return as_array(row)
-    except TypeError as error:
-        raise retold(error, row=index) from None
-
-
-def _cast_row(row: int, values: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-    one = trusted(np.ascontiguousarray(values), np.array([0, len(values)], np.int64))
-    with at(row=row):
-        return one.astype(dtype).values
-
-
-def _common_of(rows: dict[int, AnyArray]) -> np.dtype[Any]:
-    """The dtype that rows meet in; empty ones, which NumPy makes float64, have no say where others have."""
-    dtypes = {i: row.dtype for i, row in rows.items() if len(row)} or {
-        i: row.dtype for i, row in rows.items()
-    }
-    try:
-        found: np.dtype[Any] = common(dtypes.values())
-        return found
-    except TypeError as error:
-        raise retold(error, row=list(dtypes)[odd_one(dtypes.values())]) from None
-
-
-def _one_list(
-    row: int, values: Any, dtype: np.dtype[Any], inner: tuple[int, ...], *, fixed: bool
-) -> AnyArray:
-    """A list as an array of `dtype`; of its own where that is not fixed, and does not hold it."""
-    with at(row=row):
-        try:
-            found = _from_lists([values], dtype)[0]
-        except (TypeError, OverflowError):
-            if fixed:
-                raise
-            found = _from_lists([values], None)[0]
-    if len(found) == 0:
-        found = np.empty((0, *inner), dtype)
-    if found.shape[1:] != inner:
-        raise ValueError(f"row {row} has inner shape {found.shape[1:]}, expected {inner}")
-    return found
 
 
 def trusted(values: Any, offsets: Int64s) -> Ragged:

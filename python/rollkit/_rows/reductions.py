@@ -1,8 +1,9 @@
-"""One number for each row: sums and maxima over values and offsets."""
+"""One number for each row: sums, means and maxima over values and offsets."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rollkit._check import Int64s
 from rollkit._errors import refusal
@@ -11,7 +12,7 @@ from rollkit._frameworks import AnyArray
 
 def row_sums(values: AnyArray, offsets: Int64s) -> AnyArray:
     """Sums of rows in 64 bits; see `Ragged.sum`."""
-    _check_real(values)
+    check_real(values)
     kind = values.dtype.kind
     if kind not in "biuf":
         values = values.astype(np.float64)  # bfloat16 and its kin
@@ -38,9 +39,18 @@ def _check_sums(values: AnyArray, offsets: Int64s, sums: AnyArray, filled: Int64
         raise refusal(OverflowError, f": the sum does not fit {sums.dtype}", row=row)
 
 
+def row_means(values: AnyArray, offsets: Int64s) -> NDArray[np.float64]:
+    """Means of rows; see `Ragged.mean`."""
+    lengths = (offsets[1:] - offsets[:-1]).reshape(-1, *[1] * (values.ndim - 1))
+    sums = row_sums(values, offsets).astype(np.float64)
+    means: NDArray[np.float64] = np.full(sums.shape, np.nan)
+    np.divide(sums, lengths, out=means, where=lengths > 0)
+    return means
+
+
 def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:
     """Maxima of rows; see `Ragged.max`."""
-    _check_real(values)
+    check_real(values)
     empty = offsets[1:] == offsets[:-1]
     if empty.any():
         raise refusal(ValueError, " is empty, and has no largest element", row=int(empty.argmax()))
@@ -50,7 +60,7 @@ def row_maxima(values: AnyArray, offsets: Int64s) -> AnyArray:
     return found
 
 
-def _check_real(values: AnyArray) -> None:
+def check_real(values: AnyArray) -> None:
     """Refuse what has no sum or order in these dtypes: complex numbers, dates, texts, objects."""
     if values.dtype.kind in "cmMSUO" or values.dtype.type is np.void:
         raise TypeError(f"sum, mean and max are of real numbers, got {values.dtype}")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._rows.edges import chosen_edges
-from rollkit._rows.laid import Laid
+from rollkit._rows.laid import Laid, counted
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.place import parts_of, place
 from rollkit._rows.ragged import Ragged
@@ -194,8 +194,7 @@ class TreeLayout(Laid):
         """`shape` int64: the flat position of the token before each in its row; -1 at roots and padding."""
         starts, lengths = self.nodes.starts, self.nodes.lengths
         out = np.full(self.size, NONE, np.int64)
-        ends = _native.offsets_from_lengths(lengths)
-        at = np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])
+        at = counted(starts, lengths)
         out[at] = at - 1
         if len(starts):
             out[starts] = np.where(self.parents == NONE, NONE, (starts + lengths)[self.parents] - 1)
@@ -234,8 +233,8 @@ class TreeLayout(Laid):
                 in all rows, or the error says where not.
 
         Returns:
-            `[*shape, *inner]`, 0 in padding. Sums of integers and of bools are int64 (in JAX what it has for
-            that), those of floats have their dtype and are added up in float64 by NumPy.
+            `[*shape, *inner]`, 0 in padding. Integers and bools are summed in 64 bits (in JAX what it has for
+            that), floats of 16 bits in float32, others as they are; NumPy adds up in float64.
 
         Raises:
             ValueError: rows are not those of the layout; `"equal"`, and two rows differ.
@@ -270,8 +269,7 @@ class TreeLayout(Laid):
         nodes, width = self.nodes, self.width
         bounds = np.searchsorted(nodes.starts, np.arange(self.shape[0] + 1) * width)
         counts = np.diff(bounds)[chosen]
-        ends = _native.offsets_from_lengths(counts)
-        kept = np.repeat(bounds[chosen] - ends[:-1], counts) + np.arange(ends[-1])
+        kept = counted(bounds[:-1][chosen], counts)
         moved = np.repeat((np.arange(len(chosen)) - chosen) * width, counts)
         numbers_of = np.full(len(self.parents) + 1, NONE)  # the last for what is -1
         numbers_of[kept] = np.arange(len(kept))

@@ -1,4 +1,4 @@
-"""An original's functions replaced by ours for a while: `patched`."""
+"""An original's functions and classes replaced by ours for a while: `patched`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOMES: Final = {
         "skyrl.backends.skyrl_train.utils.routed_experts",
     ),
     "transformer_engine": ("transformer_engine.jax.attention",),
-    "trl": ("trl.trainer.utils",),
+    "trl": ("trl.trainer.utils", "trl.trainer.sft_trainer", "trl.data_utils"),
     "verifiers": ("verifiers.v1.graph",),
     "verl": ("verl.workers.utils.padding",),
 }
@@ -39,7 +39,8 @@ _originals: dict[str, list[tuple[Any, Any]]] = {}
 def patched(name: str) -> Iterator[tuple[str, ...]]:
     """Replace a framework's functions by those of `rollkit.compat` in all loaded modules, and put them back.
 
-    For running an original's own tests; to train, change the import. What is replaced is every attribute of a
+    For running an original's own tests, and for what a framework makes itself and takes from nobody, as TRL's
+    `SFTTrainer` its collator; for all else change the import. What is replaced is every attribute of a
     module that is the original function itself; references elsewhere, in classes, closures and default
     arguments, stay. Modules loaded meanwhile get the originals too in the end, also after an error. Blocks
     may be nested, and be entered by several threads: the last one out puts the originals back.
@@ -92,19 +93,19 @@ def _imported(name: str, first: str, *others: str) -> list[Any]:
 def _pairs(name: str, homes: list[Any]) -> list[tuple[Any, Any]]:
     """The originals, each with a stand-in that calls ours and is no other object: so it can be taken back."""
     ours = vars(importlib.import_module(f"rollkit.compat.{name}"))
-    pairs = []
+    found: dict[int, tuple[Any, Any]] = {}  # several homes may have one
     for home in homes:
         for function, original in vars(home).items():
             mine: Any = ours.get(function)
             if function in _NOT_THEIRS or not _is_ours(mine) or _is_ours(original) or not callable(original):
                 continue
-            pairs.append((original, _stand_in(mine)))
-    if not pairs:
+            found.setdefault(id(original), (original, _stand_in(mine)))
+    if not found:
         listed = ", ".join(home.__name__ for home in homes)
         raise ImportError(
             f"patched({name!r}) found none of its functions in {listed}; see rollkit.compat.{name}"
         )
-    return pairs
+    return list(found.values())
 
 
 def _is_ours(value: Any) -> bool:
@@ -112,11 +113,24 @@ def _is_ours(value: Any) -> bool:
 
 
 def _stand_in(ours: Callable[..., Any]) -> Callable[..., Any]:
+    if isinstance(ours, type):
+        return _subclass(ours)
+
     @functools.wraps(ours)
     def call(*args: Any, **kwargs: Any) -> Any:
         return ours(*args, **kwargs)
 
     return call
+
+
+def _subclass(ours: type) -> type:
+    """A class for `isinstance`; pickled, its objects become those of ours, for it has no name itself."""
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return object.__new__, (ours,), vars(self)
+
+    names = {"__doc__": ours.__doc__, "__module__": ours.__module__, "__qualname__": ours.__qualname__}
+    return type(ours.__name__, (ours,), {**names, "__wrapped__": ours, "__reduce__": reduce})
 
 
 def _swap(instead: Mapping[int, Any]) -> None:

@@ -1,8 +1,8 @@
-"""For `generate` of transformers: allowed tokens, guidance and keyed draws as logits processors.
+"""For transformers: its `DataCollatorWithFlattening`, and logits processors for `generate`.
 
-They go into `logits_processor=[…]` and need nothing else changed. Ended rows stay in the batch and the
-whole head is computed, as `generate` does; `rollkit.decode.generate` does neither. Tried with
-transformers 4.57 and 5.24.
+The collator is a drop-in. The processors bring allowed tokens, guidance and keyed draws: they go into
+`logits_processor=[…]` and need nothing else changed. Ended rows stay in the batch and the whole head is
+computed, as `generate` does; `rollkit.decode.generate` does neither. Tried with transformers 4.57 and 5.24.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final
 from rollkit._arrays.ops import narrowed
 from rollkit._extras import extra
 from rollkit._frameworks import is_array
+from rollkit.compat._flattening import DataCollatorWithFlattening as DataCollatorWithFlattening
 from rollkit.decode._arguments import check_allowed, check_sampling, own_seeds
 from rollkit.decode._cached import Cached
 from rollkit.decode.allowed import AllowedSet

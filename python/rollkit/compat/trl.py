@@ -1,7 +1,7 @@
-"""`pad` and `flush_left` as in `trl.trainer.utils` of TRL 1.16.
+"""`pad` and `flush_left`, `pack_dataset`, and `DataCollatorForLanguageModeling` as in TRL 1.16.
 
-Dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a gradient
-goes through, torch moves.
+Of the first two, dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a
+gradient goes through, torch moves.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
+from rollkit.compat._trl_collator import DataCollatorForLanguageModeling as DataCollatorForLanguageModeling
+from rollkit.compat._trl_dataset import pack_dataset as pack_dataset
 from rollkit.compat._values import need_values
 
-__all__ = ["flush_left", "pad"]
+__all__ = ["DataCollatorForLanguageModeling", "flush_left", "pack_dataset", "pad"]
 
 
 def pad(

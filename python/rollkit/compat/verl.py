@@ -1,5 +1,7 @@
 """The padding round trip of verl 0.9 (`verl.workers.utils.padding`), and `concat` of padded batches.
 
+`to_tensordict` and `from_tensordict` view rollouts as the jagged batches of its v1 trainer.
+
 Batches are `TensorDict`s or plain dicts. Dense tensors on the CPU go through Rust, over shared memory; all
 others, and tensors that a gradient goes through, torch moves.
 """
@@ -17,17 +19,21 @@ from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
+from rollkit.compat._jagged import jagged
 from rollkit.compat._values import need_tensors, need_values
 from rollkit.compat._verl_concat import concat
+from rollkit.compat._verl_tensordict import from_tensordict, to_tensordict
 
 __all__ = [
     "build_attention_mask_from_nested",
     "concat",
     "embeds_padding_2_no_padding",
+    "from_tensordict",
     "left_right_2_no_padding",
     "no_padding_2_padding",
     "response_from_nested",
     "response_to_nested",
+    "to_tensordict",
 ]
 
 Data = MutableMapping[str, Any]
@@ -80,7 +86,7 @@ def left_right_2_no_padding(data: Data) -> Data:
     else:
         values = tokens.of_axes(positions)
         offsets = tokens.offsets.to(values.device, torch.int64)
-        data["position_ids"] = _jagged(values, offsets, tokens.counts, jagged_dim=2)
+        data["position_ids"] = jagged(values, offsets, tokens.counts, jagged_dim=2)
     data["loss_mask"] = responses
     routes = data.get("routed_experts", None)
     if routes is not None and not routes.is_nested:
@@ -292,7 +298,7 @@ def _cut(values: Tensor, begins: Int64s, lengths: Int64s) -> Tensor:
     layout = Layout.concat(np.asarray(lengths, np.int64))
     cut = place_same([values], layout, begins=[np.asarray(begins, np.int64)])
     offsets = extra("torch", "torch").from_numpy(layout.offsets()).to(values.device)
-    return _jagged(cut, offsets, layout.lengths)
+    return jagged(cut, offsets, layout.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,19 +341,11 @@ class _Tokens:
     def jagged(self, column: Tensor, dtype: Any = None) -> Tensor:
         """`[rows, width, *inner]` to a row of tokens each; the dtype is that of the offsets."""
         values = self.of(column)
-        return _jagged(values, self.offsets.to(values.device, dtype), self.counts)
+        return jagged(values, self.offsets.to(values.device, dtype), self.counts)
 
     def of_axes(self, column: Tensor) -> Tensor:
         """`[rows, axes, width]` to `[axes, tokens]`."""
         return column.transpose(0, 1).flatten(1)[:, self.indices]
-
-
-def _jagged(values: Tensor, offsets: Tensor, counts: Int64s, jagged_dim: int = 1) -> Tensor:
-    """Rows of so many values each; torch pads to the width that it is told, and loses tokens if it is not."""
-    shortest, longest = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
-    return extra("torch", "torch").nested.nested_tensor_from_jagged(
-        values, offsets, jagged_dim=jagged_dim, min_seqlen=shortest, max_seqlen=longest
-    )
 
 
 def _lengths(data: Mapping[str, Any]) -> tuple[Int64s, Int64s, int]:

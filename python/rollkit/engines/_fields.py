@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,8 +62,8 @@ def nested(called: str, results: Any, name: str, kind: str) -> tuple[list[Any], 
     return owners, items
 
 
-def in_all(column: str, name: str, values: Sequence[Any]) -> bool:
-    """Whether rows have a field: all do, or none does.
+def in_all(column: str, name: str, values: Sequence[Any], called: Callable[[int], str] | None = None) -> bool:
+    """Whether rows have a field: all do, or none does. `called` tells what a row is in the results.
 
     Raises:
         ValueError: some have it; a row that has not is named.
@@ -73,7 +73,8 @@ def in_all(column: str, name: str, values: Sequence[Any]) -> bool:
         return bool(values)
     if len(missing) < len(values):
         there = next(row for row, value in enumerate(values) if value is not None)
-        text = f" has no {name!r}, row {there} has; ask for it in every request, or in none"
+        place = "" if called is None else f" ({called(missing[0])})"
+        text = f"{place} has no {name!r}, row {there} has; ask for it in every request, or in none"
         raise refusal(ValueError, text, column=column, row=missing[0])
     return False
 

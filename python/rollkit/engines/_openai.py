@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rollkit._check import Int64s
-from rollkit._errors import at
+from rollkit._errors import at, refusal
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 from rollkit.engines._columns import Version, lists, rollouts_of, stop_reasons, versions
@@ -20,6 +21,7 @@ from rollkit.engines._fields import (
     ints,
     nested,
     numbers,
+    results_of,
     tokens_of,
 )
 from rollkit.engines._routes import Sent, add_routes
@@ -68,6 +70,7 @@ def from_openai(
         >>> rollouts["response_ids"].to_list(), rollouts["rollout_logprobs"].to_list()
         ([[7, 2]], [[-0.5, -0.25]])
     """
+    responses = results_of("responses", responses)
     owners, choices = nested("responses", responses, "choices", KIND)
 
     def of(name: str) -> list[Any]:
@@ -87,7 +90,7 @@ def from_openai(
         prompts = tokens_of("prompt_token_ids", "prompt_token_ids", prompts)
         columns["prompt_token_ids"] = ints("prompt_token_ids", prompts)
         prompt_lengths = columns["prompt_token_ids"].lengths
-    _logprobs(columns, of_choices("logprobs"), lengths)
+    _logprobs(columns, of_choices("logprobs"), lengths, partial(_choice, responses))
     sent = zip(of_choices("routed_experts"), of("prompt_routed_experts"), strict=True)
     add_routes(columns, "routed_experts", [Sent(*routes) for routes in sent], prompt_lengths, experts)
     found = of_choices("sampling_mask")
@@ -101,7 +104,17 @@ def from_openai(
     return rollouts_of(columns, rewards, masks)
 
 
-def _logprobs(columns: dict[str, Any], given: Sequence[Any], lengths: Int64s) -> None:
+def _choice(responses: Sequence[Any], row: int) -> str:
+    """What a row's choice is called."""
+    ends = np.cumsum([len(field(response, "choices")) for response in responses])
+    number = int(np.searchsorted(ends, row, side="right"))
+    before = ends[number - 1] if number else 0
+    return f"responses[{number}].choices[{row - before}]"
+
+
+def _logprobs(
+    columns: dict[str, Any], given: Sequence[Any], lengths: Int64s, called: Callable[[int], str]
+) -> None:
     """Add log-probabilities: numbers of completions, objects with one each of chats."""
     name = "rollout_logprobs"
     if not in_all(name, "logprobs", given):
@@ -112,8 +125,11 @@ def _logprobs(columns: dict[str, Any], given: Sequence[Any], lengths: Int64s) ->
         kind, rows, item = "token_logprobs", flat, None
     else:
         kind, rows, item = "content", content, "logprob"
-    if not in_all(name, f"logprobs.{kind}", rows):
-        raise ValueError("logprobs have neither 'token_logprobs' (completions) nor 'content' (chats)")
+    if not in_all(name, f"logprobs.{kind}", rows, called):
+        text = (
+            f" ({called(0)}) has logprobs with neither 'token_logprobs' (completions) nor 'content' (chats)"
+        )
+        raise refusal(ValueError, text, column=name, row=0)
     with at(column=name):
         found = Ragged.from_rows(rows, FLOAT32, item=item) if item else numbers(name, rows, FLOAT32)
     columns[name] = found

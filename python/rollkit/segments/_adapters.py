@@ -17,7 +17,12 @@ from rollkit.segments._tokens import INT32_MAX, int32s, same_shape, tokens
 
 
 def flash_attn_varlen(
-    ids_q: Any, ids_kv: Any = None, *, padding: str = "raise", size: int | None = None
+    ids_q: Any,
+    ids_kv: Any = None,
+    *,
+    padding: str = "raise",
+    size: int | None = None,
+    tail: str = "left_out",
 ) -> dict[str, Any]:
     """Make the arguments of `flash_attn_varlen_func`, and of kernels like it.
 
@@ -27,6 +32,9 @@ def flash_attn_varlen(
         padding: the kernel takes segments end to end. `"raise"` if the ids have padding anywhere but at
             the very end; `"removed"`: the tokens come without it (`unpad_input`, `take`).
         size: of cu_seqlens, as in `cu_seqlens`.
+        tail: what padding at the very end is: `"left_out"`, in no segment: kernels may leave their output
+            there unwritten, and what is computed of that, NaN too, counts once anything adds it up;
+            `"segment"`, one more segment, of q and kv alike, so that all of the output is written.
 
     Returns:
         `cu_seqlens_q`, `cu_seqlens_k` (int32) and `max_seqlen_q`, `max_seqlen_k` (Python ints).
@@ -39,8 +47,10 @@ def flash_attn_varlen(
         >>> found = flash_attn_varlen([1, 1, 1, 2, 2, 0])
         >>> found["cu_seqlens_q"], found["max_seqlen_q"]
         (array([0, 3, 5], dtype=int32), 3)
+        >>> flash_attn_varlen([1, 1, 1, 2, 2, 0], tail="segment")["cu_seqlens_q"]
+        array([0, 3, 5, 6], dtype=int32)
     """
-    q, kv = _pair(ids_q, ids_kv, _check.choice("padding", padding, ("raise", "removed")))
+    q, kv = _end_to_end(ids_q, ids_kv, padding, tail)
     return {
         "cu_seqlens_q": q.cu_seqlens(size),
         "cu_seqlens_k": kv.cu_seqlens(size),
@@ -50,7 +60,12 @@ def flash_attn_varlen(
 
 
 def flash_attention_kwargs(
-    ids_q: Any, ids_kv: Any = None, *, padding: str = "raise", seq_idx: bool = False
+    ids_q: Any,
+    ids_kv: Any = None,
+    *,
+    padding: str = "raise",
+    seq_idx: bool = False,
+    tail: str = "left_out",
 ) -> dict[str, Any]:
     """Make Hugging Face's `FlashAttentionKwargs`, which every `transformers` model passes on.
 
@@ -60,6 +75,7 @@ def flash_attention_kwargs(
         padding: likewise.
         seq_idx: whether to add `seq_idx` (int32 `[1, T]`, segments from 0, padding one beyond the last),
             which convolutional and state-space layers take.
+        tail: as in `flash_attn_varlen`.
 
     Returns:
         `cu_seq_lens_q`, `cu_seq_lens_k` (int32), `max_length_q`, `max_length_k` (Python ints), `seq_idx`.
@@ -69,7 +85,7 @@ def flash_attention_kwargs(
         >>> found["cu_seq_lens_k"], found["max_length_k"], found["seq_idx"]
         (array([0, 3, 5], dtype=int32), 3, array([[0, 0, 0, 1, 1]], dtype=int32))
     """
-    q, kv = _pair(ids_q, ids_kv, _check.choice("padding", padding, ("raise", "removed")))
+    q, kv = _end_to_end(ids_q, ids_kv, padding, tail)
     found = {
         "cu_seq_lens_q": q.cu_seqlens(),
         "cu_seq_lens_k": kv.cu_seqlens(),
@@ -85,7 +101,8 @@ def packed_seq_params(ids_q: Any, ids_kv: Any = None, *, size: int | None = None
     """Make the arguments of Megatron's `PackedSeqParams`, with valid and padded sums kept apart.
 
     Tokens stay where they are, padding included: `cu_seqlens_*_padded` says where segments start, and
-    `cu_seqlens_*` how long they are. Where padding comes first, the padded sums begin above 0.
+    `cu_seqlens_*` how long they are. Where padding comes first, the padded sums begin above 0. A tail of
+    padding is in the last segment's slot.
 
     Args:
         ids_q: as in `flash_attn_varlen`.
@@ -222,6 +239,28 @@ def _columns(
         columns[f"{feature}_{ids_name}"] = made["segment_ids"][0]
         columns[f"{feature}_{positions_name}"] = made["segment_pos"][0]
     return columns
+
+
+def _end_to_end(ids_q: Any, ids_kv: Any, padding: str, tail: str) -> tuple[Runs, Runs]:
+    """The runs of q and kv for kernels that take segments end to end."""
+    q, kv = _pair(ids_q, ids_kv, _check.choice("padding", padding, ("raise", "removed")))
+    if _check.choice("tail", tail, ("left_out", "segment")) == "left_out":
+        return q, kv
+    if padding == "removed":
+        raise ValueError('padding="removed" leaves no tail to be a segment; leave tail="segment" out')
+    tails = [prod(side.shape) - int(side.lengths.sum()) for side in (q, kv)]
+    if not any(tails):
+        return q, kv
+    longer = [
+        replace(
+            side,
+            ids=np.append(side.ids, side.ids.max(initial=0) + 1),
+            starts=np.append(side.starts, prod(side.shape) - length),
+            lengths=np.append(side.lengths, length),
+        )
+        for side, length in zip((q, kv), tails, strict=True)
+    ]
+    return longer[0], longer[1]
 
 
 def _pair(ids_q: Any, ids_kv: Any, padding: str) -> tuple[Runs, Runs]:

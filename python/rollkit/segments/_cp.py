@@ -12,6 +12,7 @@ from rollkit import _check, _native
 from rollkit._arrays.ops import ops
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, framework_of
+from rollkit._rows.shard import Deal
 from rollkit.segments._ids import cu_pair
 from rollkit.segments._runs import DESCRIBED, like_of, runs
 from rollkit.segments._tokens import INT32_MAX, on_host, rewrapped
@@ -140,12 +141,15 @@ def cp_partition(
         >>> shard.indices, shard.cu_seqlens, shard.cu_seqlens_padded
         (array([0, 1, 6, 7]), array([0, 2], dtype=int32), array([0, 4], dtype=int32))
     """
-    deal = _dealt(cu_seqlens, cu_seqlens_padded, cp_size, scheme, stripe)
+    valid, padded, deal = _dealt(cu_seqlens, cu_seqlens_padded, cp_size, scheme, stripe)
     rank = _check.positive("rank", rank, least=0)
     if rank >= cp_size:
         raise ValueError(f"rank must be below cp_size={cp_size}, got {rank}")
-    sums = _sums(deal.valid_lengths(rank)), _sums(deal.slots(rank))  # first: they refuse what is too long
-    return CPShard(*(rewrapped(array, like_of(cu_seqlens)) for array in (deal.indices(rank), *sums)))
+    share = deal.share(rank)
+    before = share.before(padded)
+    ends = before[1:] if valid is padded else share.before(padded[:-1] + np.diff(valid))
+    sums = _sums(ends - before[:-1]), _sums(np.diff(before))  # first: they refuse what is too long
+    return CPShard(*(rewrapped(array, like_of(cu_seqlens)) for array in (share.indices, *sums)))
 
 
 def cp_restore(
@@ -167,8 +171,8 @@ def cp_restore(
         >>> cp_restore([0, 8], 2)
         array([0, 1, 4, 5, 6, 7, 2, 3])
     """
-    deal = _dealt(cu_seqlens, cu_seqlens_padded, cp_size, scheme, stripe)
-    order = np.concatenate([deal.indices(rank) for rank in range(cp_size)])
+    _, _, deal = _dealt(cu_seqlens, cu_seqlens_padded, cp_size, scheme, stripe)
+    order = np.concatenate([deal.share(rank).indices for rank in range(cp_size)])
     return rewrapped(_inverse(order), like_of(cu_seqlens))
 
 
@@ -213,70 +217,10 @@ def cp_inverse_reorder(
     return _taken(array, cp_size, scheme, stripe, axis, back=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Deal:
-    """How a stream is dealt. Everything follows from `before`: the rank's tokens before a stream index."""
-
-    valid: Int64s
-    padded: Int64s
-    cp_size: int
-    scheme: str
-    stripe: int
-
-    def slots(self, rank: int) -> Int64s:
-        return self._count(rank, np.diff(self.padded))
-
-    def valid_lengths(self, rank: int) -> Int64s:
-        return self._count(rank, np.diff(self.valid))
-
-    def indices(self, rank: int) -> Int64s:
-        starts, lengths = self._spans(rank)
-        ends = np.cumsum(lengths)
-        found: Int64s = np.repeat(starts - ends + lengths, lengths)
-        found += np.arange(len(found))
-        return found
-
-    def _count(self, rank: int, lengths: Int64s) -> Int64s:
-        """The rank's tokens among the first `lengths` of each segment."""
-        starts = self.padded[:-1]
-        if self.scheme == "zigzag":
-            chunk = np.diff(self.padded) // (2 * self.cp_size)
-            return self._chunks(rank, lengths, chunk)
-        return self._before(rank, starts + lengths) - self._before(rank, starts)
-
-    def _before(self, rank: int, index: Int64s) -> Int64s:
-        total = int(self.padded[-1])
-        if self.scheme == "striped":
-            cycle = self.cp_size * self.stripe
-            return index // cycle * self.stripe + np.clip(index % cycle - rank * self.stripe, 0, self.stripe)
-        if self.scheme == "contiguous":
-            chunk = total // self.cp_size
-            return np.clip(index - rank * chunk, 0, chunk)
-        return self._chunks(rank, index, total // (2 * self.cp_size))
-
-    def _chunks(self, rank: int, index: Int64s, chunk: Any) -> Int64s:
-        near, far = rank * chunk, (2 * self.cp_size - 1 - rank) * chunk
-        found: Int64s = np.clip(index - near, 0, chunk) + np.clip(index - far, 0, chunk)
-        return found
-
-    def _spans(self, rank: int) -> tuple[Int64s, Int64s]:
-        """Stretches of the stream that the rank has: starts and lengths."""
-        total = int(self.padded[-1])
-        if self.scheme == "striped":
-            starts = np.arange(rank * self.stripe, total, self.cp_size * self.stripe)
-            return starts, np.full_like(starts, self.stripe)
-        if self.scheme == "contiguous":
-            chunk = total // self.cp_size
-            return np.array([rank * chunk]), np.array([chunk])
-        begins = self.padded[:-1] if self.scheme == "zigzag" else self.padded[:1]
-        sizes = np.diff(self.padded) if self.scheme == "zigzag" else np.array([total])
-        chunks = np.array([rank, 2 * self.cp_size - 1 - rank])
-        length = (sizes // (2 * self.cp_size))[:, None]
-        starts = begins[:, None] + chunks * length
-        return starts.ravel(), np.broadcast_to(length, starts.shape).ravel()
-
-
-def _dealt(cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int) -> _Deal:
+def _dealt(
+    cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int
+) -> tuple[Int64s, Int64s, Deal]:
+    """Valid sums, padded sums, and how the stream is dealt."""
     if isinstance(cu_seqlens, DESCRIBED):
         found = runs(cu_seqlens)._on_host()
         cu_seqlens = found.cu_seqlens()
@@ -299,7 +243,8 @@ def _dealt(cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, s
             f"segment {row} has {np.diff(padded)[row]} tokens, which {2 * cp_size} chunks cannot share; "
             f"pad it: rollkit.segments.cp_pad(lengths, cp_size={cp_size})"
         )
-    return _Deal(valid, padded, cp_size, scheme, stripe)
+    bounds = padded if scheme == "zigzag" else padded[[0, -1]]
+    return valid, padded, Deal.of(scheme, cp_size, stripe, bounds)
 
 
 def _even(total: int, cp_size: int, scheme: str, stripe: int, what: str) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
+from rollkit._rows.laid import counted
 from rollkit._rows.layout import Layout
 from rollkit._rows.trees import NONE, TreeLayout
 from rollkit.segments._tokens import INT32_MAX
@@ -179,19 +180,13 @@ def tree_varlen(layout: Layout | TreeLayout, *, most: float | None = 4.0) -> dic
         raise OverflowError(f"gathering along paths takes {keys} keys, beyond int32")
     cu_q, cu_k = _native.offsets_from_lengths(ends - starts), bounds[offsets]
     return {
-        "q_index": _spread(starts, ends - starts),
-        "kv_index": _spread(begins, lengths),
+        "q_index": counted(starts, ends - starts),
+        "kv_index": counted(begins, lengths),
         "cu_seqlens_q": cu_q.astype(np.int32),
         "cu_seqlens_k": cu_k.astype(np.int32),
         "max_seqlen_q": int((ends - starts).max(initial=0)),
         "max_seqlen_k": int(np.diff(cu_k).max(initial=0)),
     }
-
-
-def _spread(starts: Int64s, lengths: Int64s) -> Int64s:
-    """The elements of spans, one after the other."""
-    ends = _native.offsets_from_lengths(lengths)
-    return np.repeat(starts - ends[:-1], lengths) + np.arange(ends[-1])
 
 
 def _spans(layout: Any) -> tuple[Int64s, Int64s, Int64s]:

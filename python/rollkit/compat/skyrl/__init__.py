@@ -12,6 +12,8 @@ from rollkit.compat.skyrl._collate import (
 from rollkit.compat.skyrl._outputs import concatenate_generator_outputs as concatenate_generator_outputs
 from rollkit.compat.skyrl._outputs import merge_stepwise_output as merge_stepwise_output
 from rollkit.compat.skyrl._outputs import slice_generator_output as slice_generator_output
+from rollkit.compat.skyrl._packed import from_packed as from_packed
+from rollkit.compat.skyrl._packed import to_packed as to_packed
 from rollkit.compat.skyrl._routes import compact_routed_expert_indices as compact_routed_expert_indices
 from rollkit.compat.skyrl._routes import make_replay_padding_indices_np as make_replay_padding_indices_np
 from rollkit.compat.skyrl._routes import make_router_padding_mask as make_router_padding_mask
@@ -26,10 +28,12 @@ __all__ = [
     "compute_turn_token_counts",
     "concatenate_generator_outputs",
     "convert_prompts_responses_to_batch_tensors",
+    "from_packed",
     "get_rollout_metrics",
     "make_replay_padding_indices_np",
     "make_router_padding_mask",
     "merge_stepwise_output",
     "slice_generator_output",
+    "to_packed",
     "validate_generator_output",
 ]

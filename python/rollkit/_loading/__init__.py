@@ -1,0 +1,1 @@
+"""What a loader is made of: bins on demand, orders that resume, mixtures, a ledger. Knows no framework."""
