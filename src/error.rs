@@ -201,6 +201,8 @@ pub enum Error {
         length: i64,
         /// What a bin holds.
         capacity: i64,
+        /// Whether rows may be split.
+        splits: bool,
     },
     /// Rows cannot be dealt to parts.
     Balance(balance::Problem),
@@ -414,10 +416,11 @@ impl fmt::Display for Error {
             Self::RowTooLong { row, length, capacity } => {
                 write!(f, "row {row} has {length} elements, more than the capacity of {capacity}")
             }
-            Self::Oversize { row, length, capacity } => {
+            Self::Oversize { row, length, capacity, splits } => {
+                let ways = if *splits { "\"alone\", \"drop\" or \"split\"" } else { "\"alone\" or \"drop\"" };
                 write!(
                     f,
-                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\", \"drop\" or \"split\""
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", {ways}"
                 )
             }
             Self::Balance(problem) => problem.fmt(f),

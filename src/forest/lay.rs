@@ -50,7 +50,7 @@ pub fn pack(forest: &Forest<'_>, options: &Options) -> Result<Packed> {
     let mut width = options.capacity;
     match (longest, options.oversize) {
         (Some((row, length)), Oversize::Raise) => {
-            return Err(Error::Oversize { row, length, capacity: options.capacity });
+            return Err(Error::Oversize { row, length, capacity: options.capacity, splits: false });
         }
         (Some(_), Oversize::Alone) => {
             let short =

@@ -161,7 +161,7 @@ pub fn lower_bound(forest: &Forest<'_>, capacity: i64) -> Result<(i64, i64)> {
     let nodes = forest.nodes()?;
     let leaves = forest.leaves(nodes.len())?;
     if let Some((row, length)) = oversize(&nodes, &leaves, capacity) {
-        return Err(Error::Oversize { row, length, capacity });
+        return Err(Error::Oversize { row, length, capacity, splits: false });
     }
     bound(&nodes, capacity, |_| true)
 }
