@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from rollkit import _check
-from rollkit._arrays.ops import array_maker
+from rollkit._arrays.ops import array_maker, ops_of
 from rollkit._batch.pytree import WAITING, register
 from rollkit._check import Int64s
 from rollkit._errors import refusal
@@ -40,9 +40,11 @@ class Batch(Mapping[str, Any]):
         arrays: name to array `[*layout.shape, *inner]`: NumPy's, or after `to` a framework's. `Lists` of a
             column with a list per token: one for each place, in memory order. A new dict each time, as are
             `rows`: `batch | {…}` makes a batch with more arrays.
-        layout: where each rollout's tokens (prompt, then response) are.
+        layout: where each rollout's tokens (prompt, then response) are; a `TreeLayout` where they share
+            prefixes.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
-        rows: the columns with one entry per rollout, in input order.
+        rows: the columns with one entry per rollout, in input order. Where rollouts share prefixes, columns
+            per token too: each a `Ragged` with an element per token of prompt and response.
 
     Example:
         >>> from rollkit import pad
@@ -156,7 +158,16 @@ class Batch(Mapping[str, Any]):
             >>> batch.unpack("input_ids").to_list()
             [[1, 4, 5], [2, 3, 6]]
         """
-        return take(self[array] if isinstance(array, str) else array, self.layout)
+        if isinstance(array, str):
+            array = self._in_rows(array) if array not in self._arrays else self._arrays[array]
+        return array if isinstance(array, Ragged) else take(array, self.layout)
+
+    def _in_rows(self, name: str) -> Any:
+        """A column per token that is among `rows`, since rows share prefixes; a refusal of what is not."""
+        found = self._rows.get(name)
+        if isinstance(self.layout, Layout) or not isinstance(found, Ragged):
+            return self[name]
+        return found
 
     def rename(self, names: Names) -> Batch:
         """The same arrays under a trainer's names, and with its dtypes.
@@ -248,10 +259,13 @@ class Batch(Mapping[str, Any]):
         if step != 1 or len(shape) < 2:
             raise ValueError(f"a batch is sliced by lines that follow each other, got {lines} of {shape}")
         end = max(begin, end)
-        rows = self.layout.rows_on(begin, end - begin)
+        rows, layout = self.layout._on_lines(begin, end - begin)
+        arrays = {name: _part(array, begin, end, self.layout.width) for name, array in self._arrays.items()}
+        if not isinstance(layout, Layout) and "predecessors" in arrays:
+            arrays["predecessors"] = _moved(arrays["predecessors"], begin * self.layout.width)
         return Batch(
-            {name: _part(array, begin, end, self.layout.width) for name, array in self._arrays.items()},
-            self.layout.select(rows, begin, end - begin),
+            arrays,
+            layout,
             self.prompt_lengths[rows],
             {name: take_column(column, rows) for name, column in self._rows.items()},
         )
@@ -321,6 +335,11 @@ def _each(make: Callable[[Any], Any], array: Any) -> Any:
 def _part(array: Any, begin: int, end: int, width: int) -> Any:
     """The lines from one to another of an array, or of lists."""
     return array.part(begin * width, end * width) if isinstance(array, Lists) else array[begin:end]
+
+
+def _moved(positions: Any, begin: int) -> Any:
+    """Flat positions of a part that begins there, of what were those of the whole."""
+    return ops_of(positions).where(positions < 0, positions, positions - begin)
 
 
 def _unpickled(

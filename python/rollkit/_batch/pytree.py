@@ -36,7 +36,7 @@ class Static:
 
     def __hash__(self) -> int:
         layout = self.layout
-        placed = None if layout is None else (layout.shape, layout.starts.tobytes())
+        placed = None if layout is None else (layout.shape, layout.written.starts.tobytes())
         return hash((self.names, placed))
 
     def __repr__(self) -> str:

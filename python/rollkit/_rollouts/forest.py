@@ -16,6 +16,7 @@ from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, on_host
 from rollkit._rows.arrow import is_arrow
+from rollkit._rows.binpack import check_bins, multiple_of_bins
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts
 from rollkit._rows.place import Column, parts_of
@@ -93,18 +94,25 @@ class Forest:
             >>> Forest.build({"prompt_token_ids": [[1, 2], [1, 2]], "response_ids": [[3], [4]]}).unique
             4
         """
-        min_shared = _check.positive("min_shared", min_shared)
-        wanted = _check.items("match", [match] if isinstance(match, str | Ragged) else match)
         if _is_rollouts(rows):
-            sources = Sources.of(rows)  # type: ignore[arg-type]
-            columns = [_sequences(sources), *(_matched(sources, name) for name in wanted)]
-            if isinstance(groups, str):
-                groups = _entries(sources, groups)
-        else:
-            tokens = _tokens(parts_of(rows))  # type: ignore[arg-type]
-            columns = [(tokens,), *(_column(i, column, tokens) for i, column in enumerate(wanted))]
-            if isinstance(groups, str):
-                raise TypeError(f"groups is {groups!r}, but the rows have no columns; give an entry per row")
+            return cls._of_sources(Sources.of(rows), groups, match, min_shared)  # type: ignore[arg-type]
+        tokens = _tokens(parts_of(rows))  # type: ignore[arg-type]
+        columns = [(tokens,), *(_column(i, column, tokens) for i, column in enumerate(_matches(match)))]
+        if isinstance(groups, str):
+            raise TypeError(f"groups is {groups!r}, but the rows have no columns; give an entry per row")
+        return cls._of_columns(columns, groups, min_shared)
+
+    @classmethod
+    def _of_sources(cls, sources: Sources, groups: Any, match: Any, min_shared: int = 1) -> Forest:
+        """Find what rollouts share, which are in the order of their sources."""
+        columns = [_sequences(sources), *(_matched(sources, name) for name in _matches(match))]
+        if isinstance(groups, str):
+            groups = _entries(sources, groups)
+        return cls._of_columns(columns, groups, min_shared)
+
+    @classmethod
+    def _of_columns(cls, columns: Sequence[tuple[Parts, ...]], groups: Any, min_shared: int) -> Forest:
+        min_shared = _check.positive("min_shared", min_shared)
         count = len(columns[0][0].lengths)
         found = _native.build_forest(
             [_as_kernel(column) for column in columns if 0 not in column[0].inner],
@@ -194,6 +202,7 @@ class Forest:
         *,
         align: int = 1,
         bins_multiple_of: int = 1,
+        bins: int | None = None,
         max_segments: int | None = None,
         oversize: str = "raise",
     ) -> TreeLayout:
@@ -208,6 +217,7 @@ class Forest:
             capacity: elements of a bin.
             align: each tree starts at a multiple of this within its bin.
             bins_multiple_of: empty bins are added up to a multiple of this (data-parallel ranks).
+            bins: exactly so many bins, empty ones at the end; `bins_multiple_of` is left out then.
             max_segments: at most that many trees in a bin.
             oversize: what becomes of a row longer than `capacity`, as in `Layout.pack`: `"raise"`,
                 `"truncate"`, `"alone"` or `"drop"`.
@@ -217,16 +227,20 @@ class Forest:
             >>> layout, layout.row_bins
             (TreeLayout(2 rows, 4 nodes in 2 × 4, 87.5 % used), array([1, 0]))
         """
-        found, bins, width = _native.pack_forest(
-            *self._nodes,
-            capacity=_check.positive("capacity", capacity),
-            align=_check.positive("align", align),
-            max_segments=None if max_segments is None else _check.positive("max_segments", max_segments),
-            bins_multiple_of=_check.positive("bins_multiple_of", bins_multiple_of),
-            oversize=_check.choice("oversize", oversize, OVERSIZE),
-        )
+        multiple = multiple_of_bins(bins, bins_multiple_of)
+        options: dict[str, Any] = {
+            "capacity": _check.positive("capacity", capacity),
+            "align": _check.positive("align", align),
+            "max_segments": None if max_segments is None else _check.positive("max_segments", max_segments),
+            "oversize": _check.choice("oversize", oversize, OVERSIZE),
+        }
+        found, count, width = _native.pack_forest(*self._nodes, bins_multiple_of=multiple, **options)
+        if bins is not None and count != multiple:
+            needed = _native.pack_forest(*self._nodes, bins_multiple_of=1, **options)[1]
+            check_bins(multiple, needed, width)
+            count = multiple  # there is no row
         parents, starts, lengths, sources, begins, leaf = found
-        nodes = Layout._trusted((bins, width), starts, lengths, self.row_lengths, None, sources, begins)
+        nodes = Layout._trusted((count, width), starts, lengths, self.row_lengths, None, sources, begins)
         return TreeLayout._trusted(nodes, parents, leaf)
 
     def equals(self, other: object) -> bool:
@@ -252,6 +266,11 @@ def _is_rollouts(rows: Any) -> bool:
     if isinstance(first, Ragged):
         return False
     return isinstance(first, Rollouts | Mapping) or is_arrow(first)
+
+
+def _matches(match: Any) -> Sequence[Any]:
+    """What must agree, one or several."""
+    return _check.items("match", [match] if isinstance(match, str | Ragged) else match)
 
 
 def _sequences(sources: Sources) -> tuple[Parts, ...]:

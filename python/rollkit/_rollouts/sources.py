@@ -150,6 +150,17 @@ class Sources:
         """A column that has an entry per row, in the order of the batch."""
         return column if self.order is None else take_column(column, self.order)
 
+    def in_order(self) -> Sources:
+        """The same rows in the order of the batch; a copy where that is another."""
+        order = self.order
+        if order is None:
+            return self
+        prompts = None if self.prompts is None else self.prompts.in_one().pick(order)
+        tokens = {name: parts.in_one().pick(order) for name, parts in self.tokens.items()}
+        rows = {name: take_column(column, order) for name, column in self.rows.items()}
+        responses = self.responses.in_one().pick(order)
+        return Sources(prompts, responses, tokens, rows, self.levels, self.main)
+
     def check_cut(self, layout: Layout) -> None:
         """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
         cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)

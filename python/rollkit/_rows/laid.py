@@ -56,6 +56,9 @@ class Laid:
 
     shape: tuple[int, ...]
 
+    def __len__(self) -> int:
+        raise NotImplementedError
+
     @property
     def written(self) -> Layout:
         """The layout that `place` writes by: each element of the output is of one piece, or of none."""
@@ -71,6 +74,10 @@ class Laid:
         Args:
             ends: where the spans of `reads` begin then, if that is known.
         """
+        raise NotImplementedError
+
+    def edges(self, where: Any = None) -> tuple[Any, Any]:
+        """Where each token is that has a predecessor in its row, and where that is; see `Layout.edges`."""
         raise NotImplementedError
 
     @property

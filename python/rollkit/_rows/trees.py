@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check, _native
-from rollkit._check import Int64s
+from rollkit._check import Int64s, same_ints
 from rollkit._rows.edges import chosen_edges
 from rollkit._rows.laid import Laid, counted
-from rollkit._rows.layout import ABSENT, Layout
-from rollkit._rows.place import parts_of, place
+from rollkit._rows.layout import ABSENT, Layout, checked_spans
+from rollkit._rows.parts import place_parts
+from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
 from rollkit._rows.sums import equal_rows, summed_rows
 
@@ -227,7 +228,8 @@ class TreeLayout(Laid):
         """Bring a column of the rows into the bins, where a token may have an element of several rows.
 
         Args:
-            column: rows with an element per token, of any framework.
+            column: rows with an element per token, of any framework; or, where rows are cut, per token
+                that is left, as `take` gives them.
             how: `"sum"` of all rows that have the token: of weights, which gives a loss that is linear in
                 them its gradient; `"first"`, that of the first row, as `place` does; `"equal"`, which it is
                 in all rows, or the error says where not.
@@ -246,11 +248,43 @@ class TreeLayout(Laid):
             array([[0. , 1.5, 1. , 2. ]])
         """
         _check.choice("how", how, ("sum", "first", "equal"))
+        parts = parts_of(column)
+        layout = self._cut if same_ints(parts.lengths, self._row_ends) else self
         if how == "first":
-            return place(column, self)
+            return place_parts(parts, layout.written, 0)
         if how == "equal":
-            return equal_rows(parts_of(column), self)
-        return summed_rows(parts_of(column), self, self._row_ends)
+            return equal_rows(parts, layout)
+        return summed_rows(parts, layout, self._row_ends)
+
+    @property
+    def _cut(self) -> TreeLayout:
+        """This layout, of rows that have no more elements than are placed."""
+        nodes = self.nodes
+        shown = nodes.source_rows, nodes.begins
+        cut = Layout._trusted(nodes.shape, nodes.starts, nodes.lengths, self._row_ends, nodes.order, *shown)
+        return TreeLayout._trusted(cut, self.parents, self.leaf)
+
+    def spans(self, begins: ArrayLike, lengths: ArrayLike) -> Laid:
+        """A part of each row, for `take`: the response within prompt and response, say.
+
+        Args:
+            begins: where the part begins within its row: `[rows]` ints, or one for all.
+            lengths: `[rows]` ints, the elements of the part. What truncation cut off stays cut off.
+
+        Example:
+            >>> from rollkit import Forest, take
+            >>> layout = Forest.build([[5, 6, 7], [5, 6, 8, 9]]).pack(8)
+            >>> take(layout.positions(), layout.spans([2, 1], [1, 3])).to_list()
+            [[2], [1, 2, 3]]
+        """
+        first, wanted = checked_spans(self.row_lengths, begins, lengths)
+        offsets, starts, kept = self._paths
+        rows = np.repeat(np.arange(len(self)), np.diff(offsets))
+        ends = _native.offsets_from_lengths(kept)
+        at = ends[:-1] - ends[offsets[:-1]][rows]  # where each span begins within its row
+        low = np.maximum(at, first[rows])
+        found = np.minimum(at + kept, (first + wanted)[rows]) - low
+        return PathSpans(self, offsets, np.where(found > 0, starts + (low - at), starts), found.clip(0))
 
     def bins(self, numbers: ArrayLike) -> TreeLayout:
         """Lay only some bins, in this order, and of the rows those in them.
@@ -291,6 +325,11 @@ class TreeLayout(Laid):
         mine[self._bin_numbers(bins)] = True
         return np.flatnonzero(mine[self.row_bins])
 
+    def _on_lines(self, begin: int, count: int) -> tuple[Int64s, TreeLayout]:
+        """The rows in some bins that follow each other, and their layout there."""
+        numbers = np.arange(begin, begin + count)
+        return self.rows_of(numbers), self.bins(numbers)
+
     def _bin_numbers(self, numbers: ArrayLike) -> Int64s:
         found = _check.int64s("bins", np.atleast_1d(_check.host("bins", numbers)))
         if (odd := (found < 0) | (found >= self.shape[0])).any():
@@ -323,3 +362,36 @@ class TreeLayout(Laid):
         bins, width = self.shape
         of = f"{len(self):,} rows, {len(self.parents):,} nodes in {bins:,} × {width:,}"
         return f"TreeLayout({of}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+class PathSpans(Laid):
+    """A part of each row of a `TreeLayout`: `take` reads it; `place` cannot write what rows share in part."""
+
+    def __init__(self, trees: TreeLayout, offsets: Int64s, starts: Int64s, lengths: Int64s) -> None:
+        self.shape = trees.shape
+        self._offsets, self._starts, self._lengths = offsets, starts, lengths
+
+    @property
+    def written(self) -> Layout:
+        """Refused: what is a part of one row may be another part of a row that shares it."""
+        raise TypeError("parts of rows that share tokens are taken, not placed; place whole rows")
+
+    def reads(self) -> tuple[Int64s, Int64s]:
+        """What `take` copies, row after row."""
+        return self._starts, self._lengths
+
+    def row_offsets(self, ends: Int64s | None = None) -> Int64s:
+        """`[rows + 1]` int64: where rows begin once `take` has copied them."""
+        found = _native.offsets_from_lengths(self._lengths) if ends is None else ends
+        return found[self._offsets]
+
+    def edges(self, where: Any = None) -> tuple[Any, Any]:
+        """Refused: the predecessor of a part's first token is in no part."""
+        raise TypeError("parts of rows have no edges; take those of the whole layout")
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __repr__(self) -> str:
+        bins, width = self.shape
+        return f"PathSpans(parts of {len(self):,} rows in {bins:,} × {width:,})"

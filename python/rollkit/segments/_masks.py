@@ -63,6 +63,8 @@ def dense_mask(
     """
     _check.choice("mask", mask, MASKS)
     window = checked_window(window)
+    if isinstance(ids_q, Batch) and isinstance(ids_q.layout, TreeLayout):
+        ids_q = ids_q.layout
     if isinstance(ids_q, TreeLayout):
         _check_tree(mask, window)
         if ids_kv is not None or positions_q is not None or positions_kv is not None:
