@@ -26,6 +26,14 @@ LAYOUT = TREES.pack(8)
 NODES = LAYOUT.nodes
 TURNS = {"prompt_token_ids": [[1], [2]], "response_ids": [[3], [4]], "loss_masks": [[1], [1]]}
 
+SHARED = rollkit.pack(TURNS, 4, share_prefixes=True)
+NAMED = "names='hf' is for batches of segments, and this one shares prefixes; rename its arrays by {old: new}, give the model a mask of rollkit.segments, and take the loss of next_token_logprobs"
+
+
+def share(capacity: Any, **options: Any) -> Any:
+    return rollkit.pack(TURNS, capacity, share_prefixes=True, **options)
+
+
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: Forest.build([[1.5]]), TypeError, "rows must hold token ids, one integer each, got float64 of inner shape ()"),
@@ -55,6 +63,32 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: TREES.pack(8, align=0), ValueError, "align must be at least 1, got 0"),
     (lambda: TREES.pack(8, max_segments=0), ValueError, "max_segments must be at least 1, got 0"),
     (lambda: TREES.pack(16, bins_multiple_of=10**18), OverflowError, "bins_multiple_of=1000000000000000000: bins of 16 elements add up to more than 2**63 - 1 elements"),
+    (lambda: TREES.pack(4, bins=1), ValueError, "bins is 1, the rows take 2 of 4; give more bins"),
+    (lambda: TREES.pack(4, bins=2, bins_multiple_of=2), TypeError, "give bins or bins_multiple_of, not both"),
+    (lambda: LAYOUT.spans([0, 0, 0], [1, 1]), ValueError, "lengths has 2 rows, the layout has 3"),
+    (lambda: LAYOUT.spans(2, [1, 2, 0]), ValueError, "row 2 has 1 elements; elements 2 to 2 + 0 are no part of it"),
+    (lambda: place([[1], [1], [1]], LAYOUT.spans(0, [1, 1, 1])), TypeError, "parts of rows that share tokens are taken, not placed; place whole rows"),
+    (lambda: LAYOUT.spans(0, [1, 1, 1]).edges(), TypeError, "parts of rows have no edges; take those of the whole layout"),
+    (lambda: share(4, groups="tasks"), ValueError, "groups names 'tasks', which is no column per row of the rollouts"),
+    (lambda: share(4, groups=[1]), ValueError, "groups has 1 entries, there are 2 rows"),
+    (lambda: share(4, match="loss_masks"), ValueError, "match names 'loss_masks', which is per response token; it must be per token of both"),
+    (lambda: share(4, layout=LAYOUT), TypeError, "share_prefixes=True makes its own layout; give a capacity in place of the layout"),
+    (lambda: share(None), TypeError, "pack needs a capacity"),
+    (lambda: share(1), ValueError, 'row 0 has 2 elements, more than the capacity of 1; raise capacity, or pass oversize="truncate", "alone" or "drop"'),
+    (lambda: share(1, oversize="split"), ValueError, "oversize must be one of 'raise', 'truncate', 'alone', 'drop', got 'split'"),
+    (lambda: share(4, algorithm="next_fit"), ValueError, "share_prefixes=True has one algorithm; leave algorithm out"),
+    (lambda: share(4, order="shuffled"), ValueError, "share_prefixes=True has one order of bins; batch.layout.bins(numbers) lays them in any; leave order out"),
+    (lambda: share(4, seed=1), ValueError, "share_prefixes=True has one order of bins; leave seed out"),
+    (lambda: share(4, names="hf"), ValueError, NAMED),
+    (lambda: SHARED.rename("hf"), ValueError, NAMED),
+    (lambda: SHARED.rename({"predecessors": "before"}), ValueError, "names renames 'predecessors', which a slice of the batch finds by its name; keep it"),
+    (lambda: SHARED.unpack("advantages"), KeyError, "no array 'advantages'; there are 'input_ids', 'positions', 'segment_ids', 'visible_until', 'multiplicity', 'predecessors'"),
+    (lambda: SHARED.flash_kwargs(), TypeError, "rows of a batch that shares prefixes are no segments; segments.tree_varlen(batch.layout) makes one varlen call of them"),
+    (lambda: rollkit.labels(SHARED), TypeError, "a batch that shares prefixes has no labels: a token may have several after it; next_token_logprobs scores each at its own place, and layout.edges says what predicts it"),
+    (lambda: rollkit.pack({**TURNS, "multiplicity": [[1], [1]]}, 4, share_prefixes=True), ValueError, "column 'multiplicity': a batch that shares prefixes makes this array itself; rename or leave out the column"),
+    (lambda: rollkit.pack(TURNS, 4, share_prefixes=1), TypeError, "share_prefixes must be a bool, got int"),
+    (lambda: rollkit.pack(TURNS, 4, groups=[1, 2]), TypeError, "groups and match say which rollouts share tokens; pass share_prefixes=True, too"),
+    (lambda: segments.runs(SHARED), TypeError, "batch.layout is a TreeLayout, whose rows are no segments: they share tokens; use block_mask, magi_ranges, flashmask_indices, tree_varlen or dense_mask"),
     (lambda: TREES.saving(5), TypeError, "cost must be two numbers, (per token, per token squared), got 5"),
     (lambda: TREES.saving((0, 0)), ValueError, "cost must be two numbers of 0 or more, not both 0, got (0, 0)"),
     (lambda: TREES.saving((1, -1)), ValueError, "cost must be two numbers of 0 or more, not both 0, got (1, -1)"),

@@ -280,7 +280,7 @@ def take(array: AnyArray, order: list[int], axis: int) -> AnyArray:
     return np.take(array, order, axis)
 
 
-def picked(logits: AnyArray, rows: AnyArray, ids: AnyArray, *, normalised: bool) -> AnyArray:
+def picked(logits: AnyArray, rows: AnyArray, ids: AnyArray, *, repeats: int, normalised: bool) -> AnyArray:
     """What each row has for its id, normalised; float32."""
     if normalised:
         return logits[rows, ids].astype(np.float32)

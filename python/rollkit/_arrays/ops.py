@@ -223,10 +223,11 @@ class Ops(Protocol):
         """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
-    def picked(self, logits: Any, rows: Any, ids: Any, *, normalised: bool) -> Any:
+    def picked(self, logits: Any, rows: Any, ids: Any, *, repeats: int, normalised: bool) -> Any:
         """`[E]` float32: the log-probability that row `rows[i]` of `[N, V]` logits gives `ids[i]`.
 
-        No row is given twice. `normalised` ones are log-probabilities already.
+        No row is given twice but for the last `repeats`, which are among those before them. `normalised`
+        ones are log-probabilities already.
         """
         ...
 

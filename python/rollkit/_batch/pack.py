@@ -136,9 +136,7 @@ def pack(
         trees = planned_trees(sources, capacity, layout, bins, groups, match, **packing)
         return fill_shared(sources, trees, pad_id, fills, dtypes, out, names)
     if groups is not None or match != ():
-        raise TypeError(
-            "groups and match say which rollouts share tokens; pass share_prefixes=True with them"
-        )
+        raise TypeError("groups and match say which rollouts share tokens; pass share_prefixes=True, too")
     layout = planned("pack", sources, capacity, layout, bins, **packing)
     return fill(sources, layout, pad_id, fills, dtypes, out, names)
 

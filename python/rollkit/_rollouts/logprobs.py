@@ -12,6 +12,7 @@ from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import as_array, dtype_name, framework_of, kind_of
 from rollkit._rollouts.labels import Batched, laid_of, tokens_of
 from rollkit._rows.laid import Laid
+from rollkit._rows.layout import Layout
 
 
 def next_token_logprobs(logits: Any, batch: Batched, *, normalised: bool = False) -> Any:
@@ -58,7 +59,7 @@ def next_token_logprobs(logits: Any, batch: Batched, *, normalised: bool = False
         )
     own = ops(framework)
     tokens = tokens_of(batch, layout)
-    before, after = layout.edges()
+    before, after, repeats = _edges(layout)
     _check_tokens(tokens, layout, after, logits.shape[-1])
     if framework_of(tokens) != framework:
         tokens = own.from_host(as_array(tokens), logits)
@@ -68,9 +69,22 @@ def next_token_logprobs(logits: Any, batch: Batched, *, normalised: bool = False
     rows = own.index(before, logits)
     if logits.dtype.itemsize > 4:
         flat, rows = _single(own, own.gather(flat, rows), layout, after), own.arange(len(after), flat)
-    found = own.picked(flat, rows, ids, normalised=flag("normalised", normalised))
+        repeats = 0
+    found = own.picked(flat, rows, ids, repeats=repeats, normalised=flag("normalised", normalised))
     placed = own.scatter(layout.size, own.from_host(np.zeros((), np.float32), found), found, index)
     return placed.reshape(layout.shape)
+
+
+def _edges(layout: Laid) -> tuple[Any, Any, int]:
+    """Predecessors and tokens, and how many at the end are predecessors that were named before."""
+    before, after = layout.edges()
+    if isinstance(layout, Layout):
+        return before, after, 0
+    firsts = np.unique(before, return_index=True)[1]
+    again = np.ones(len(before), bool)
+    again[firsts] = False
+    order = np.concatenate([np.sort(firsts), np.flatnonzero(again)])
+    return before[order], after[order], len(before) - len(firsts)
 
 
 def _check_tokens(tokens: Any, layout: Laid, after: Any, vocabulary: int) -> None:

@@ -61,7 +61,7 @@ def check_shared_names(names: Names) -> None:
     if isinstance(names, Mapping):
         if names.get("predecessors", "predecessors") != "predecessors":
             raise ValueError(
-                "names renames 'predecessors', which slices of a batch find by its name; keep it"
+                "names renames 'predecessors', which a slice of the batch finds by its name; keep it"
             )
     elif names != "rollkit":
         raise ValueError(
