@@ -135,7 +135,7 @@ def pack(
         sources = sources.in_order()
         trees = planned_trees(sources, capacity, layout, bins, groups, match, **packing)
         return fill_shared(sources, trees, pad_id, fills, dtypes, out, names)
-    if groups is not None or match != ():
+    if groups is not None or not (isinstance(match, list | tuple) and not match):
         raise TypeError("groups and match say which rollouts share tokens; pass share_prefixes=True, too")
     layout = planned("pack", sources, capacity, layout, bins, **packing)
     return fill(sources, layout, pad_id, fills, dtypes, out, names)
