@@ -31,7 +31,7 @@ NAMED = "names='hf' is for batches of segments, and this one shares prefixes; re
 
 
 def share(capacity: Any, **options: Any) -> Any:
-    return rollkit.pack(TURNS, capacity, share_prefixes=True, **options)
+    return rollkit.pack(TURNS, capacity, **{"share_prefixes": True, **options})
 
 
 # fmt: off
@@ -86,7 +86,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: SHARED.flash_kwargs(), TypeError, "rows of a batch that shares prefixes are no segments; segments.tree_varlen(batch.layout) makes one varlen call of them"),
     (lambda: rollkit.labels(SHARED), TypeError, "a batch that shares prefixes has no labels: a token may have several after it; next_token_logprobs scores each at its own place, and layout.edges says what predicts it"),
     (lambda: rollkit.pack({**TURNS, "multiplicity": [[1], [1]]}, 4, share_prefixes=True), ValueError, "column 'multiplicity': a batch that shares prefixes makes this array itself; rename or leave out the column"),
-    (lambda: rollkit.pack(TURNS, 4, share_prefixes="yes"), TypeError, "share_prefixes must be a bool, got str"),
+    (lambda: share(4, share_prefixes="yes"), TypeError, "share_prefixes must be True or False, got str"),
     (lambda: rollkit.pack(TURNS, 4, groups=[1, 2]), TypeError, "groups and match say which rollouts share tokens; pass share_prefixes=True, too"),
     (lambda: segments.runs(SHARED), TypeError, "batch.layout is a TreeLayout, whose rows are no segments: they share tokens; use block_mask, magi_ranges, flashmask_indices, tree_varlen or dense_mask"),
     (lambda: TREES.saving(5), TypeError, "cost must be two numbers, (per token, per token squared), got 5"),

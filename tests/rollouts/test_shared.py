@@ -187,6 +187,21 @@ def test_masks_take_the_batch() -> None:
         runs(batch)
 
 
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_columns_of_rows_move_with_the_batch(framework: str) -> None:
+    pytest.importorskip(framework)
+    columns = shared_rollouts(np.random.default_rng(2), 6)
+    columns["lists"] = Ragged.from_rows([[1, 2], [3], [], [4], [5], [6]])
+    plain = pack(columns, 64, levels={**LEVELS, "lists": "row"})
+    moved = pack(columns, 64, share_prefixes=True, levels={**LEVELS, "lists": "row"}).to(framework)
+    assert type(moved.unpack("rollout_logprobs").flat) is type(moved["positions"])
+    assert isinstance(moved.rows["lists"].values, np.ndarray)
+    part = moved[0:1]
+    assert type(part.unpack("rollout_logprobs").flat) is type(moved["positions"])
+    back = pickle.loads(pickle.dumps(part)).to("numpy")
+    same_rows(back, plain)
+
+
 def test_repr_and_views() -> None:
     batch = pack({"response_ids": [[1, 2], [1, 3]]}, 4, share_prefixes=True)
     assert repr(batch).startswith("Batch(TreeLayout(2 rows, 3 nodes in 1 × 4, 75.0 % used): input_ids int32")
@@ -229,14 +244,18 @@ def test_logprobs_under_jit() -> None:
 
     def score(batch: Batch, logits: Any) -> Any:
         traces.append(1)
-        return next_token_logprobs(logits, batch)
+        logprobs = batch.unpack(next_token_logprobs(logits, batch))
+        return (logprobs.flat * batch.unpack("rollout_logprobs").flat).sum()
 
     compiled = jax.jit(score)
-    for _ in range(2):
-        again = pack(columns, 48, levels=LEVELS, share_prefixes=True).to("jax")
-        found = compiled(again, jax.numpy.asarray(logits))
+    for factor in (1, 2):  # columns of rows are values, as arrays are: others are not another program
+        columns["rollout_logprobs"] = [[factor * x for x in row] for row in columns["rollout_logprobs"]]
+        again = pack(columns, 48, levels=LEVELS, share_prefixes=True)
+        found = compiled(again.to("jax"), jax.numpy.asarray(logits))
+        rows = batch.unpack(next_token_logprobs(logits, batch)).flat
+        wanted = (rows * again.unpack("rollout_logprobs").flat).sum()
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     assert len(traces) == 1
-    np.testing.assert_allclose(found, next_token_logprobs(logits, batch), rtol=1e-5, atol=1e-6)
 
 
 class Attending:
@@ -370,8 +389,8 @@ def test_gradients_of_a_token_that_several_follow(framework: str, dtype: str) ->
 
             given_now = torch.tensor(logits).to(getattr(torch, dtype)).requires_grad_()
             scored = batch.unpack(next_token_logprobs(given_now, batch)).flat
-            (scored * torch.tensor(weights)).sum().backward()  # type: ignore[no-untyped-call]
-            gradient = given_now.grad.float().numpy()
+            (scored * torch.tensor(weights)).sum().backward()
+            gradient = np.asarray(given_now.grad.float())  # type: ignore[union-attr]
         else:
             import jax
 

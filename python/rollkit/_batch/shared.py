@@ -89,7 +89,7 @@ def fill_shared(
     offsets = layout.row_offsets()
     rows = sources.rows | {name: trusted(found, offsets) for name, found in columns.items()}
     laid = cast(Layout, layout)  # what a batch asks of its layout, both answer
-    return Batch(renamed(made, laid, names), laid, sources.prompt_lengths, rows, memory | more)
+    return Batch(renamed(made, laid, names), laid, sources.prompt_lengths, rows, memory | more, columns)
 
 
 def _whole(layout: TreeLayout) -> Layout:
