@@ -14,6 +14,7 @@ from rollkit.testing.forest import forest_rows as forest_rows
 from rollkit.testing.forest import shared_reference as shared_reference
 from rollkit.testing.forest import tree_mask_reference as tree_mask_reference
 from rollkit.testing.forest import visible_reference as visible_reference
+from rollkit.testing.isolation import check_isolation as check_isolation
 from rollkit.testing.losses import gae_reference as gae_reference
 from rollkit.testing.losses import objective_reference as objective_reference
 from rollkit.testing.losses import returns_reference as returns_reference
@@ -50,6 +51,7 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "balance_reference",
+    "check_isolation",
     "concat_reference",
     "differencing_reference",
     "forest_rows",
