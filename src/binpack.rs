@@ -115,7 +115,7 @@ impl Options {
         Err(if length < 0 {
             Error::NegativeLength { row, got: length }
         } else {
-            Error::Oversize { row, length, capacity: self.capacity }
+            Error::Oversize { row, length, capacity: self.capacity, splits: true }
         })
     }
 

@@ -79,6 +79,22 @@ pub enum Error {
         /// The elements the row has.
         available: usize,
     },
+    /// A node of a forest is out of place.
+    Node {
+        /// The node.
+        node: usize,
+        /// Why.
+        problem: &'static str,
+    },
+    /// A row ends with a node that there is not.
+    UnknownNode {
+        /// The row.
+        row: usize,
+        /// The node.
+        node: i64,
+        /// The nodes there are.
+        nodes: usize,
+    },
     /// A row has other elements than its tokens.
     RowLength {
         /// The row.
@@ -185,6 +201,8 @@ pub enum Error {
         length: i64,
         /// What a bin holds.
         capacity: i64,
+        /// Whether rows may be split.
+        splits: bool,
     },
     /// Rows cannot be dealt to parts.
     Balance(balance::Problem),
@@ -305,6 +323,7 @@ impl Error {
             | Self::TooManyElements { row }
             | Self::OutsideSource { row, .. }
             | Self::RowLength { row, .. }
+            | Self::UnknownNode { row, .. }
             | Self::PromptLength { row, .. }
             | Self::OutsidePart { row, .. }
             | Self::OutsideOutput { row, .. }
@@ -353,6 +372,10 @@ impl fmt::Display for Error {
                     "row {row} is elements {begin} to {begin} + {length} of a source that has {available}"
                 )
             }
+            Self::Node { node, problem } => write!(f, "node {node} {problem}"),
+            Self::UnknownNode { row, node, nodes } => {
+                write!(f, "row {row} ends with node {node}, but there are {nodes} nodes")
+            }
             Self::RowLength { row, got, wanted, per } => {
                 write!(f, "row {row} has {got} elements, expected {wanted}: {per}")
             }
@@ -393,10 +416,11 @@ impl fmt::Display for Error {
             Self::RowTooLong { row, length, capacity } => {
                 write!(f, "row {row} has {length} elements, more than the capacity of {capacity}")
             }
-            Self::Oversize { row, length, capacity } => {
+            Self::Oversize { row, length, capacity, splits } => {
+                let ways = if *splits { "\"alone\", \"drop\" or \"split\"" } else { "\"alone\" or \"drop\"" };
                 write!(
                     f,
-                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", \"alone\", \"drop\" or \"split\""
+                    "row {row} has {length} elements, more than the capacity of {capacity}; raise capacity, or pass oversize=\"truncate\", {ways}"
                 )
             }
             Self::Balance(problem) => problem.fmt(f),

@@ -10,6 +10,8 @@
 //! [`walk`] visits gaps and rows of an output in memory order and hands out each as its own mutable
 //! slice, so nothing built on it can write an element twice, or leave one unwritten.
 
+use std::cell::Cell;
+
 use crate::out::Out;
 use crate::{Error, Result, memory};
 
@@ -189,6 +191,43 @@ pub fn positions<O: Out<i32>>(slots: &Slots<'_>, begins: Option<&[i64]>, out: &m
         for (position, value) in (begin(row)..).zip(slot.iter_mut()) {
             value.set(position as i32);
         }
+    })
+}
+
+/// What each element is seen until: `ends[row]` within a row, in gaps itself, so that nothing sees it; both from
+/// the beginning of its run of `width` elements on.
+pub fn visible_until<O: Out<i32>>(
+    slots: &Slots<'_>,
+    ends: &[i64],
+    width: usize,
+    out: &mut [O],
+) -> Result<()> {
+    same_count("ends", ends.len(), slots.lengths.len())?;
+    prepare(slots, 1, out.len())?;
+    let longest = i64::from(i32::MAX);
+    let line = i64::try_from(width.clamp(1, out.len().max(1))).unwrap_or(i64::MAX);
+    if line > longest {
+        return Err(Error::RowTooLong { row: 0, length: line, capacity: longest });
+    }
+    let width = line;
+    let fits = |row: usize, end: i64| {
+        let start = slots.starts[row];
+        start == ABSENT || (start <= end && end - start / width * width <= longest)
+    };
+    if let Some(row) = (0..ends.len()).find(|&row| !fits(row, ends[row])) {
+        return Err(Error::RowTooLong { row, length: ends[row], capacity: longest });
+    }
+    let at = Cell::new(0i64);
+    let gap = |gap: &mut [O]| {
+        for (element, value) in (at.get()..).zip(gap.iter_mut()) {
+            value.set((element % width) as i32);
+        }
+        at.set(at.get() + gap.len() as i64);
+    };
+    walk(slots, 1, out, gap, |row, slot| {
+        O::fill(slot, (ends[row] - at.get() / width * width) as i32);
+        at.set(at.get() + slot.len() as i64);
+        Ok(())
     })
 }
 

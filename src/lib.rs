@@ -15,6 +15,7 @@ pub mod batch;
 pub mod binpack;
 pub mod cast;
 pub mod error;
+pub mod forest;
 pub mod gae;
 pub mod hash;
 pub mod jsonl;
@@ -32,6 +33,7 @@ pub mod segments;
 pub mod step_plan;
 pub mod steps;
 pub mod thd;
+pub mod trie;
 pub mod turns;
 
 #[cfg(feature = "python")]

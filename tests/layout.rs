@@ -1,7 +1,7 @@
 //! `layout` and `offsets` beside naive loops, through the public interface and plain vectors.
 
 use proptest::prelude::*;
-use rollkit::layout::{ABSENT, Slots, Spans, mask, positions, segment_ids, spans};
+use rollkit::layout::{ABSENT, Slots, Spans, mask, positions, segment_ids, spans, visible_until};
 use rollkit::{Error, offsets};
 
 /// Rows in bins of `width`, some dropped, in an order of no meaning.
@@ -64,6 +64,14 @@ proptest! {
         mask(&slots, &mut bits).unwrap();
         let wanted: Vec<_> = cells.iter().map(|cell| u8::from(cell.is_some())).collect();
         prop_assert_eq!(bits, wanted);
+
+        let ends: Vec<_> = plan.starts.iter().zip(&plan.lengths).map(|(start, length)| start + length).collect();
+        visible_until(&slots, &ends, plan.width, &mut out).unwrap();
+        let wanted = cells.iter().enumerate().map(|(at, cell)| {
+            let (start, end) = cell.map_or((at, at), |(row, _)| (plan.starts[row] as usize, ends[row] as usize));
+            (end - start / plan.width * plan.width) as i32
+        });
+        prop_assert_eq!(&out, &wanted.collect::<Vec<_>>());
 
         segment_ids(&slots, plan.width, &mut out).unwrap();
         for (i, cell) in cells.iter().enumerate() {

@@ -38,6 +38,7 @@ if _typing.TYPE_CHECKING:
     from rollkit._loading.mixture import Mixture as Mixture
     from rollkit._loading.sampler import ShuffledSampler as ShuffledSampler
     from rollkit._rollouts.advantages import advantages as advantages
+    from rollkit._rollouts.forest import Forest as Forest
     from rollkit._rollouts.gae import gae as gae
     from rollkit._rollouts.gae import returns as returns
     from rollkit._rollouts.logprobs import next_token_logprobs as next_token_logprobs
@@ -57,10 +58,12 @@ if _typing.TYPE_CHECKING:
     from rollkit._rows.online import OnlinePacker as OnlinePacker
     from rollkit._rows.step_plan import StepPlan as StepPlan
     from rollkit._rows.step_plan import plan_steps as plan_steps
+    from rollkit._rows.trees import TreeLayout as TreeLayout
 
 __all__ = [
     "Batch",
     "Bins",
+    "Forest",
     "Groups",
     "Layout",
     "Ledger",
@@ -72,6 +75,7 @@ __all__ = [
     "ShuffledSampler",
     "StepPlan",
     "Totals",
+    "TreeLayout",
     "__version__",
     "advantages",
     "balance",
@@ -123,6 +127,7 @@ _SUBPACKAGES = (
 # What the import of the package does not wait for.
 _LATER = {
     "Bins": "_loading.bins",
+    "Forest": "_rollouts.forest",
     "Ledger": "_loading.ledger",
     "Mixture": "_loading.mixture",
     "Moments": "_rollouts.whiten",
@@ -130,6 +135,7 @@ _LATER = {
     "ShuffledSampler": "_loading.sampler",
     "StepPlan": "_rows.step_plan",
     "Totals": "_rollouts.totals",
+    "TreeLayout": "_rows.trees",
     "advantages": "_rollouts.advantages",
     "gae": "_rollouts.gae",
     "loss_totals": "_rollouts.totals",

@@ -81,6 +81,18 @@ def attention_mask(
 ) -> None:
     """Write 1 where a row is, 0 in gaps."""
 
+def build_forest(
+    columns: Sequence[tuple[int, Sequence[tuple[_Parts, _Int64s]]]],
+    /,
+    *,
+    groups: _Int64s | None,
+    min_shared: int,
+) -> list[_Int64s]:
+    """What rows share: parents, begins, ends and source rows of nodes, and the node that each row ends with.
+
+    A column is the numbers of an element, and one half of its rows or two: parts and row lengths.
+    """
+
 def balance(
     lengths: _Int64s,
     costs: _Int64s,
@@ -101,6 +113,9 @@ def balance_bound(
 
 def can_cast(from_: np.dtype[Any], to: np.dtype[Any], /) -> bool:
     """Whether `place` casts between two dtypes, checked."""
+
+def check_forest(parents: _Int64s, begins: _Int64s, ends: _Int64s, leaf: _Int64s, /) -> None:
+    """Check that nodes are depth first, end to end along each path, and that rows end with nodes."""
 
 def check_offsets(offsets: _Int64s, available: int, /) -> None:
     """Check that offsets start at 0 or above, never fall, and stay within `available` elements."""
@@ -146,6 +161,14 @@ def fill_runs(starts: _Int64s, lengths: _Int64s, values: _Int64s, /, *, out: NDA
 
 def first_negative(numbers: _Int64s, /) -> int | None:
     """Where the first number below zero is."""
+
+def forest_bound(
+    parents: _Int64s, begins: _Int64s, ends: _Int64s, leaf: _Int64s, /, *, capacity: int
+) -> tuple[int, int]:
+    """The least bins of a capacity that rows take, and the least tokens in them."""
+
+def forest_paths(parents: _Int64s, starts: _Int64s, lengths: _Int64s, leaf: _Int64s, /) -> list[_Int64s]:
+    """Where rows are in placed nodes: where the spans of each begin, and of spans starts and lengths."""
 
 def from_lists(rows: Sequence[Any], dtype: np.dtype[Any] | None = None, /) -> tuple[NDArray[Any], _Int64s]:
     """Flatten rows of (nested) lists or tuples of numbers: (values `[N, *inner]`, offsets)."""
@@ -206,6 +229,24 @@ def parse_jsonl(
     `columns` are the keys to keep; of others nothing is decoded.
 
     A column is (values, offsets), an array of one number per row, or a list.
+    """
+
+def pack_forest(
+    parents: _Int64s,
+    begins: _Int64s,
+    ends: _Int64s,
+    leaf: _Int64s,
+    /,
+    *,
+    capacity: int,
+    align: int,
+    max_segments: int | None,
+    bins_multiple_of: int,
+    oversize: str,
+) -> tuple[list[_Int64s], int, int]:
+    """Lay a forest in bins: nodes, bins, width.
+
+    Of nodes the parents, starts, lengths, source rows and begins, and which of them each row ends with.
     """
 
 def pack_rows(
@@ -304,6 +345,11 @@ def positions(
 ) -> None:
     """Write positions within each row, from `begins` (0) on; 0 in gaps."""
 
+def read_forest(
+    parents: _Int64s, starts: _Int64s, lengths: _Int64s, leaf: _Int64s, /, *, width: int
+) -> list[_Int64s]:
+    """Of placed nodes: the end of what is below each, how many rows have it, its tree's number in its bin."""
+
 def row_costs(lengths: _Int64s, /, *, per_token: int, per_square: int) -> _Int64s:
     """What each row costs."""
 
@@ -358,6 +404,18 @@ def turns(mask: NDArray[Any], offsets: _Int64s, /) -> tuple[_Int64s, _Int64s, _I
 
 def value_range(values: NDArray[Any], /) -> tuple[int, int] | None:
     """The least and the greatest of integers, None where there are none."""
+
+def visible_until(
+    starts: _Int64s,
+    lengths: _Int64s,
+    order: _Int64s | None,
+    ends: _Int64s,
+    /,
+    *,
+    width: int,
+    out: NDArray[np.int32],
+) -> None:
+    """Write `ends[row]` in each row, in gaps each element's own place, both from its line's beginning on."""
 
 def sample(
     cond: NDArray[Any],

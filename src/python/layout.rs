@@ -109,6 +109,22 @@ pub fn attention_mask<'py>(
     read_off(starts, lengths, order, out, layout::mask)
 }
 
+/// Writes what each element is seen until: `ends[row]` within a row, itself in gaps, from its line's beginning on.
+#[pyfunction]
+#[pyo3(signature = (starts, lengths, order, ends, /, *, width, out))]
+pub fn visible_until<'py>(
+    starts: &Array<'py>,
+    lengths: &Array<'py>,
+    order: Option<&Array<'py>>,
+    ends: &Array<'py>,
+    width: usize,
+    out: &Array<'py>,
+) -> PyResult<()> {
+    let last = array::int64s("ends", ends)?;
+    array::check_apart(&[("out", out)], [array::memory(last)])?;
+    read_off(starts, lengths, order, out, |slots, out| layout::visible_until(slots, last, width, out))
+}
+
 /// Lets `kernel` fill `out` without the GIL.
 fn read_off<'py, T: numpy::Element>(
     starts: &Array<'py>,

@@ -8,6 +8,7 @@ mod batch;
 mod binpack;
 mod decompress;
 mod error;
+mod forest;
 mod gae;
 mod jsonl;
 mod layout;
@@ -41,13 +42,15 @@ mod _native {
     #[pymodule_export]
     use super::decompress::Decompressor;
     #[pymodule_export]
+    use super::forest::{build_forest, check_forest, forest_bound, forest_paths, pack_forest, read_forest};
+    #[pymodule_export]
     use super::gae::gae;
     #[pymodule_export]
     use super::jsonl::parse_jsonl;
     #[pymodule_export]
     use super::layout::{
         attention_mask, check_offsets, first_negative, offsets_from_lengths, positions, segment_ids,
-        sorted_rows, spans,
+        sorted_rows, spans, visible_until,
     };
     #[pymodule_export]
     use super::list::from_lists;

@@ -33,7 +33,7 @@ pub fn joined_steps<'py>(
 }
 
 /// The bytes of a token, which must be one dtype throughout, or equal bytes would not be equal tokens.
-fn one_item<'a, 'py: 'a>(dtypes: impl Iterator<Item = &'a Bound<'py, PyArrayDescr>>) -> PyResult<usize> {
+pub fn one_item<'a, 'py: 'a>(dtypes: impl Iterator<Item = &'a Bound<'py, PyArrayDescr>>) -> PyResult<usize> {
     let mut found = None;
     for dtype in dtypes {
         match found {

@@ -18,6 +18,7 @@ import rollkit
 from rollkit import (
     Batch,
     Bins,
+    Forest,
     Groups,
     Layout,
     Ledger,
@@ -255,6 +256,10 @@ def device() -> Any:
     return jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 
 
+def trees() -> Forest:
+    return Forest.build([[5, 6], [5], [5, 6, 7]])
+
+
 def ledger() -> Ledger:
     found = Ledger()
     found.give(3)
@@ -271,6 +276,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "Pack": lambda: rollkit.grain.Pack(rows_of_grain(), features=["x"], capacity=8),
     "PackedDataset": lambda: rollkit.torch.PackedDataset(columns(), 8),
     "Packer": lambda: rollkit.torch.Packer([], 8),
+    "Forest": trees,
     "Groups": lambda: Groups.by(["a", "a", "b"]),
     "Kept": kept,
     "Layout": layout,
@@ -286,6 +292,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "ShuffledSampler": lambda: ShuffledSampler(5, seed=0),
     "StepPlan": lambda: plan_steps([3, 2, 4], capacity=8, ranks=2),
     "TokenTree": tree,
+    "TreeLayout": lambda: trees().pack(4),
     "Totals": lambda: loss_totals([[1, 0], [1]], groups=[0, 1], num_groups=2),
 }
 """What methods are called on."""
@@ -308,7 +315,17 @@ RETURNED = {
 }
 """Classes that functions return, and nobody makes: their constructors check nothing."""
 
-INNER = {"edges", "indices", "joined", "kept", "laid", "pieces_of", "row_position", "source_indices"}
+INNER = {
+    "edges",
+    "indices",
+    "joined",
+    "kept",
+    "laid",
+    "pieces_of",
+    "row_offsets",
+    "row_position",
+    "source_indices",
+}
 """Methods for other modules of the package, whose arguments are known to be right."""
 
 ORIGINAL = {
@@ -468,6 +485,23 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Rollouts.filter": {"rows": lambda: [True] * len(columns()["response_ids"])},
     "rollkit.Rollouts.rename": {"names": dict},
     "rollkit.Rollouts.equals": {"other": lambda: Rollouts(columns())},
+    "rollkit.Forest": {
+        name: lambda name=name: getattr(trees(), name)  # type: ignore[misc]
+        for name in ("parents", "begins", "ends", "source_rows", "leaf")
+    },
+    "rollkit.Forest.build": {"rows": lambda: [[5, 6], [5], [5, 6, 7]]},
+    "rollkit.Forest.equals": {"other": trees},
+    "rollkit.TreeLayout": {
+        name: lambda name=name: getattr(trees().pack(4), name)  # type: ignore[misc]
+        for name in ("nodes", "parents", "leaf")
+    },
+    "rollkit.TreeLayout.bins": {"numbers": lambda: [0]},
+    "rollkit.TreeLayout.equals": {"other": lambda: trees().pack(4)},
+    "rollkit.TreeLayout.reduce": {"column": lambda: [[1, 2], [1], [1, 2, 3]], "how": lambda: "sum"},
+    "rollkit.TreeLayout.rows_of": {"bins": lambda: [0]},
+    "rollkit.segments.flashmask_indices": {"layout": layout},
+    "rollkit.segments.magi_ranges": {"layout": layout},
+    "rollkit.segments.tree_varlen": {"layout": layout},
     "rollkit.Layout.row_sums": {"array": lambda: np.zeros((3, 3))},
     "rollkit.Layout.select": {"rows": lambda: [0, 1, 2]},
     "rollkit.Layout.shard": {"size": lambda: 3, "scheme": lambda: "contiguous"},

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from rollkit import Layout, Ragged, _native
+from rollkit import Forest, Layout, Ragged, TreeLayout, _native
 
 Rng = np.random.Generator
 
@@ -89,6 +89,53 @@ def fill_batch(rng: Rng, rows: int) -> Call:
     made["attention_mask"] = np.zeros(layout.size, np.uint8)
     args = [*slots_of(layout), total, prompts, columns]
     return Call(args, {"size": layout.size, "width": 16, **pieces, **made})
+
+
+def trees(rng: Rng, rows: int) -> Forest:
+    """Rows that begin alike."""
+    lengths = lengths_of(rng, rows)
+    return Forest.build(Ragged(rng.integers(0, 3, lengths.sum()), np.append(0, np.cumsum(lengths))))
+
+
+def forest_of(forest: Forest) -> list[Any]:
+    """Its nodes, each an array of its own."""
+    return [array.copy() for array in (forest.parents, forest.begins, forest.ends, forest.leaf)]
+
+
+def build_forest(rng: Rng, rows: int) -> Call:
+    first, second = lengths_of(rng, rows, 5), lengths_of(rng, rows, 5)
+    halves = [
+        ([(rng.integers(0, 3, n.sum()).astype(np.int32), np.cumsum(n) - n)], n) for n in (first, second)
+    ]
+    whole = first + second
+    match = [([(rng.integers(0, 2, (whole.sum(), 2)), np.cumsum(whole) - whole)], whole)]
+    columns = [(1, halves), (2, match)][: int(rng.integers(1, 3))]
+    groups = rng.integers(0, 2, rows) if rng.integers(2) else None
+    return Call([columns], {"groups": groups, "min_shared": int(rng.choice([1, 3]))})
+
+
+def pack_forest(rng: Rng, rows: int) -> Call:
+    named = {
+        "capacity": int(rng.choice([4, 9, 9000])),
+        "align": int(rng.choice([1, 4])),
+        "max_segments": [None, 3][rng.integers(2)],
+        "bins_multiple_of": 2,
+        "oversize": str(rng.choice(["raise", "truncate", "alone", "drop"])),
+    }
+    return Call(forest_of(trees(rng, rows)), named)
+
+
+def placed(rng: Rng, rows: int) -> tuple[list[Any], TreeLayout]:
+    """Placed nodes, each array of its own, and their layout."""
+    layout = trees(rng, rows).pack(16)
+    nodes = (layout.parents, layout.nodes.starts, layout.nodes.lengths, layout.leaf)
+    return [array.copy() for array in nodes], layout
+
+
+def visible_until(rng: Rng, rows: int) -> Call:
+    layout = packed(rng, rows)
+    args = [*slots_of(layout), layout.starts + layout.lengths]
+    return Call(args, {"width": 16, "out": np.zeros(layout.size, np.int32)})
 
 
 def bins(rng: Rng, rows: int) -> Call:
@@ -336,7 +383,9 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "attention_mask": of_slots(np.uint8),
     "balance": balance,
     "balance_bound": balance_bound,
+    "build_forest": build_forest,
     "can_cast": lambda rng, rows: Call([np.dtype(np.int64), np.dtype(np.float32)], {}),
+    "check_forest": lambda rng, rows: Call(forest_of(trees(rng, rows)), {}),
     "check_offsets": lambda rng, rows: Call([offsets_of(rng, rows), 9 * rows], {}),
     "concat_arrays": some_rows,
     "concat_columns": concat_columns,
@@ -344,6 +393,8 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "fill_batch": fill_batch,
     "fill_runs": fill_runs,
     "first_negative": lambda rng, rows: Call([lengths_of(rng, rows)], {}),
+    "forest_bound": lambda rng, rows: Call(forest_of(trees(rng, rows)), {"capacity": 9}),
+    "forest_paths": lambda rng, rows: Call(placed(rng, rows)[0], {}),
     "from_lists": lists,
     "gae": gae,
     "gather_rows": gather_rows,
@@ -355,6 +406,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "ids_from_lengths": from_lengths,
     "joined_steps": joined_steps,
     "offsets_from_lengths": lambda rng, rows: Call([lengths_of(rng, rows), int(rng.choice([1, 8]))], {}),
+    "pack_forest": pack_forest,
     "pack_rows": pack_rows,
     "parse_jsonl": parse_jsonl,
     "permute": permute,
@@ -364,6 +416,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "plan_steps": plan_steps,
     "positions": of_slots(np.int32, begins=True),
     "positions_from_lengths": from_lengths,
+    "read_forest": lambda rng, rows: Call(placed(rng, rows)[0], {"width": 16}),
     "row_costs": lambda rng, rows: Call([lengths_of(rng, rows)], {"per_token": 3, "per_square": 1}),
     "runs": lambda rng, rows: Call([segment_numbers(rng, rows)], {}),
     "sample": sample,
@@ -375,6 +428,7 @@ CALLS: dict[str, Callable[[Rng, int], Call]] = {
     "thd": thd,
     "turns": turns,
     "uniforms": uniforms,
+    "visible_until": visible_until,
     "value_range": lambda rng, rows: Call([rng.integers(-9, 9, rows).astype(np.int16)], {}),
 }
 

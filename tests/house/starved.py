@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from rollkit import (
+    Forest,
     Layout,
     Ragged,
     Rollouts,
@@ -68,6 +69,11 @@ def step_plans(rng: np.random.Generator) -> Callable[[], Any]:
 def packed(rng: np.random.Generator) -> Callable[[], Any]:
     lengths = rng.integers(1, 9, ROWS)
     return lambda: Layout.pack(lengths, 64, max_segments=9)
+
+
+def forests(rng: np.random.Generator) -> Callable[[], Any]:
+    rows = ragged(rng)
+    return lambda: Forest.build(rows).pack(64, max_segments=9)
 
 
 def runs(rng: np.random.Generator) -> Callable[[], Any]:
@@ -159,6 +165,7 @@ CASES: dict[str, Maker] = {
         for name in ("first_fit_decreasing", "best_fit_decreasing", "first_fit", "next_fit")
     },
     "packed": packed,
+    "forests": forests,
     "parts": parts(equal_counts=False),
     "parts of equal counts": parts(equal_counts=True),
     "step plans": step_plans,

@@ -256,5 +256,8 @@ def test_options_of_packing_are_declared_once(function: Any) -> None:
         "names",
         "validate",
         "out",
+        "share_prefixes",
+        "groups",
+        "match",
     }
     assert given.keys() - own == wanted.keys()

@@ -140,14 +140,13 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.at[index].set(values, unique_indices=True, mode="promise_in_bounds")
 
 
-def add_at(count: int, values: Any, index: Any) -> Any:
-    """Sums of rows by number."""
+def scatter_sum(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows at `index`."""
     if not jnp.issubdtype(values.dtype, jnp.inexact):
         values = wide(values)
     elif values.dtype.itemsize < 4:
         values = values.astype(jnp.float32)
-    out = jnp.zeros((count, *values.shape[1:]), values.dtype)
-    return out.at[index].add(values, indices_are_sorted=True, mode="promise_in_bounds")
+    return jnp.zeros((count, *values.shape[1:]), values.dtype).at[index].add(values, mode="promise_in_bounds")
 
 
 def cast(array: Any, dtype: Any) -> Any:

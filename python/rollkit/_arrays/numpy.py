@@ -76,6 +76,17 @@ def scatter(count: int, fill: AnyArray, values: AnyArray, index: AnyArray) -> An
     return out
 
 
+def scatter_sum(count: int, values: AnyArray, index: AnyArray) -> AnyArray:
+    """Sums of rows at `index`; floats are added up in float64 and rounded once."""
+    whole = values.dtype.kind in "biu"
+    found = np.int64 if whole else np.dtype(np.float32) if values.dtype.itemsize < 4 else values.dtype
+    if values.dtype.kind == "f" and values.ndim == 1:  # most often; a third of the time
+        return np.bincount(index, values, count).astype(found)
+    out = np.zeros((count, *values.shape[1:]), np.int64 if whole else np.result_type(found, np.float64))
+    np.add.at(out, index, values.astype(out.dtype, copy=False))
+    return out.astype(found, copy=False)
+
+
 def cast(array: AnyArray, dtype: Any) -> AnyArray:
     """Cast, checked; rows that are placed, Rust casts, and checks."""
     wanted = np.dtype(dtype)
@@ -269,7 +280,7 @@ def take(array: AnyArray, order: list[int], axis: int) -> AnyArray:
     return np.take(array, order, axis)
 
 
-def picked(logits: AnyArray, rows: AnyArray, ids: AnyArray, *, normalised: bool) -> AnyArray:
+def picked(logits: AnyArray, rows: AnyArray, ids: AnyArray, *, repeats: int, normalised: bool) -> AnyArray:
     """What each row has for its id, normalised; float32."""
     if normalised:
         return logits[rows, ids].astype(np.float32)

@@ -91,11 +91,10 @@ class Ops(Protocol):
         """`count` rows: those of `values` at `index` (no number twice), and `fill` (one row) elsewhere."""
         ...
 
-    def add_at(self, count: int, values: Any, index: Any) -> Any:
-        """`count` rows: the sums of the `values` at each number of `index`, which never falls; 0 of none.
+    def scatter_sum(self, count: int, values: Any, index: Any) -> Any:
+        """`count` rows: the sums of those of `values` at each number of `index`, 0 where there are none.
 
-        Integers and bools are summed in 64 bits, floats of 16 bits in float32. Of NumPy's arrays
-        `rollkit._rows.reductions` does it.
+        Integers and bools are summed in 64 bits (in JAX what it has for that), floats of 16 bits in float32.
         """
         ...
 
@@ -224,10 +223,11 @@ class Ops(Protocol):
         """The number that each row of a table has at each index of the row; `[R, N]`."""
         ...
 
-    def picked(self, logits: Any, rows: Any, ids: Any, *, normalised: bool) -> Any:
+    def picked(self, logits: Any, rows: Any, ids: Any, *, repeats: int, normalised: bool) -> Any:
         """`[E]` float32: the log-probability that row `rows[i]` of `[N, V]` logits gives `ids[i]`.
 
-        No row is given twice. `normalised` ones are log-probabilities already.
+        No row is given twice but for the last `repeats`, which are among those before them. `normalised`
+        ones are log-probabilities already.
         """
         ...
 

@@ -182,8 +182,8 @@ def scatter(count: int, fill: Any, values: Any, index: Any) -> Any:
     return out.index_copy(0, index, values)
 
 
-def add_at(count: int, values: Any, index: Any) -> Any:
-    """Sums of rows by number."""
+def scatter_sum(count: int, values: Any, index: Any) -> Any:
+    """Sums of rows at `index`."""
     if not values.dtype.is_floating_point and not values.dtype.is_complex:
         values = values.long()
     elif values.element_size() < 4:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
+from collections.abc import Callable, Collection, ItemsView, Iterator, KeysView, Mapping
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
 from rollkit import _check
-from rollkit._arrays.ops import array_maker
+from rollkit._arrays.ops import array_maker, ops_of
 from rollkit._batch.pytree import WAITING, register
 from rollkit._check import Int64s
 from rollkit._errors import refusal
@@ -20,7 +20,7 @@ from rollkit._rollouts.names import Names, flash_kwargs, renamed
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
 from rollkit._rows.place import take
-from rollkit._rows.ragged import Ragged, shipped
+from rollkit._rows.ragged import Ragged, shipped, trusted
 
 # Properties of these come here too, when what they read is missing.
 _NEEDS_LAYOUT: Final = ("layout", "prompt_lengths", "num_rows", "responses")
@@ -40,9 +40,11 @@ class Batch(Mapping[str, Any]):
         arrays: name to array `[*layout.shape, *inner]`: NumPy's, or after `to` a framework's. `Lists` of a
             column with a list per token: one for each place, in memory order. A new dict each time, as are
             `rows`: `batch | {…}` makes a batch with more arrays.
-        layout: where each rollout's tokens (prompt, then response) are.
+        layout: where each rollout's tokens (prompt, then response) are; a `TreeLayout` where they share
+            prefixes.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
-        rows: the columns with one entry per rollout, in input order.
+        rows: the columns with one entry per rollout, in input order. Where rollouts share prefixes, columns
+            per token too: each a `Ragged` with an element per token of prompt and response.
 
     Example:
         >>> from rollkit import pad
@@ -60,6 +62,8 @@ class Batch(Mapping[str, Any]):
     prompt_lengths: Int64s
     _arrays: Mapping[str, Any]
     _rows: Mapping[str, Any]
+    # Those of `rows` that have an element per token, since rows share prefixes.
+    _per_token: tuple[str, ...]
     # The flat memory of the arrays, which may be larger than they are: what `out=` fills again.
     _memory: Mapping[str, AnyArray]
 
@@ -70,12 +74,14 @@ class Batch(Mapping[str, Any]):
         prompt_lengths: Int64s | None = None,
         rows: Mapping[str, Any] | None = None,
         memory: Mapping[str, AnyArray] | None = None,
+        per_token: Collection[str] = (),
     ) -> None:
         """Hold arrays; `pack` and `pad` make them.
 
         Without a layout it holds the arrays alone: what trainers make of any mapping, `type(batch)({...})`.
         """
         fields: dict[str, Any] = {"_arrays": dict(arrays), "_rows": dict(rows or {}), "_memory": memory or {}}
+        fields["_per_token"] = tuple(per_token)
         if layout is not None:
             fields |= {"layout": layout, "prompt_lengths": prompt_lengths}
         vars(self).update(fields)
@@ -139,13 +145,19 @@ class Batch(Mapping[str, Any]):
             <class 'torch.Tensor'>
         """
         like = next(iter(self._arrays.values()), None)
-        make = array_maker(target, device, options, framework_of(like))
-        return self._with({name: _each(make, array) for name, array in self._arrays.items()})
+        return self._made(array_maker(target, device, options, framework_of(like)))
 
     def pin_memory(self) -> Batch:
         """Copy to page-locked memory, as torch tensors: the hook that torch's DataLoader calls."""
-        tensors = self.to("torch").items()
-        return self._with({name: _each(lambda x: x.pin_memory(), found) for name, found in tensors})
+        return self.to("torch")._made(lambda tensor: tensor.pin_memory())
+
+    def _made(self, make: Callable[[Any], Any]) -> Batch:
+        """The same of other arrays, and of other columns per token."""
+        rows = {
+            name: trusted(_each(make, column._held), column.offsets) if name in self._per_token else column
+            for name, column in self._rows.items()
+        }
+        return self._with({name: _each(make, array) for name, array in self._arrays.items()}, rows)
 
     def unpack(self, array: Any) -> Ragged:
         """Turn a batch column, by name, or a model's per-token output, back into rows in input order.
@@ -156,7 +168,12 @@ class Batch(Mapping[str, Any]):
             >>> batch.unpack("input_ids").to_list()
             [[1, 4, 5], [2, 3, 6]]
         """
-        return take(self[array] if isinstance(array, str) else array, self.layout)
+        if isinstance(array, str):
+            if array in self._per_token and array not in self._arrays:
+                found: Ragged = self._rows[array]
+                return found
+            array = self[array]
+        return take(array, self.layout)
 
     def rename(self, names: Names) -> Batch:
         """The same arrays under a trainer's names, and with its dtypes.
@@ -248,17 +265,31 @@ class Batch(Mapping[str, Any]):
         if step != 1 or len(shape) < 2:
             raise ValueError(f"a batch is sliced by lines that follow each other, got {lines} of {shape}")
         end = max(begin, end)
-        rows = self.layout.rows_on(begin, end - begin)
+        rows, layout = self.layout._on_lines(begin, end - begin)
+        arrays = {name: _part(array, begin, end, self.layout.width) for name, array in self._arrays.items()}
+        if not isinstance(layout, Layout) and "predecessors" in arrays:
+            arrays["predecessors"] = _moved(arrays["predecessors"], begin * self.layout.width)
         return Batch(
-            {name: _part(array, begin, end, self.layout.width) for name, array in self._arrays.items()},
-            self.layout.select(rows, begin, end - begin),
+            arrays,
+            layout,
             self.prompt_lengths[rows],
-            {name: take_column(column, rows) for name, column in self._rows.items()},
+            {name: self._picked(name, column, rows) for name, column in self._rows.items()},
+            per_token=self._per_token,
         )
 
-    def _with(self, arrays: Mapping[str, Any]) -> Batch:
+    def _picked(self, name: str, column: Any, rows: Int64s) -> Any:
+        """Some rows of a column; of one per token on the side where the batch is."""
+        found = take_column(column, rows)
+        if name not in self._per_token or isinstance(column._held, Lists):
+            return found
+        own = ops_of(column.values)
+        here = framework_of(found.values) == framework_of(column.values)
+        return found if here else trusted(own.from_host(found.values, column.values), found.offsets)
+
+    def _with(self, arrays: Mapping[str, Any], rows: Mapping[str, Any] | None = None) -> Batch:
         found = vars(self)
-        return Batch(arrays, found.get("layout"), found.get("prompt_lengths"), self._rows)
+        placed = found.get("layout"), found.get("prompt_lengths")
+        return Batch(arrays, *placed, self._rows if rows is None else rows, per_token=self._per_token)
 
     def __or__(self, other: Any) -> Batch:
         """This batch with more arrays, or with some in the place of its own: `[*layout.shape, *inner]`."""
@@ -301,7 +332,8 @@ class Batch(Mapping[str, Any]):
             for name, array in self._arrays.items()
         }
         found = vars(self)
-        return _unpickled, (arrays, found.get("layout"), found.get("prompt_lengths"), dict(self._rows))
+        placed = found.get("layout"), found.get("prompt_lengths")
+        return _unpickled, (arrays, *placed, dict(self._rows), self._per_token)
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{name} {_kind(array)}" for name, array in self._arrays.items())
@@ -323,11 +355,17 @@ def _part(array: Any, begin: int, end: int, width: int) -> Any:
     return array.part(begin * width, end * width) if isinstance(array, Lists) else array[begin:end]
 
 
+def _moved(positions: Any, begin: int) -> Any:
+    """Flat positions of a part that begins there, of what were those of the whole."""
+    return ops_of(positions).where(positions < 0, positions, positions - begin)
+
+
 def _unpickled(
     arrays: Mapping[str, tuple[Any, Any]],
     layout: Layout | None,
     prompt_lengths: Int64s | None,
     rows: Mapping[str, Any],
+    per_token: tuple[str, ...] = (),
 ) -> Batch:
     viewed = {name: array if dtype is None else array.view(dtype) for name, (array, dtype) in arrays.items()}
-    return Batch(viewed, layout, prompt_lengths, rows)
+    return Batch(viewed, layout, prompt_lengths, rows, per_token=per_token)

@@ -156,6 +156,11 @@ class Filling(NamedTuple):
         kept = [array for array in self.arrays if _name(array) in names]
         return self._replace(arrays=kept)
 
+    def without(self, names: Container[str]) -> Filling:
+        """Of the arrays all but these."""
+        kept = [array for array in self.arrays if _name(array) not in names]
+        return self._replace(arrays=kept)
+
     def pick(self, rows: Int64s) -> Filling:
         """The same arrays of some of the rows. Of none that a batch has in another order."""
         picked = [array if isinstance(array, str) else array.pick(rows) for array in self.arrays]

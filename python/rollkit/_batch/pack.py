@@ -31,6 +31,9 @@ def pack(
     oversize: str = "raise",
     order: str = "opened",
     seed: int | None = None,
+    share_prefixes: bool = False,
+    groups: str | ArrayLike | Sequence[Any] | None = None,
+    match: str | Sequence[str] = (),
     fills: Mapping[str, Any] | None = None,
     dtypes: Mapping[str, DTypeLike] | None = None,
     levels: Mapping[str, str] | None = None,
@@ -59,6 +62,9 @@ def pack(
             pieces (`"split"`) it is on the last token, in whichever bin that is; `unpack` gives whole rows.
         order: of bins, `"opened"` or `"shuffled"`, by `seed`; see `Layout.pack`. `rows` are not reordered.
         seed: of the shuffled order.
+        share_prefixes: lay once what rollouts share of their beginnings (`Forest`): see below.
+        groups: the column, or an entry per rollout: only rollouts of one group share tokens.
+        match: columns per token of prompt and response that must be the same for a token to be shared.
         fills: what padding holds, by column; 0 unless given (`labels`: -100), but of routes experts
             0 … topk - 1, for the tokens without one too, which `route_masks` marks by 1.
         dtypes: by array name; int32 ids, uint8 masks, float32 and int64 labels unless given.
@@ -74,6 +80,12 @@ def pack(
         A batch with `input_ids` (prompt, then response), `segment_ids`, `positions`, `loss_masks` (0 on
         the prompt; 1 on responses if none are given), `rewards` per token (a scalar lands on the last
         token), and every other column that has an element per response token, per prompt token or per token.
+
+        With `share_prefixes` its arrays are `input_ids`, `positions`, `segment_ids` (of trees), and
+        `visible_until`, `predecessors` and `multiplicity` of its layout, a `TreeLayout`. A token that several
+        rollouts have may have other masks and advantages in each, so all other columns per token are among
+        `batch.rows`: an element per token of prompt and response, as `unpack` gives them of any batch. A
+        scalar reward stays one. There are no labels; `next_token_logprobs` scores each token once.
 
     Raises:
         ValueError: rows of a column are of another length than their tokens; column and row are named.
@@ -97,25 +109,35 @@ def pack(
         array([[ 0.,  0.,  1.,  0.,  0., -1.,  0.,  0.]], dtype=float32)
         >>> batch["segment_ids"]
         array([[1, 1, 1, 2, 2, 2, 0, 0]], dtype=int32)
+        >>> rows = {"prompt_token_ids": [[1, 2], [1, 2]], "response_ids": [[4], [5, 6]]}
+        >>> batch = pack(rows, capacity=6, share_prefixes=True)
+        >>> batch["input_ids"], batch["predecessors"]
+        (array([[1, 2, 4, 5, 6, 0]], dtype=int32), array([[-1,  0,  1,  1,  3, -1]]))
+        >>> batch.unpack("input_ids").to_list(), batch.rows["loss_masks"].to_list()
+        ([[1, 2, 4], [1, 2, 5, 6]], [[0, 0, 1], [0, 0, 1, 1]])
     """
     check_names(names)
     sources = Sources.of(rollouts, levels, rows)
     if _check.flag("validate", validate):
         sources.check_values()
-    layout = planned(
-        "pack",
-        sources,
-        capacity,
-        layout,
-        bins,
-        algorithm=algorithm,
-        align=align,
-        max_segments=max_segments,
-        bins_multiple_of=bins_multiple_of,
-        oversize=oversize,
-        order=order,
-        seed=seed,
-    )
+    packing: Packing = {
+        "algorithm": algorithm,
+        "align": align,
+        "max_segments": max_segments,
+        "bins_multiple_of": bins_multiple_of,
+        "oversize": oversize,
+        "order": order,
+        "seed": seed,
+    }
+    if _check.flag("share_prefixes", share_prefixes):
+        from rollkit._batch.shared import fill_shared, planned_trees  # with it come forests
+
+        sources = sources.in_order()
+        trees = planned_trees(sources, capacity, layout, bins, groups, match, **packing)
+        return fill_shared(sources, trees, pad_id, fills, dtypes, out, names)
+    if groups is not None or not (isinstance(match, list | tuple) and not match):
+        raise TypeError("groups and match say which rollouts share tokens; pass share_prefixes=True, too")
+    layout = planned("pack", sources, capacity, layout, bins, **packing)
     return fill(sources, layout, pad_id, fills, dtypes, out, names)
 
 

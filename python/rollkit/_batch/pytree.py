@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from rollkit._arrays.ops import ops
 from rollkit._frameworks import is_imported
 from rollkit._rollouts.columns import same_column
 from rollkit._rows.layout import Layout
+from rollkit._rows.ragged import trusted
 
 
 class Static:
@@ -22,12 +24,21 @@ class Static:
         self.names: tuple[str, ...] = tuple(batch.arrays)
         self.layout: Layout | None = found.get("layout")
         self.prompt_lengths = found.get("prompt_lengths")
-        self.rows: Mapping[str, Any] = batch.rows
+        self.per_token: tuple[str, ...] = found["_per_token"]
+        self.rows: Mapping[str, Any] = {
+            name: column for name, column in batch.rows.items() if name not in self.per_token
+        }
+
+    @cached_property
+    def offsets(self) -> Any:
+        """Where rows begin in columns per token: the layout says so, whatever a leaf is."""
+        return self.layout.row_offsets() if self.layout is not None else None
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Static)
             and self.names == other.names
+            and self.per_token == other.per_token
             and (self.layout is other.layout or _same_layout(self.layout, other.layout))
             and np.array_equal(self.prompt_lengths, other.prompt_lengths)
             and self.rows.keys() == other.rows.keys()
@@ -36,7 +47,7 @@ class Static:
 
     def __hash__(self) -> int:
         layout = self.layout
-        placed = None if layout is None else (layout.shape, layout.starts.tobytes())
+        placed = None if layout is None else (layout.shape, layout.written.starts.tobytes())
         return hash((self.names, placed))
 
     def __repr__(self) -> str:
@@ -48,7 +59,9 @@ def _same_layout(a: Layout | None, b: Layout | None) -> bool:
 
 
 def _leaves(batch: Any) -> tuple[tuple[str, ...], list[Any], Static]:
-    return tuple(batch.arrays), list(batch.arrays.values()), Static(batch)
+    static, rows = Static(batch), batch.rows
+    columns = [rows[name]._held for name in static.per_token]
+    return (*static.names, *static.per_token), [*batch.arrays.values(), *columns], static
 
 
 WAITING: Final = ["torch", "jax"]
@@ -59,8 +72,12 @@ def register(kind: type[Any]) -> None:
     """Tell the frameworks that are imported by now what a batch is, each once; none is imported for it."""
 
     def made(leaves: Iterable[Any], static: Static) -> Any:
-        arrays = dict(zip(static.names, leaves, strict=True))
-        return kind(arrays, static.layout, static.prompt_lengths, static.rows)
+        found, count = list(leaves), len(static.names)
+        arrays = dict(zip(static.names, found[:count], strict=True))
+        rows = dict(static.rows)
+        for name, values in zip(static.per_token, found[count:], strict=True):
+            rows[name] = trusted(values, static.offsets)
+        return kind(arrays, static.layout, static.prompt_lengths, rows, per_token=static.per_token)
 
     for name in [name for name in WAITING if is_imported(name)]:
         with suppress(ValueError):  # another thread was here first

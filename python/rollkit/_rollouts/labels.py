@@ -11,14 +11,15 @@ from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
 from rollkit._frameworks import check_ints, framework_of
 from rollkit._rows.edges import edges, followers
+from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
 
 
-class Laid(Protocol):
+class Batched(Protocol):
     """Arrays by name, and the layout they share: a `Batch`."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Any:
         """Where rows are."""
         ...
 
@@ -27,7 +28,7 @@ class Laid(Protocol):
         ...
 
 
-def labels(batch: Laid, ignore_index: int = -100, mask: Any = "loss_masks", *, shift: bool = False) -> Any:
+def labels(batch: Batched, ignore_index: int = -100, mask: Any = "loss_masks", *, shift: bool = False) -> Any:
     """The tokens that a loss is about, and `ignore_index` everywhere else.
 
     The first token of a row is never one: what stands before it is another rollout, or padding. Of a row in
@@ -89,9 +90,20 @@ def to_predecessors(own: Ops, layout: Layout, values: Any, fill: Any) -> Any:
 
 
 def layout_of(batch: Any) -> Layout:
-    """The layout of a batch, or a refusal of what is none."""
+    """The layout of a batch of segments, or a refusal of what is none."""
+    layout = laid_of(batch)
+    if not isinstance(layout, Layout):
+        raise TypeError(
+            "a batch that shares prefixes has no labels: a token may have several after it; "
+            "next_token_logprobs scores each at its own place, and layout.edges says what predicts it"
+        )
+    return layout
+
+
+def laid_of(batch: Any) -> Laid:
+    """The layout of a batch, whether or not its rows share tokens, or a refusal of what is none."""
     layout = getattr(batch, "layout", None)
-    if isinstance(layout, Layout):
+    if isinstance(layout, Laid):
         return layout
     if isinstance(batch, Mapping) and hasattr(batch, "arrays"):  # a Batch, which is of a floor above
         raise TypeError(lacks("layout"))
@@ -106,7 +118,7 @@ def lacks(name: str) -> str:
     )
 
 
-def tokens_of(batch: Laid, layout: Layout) -> Any:
+def tokens_of(batch: Batched, layout: Laid) -> Any:
     """The token ids of a batch, one integer a token."""
     tokens = batch["input_ids"]
     check_ints("input_ids", tokens)

@@ -45,6 +45,8 @@ def check_names(names: Any) -> Names:
 def renamed(arrays: Mapping[str, Any], layout: Layout, names: Names) -> dict[str, Any]:
     """The arrays under the names, and with the dtypes, of a trainer; see `Batch.rename`."""
     names = check_names(names)
+    if not isinstance(layout, Layout):
+        check_shared_names(names)
     if isinstance(names, Mapping):
         return _by_mapping(arrays, names)
     for name in ("input_ids", "positions", "segment_ids"):
@@ -52,6 +54,20 @@ def renamed(arrays: Mapping[str, Any], layout: Layout, names: Names) -> dict[str
             there = ", ".join(map(repr, arrays))
             raise ValueError(f"names={names!r} is for a batch with its own names; no {name!r} among {there}")
     return KNOWN[names](Named(arrays, layout))
+
+
+def check_shared_names(names: Names) -> None:
+    """Refuse what trainers would read as segments, of a batch that shares prefixes."""
+    if isinstance(names, Mapping):
+        if names.get("predecessors", "predecessors") != "predecessors":
+            raise ValueError(
+                "names renames 'predecessors', which a slice of the batch finds by its name; keep it"
+            )
+    elif names != "rollkit":
+        raise ValueError(
+            f"names={names!r} is for batches of segments, and this one shares prefixes; rename its arrays by "
+            "{old: new}, give the model a mask of rollkit.segments, and take the loss of next_token_logprobs"
+        )
 
 
 def _by_mapping(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -161,6 +177,11 @@ KNOWN: Final[dict[str, Callable[[Named], dict[str, Any]]]] = {
 
 def flash_kwargs(layout: Layout, like: Any) -> dict[str, Any]:
     """What varlen kernels of transformers take of a batch; see `Batch.flash_kwargs`."""
+    if not isinstance(layout, Layout):
+        raise TypeError(
+            "rows of a batch that shares prefixes are no segments; segments.tree_varlen(batch.layout) makes "
+            "one varlen call of them"
+        )
     filled = layout.lengths > 0
     starts = layout.starts[filled]
     lines = np.arange(0, layout.size + 1, layout.width) if layout.width else np.zeros(1, np.int64)

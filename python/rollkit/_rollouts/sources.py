@@ -150,6 +150,17 @@ class Sources:
         """A column that has an entry per row, in the order of the batch."""
         return column if self.order is None else take_column(column, self.order)
 
+    def in_order(self) -> Sources:
+        """The same rows in the order of the batch; a copy where that is another."""
+        order = self.order
+        if order is None:
+            return self
+        prompts = None if self.prompts is None else self.prompts.in_one().pick(order)
+        tokens = {name: parts.in_one().pick(order) for name, parts in self.tokens.items()}
+        rows = {name: take_column(column, order) for name, column in self.rows.items()}
+        responses = self.responses.in_one().pick(order)
+        return Sources(prompts, responses, tokens, rows, self.levels, self.main)
+
     def check_cut(self, layout: Layout) -> None:
         """Refuse to cut rows that have what may not be cut, and warn of those that lose all of a response."""
         cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
@@ -162,7 +173,7 @@ class Sources:
         """Refuse values that no rollout has, as `Rollouts.validate` does."""
         named = {"prompt_token_ids": self.prompts, self.main: self.responses, **self.tokens}
         parts = {name: found for name, found in named.items() if found is not None}
-        check_values({name: _on_host(found) for name, found in parts.items()} | self.rows)
+        check_values({name: on_host(found) for name, found in parts.items()} | self.rows)
 
     def level(self, name: str) -> Level:
         """What a column of `tokens` has an element for: `"response"`, `"sequence"` or `"prompt"` tokens."""
@@ -170,7 +181,8 @@ class Sources:
         return level_of(name, lengths, self.prompt_lengths, self.responses.lengths, self.levels)
 
 
-def _on_host(parts: Parts) -> Ragged:
+def on_host(parts: Parts) -> Ragged:
+    """Rows end to end in the host's memory."""
     values, offsets = end_to_end(parts)
     if parts.of_lists:
         return trusted(values, offsets)

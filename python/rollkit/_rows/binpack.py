@@ -153,6 +153,22 @@ def plan_options(
     }
 
 
+def multiple_of_bins(bins: int | None, bins_multiple_of: int) -> int:
+    """What the number of bins is to be a multiple of: `bins` themselves, if they are given."""
+    multiple = _check.positive("bins_multiple_of", bins_multiple_of)
+    if bins is None:
+        return multiple
+    if multiple != 1:
+        raise TypeError("give bins or bins_multiple_of, not both")
+    return _check.positive("bins", bins)
+
+
+def check_bins(bins: int, needed: int, capacity: int) -> None:
+    """Refuse fewer bins than the rows take."""
+    if needed > bins:
+        raise ValueError(f"bins is {bins}, the rows take {needed} of {capacity}; give more bins")
+
+
 def shuffle_key(order: str, seed: int | None) -> int | None:
     """Return the key of a shuffled order; None for that in which bins are opened."""
     if _check.choice("order", order, ORDERS) == "opened":

@@ -40,7 +40,22 @@ def edges(layout: Pieces, where: Any) -> tuple[Any, Any]:
     """Flat positions of predecessors and their tokens, in memory order; see `Layout.edges`."""
     chosen = followers(layout)
     lasts, firsts = joints(layout)
+    if not len(firsts):
+        return chosen_edges(chosen, None, where)
     chosen.reshape(-1)[firsts] = True
+    before = np.arange(-1, chosen.size - 1)
+    before[firsts] = lasts
+    return chosen_edges(chosen, before, where)
+
+
+def chosen_edges(chosen: NDArray[np.bool_], before: Int64s | None, where: Any) -> tuple[Any, Any]:
+    """The edges of those tokens that `chosen` and `where` both have.
+
+    Args:
+        chosen: `shape`; written to.
+        before: flat, the predecessor of each token; None if it is the token before.
+        where: see `Layout.edges`.
+    """
     framework = framework_of(where)
     if where is None or framework is None:
         host = None if where is None else np.asarray(where)
@@ -53,15 +68,11 @@ def edges(layout: Pieces, where: Any) -> tuple[Any, Any]:
             )
         host = own.to_host(where)
     if host is not None:
-        if host.shape != layout.shape:
-            raise ValueError(f"where must have the layout's shape {layout.shape}, got {host.shape}")
+        if host.shape != chosen.shape:
+            raise ValueError(f"where must have the layout's shape {chosen.shape}, got {host.shape}")
         chosen &= host != 0
     tokens: Int64s = np.flatnonzero(chosen)
-    before = tokens - 1
-    if len(firsts):
-        at = np.searchsorted(tokens, firsts)
-        there = chosen.reshape(-1)[firsts]
-        before[at[there]] = lasts[there]
+    found = tokens - 1 if before is None else before[tokens]
     if framework is None:
-        return before, tokens
-    return own.from_host(before, where), own.from_host(tokens, where)
+        return found, tokens
+    return own.from_host(found, where), own.from_host(tokens, where)

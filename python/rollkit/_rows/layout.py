@@ -14,10 +14,10 @@ from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._errors import retold, row_of
 from rollkit._frameworks import as_array
-from rollkit._rows.binpack import plan_options, shuffle_key
+from rollkit._rows.binpack import check_bins, multiple_of_bins, plan_options, shuffle_key
 from rollkit._rows.edges import edges
+from rollkit._rows.laid import counted
 from rollkit._rows.pieces import ABSENT as ABSENT
-from rollkit._rows.pieces import counted
 from rollkit._rows.rowwise import Rowwise
 from rollkit._rows.shard import shares
 
@@ -119,6 +119,11 @@ class Layout(Rowwise):
             order=order,
         )
         return layout
+
+    @property
+    def written(self) -> Layout:
+        """The layout itself: `place` writes what `take` reads."""
+        return self
 
     @classmethod
     def at(cls, shape: tuple[int, ...], starts: Int64s, lengths: Int64s) -> Layout:
@@ -244,11 +249,7 @@ class Layout(Rowwise):
         lengths = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
         options = plan_options(capacity, algorithm, align, max_segments, oversize)
         shuffle = shuffle_key(order, seed)
-        multiple = _check.positive("bins_multiple_of", bins_multiple_of)
-        if bins is not None:
-            if multiple != 1:
-                raise TypeError("give bins or bins_multiple_of, not both")
-            multiple = _check.positive("bins", bins)
+        multiple = multiple_of_bins(bins, bins_multiple_of)
         rows = begins = None
         whole = lengths
         if oversize == "split":
@@ -265,8 +266,7 @@ class Layout(Rowwise):
             raise retold(error, row=int(rows[piece])) from None
         if bins is not None and found != multiple:
             needed = _native.pack_rows(whole, bins_multiple_of=1, shuffle=None, **options)[3]
-            if needed > multiple:
-                raise ValueError(f"bins is {multiple}, the rows take {needed} of {width}; give more bins")
+            check_bins(multiple, needed, width)
             found = multiple  # there is no row
         return cls._trusted((found, width), starts, placed, lengths, by_start, rows, begins)
 
@@ -427,25 +427,15 @@ class Layout(Rowwise):
             array([[0, 1, 1],
                    [0, 1, 0]], dtype=uint8)
         """
-        wanted = _check.lengths("lengths", lengths)
-        first = _check.int64s("begins", np.atleast_1d(_check.host("begins", begins)))
-        for name, rows in (("lengths", len(wanted)), ("begins", len(first))):
-            if rows != len(self) and (name == "lengths" or np.ndim(begins)):
-                raise ValueError(f"{name} has {rows} rows, the layout has {len(self)}")
         if self.has_pieces:
-            return self._piece_spans(np.broadcast_to(first, wanted.shape), wanted)
+            return self._piece_spans(*checked_spans(self.row_lengths, begins, lengths))
+        first, wanted = given_spans(len(self), begins, lengths)
         starts, kept = _native.spans(self.starts, self.lengths, self.row_lengths, first, wanted)
         # Parts are within their rows, so they are in the order of these.
         return Layout._trusted(self.shape, starts, kept, wanted, self.order)
 
     def _piece_spans(self, first: Int64s, wanted: Int64s) -> Layout:
         """What pieces hold of a part of each row."""
-        if (odd := (first < 0) | (first > self.row_lengths - wanted)).any():
-            row = int(odd.argmax())
-            raise ValueError(
-                f"row {row} has {self.row_lengths[row]} elements; elements {first[row]} to "
-                f"{first[row]} + {wanted[row]} are no part of it"
-            )
         rows, begins = self.pieces_of_rows()
         low = np.maximum(begins, first[rows])
         kept = np.minimum(begins + self.lengths, (first + wanted)[rows]) - low
@@ -533,6 +523,11 @@ class Layout(Rowwise):
         begins = None if self.begins is None else self.begins[pieces]
         return Layout._trusted(shape, starts, lengths, row_lengths, order, rows_of_pieces, begins)
 
+    def _on_lines(self, begin: int, count: int) -> tuple[Int64s, Layout]:
+        """The rows on some lines that follow each other, and their layout there."""
+        rows = self.rows_on(begin, count)
+        return rows, self.select(rows, begin, count)
+
     def _meet(self, begin: int, end: int) -> NDArray[np.bool_]:
         """Which pieces have an element between two flat positions; empty ones, whether they are there."""
         empty = self.lengths == 0
@@ -581,6 +576,21 @@ class Layout(Rowwise):
         """`shape` int32: 0, 1, 2, … within each row, going on from piece to piece; 0 in padding."""
         out = self._output(out, np.int32)
         _native.positions(*self.slots, out=out, begins=self.begins)
+        return out
+
+    def visible_until(self, out: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
+        """`shape` int32: where the tokens end that may attend to each, within its line; padding has none.
+
+        Token `q` attends to token `k` of its line if `k <= q < visible_until[k]`: the whole causal mask, here
+        of segments, in a `TreeLayout` of trees. Pieces are segments, as `segment_ids` has them.
+
+        Example:
+            >>> Layout.pack([3, 2], capacity=6).visible_until()
+            array([[3, 3, 3, 5, 5, 5]], dtype=int32)
+        """
+        out = self._output(out, np.int32)
+        ends = np.where(self.starts == ABSENT, ABSENT, self.starts + self.lengths)
+        _native.visible_until(*self.slots, ends, width=max(self.width, 1), out=out)
         return out
 
     def attention_mask(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
@@ -664,6 +674,29 @@ class Layout(Rowwise):
         shape = " × ".join(f"{n:,}" for n in self.shape)
         of = f"{len(self.starts):,} pieces of " if self.has_pieces else ""
         return f"Layout({of}{len(self):,} rows in {shape}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+def given_spans(rows: int, begins: ArrayLike, lengths: ArrayLike) -> tuple[Int64s, Int64s]:
+    """Where a part of each row begins (of one row, or of all), and how long it is."""
+    wanted = _check.lengths("lengths", lengths)
+    first = _check.int64s("begins", np.atleast_1d(_check.host("begins", begins)))
+    for name, found in (("lengths", len(wanted)), ("begins", len(first))):
+        if found != rows and (name == "lengths" or np.ndim(begins)):
+            raise ValueError(f"{name} has {found} rows, the layout has {rows}")
+    return first, wanted
+
+
+def checked_spans(row_lengths: Int64s, begins: ArrayLike, lengths: ArrayLike) -> tuple[Int64s, Int64s]:
+    """`given_spans`, one of each for a row, which are within it."""
+    first, wanted = given_spans(len(row_lengths), begins, lengths)
+    first = np.broadcast_to(first, wanted.shape)
+    if (odd := (first < 0) | (first > row_lengths - wanted)).any():
+        row = int(odd.argmax())
+        raise ValueError(
+            f"row {row} has {row_lengths[row]} elements; elements {first[row]} to "
+            f"{first[row]} + {wanted[row]} are no part of it"
+        )
+    return first, wanted
 
 
 def _alike(layouts: Sequence[Any], verb: str) -> Layout:

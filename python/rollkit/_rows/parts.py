@@ -20,6 +20,7 @@ from rollkit._check import Int64s, checked_out, host, same_ints
 from rollkit._errors import Unfit, refusal
 from rollkit._frameworks import AnyArray, as_array, dtype_name, framework_of
 from rollkit._rows.dtypes import common, numpy_dtype, odd_one
+from rollkit._rows.laid import Laid
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.lists import OF_ANY_LENGTH, Lists, host_offsets, is_plain, rows_of_lists
 from rollkit._rows.ways import took
@@ -262,7 +263,7 @@ def place_parts(
     parts: Parts, layout: Layout, fill: Any, *, dtype: Any = None, out: AnyArray | None = None
 ) -> Any:
     """Write each row where `layout` puts it, and `fill` elsewhere; see `rollkit.place`."""
-    _same_rows(parts.lengths, layout.row_lengths)
+    same_rows(parts.lengths, layout.row_lengths)
     if parts.of_lists:
         if out is not None or np.ndim(fill) or fill:
             raise TypeError("lists take no out and no fill: where there is no element the list is empty")
@@ -328,7 +329,7 @@ def _values(lists: Lists) -> AnyArray:
     return np.ascontiguousarray(as_array(lists.values))
 
 
-def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
+def taken(array: Any, layout: Laid) -> tuple[Any, Int64s]:
     """Rows of a buffer that `layout` describes, end to end: values and offsets; see `rollkit.take`."""
     if isinstance(array, Lists):
         if len(array.offsets) - 1 != layout.size:
@@ -353,7 +354,7 @@ def taken(array: Any, layout: Layout) -> tuple[Any, Int64s]:
     took("rust")
     begins, lengths = layout.reads()
     values, ends = gathered(flat, begins, lengths, copy=False)
-    return values, layout.row_offsets() if layout.has_pieces else ends
+    return values, layout.row_offsets(ends)
 
 
 def _placed_by(own: Ops, parts: Parts, layout: Layout, fill: Any, dtype: Any, out: Any) -> Any:
@@ -487,7 +488,8 @@ def is_new(elements: int, element: AnyArray | None) -> bool:
     return element is not None and elements * element.nbytes > 1 << 25 and not element.view(np.uint8).any()
 
 
-def _same_rows(got: Int64s, wanted: Int64s) -> None:
+def same_rows(got: Int64s, wanted: Int64s) -> None:
+    """Refuse rows of other lengths than a layout has for them."""
     if len(got) != len(wanted):
         raise ValueError(f"the column has {len(got)} rows, the layout has {len(wanted)}")
     if not same_ints(got, wanted):

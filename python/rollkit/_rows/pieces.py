@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
-from math import prod
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from rollkit import _native
-from rollkit._arrays.ops import Ops
 from rollkit._check import Int64s
-from rollkit._frameworks import framework_of
+from rollkit._rows.laid import Laid, counted
 
 ABSENT: Final = -1
 """Where a piece starts that was dropped."""
 
 
-def counted(starts: Int64s, lengths: Int64s) -> Int64s:
-    """For each start it and the numbers after it, as many as its length; one after the other.
-
-    Example:
-        >>> counted(np.array([5, 0]), np.array([2, 3]))
-        array([5, 6, 0, 1, 2])
-    """
-    if len(lengths) and lengths[0] == lengths[-1] and (lengths == lengths[0]).all():  # stripes, blocks
-        found: Int64s = (starts[:, None] + np.arange(lengths[0])).reshape(-1)
-        return found
-    ends = _native.offsets_from_lengths(lengths)
-    found = np.repeat(starts - ends[:-1], lengths)
-    found += np.arange(ends[-1])
-    return found
-
-
-def kept(cache: dict[Any, Any], make: Callable[[], Int64s], own: Ops, like: Any) -> Any:
-    """What `make` returns, on the framework and device of `like`; made once for each."""
-    if own.is_traced(like):
-        return own.from_host(make(), like)
-    key = (framework_of(like), str(getattr(like, "device", None)))
-    if (found := cache.get(key)) is not None:
-        return found
-    made = own.from_host(make(), like)
-    if not own.is_traced(made):  # under `jit`, also what is made for an array with values is traced
-        cache[key] = made
-    return made
-
-
-class Pieces:
+class Pieces(Laid):
     """What a `Layout` knows of its pieces: this half of it asks nothing about lines.
 
     Attributes are those of `Layout`.
     """
 
-    shape: tuple[int, ...]
     starts: Int64s
     lengths: Int64s
     row_lengths: Int64s
@@ -68,16 +35,6 @@ class Pieces:
     def num_placed(self) -> int:
         """The elements that rows fill."""
         return int(self.lengths.sum())
-
-    @property
-    def size(self) -> int:
-        """The elements of the output."""
-        return prod(self.shape)
-
-    @property
-    def width(self) -> int:
-        """The elements of a line: of a bin, of a padded row, of the whole stream."""
-        return self.shape[-1]
 
     def pieces_of(self, rows: Int64s) -> tuple[Int64s, Int64s]:
         """The pieces of some rows, and which of these each is of."""
@@ -129,9 +86,10 @@ class Pieces:
         order = self._row_order
         return self.starts[order], self.lengths[order]
 
-    def row_offsets(self) -> Int64s:
+    def row_offsets(self, ends: Int64s | None = None) -> Int64s:
         """`[rows + 1]` int64: where rows begin once `take` has copied them."""
-        ends = _native.offsets_from_lengths(self.reads()[1])
+        if ends is None:
+            ends = _native.offsets_from_lengths(self.reads()[1])
         return ends[self._row_pieces] if self.has_pieces else ends
 
     def offsets(self) -> Int64s:
@@ -140,33 +98,6 @@ class Pieces:
         found[:-1] = self.starts
         found[-1] = self.size
         return found
-
-    def is_end_to_end(self) -> bool:
-        """Whether the output is the rows themselves, one after the other from its beginning on."""
-        begins, lengths = self.reads()
-        ends = _native.offsets_from_lengths(lengths)[:-1]
-        return bool(((begins == ends) | (lengths == 0)).all())
-
-    def gather_indices(self) -> Int64s:
-        """`[sum(lengths)]` int64: the flat position of every element, row after row.
-
-        What `take` does with memory, a differentiable gather does with these on any device:
-        `output.flatten(0, 1)[indices]`.
-
-        Example:
-            >>> from rollkit import Layout
-            >>> Layout.pad([2, 1]).gather_indices()
-            array([0, 1, 3])
-        """
-        return counted(*self.reads())
-
-    def indices(self, own: Ops, like: Any) -> Any:
-        """`gather_indices()` on the framework and device of `like`; made once for each."""
-        return kept(self._indices, self.gather_indices, own, like)
-
-    @cached_property
-    def _indices(self) -> dict[Any, Any]:
-        return {}
 
     def row_position(self, element: int) -> tuple[int, int]:
         """Row and position of the `element`-th of all that are placed, in the order of `gather_indices`."""

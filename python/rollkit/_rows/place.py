@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 from rollkit._arrays.ops import ops
 from rollkit._frameworks import AnyArray, is_array, same_framework
 from rollkit._rows.arrow import is_arrow
+from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts, taken
 from rollkit._rows.ragged import Ragged, trusted
@@ -37,7 +38,7 @@ def parts_of(column: Column | Parts, dtype: Any = None) -> Parts:
 
 def place(
     column: Column,
-    layout: Layout,
+    layout: Laid,
     fill: Any = 0,
     *,
     dtype: DTypeLike | None = None,
@@ -49,7 +50,8 @@ def place(
         column: a `Ragged`, or a sequence of `Ragged` parts, or of rows (arrays, tensors, lists), whose
             rows count through. They are not joined first: elements go from their buffers to the output.
             Tensors on a device, with a gradient, or traced are scattered by their framework.
-        layout: where rows go; its row lengths must be the column's.
+        layout: where rows go; its row lengths must be the column's. In a `TreeLayout` what rows share is
+            written once, from the first of them in the bin.
         fill: what padding holds: a number, or an array of the inner shape.
         dtype: of the output; the column's by default. Numbers are checked to fit, as by `Ragged.astype`.
         out: an array to write to, of the output's shape and dtype. After an `OverflowError` its
@@ -70,16 +72,17 @@ def place(
                [-1, -1,  4]], dtype=int32)
     """
     _check_layout(layout)
-    return place_parts(parts_of(column, dtype), layout, fill, dtype=dtype, out=out)
+    return place_parts(parts_of(column, dtype), layout.written, fill, dtype=dtype, out=out)
 
 
-def take(array: Any, layout: Layout | list[Layout] | tuple[Layout, ...]) -> Ragged:
+def take(array: Any, layout: Laid | list[Layout] | tuple[Layout, ...]) -> Ragged:
     """Turn a buffer that `layout` describes back into rows, in input order: the inverse of `place`.
 
     Args:
         array: `[*layout.shape, *inner]`: a batch column, or a model's per-token output, of any framework.
             Of several layouts an array for each, or one with a first axis for them.
-        layout: where the rows are; or the layouts that share them (`Layout.shard`).
+        layout: where the rows are; or the layouts that share them (`Layout.shard`). In a `TreeLayout` rows
+            share elements, whose gradients add up.
 
     Returns:
         The rows; a view of `array` where it holds them end to end, else a copy. Of an array on a device,
@@ -118,7 +121,7 @@ def _stacked(arrays: Any, layouts: Sequence[Layout]) -> tuple[Any, Layout]:
 
 
 def _check_layout(layout: Any) -> None:
-    if not isinstance(layout, Layout):
+    if not isinstance(layout, Laid):
         raise TypeError(
             f"layout must be a Layout, got {type(layout).__name__}; Layout.pad and others make one"
         )

@@ -11,7 +11,8 @@ from rollkit import _check, _native
 from rollkit._arrays.ops import Ops, ops
 from rollkit._check import Int64s
 from rollkit._frameworks import framework_of
-from rollkit._rows.pieces import Pieces, kept
+from rollkit._rows.laid import kept
+from rollkit._rows.pieces import Pieces
 from rollkit._rows.reductions import check_real, row_sums
 
 
@@ -43,7 +44,7 @@ class Rowwise(Pieces):
             values, _ = _native.gather_rows(np.ascontiguousarray(flat), *self.reads(), copy=False)
             return row_sums(values, self.row_offsets())
         placed = own.gather(flat, self.indices(own, flat))
-        return own.add_at(len(self), placed, kept(self._row_indices, self.element_rows, own, flat))
+        return own.scatter_sum(len(self), placed, kept(self._row_indices, self.element_rows, own, flat))
 
     def spread(self, numbers: Any) -> Any:
         """`[*shape, *inner]`: each row's number at each of its tokens, and 0 in padding.

@@ -17,7 +17,8 @@ from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._rows.balance import balance
-from rollkit._rows.pieces import Pieces, counted
+from rollkit._rows.laid import counted
+from rollkit._rows.pieces import Pieces
 
 SCHEMES: Final = ("zigzag", "dual_chunk", "striped", "contiguous", "balanced")
 

@@ -39,3 +39,6 @@ from rollkit.segments._runs import runs as runs
 from rollkit.segments._runs import seqlens as seqlens
 from rollkit.segments._thd import THD as THD
 from rollkit.segments._thd import thd as thd
+from rollkit.segments._trees import flashmask_indices as flashmask_indices
+from rollkit.segments._trees import magi_ranges as magi_ranges
+from rollkit.segments._trees import tree_varlen as tree_varlen

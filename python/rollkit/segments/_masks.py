@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check
+from rollkit._batch import Batch
 from rollkit._check import Int64s
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
-from rollkit.segments import _device
+from rollkit._rows.layout import Layout
+from rollkit._rows.trees import TreeLayout
+from rollkit.segments import _device, _trees
 from rollkit.segments._runs import Runs, ids_of, like_of, positions_of, runs
 from rollkit.segments._thd import MASKS, checked_window
 from rollkit.segments._tokens import check_framework, int32s, same_shape, tokens
@@ -37,7 +40,7 @@ def dense_mask(
 
     Args:
         ids_q: `[T]` or `[B, T]` integers, NumPy, torch or JAX, traced too; 0 is padding, and attends to
-            nothing. Or `Runs`, a `Layout` or a `Batch`, which bring positions, too.
+            nothing. Or `Runs`, a `Layout` or a `Batch`, which bring positions, too. Or a `TreeLayout`, alone.
         ids_kv: `[T_kv]` or `[B, T_kv]`, or likewise; `ids_q` by default.
         positions_q: shaped as `ids_q`; for self-attention the place in the row by default.
         positions_kv: shaped as `ids_kv`; likewise.
@@ -60,6 +63,13 @@ def dense_mask(
     """
     _check.choice("mask", mask, MASKS)
     window = checked_window(window)
+    if isinstance(ids_q, Batch) and isinstance(ids_q.layout, TreeLayout):
+        ids_q = ids_q.layout
+    if isinstance(ids_q, TreeLayout):
+        _check_tree(mask, window)
+        if ids_kv is not None or positions_q is not None or positions_kv is not None:
+            raise TypeError("a TreeLayout attends to itself by its own positions; give nothing beside it")
+        return _trees.dense(ids_q)
     itself = ids_kv is None
     ids_kv = ids_q if itself else ids_kv
     by_place = itself and positions_q is None and positions_kv is None and mask != "causal_bottom_right"
@@ -124,11 +134,12 @@ def block_mask(
     Equal, block for block, to torch's `create_block_mask` of the same mask, which compares every pair of
     tokens. Here what an id spans of a q block paints the kv blocks that it meets: O(T) to find the runs,
     and the size of the answer, (T / block)², to write it down, or as much per id of a block where ids
-    come again all along a row.
+    come again all along a row. Of a layout, packed or of trees, the causal mask is read off
+    `visible_until`, in closed form.
 
     Args:
         ids: `[T]` or `[B, T]` integers, torch or NumPy, `Runs`, a `Layout` or a `Batch`; 0 is padding, and
-            attends to nothing.
+            attends to nothing. Or a `TreeLayout`, whose mask is causal and has no window.
         mask: `"causal"`, by place in the row, or `"padding"`, every token of the segment.
         window: (left, right): only keys at most that far before and after; -1 is no bound.
         block_size: of q and kv, or (q, kv).
@@ -156,20 +167,45 @@ def block_mask(
         raise ValueError(f"block_size must be an int or (q, kv), got {block_size!r}")
     q_size, kv_size = (_check.positive("block_size", side) for side in sides)
     check_framework("torch", "flex_attention", ids=like_of(ids))
-    found = runs(ids)
-    if device is None and found.like is not None:
-        device = found.like.device
-    left, right = _reach(mask, checked_window(window), found.shape[-1])
-    grids = _grids(found, q_size, kv_size, left, right)
-    device = _device_of(torch, device)
+    window = checked_window(window)
+    layout = ids.layout if isinstance(ids, Batch) else ids
+    if isinstance(layout, TreeLayout):
+        _check_tree(mask, window)
+    if device is None and (like := like_of(ids)) is not None:
+        device = getattr(like, "device", None)
+    if isinstance(layout, TreeLayout) or _is_plain(layout, mask, window):
+        ends = np.atleast_2d(layout.visible_until())
+        grids, width = _trees.grids(ends, q_size, kv_size), layout.width
+        device = _device_of(torch, device)
+        mask_mod = _trees.predicate(torch, ends, device)
+    else:
+        found = runs(ids)
+        width = found.shape[-1]
+        left, right = _reach(mask, window, width)
+        grids = _grids(found, q_size, kv_size, left, right)
+        device = _device_of(torch, device)
+        mask_mod = _predicate(torch, found, device, left, right)
     blocks = [torch.from_numpy(array).to(device) for grid in grids for array in _ordered(grid)]
     flex = extra("torch.nn.attention.flex_attention", "torch")
     return flex.BlockMask.from_kv_blocks(
         *blocks,
         BLOCK_SIZE=(q_size, kv_size),
-        mask_mod=_predicate(torch, found, device, left, right),
-        seq_lengths=(found.shape[-1], found.shape[-1]),
+        mask_mod=mask_mod,
+        seq_lengths=(width, width),
     )
+
+
+def _is_plain(layout: Any, mask: str, window: tuple[int, int] | None) -> bool:
+    """Whether each token is seen from itself on to an end."""
+    return isinstance(layout, Layout) and len(layout.shape) <= 2 and mask == "causal" and window is None
+
+
+def _check_tree(mask: str, window: tuple[int, int] | None) -> None:
+    """Refuse what a tree's order does not give."""
+    if mask != "causal":
+        raise ValueError(f"mask is {mask!r}; the mask of a TreeLayout is causal")
+    if window is not None:
+        raise ValueError("window counts places in the row, and a TreeLayout's are not those of a row")
 
 
 def _reach(mask: str, window: tuple[int, int] | None, width: int) -> tuple[int, int]:

@@ -15,7 +15,16 @@ from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray, is_array
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit.segments import _device
-from rollkit.segments._tokens import INT32_MAX, Known, Tokens, rewrapped, room_for, tokens, unreadable
+from rollkit.segments._tokens import (
+    INT32_MAX,
+    Known,
+    Tokens,
+    check_segments,
+    rewrapped,
+    room_for,
+    tokens,
+    unreadable,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +67,7 @@ class Runs:
             >>> found.ids, found.starts, found.lengths
             (array([1, 1, 2]), array([ 0,  8, 11]), array([7, 3, 2]))
         """
-        layout = given.layout if isinstance(given, Batch) else given
+        layout = _layout(given)
         if not isinstance(layout, Layout):
             raise TypeError(f"given must be a Layout or a Batch, got {type(given).__name__}")
         if len(layout.shape) > 2:
@@ -196,7 +205,13 @@ def like_of(given: Any) -> Any:
 def _source(given: Any) -> Runs | Layout:
     if isinstance(given, Runs):
         return given._on_host()
+    return _layout(given)
+
+
+def _layout(given: Any) -> Layout:
+    """A layout, or that of a batch."""
     layout: Layout = given.layout if isinstance(given, Batch) else given
+    check_segments("batch.layout" if isinstance(given, Batch) else "given", layout)
     return layout
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
 from rollkit._frameworks import FRAMEWORKS, AnyArray, framework_of, is_array, same_framework
+from rollkit._rows.trees import TreeLayout
 
 INT32_MAX = 2**31 - 1
 
@@ -181,8 +182,18 @@ def _as_they_are(named: dict[str, Any]) -> Tokens | None:
     return None if like is None else Tokens(_numpy_ops, True, arrays, like.ndim == 2, like)
 
 
+def check_segments(name: str, value: Any) -> None:
+    """Refuse the layout of rows that share tokens."""
+    if isinstance(value, TreeLayout):
+        raise TypeError(
+            f"{name} is a TreeLayout, whose rows are no segments: they share tokens; use block_mask, "
+            "magi_ranges, flashmask_indices, tree_varlen or dense_mask"
+        )
+
+
 def _given(name: str, value: Any) -> Any:
     """An array as it is, or numbers of the host."""
+    check_segments(name, value)
     return value if isinstance(value, Known) or is_array(value) else Known(_listed(name, value))
 
 

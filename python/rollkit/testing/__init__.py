@@ -10,6 +10,11 @@ from rollkit.testing.batches import labels_reference as labels_reference
 from rollkit.testing.batches import next_token_logprobs_reference as next_token_logprobs_reference
 from rollkit.testing.batches import pack_reference as pack_reference
 from rollkit.testing.batches import pad_reference as pad_reference
+from rollkit.testing.forest import forest_rows as forest_rows
+from rollkit.testing.forest import shared_reference as shared_reference
+from rollkit.testing.forest import tree_mask_reference as tree_mask_reference
+from rollkit.testing.forest import visible_reference as visible_reference
+from rollkit.testing.isolation import check_isolation as check_isolation
 from rollkit.testing.losses import gae_reference as gae_reference
 from rollkit.testing.losses import objective_reference as objective_reference
 from rollkit.testing.losses import returns_reference as returns_reference
@@ -46,8 +51,10 @@ __all__ = [
     "attended_reference",
     "attention_mask_reference",
     "balance_reference",
+    "check_isolation",
     "concat_reference",
     "differencing_reference",
+    "forest_rows",
     "gae_reference",
     "labels_reference",
     "layouts",
@@ -72,8 +79,11 @@ __all__ = [
     "run_lengths_reference",
     "segment_ids_reference",
     "shard_reference",
+    "shared_reference",
     "take_reference",
     "thd_cases",
     "thd_reference",
+    "tree_mask_reference",
+    "visible_reference",
     "ways",
 ]

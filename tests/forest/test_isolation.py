@@ -1,0 +1,89 @@
+"""`check_isolation` finds models that leak, and names where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rollkit import Batch, pack, pad
+from rollkit.segments import dense_mask
+from rollkit.testing import check_isolation
+
+ROWS = {"prompt_token_ids": [[1, 2], [1, 2], [3], []], "response_ids": [[3, 4], [2, 2, 2], [1, 4], []]}
+
+BATCHES = {
+    "pack": lambda: pack(ROWS, 8),
+    "pad": lambda: pad(ROWS),
+    "forest": lambda: pack(ROWS, 8, share_prefixes=True),
+}
+
+
+def attention(batch: Batch) -> Any:
+    """Each token's mean of what it attends to."""
+    mask = dense_mask(batch.layout)
+    found = mask / np.maximum(mask.sum(-1, keepdims=True), 1)
+    x = (
+        np.asarray(batch["input_ids"])[..., None] * np.array([1.0, -2.0])
+        + np.asarray(batch["positions"])[..., None]
+    )
+    first = found @ x
+    return {"layer 0": first, "layer 1": found @ first**2}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_attention_may_be_packed(name: str) -> None:
+    check_isolation(attention, BATCHES[name]())
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_a_layer_that_leaks_is_named(name: str) -> None:
+    def model(batch: Batch) -> Any:
+        found = attention(batch)
+        state = found["layer 1"].cumsum(1)  # a state that goes on from row to row
+        return found | {"state": state}
+
+    batch = BATCHES[name]()
+    if name == "pad":  # a row a line: nothing comes before it but padding, of which there is nothing
+        check_isolation(model, batch)
+        return
+    with pytest.raises(AssertionError, match=r"row \d, token \d: 'state' is off by"):
+        check_isolation(model, batch)
+
+
+def test_the_first_that_differs_is_named() -> None:
+    batch = pack({"response_ids": [[1, 2], [3, 4, 5]]}, 8)
+
+    def model(batch: Batch) -> Any:
+        found = np.asarray(batch["input_ids"]) * 1.0
+        if batch.num_rows > 1:
+            found[0, 3] += 0.5
+        return {"a": found * 0, "b": found, "c": found}
+
+    with pytest.raises(AssertionError) as caught:
+        check_isolation(model, batch)
+    assert caught.value.args[0] == "row 1, token 1: 'b' is off by 0.5 from what it is of the row alone (4)"
+    check_isolation(model, batch, atol=0.6)
+
+
+def test_a_torch_model() -> None:
+    torch = pytest.importorskip("torch")
+    convolution = torch.nn.Conv1d(1, 1, 3, padding=2)
+    batch = pack(ROWS, 8, share_prefixes=True).to("torch")
+
+    def model(batch: Batch) -> Any:
+        x = batch["input_ids"].float()[:, None]
+        return convolution(x)[:, 0, : x.shape[-1]]
+
+    with pytest.raises(AssertionError, match="'output' is off by"):
+        check_isolation(model, batch)
+    check_isolation(lambda batch: batch["input_ids"].float() * 2, batch)
+
+
+def test_what_a_model_may_return() -> None:
+    batch = pack({"response_ids": [[1, 2]]}, 4)
+    model: Any
+    for model in (lambda batch: 5, lambda batch: np.zeros(3), lambda batch: {"x": None}):
+        with pytest.raises(TypeError, match="model must return arrays of shape"):
+            check_isolation(model, batch)
