@@ -186,6 +186,14 @@ def test_the_plan_tells_data_apart() -> None:
         ShuffledSampler(Bins(some(seed=1), CAPACITY), seed=0).load_state_dict(state)
 
 
+def test_other_data_of_the_same_lengths_has_another_plan() -> None:
+    first, other, same = (Bins({"response_ids": [[n, 2], [3, 4]]}, 2) for n in (1, 5, 1))
+    assert first.plan == same.plan == first.select(["positions"]).plan != other.plan
+    torch = pytest.importorskip("torch")
+    tensors = [torch.tensor([1, 2]), torch.tensor([3, 4])]
+    assert Bins({"response_ids": tensors}, 2).plan == first.plan
+
+
 def test_maxtext_takes_whole_rows() -> None:
     """The target of a piece's last token is in another bin: which are asked for together would tell it."""
     rollouts = {"response_ids": [[1, 2], [3, 4, 5, 6]]}

@@ -70,7 +70,8 @@ class Bins(Sequence[dict[str, Any]]):
     Attributes:
         layout: of all bins.
         names: of the arrays of a bin.
-        plan: what is where, as 16 digits: a state of a sampler for other bins is refused.
+        plan: what is where, as 16 digits: a state of a sampler for other bins is refused. Of rollouts in
+            memory it tells lengths, and the tokens of three bins.
 
     Raises:
         ValueError: as `rollkit.pack`; `columns` has a name that no array has; or `names="maxtext"`, and rows
