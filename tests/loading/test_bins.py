@@ -202,6 +202,13 @@ def test_maxtext_takes_whole_rows() -> None:
         Bins(rollouts, 3, names="maxtext", oversize="split")
 
 
+def test_the_ring_of_lists_does_not_grow() -> None:
+    rollouts = {"response_ids": [[1, 2], [3]], "sampling_masks": [[[1, 2], [3]], [[4]]]}
+    bins = Bins(rollouts, 4, columns=["sampling_masks"]).iterate([0] * 9)
+    assert len([next(bins) for _ in range(8)]) == 8
+    assert bins.gi_frame.f_locals["ring"] == []  # type: ignore[attr-defined]
+
+
 def test_no_rollouts() -> None:
     bins = Bins({"response_ids": Ragged.from_rows([], np.int32)}, 8)
     assert len(bins) == 0
