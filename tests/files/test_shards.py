@@ -14,7 +14,7 @@ import pytest
 from tests.paths import SHARED
 from tests.thorough import by_level
 
-from rollkit import Layout, Ragged, Rollouts
+from rollkit import Bins, Layout, Ragged, Rollouts
 from rollkit._files.read import read
 from rollkit._files.shards import check_shards, read_index, read_layout, read_shards
 from rollkit._files.spool import Spool
@@ -198,6 +198,23 @@ def test_rows_in_pieces(tmp_path: Path, bins_per_shard: int, order: dict[str, An
     assert np.array_equal(layout.positions(), whole.positions())
     assert check_shards(tmp_path / "out", verify=True) == []
     assert write_shards([source], tmp_path / "out", Options(**how), resume=True) == index
+
+
+def test_a_file_is_no_folder_of_shards(source: Path) -> None:
+    with pytest.raises(ValueError, match=r"jsonl: a file, expected a folder that rollkit pack wrote; "):
+        Bins.open(source)
+
+
+def test_another_source_of_the_same_lengths_is_another_run(tmp_path: Path) -> None:
+    for name in "ab":
+        tokens = [1, 2, 3] if name == "a" else [4, 5, 6]
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"response_ids": tokens}) + "\n")
+        write_shards([tmp_path / f"{name}.jsonl"], tmp_path / name, Options(capacity=4))
+    assert Bins.open(tmp_path / "a").plan != Bins.open(tmp_path / "b").plan
+    shard = "shard-00000.safetensors"
+    (tmp_path / "a" / shard).write_bytes((tmp_path / "b" / shard).read_bytes())
+    with pytest.raises(ValueError, match=r"a shard of another run$"):
+        Bins.open(tmp_path / "a")[0]
 
 
 def test_another_seed_is_another_run(tmp_path: Path, source: Path) -> None:

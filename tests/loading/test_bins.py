@@ -186,12 +186,27 @@ def test_the_plan_tells_data_apart() -> None:
         ShuffledSampler(Bins(some(seed=1), CAPACITY), seed=0).load_state_dict(state)
 
 
+def test_other_data_of_the_same_lengths_has_another_plan() -> None:
+    first, other, same = (Bins({"response_ids": [[n, 2], [3, 4]]}, 2) for n in (1, 5, 1))
+    assert first.plan == same.plan == first.select(["positions"]).plan != other.plan
+    torch = pytest.importorskip("torch")
+    tensors = [torch.tensor([1, 2]), torch.tensor([3, 4])]
+    assert Bins({"response_ids": tensors}, 2).plan == first.plan
+
+
 def test_maxtext_takes_whole_rows() -> None:
     """The target of a piece's last token is in another bin: which are asked for together would tell it."""
     rollouts = {"response_ids": [[1, 2], [3, 4, 5, 6]]}
     assert len(Bins(rollouts, 4, names="maxtext", oversize="split")) == 2
     with pytest.raises(ValueError, match=r"^names='maxtext' is for whole rows, and row 1 is in pieces: "):
         Bins(rollouts, 3, names="maxtext", oversize="split")
+
+
+def test_the_ring_of_lists_does_not_grow() -> None:
+    rollouts = {"response_ids": [[1, 2], [3]], "sampling_masks": [[[1, 2], [3]], [[4]]]}
+    bins = Bins(rollouts, 4, columns=["sampling_masks"]).iterate([0] * 9)
+    assert len([next(bins) for _ in range(8)]) == 8
+    assert bins.gi_frame.f_locals["ring"] == []  # type: ignore[attr-defined]
 
 
 def test_no_rollouts() -> None:

@@ -116,6 +116,9 @@ def test_a_loader_collates(workers: int) -> None:
     ("call", "kind", "message"),
     [
         (lambda: Collator()([]), ValueError, "features is empty; a batch has at least one"),
+        (lambda: Collator()([{"input_ids": torch.tensor([[1, 2]])}]), ValueError,
+         "column 'input_ids': elements of shape (2,), expected numbers; tokenizers add a dimension with "
+         "return_tensors=: leave it out"),
         (lambda: Collator()([{"input_ids": [1]}, [2]]), TypeError,  # type: ignore[list-item]
          "features: row 1 is list, expected a dict"),
         (lambda: Collator()([{"input_ids": [1]}, {"input_ids": [1], "labels": [2]}]), ValueError,

@@ -123,7 +123,11 @@ def test_sources_of_one_size_have_orders_of_their_own() -> None:
         (lambda: Mixture({"a": ([1], "1")}, seed=0), TypeError,  # type: ignore[dict-item]
          "the weight of 'a' must be a number, got str"),
         (lambda: Mixture({"a": [1]}, seed=0), TypeError,  # type: ignore[dict-item]
-         "sources['a'] must be (data, weight), got list"),
+         "sources['a'] must be (data, weight), data being taken by number, got list"),
+        (lambda: Mixture({"a": ("shards", 1)}, seed=0), TypeError,
+         "sources['a'] must be (data, weight), data being taken by number, got (str, int)"),
+        (lambda: Mixture({"a": ({"response_ids": [[1]]}, 1)}, seed=0), TypeError,  # type: ignore[dict-item]
+         "sources['a'] must be (data, weight), data being taken by number, got (dict, int)"),
         (lambda: Mixture({"a": ([1], 1 / 3), "b": ([1], 1)}, seed=0), ValueError, None),
         (lambda: Mixture({"a": ([1], 1)}, seed=0).where(-1), IndexError,
          "item -1 is out of range: items are numbered from 0"),

@@ -186,7 +186,11 @@ def test_many_numbers_cost_nothing() -> None:
     [
         (lambda: ShuffledSampler(-1, seed=0), ValueError, "n must be at least 0, got -1"),
         (lambda: ShuffledSampler(iter([1]), seed=0), TypeError,  # type: ignore[arg-type]
-         "n must be an int, or data that has a length, got list_iterator"),
+         "n must be an int, or data that is taken by number, got list_iterator"),
+        (lambda: ShuffledSampler("shards", seed=0), TypeError,
+         "n must be an int, or data that is taken by number, got str"),
+        (lambda: ShuffledSampler({"response_ids": [[1]]}, seed=0), TypeError,
+         "n must be an int, or data that is taken by number, got dict"),
         (lambda: ShuffledSampler(3, seed=-1), ValueError, "seed must be at least 0, got -1"),
         (lambda: ShuffledSampler(3, seed=1, rank=2, world_size=2), ValueError,
          "rank must be below world_size=2, got 2"),

@@ -28,6 +28,9 @@ from rollkit._rows.layout import ABSENT, Layout
 def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read `index.json` of a folder that `write_shards` wrote."""
     path = local_path(folder) / INDEX
+    if path.parent.is_file():
+        text = "a file, expected a folder that rollkit pack wrote; rollkit.read(path) reads rollouts"
+        raise refusal(ValueError, text, path=folder)
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise refusal(ValueError, "not an index that rollkit wrote: a link, or no file", path=path)

@@ -396,8 +396,9 @@ class _Shards:
         lines = min(self.bins_per_shard, self.layout.shape[0] - first)
         return rows, self.layout.select(rows, first, lines)
 
-    def digest(self) -> str:
-        found = hashlib.sha256(repr(self.layout.shape).encode())
+    def digest(self, sources: Sequence[Mapping[str, Any]]) -> str:
+        """Which row of which sources is where: data of the same lengths has the same layout."""
+        found = hashlib.sha256(repr((self.layout.shape, [x["sha256"] for x in sources])).encode())
         layout = self.layout
         pieces = layout.pieces_of_rows() if layout.has_pieces else ()
         for array in (layout.starts, layout.lengths, layout.row_lengths, self.prompt_lengths, *pieces):
@@ -460,7 +461,7 @@ def _packed(
     work: Path, spool: Spool, job: dict[str, Any], options: Options, plan: _Shards, watch: Watch
 ) -> dict[str, Any]:
     """Write the shards that are not there yet, and the index."""
-    planned = {**job, "plan_sha256": plan.digest()}
+    planned = {**job, "plan_sha256": plan.digest(job["sources"])}
     if (work / PLAN).exists():
         agree(work, read_state(work / PLAN, "a plan", PLAN_SHAPE), planned)
     else:

@@ -70,7 +70,8 @@ class Bins(Sequence[dict[str, Any]]):
     Attributes:
         layout: of all bins.
         names: of the arrays of a bin.
-        plan: what is where, as 16 digits: a state of a sampler for other bins is refused.
+        plan: what is where, as 16 digits: a state of a sampler for other bins is refused. Of rollouts in
+            memory it tells lengths, and the tokens of three bins.
 
     Raises:
         ValueError: as `rollkit.pack`; `columns` has a name that no array has; or `names="maxtext"`, and rows
@@ -265,7 +266,7 @@ class Bins(Sequence[dict[str, Any]]):
         for number in range(len(self)) if order is None else order:
             spare = next((memory for memory in ring if _is_free(memory)), {})
             arrays, memory, _, _ = self._written(np.array([self._number(number)]), spare)
-            if not spare:
+            if memory and not spare:  # lists have none
                 ring.append(memory)
             found = {name: _bin(array, 0, self.capacity) for name, array in arrays.items()}
             del arrays, memory, spare

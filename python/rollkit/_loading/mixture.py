@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._loading.sampler import Sampler
+from rollkit._loading.sampler import NO_DATA, Sampler
 from rollkit._rows.order import permuted
 
 MOST_TURNS: Final = 10_000
@@ -164,9 +164,14 @@ def _checked(sources: Mapping[str, Any], seed: int) -> list[_Source]:
     for name, given in sources.items():
         try:
             data, weight = given
+            if isinstance(data, NO_DATA):
+                raise TypeError
             sizes.append(operator.index(len(data)))
         except (TypeError, ValueError):
-            raise TypeError(f"sources[{name!r}] must be (data, weight), got {type(given).__name__}") from None
+            got = f"({', '.join(type(x).__name__ for x in given)})" if isinstance(given, tuple) else ""
+            got = got or type(given).__name__
+            text = f"sources[{name!r}] must be (data, weight), data being taken by number, got {got}"
+            raise TypeError(text) from None
         shares.append(_fraction(name, weight))
         if not sizes[-1]:
             raise ValueError(f"sources[{name!r}] is empty; leave it out")

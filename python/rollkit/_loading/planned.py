@@ -6,6 +6,9 @@ from collections.abc import Container, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
+import numpy as np
+
+from rollkit._arrays.ops import ops_of
 from rollkit._batch.fill import Filling
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
@@ -26,11 +29,19 @@ class Planned:
 
     @property
     def plan(self) -> str:
-        """What is where, as 16 digits."""
+        """What is where, as 16 digits: of the tokens, those of three bins, which tell data of one layout."""
         told = sha256(repr(self.layout.shape).encode())
-        for array in (self._lines.of_row, self._lines.starts, self._lines.lengths):
+        for array in (self._lines.of_row, self._lines.starts, self._lines.lengths, self._some_tokens()):
             told.update(array.tobytes())
         return told.hexdigest()[:16]
+
+    def _some_tokens(self) -> Int64s:
+        last = self.shape[0] - 1
+        some = np.unique([0, last // 2, last]) if last >= 0 else np.empty(0, np.int64)
+        arrays, _, _, _ = self.write(some, {"input_ids"}, {})
+        tokens = arrays["input_ids"]
+        found: Int64s = ops_of(tokens).to_host(tokens).astype(np.int64)
+        return found
 
     def costs(self) -> Int64s:
         """`[bins]` int64: the squares of their segments' lengths, added up."""

@@ -15,6 +15,8 @@ from rollkit._rows.order import permuted
 
 REMAINDERS: Final = ("drop", "pad", "uneven")
 _STATE: Final = ("plan", "epoch", "position")
+NO_DATA: Final = (str, bytes, dict)
+"""What has a length and is not data: the path of a folder, columns by name."""
 _AT_ONCE: Final = 4096
 """Numbers made in one call: 0.14 ms, and the first of 10¹⁰ comes as soon."""
 
@@ -215,6 +217,6 @@ def check_state(state: Any, names: Sequence[str], made_by: str) -> None:
 
 
 def _size(data: Any) -> int:
-    if not isinstance(data, Sized):
-        raise TypeError(f"n must be an int, or data that has a length, got {type(data).__name__}")
+    if not isinstance(data, Sized) or isinstance(data, NO_DATA):
+        raise TypeError(f"n must be an int, or data that is taken by number, got {type(data).__name__}")
     return len(data)

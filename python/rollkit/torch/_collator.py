@@ -141,6 +141,9 @@ class Collator:
         filling = Filling.of(sources, self.pad_id, None, {"input_ids": np.int64}, made)
         wanted = {"input_ids", "positions", "attention_mask", *of_labels, *self.keep}
         found, _ = filling.only(wanted).write(layout)
+        if (ids := found["input_ids"]).ndim != 2:
+            text = f"elements of shape {tuple(ids.shape[2:])}, expected numbers; tokenizers add a dimension "
+            raise refusal(ValueError, text + "with return_tensors=: leave it out", column="input_ids")
         found["position_ids"] = found.pop("positions").astype(np.int64)
         if "attention_mask" in found:
             found["attention_mask"] = found["attention_mask"].astype(np.int64)
