@@ -55,7 +55,8 @@ def check_isolation(
             value = wanted[at].reshape(-1)[one]
             off = abs(got[at].reshape(-1)[one] - value)
             raise AssertionError(
-                f"row {row}, token {at}: {name!r} is off by {off:.3g} from what it is of the row alone ({value:.3g})"
+                f"row {row}, token {at}: {name!r} is off by {off:.3g} from what it is of the row alone "
+                f"({value:.3g})"
             )
 
 
