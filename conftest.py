@@ -10,7 +10,6 @@ import doctest
 import importlib.util
 import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,9 @@ OPTIONAL = (
     "obstore",
     "pyarrow",
     "safetensors",
+    "tensordict",
     "torch",
+    "torchdata",
     "transformers",
     "triton",
 )
@@ -46,7 +47,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     call = getattr(report, "call", None)
     package = missing(call.excinfo.value) if call is not None and call.excinfo is not None else None
     if package is not None:
-        forget(collector.path)
+        forget(call.excinfo.value)
         report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: needs {package}")
     return report
 
@@ -63,11 +64,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     return (yield from skipping())
 
 
-def forget(path: Path) -> None:
-    """Remove a module that could not be imported whole: pytest leaves it, and others would find it."""
-    for name, module in list(sys.modules.items()):
-        if getattr(module, "__file__", None) == str(path):
-            del sys.modules[name]
+def forget(error: BaseException | None) -> None:
+    """Remove the modules that could not be imported whole: pytest leaves them, and others would find them."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_name == "<module>":
+                sys.modules.pop(trace.tb_frame.f_globals["__name__"], None)
+            trace = trace.tb_next
+        error = error.__cause__
 
 
 def skipping() -> Generator[None, Any, Any]:

@@ -298,13 +298,20 @@ def test_refusals(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("folder", [".", "missing", SAMPLE])
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [(".", "index.json"), ("missing", "index.json"), (SAMPLE, "a file, expected a folder")],
+)
 def test_inspect_of_something_else(
-    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("inspect", folder) == 1
-    assert "index.json" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named(

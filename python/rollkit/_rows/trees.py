@@ -296,7 +296,7 @@ class TreeLayout(Laid):
             >>> from rollkit import Forest
             >>> layout = Forest.build([[1, 2], [1, 3], [4, 5, 6]]).pack(3)
             >>> layout.rows_of([1]), layout.bins([1]).shape
-            (array([0, 1]), (1, 3))
+            (array([2]), (1, 3))
         """
         chosen = self._bin_numbers(numbers)
         rows = self.rows_of(chosen)
