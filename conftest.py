@@ -45,9 +45,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     """Skip a module that needs what is not there."""
     report = yield
     call = getattr(report, "call", None)
-    package = missing(call.excinfo.value) if call is not None and call.excinfo is not None else None
+    error = None if call is None or call.excinfo is None else call.excinfo.value
+    package = missing(error)
     if package is not None:
-        forget(call.excinfo.value)
+        forget(error)
         report.outcome, report.longrepr = "skipped", (str(collector.path), 1, f"Skipped: needs {package}")
     return report
 

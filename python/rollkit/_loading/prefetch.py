@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import count
 from queue import SimpleQueue
 from threading import Event, Thread, current_thread
 from typing import Any, Final, TypeVar
@@ -55,10 +56,9 @@ def _ahead(iterable: Iterable[Item], depth: int) -> Iterator[Item]:
     made: SimpleQueue[tuple[int, Any]] = SimpleQueue()
     room: SimpleQueue[None] = SimpleQueue()
     stopped, process = Event(), os.getpid()
-    for _ in range(depth):
-        room.put(None)
-    thread = Thread(target=_make, args=(iterable, made, room, stopped), name="rollkit-prefetch", daemon=True)
-    del iterable  # the thread's alone, so that it ends there
+    work = (iterable, depth, made, room, stopped)
+    thread = Thread(target=_make, args=work, name="rollkit-prefetch", daemon=True)
+    del iterable, work  # the thread's alone, so that it ends there
     thread.start()
     try:
         while True:
@@ -84,13 +84,18 @@ def _ahead(iterable: Iterable[Item], depth: int) -> Iterator[Item]:
 
 
 def _make(
-    iterable: Iterable[Any], made: SimpleQueue[tuple[int, Any]], room: SimpleQueue[None], stopped: Event
+    iterable: Iterable[Any],
+    depth: int,
+    made: SimpleQueue[tuple[int, Any]],
+    room: SimpleQueue[None],
+    stopped: Event,
 ) -> None:
     """Put items, the thread's work; what it holds is let go as soon as it is put."""
     try:
         items = iter(iterable)
-        while True:
-            room.get()
+        for number in count():
+            if number >= depth:
+                room.get()
             if stopped.is_set():
                 break
             try:

@@ -211,7 +211,7 @@ class ShuffledSampler(Sampler):
 
 def check_state(state: Any, names: Sequence[str], made_by: str) -> None:
     """Refuse what has other names than a state."""
-    if not isinstance(state, Mapping) or sorted(state) != sorted(names):
+    if not isinstance(state, Mapping) or set(state) != set(names):
         got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"state must have {', '.join(map(repr, names))}, as {made_by} gives it, got {got}")
 

@@ -170,10 +170,8 @@ class OnlinePacker:
             ValueError: it is none that `state()` returned.
         """
         found = _check.mapping("state", state)
-        if odd := sorted(found.keys() ^ set(_STATE)):
-            raise ValueError(
-                f"state has other keys than OnlinePacker.state() gives: {', '.join(map(str, odd))}"
-            )
+        if odd := sorted(map(str, found.keys() ^ set(_STATE))):
+            raise ValueError(f"state has other keys than OnlinePacker.state() gives: {', '.join(odd)}")
         packer = cls(**{name: found[name] for name in _OPTIONS})
         try:
             waiting = [tuple(row) for row in found["waiting"]]
