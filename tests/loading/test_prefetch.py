@@ -159,6 +159,8 @@ def test_ctrl_c_ends_the_process() -> None:
         "    for i in itertools.count():\n"
         "        time.sleep(0.05)\n"
         "        yield i\n"
+        # What a shell runs in the background ignores the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n"  # before the timer, which may be due at once where the machine is busy
         "    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "    for item in prefetch(slow()): pass\n"
