@@ -93,9 +93,10 @@ def entries(name: str, value: Any) -> list[Any]:
 
 
 def _entry(entry: Any) -> Any:
-    if isinstance(entry, str | int | float | np.generic) or not is_array(entry) or entry.ndim:
+    if isinstance(entry, str | int | float | np.generic) or not is_array(entry):
         return entry
-    return host("an entry", entry).item()
+    found = host("an entry", entry)
+    return found if found.ndim else found.item()  # of NumPy's arrays none has a hash: they are refused
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:

@@ -207,3 +207,19 @@ def test_ids_of_any_framework_group_by_their_values(make: str) -> None:
     assert advantages(rows, by=ids).to_list() == wanted
     assert balance([4, 4, 9], 2, groups=ids).tolist() == balance([4, 4, 9], 2, groups=[7, 7, 9]).tolist()
     assert loss_totals([[1], [1], [0]], groups=ids).groups == {7: 2, 9: 0}
+
+
+def test_ids_of_several_elements_are_refused() -> None:
+    """Tensors of one value hash apart: they would be two groups."""
+    torch = pytest.importorskip("torch")
+    ids: Any = [torch.tensor([3]), torch.tensor([3])]
+    for call in (
+        lambda: Groups.by(ids),
+        lambda: balance([1, 2], 2, groups=ids),
+        lambda: loss_totals([[1], [1]], groups=ids),
+        lambda: loss_totals([[1], [1]], trajectories=ids),
+    ):
+        with pytest.raises(TypeError, match=r"\[0\] is \w+, which cannot be grouped by; give one number"):
+            call()
+    with pytest.raises(TypeError, match="column 'by' has no single entry per rollout to group by"):
+        advantages({"response_ids": [[1], [2]], "rewards": [1.0, 0.0]}, by=ids)

@@ -255,8 +255,6 @@ def group_ids(groups: GroupIds, rows: int) -> Int64s | None:
 def _number(numbers: dict[Hashable, int], row: int, entry: Any) -> int:
     """The number of an id, a new one where it is."""
     try:
-        if hasattr(entry, "shape") and not isinstance(entry, np.generic):
-            raise TypeError  # a tensor's hash is where it is, not what it holds
         return numbers.setdefault(entry, len(numbers))
     except TypeError:
         raise TypeError(
