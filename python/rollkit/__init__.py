@@ -14,16 +14,10 @@ from rollkit import _program as _program  # first: it is there for what takes ti
 from rollkit._batch import Batch as Batch
 from rollkit._batch import pack as pack
 from rollkit._batch import pad as pad
-from rollkit._files.read import iter_chunks as iter_chunks
-from rollkit._files.read import read as read
-from rollkit._files.read import sample_path as sample_path
 from rollkit._native import __version__ as __version__
 from rollkit._rollouts.groups import Groups as Groups
 from rollkit._rollouts.labels import labels as labels
 from rollkit._rollouts.rollouts import Rollouts as Rollouts
-from rollkit._rows.balance import balance as balance
-from rollkit._rows.balance import fit_cost as fit_cost
-from rollkit._rows.balance import imbalance as imbalance
 from rollkit._rows.binpack import plan_bins as plan_bins
 from rollkit._rows.layout import Layout as Layout
 from rollkit._rows.place import concat as concat
@@ -32,6 +26,9 @@ from rollkit._rows.place import take as take
 from rollkit._rows.ragged import Ragged as Ragged
 
 if _typing.TYPE_CHECKING:
+    from rollkit._files.read import iter_chunks as iter_chunks
+    from rollkit._files.read import read as read
+    from rollkit._files.read import sample_path as sample_path
     from rollkit._files.save import save as save
     from rollkit._loading.bins import Bins as Bins
     from rollkit._loading.ledger import Ledger as Ledger
@@ -55,6 +52,9 @@ if _typing.TYPE_CHECKING:
     from rollkit._rollouts.weights import loss_weights as loss_weights
     from rollkit._rollouts.whiten import Moments as Moments
     from rollkit._rollouts.whiten import whiten as whiten
+    from rollkit._rows.balance import balance as balance
+    from rollkit._rows.balance import fit_cost as fit_cost
+    from rollkit._rows.balance import imbalance as imbalance
     from rollkit._rows.online import OnlinePacker as OnlinePacker
     from rollkit._rows.step_plan import StepPlan as StepPlan
     from rollkit._rows.step_plan import plan_steps as plan_steps
@@ -137,7 +137,11 @@ _LATER = {
     "Totals": "_rollouts.totals",
     "TreeLayout": "_rows.trees",
     "advantages": "_rollouts.advantages",
+    "balance": "_rows.balance",
+    "fit_cost": "_rows.balance",
     "gae": "_rollouts.gae",
+    "imbalance": "_rows.balance",
+    "iter_chunks": "_files.read",
     "loss_totals": "_rollouts.totals",
     "loss_weights": "_rollouts.weights",
     "mask_overlong": "_rollouts.masking",
@@ -146,8 +150,10 @@ _LATER = {
     "merge_steps": "_rollouts.steps",
     "next_token_logprobs": "_rollouts.logprobs",
     "plan_steps": "_rows.step_plan",
+    "read": "_files.read",
     "returns": "_rollouts.gae",
     "rollout_metrics": "_rollouts.metrics",
+    "sample_path": "_files.read",
     "save": "_files.save",
     "soft_overlong_penalty": "_rollouts.masking",
     "spread_rewards": "_rollouts.masking",

@@ -19,7 +19,6 @@ from rollkit._rows.edges import edges
 from rollkit._rows.laid import counted
 from rollkit._rows.pieces import ABSENT as ABSENT
 from rollkit._rows.rowwise import Rowwise
-from rollkit._rows.shard import shares
 
 MOST_ELEMENTS: Final = 2**63 - 1
 
@@ -372,6 +371,8 @@ class Layout(Rowwise):
             >>> place(rows, second.shifted(), fill=-100)
             array([  13,   14,   15, -100,   22, -100])
         """
+        from rollkit._rows.shard import shares  # with it comes what balances
+
         found = shares(self, size, scheme, align)
         shape = (*self.shape[:-1], self.width // len(found))
         return tuple(
