@@ -10,7 +10,6 @@ with any number of hosts. See docs/loaders.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from itertools import islice
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from rollkit._errors import at, refusal
 from rollkit._extras import extra
 from rollkit._frameworks import as_array
 from rollkit._loading.bins import Bins
+from rollkit._loading.digest import key
 from rollkit._loading.sampler import check_state
 from rollkit._rows.layout import Layout
 from rollkit._rows.place import place
@@ -153,9 +153,8 @@ class Pack(_IterDataset):  # type: ignore[misc]
                 if len(row) != lengths[i]:
                     text = f" has {len(row)} elements, {self._features[0]!r} has {lengths[i]}"
                     raise refusal(ValueError, text, row=first + i, column=name, label=f"feature {name!r}")
-        key = int.from_bytes(sha256(f"{self._seed} {number}".encode()).digest()[:7])
         with at(first_row=first):
-            layout = Layout.pack(lengths, self._capacity, order="shuffled", seed=key)
+            layout = Layout.pack(lengths, self._capacity, order="shuffled", seed=key(self._seed, number))
         made: dict[str, Any] = {}
         segment_ids, positions = layout.segment_ids(), layout.positions()
         for name, rows in columns.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from hashlib import sha256
 from math import gcd
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check
 from rollkit._check import Int64s
+from rollkit._loading.digest import digits, key
 from rollkit._loading.sampler import NO_DATA, Sampler
 from rollkit._rows.order import permuted
 
@@ -85,7 +85,7 @@ class Mixture:
     def plan(self) -> str:
         """What the order is of: names, shares, sizes and what data that has a `plan` says."""
         named = [(s.name, s.weight, s.size, s.seed, str(getattr(s.data, "plan", ""))) for s in self._sources]
-        return sha256(repr((self._length, named)).encode()).hexdigest()[:16]
+        return digits((self._length, named))
 
     def __len__(self) -> int:
         return self._length
@@ -184,7 +184,7 @@ def _checked(sources: Mapping[str, Any], seed: int) -> list[_Source]:
         after = f"weights repeat after {_check.shown(turns)} turns"
         raise ValueError(f"{after}, at most {MOST_TURNS:,} are planned; round them")
     return [
-        _Source(name, given[0], size, int(part * turns), _seed(seed, name))
+        _Source(name, given[0], size, int(part * turns), key(seed, name))
         for (name, given), size, part in zip(sources.items(), sizes, parts, strict=True)
     ]
 
@@ -199,10 +199,6 @@ def _fraction(name: str, weight: Any) -> Fraction:
     if found <= 0:
         raise ValueError(f"the weight of {name!r} must be a number above 0, got {number}")
     return found
-
-
-def _seed(seed: int, name: str) -> int:
-    return int.from_bytes(sha256(f"{seed} {name}".encode()).digest()[:7])
 
 
 def _turns(weights: Sequence[int]) -> Int64s:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
+from rollkit._loading.digest import digits
 from rollkit._rows.order import permuted
 
 REMAINDERS: Final = ("drop", "pad", "uneven")
@@ -132,11 +132,8 @@ class Sampler(ABC):
             ValueError: no state of a sampler, or that of another data set or seed.
         """
         check_state(state, _STATE, "state_dict")
-        if state["plan"] != self.plan:
-            raise ValueError(
-                f"state is of plan {state['plan']!r}, this order is {self.plan!r}: it was saved for another "
-                "number of items, other data or another seed"
-            )
+        other = "for another number of items, other data or another seed"
+        check_plan(state, self.plan, "order", other)
         epoch = _check.positive("state['epoch']", state["epoch"], least=0)
         position = _check.positive("state['position']", state["position"], least=0)
         if position > self._n:
@@ -147,8 +144,7 @@ class Sampler(ABC):
     @property
     def plan(self) -> str:
         """What the order is of, as 16 digits: a state of another plan is refused."""
-        named = repr((type(self).__name__, self._n, self._data, *self._name))
-        return sha256(named.encode()).hexdigest()[:16]
+        return digits((type(self).__name__, self._n, self._data, *self._name))
 
 
 class ShuffledSampler(Sampler):
@@ -214,6 +210,12 @@ def check_state(state: Any, names: Sequence[str], made_by: str) -> None:
     if not isinstance(state, Mapping) or set(state) != set(names):
         got = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(f"state must have {', '.join(map(repr, names))}, as {made_by} gives it, got {got}")
+
+
+def check_plan(state: Mapping[str, Any], plan: str, this: str, other: str) -> None:
+    """Refuse a state of another plan."""
+    if state["plan"] != plan:
+        raise ValueError(f"state is of plan {state['plan']!r}, this {this} is {plan!r}: it was saved {other}")
 
 
 def _size(data: Any) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from itertools import islice
 from typing import Any, Final
 
@@ -14,7 +13,8 @@ import numpy as np
 from rollkit import _check
 from rollkit._errors import refusal
 from rollkit._extras import extra
-from rollkit._loading.sampler import check_state
+from rollkit._loading.digest import digits, key
+from rollkit._loading.sampler import check_plan, check_state
 from rollkit._rollouts.names import Names, check_names
 from rollkit._rows.online import OnlinePacker
 from rollkit._rows.order import permuted
@@ -110,8 +110,7 @@ class Packer(_IterableDataset):  # type: ignore[misc]
     @property
     def plan(self) -> str:
         """How this packs, as 16 digits: a state of another plan is refused."""
-        named = repr((self._capacity, self._buffer, self._seed))
-        return sha256(named.encode()).hexdigest()[:16]
+        return digits((self._capacity, self._buffer, self._seed))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; after `load_state_dict` the state's wins (`ShuffledSampler`)."""
@@ -179,8 +178,8 @@ class Packer(_IterableDataset):  # type: ignore[misc]
         """In which order the features of a run are packed."""
         if self._seed is None:
             return list(range(count))
-        key = int.from_bytes(sha256(f"{self._seed} {self._epoch} {block}".encode()).digest()[:7])
-        found: list[int] = permuted(np.arange(count), count, seed=key).tolist()
+        seed = key(self._seed, self._epoch, block)
+        found: list[int] = permuted(np.arange(count), count, seed=seed).tolist()
         return found
 
     def _from(self, first: int) -> Iterator[Feature]:
@@ -222,11 +221,7 @@ class Packer(_IterableDataset):  # type: ignore[misc]
             ValueError: no state of a packer, or that of other options.
         """
         check_state(state, _STATE, "state_dict")
-        if state["plan"] != self.plan:
-            raise ValueError(
-                f"state is of plan {state['plan']!r}, this packer is {self.plan!r}: it was saved with "
-                "another capacity, buffer or seed"
-            )
+        check_plan(state, self.plan, "packer", "with another capacity, buffer or seed")
         epoch = _check.positive("state['epoch']", state["epoch"], least=0)
         read = _check.positive("state['read']", state["read"], least=0)
         ready = [[_check.integer("state['ready']", row) for row in rows] for rows in state["ready"]]
