@@ -119,7 +119,10 @@ fn takes_extreme_numbers() {
 fn refuses() {
     let refused = |lengths: &[i64], options: &Options| plan(lengths, options).unwrap_err();
     assert_eq!(refused(&[1, -2, 9], &options(8)), Error::NegativeLength { row: 1, got: -2 });
-    assert_eq!(refused(&[1, 9, -2], &options(8)), Error::Oversize { row: 1, length: 9, capacity: 8, splits: true });
+    assert_eq!(
+        refused(&[1, 9, -2], &options(8)),
+        Error::Oversize { row: 1, length: 9, capacity: 8, splits: true }
+    );
     assert_eq!(refused(&[], &options(0)), Error::NotPositive { name: "capacity", got: 0 });
     assert_eq!(
         refused(&[], &Options { align: 0, ..options(8) }),
