@@ -616,9 +616,9 @@ def test_chunks_give_what_all_rows_at_once_give(tmp_path: Path, first: list[Any]
     spool = Spool(tmp_path / "spool")
     for rows in (first, second):
         spool.append(Rollouts({"x": rows}))
-    spool.finish()
-    every = np.arange(spool.rows)
-    found = {**spool.tokens(every, {}), **spool.scalars(every, {})}["x"]
+    stored = spool.finish()
+    every = np.arange(stored.rows)
+    found = {**stored.tokens(every, {}), **stored.scalars(every, {})}["x"]
     whole = Rollouts({"x": first + second})["x"]
     if isinstance(whole, Ragged):
         assert whole.equals(found)
@@ -663,8 +663,7 @@ def test_any_dtype(tmp_path: Path) -> None:
     columns = {str(i): make(dtype) for i, dtype in enumerate(dtypes)}
     spool.append(Rollouts(columns))
     spool.append(Rollouts(columns))
-    spool.finish()
-    found = spool.tokens(np.array([3, 0]), {})
+    found = spool.finish().tokens(np.array([3, 0]), {})
     for name, column in columns.items():
         assert column.take([1, 0]).equals(found[name])
 

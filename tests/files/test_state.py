@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import rollkit
-from rollkit._files import stream
+from rollkit._files import spooling
 from rollkit._files.folder import WORK, digest
 from rollkit._files.shards import check_shards, read_index, read_layout, read_shards
 from rollkit._files.stream import Options, write_shards
@@ -38,7 +38,7 @@ def unfinished(source: Path, tmp_path: Path) -> Path:
 
     def stopping(items: Any, what: str, total: int | None) -> Any:
         for number, item in enumerate(items):
-            if what == "writing shards" and number == 2:
+            if what == "writing shards" and number == 1:  # which is written
                 raise Stop
             yield item
 
@@ -309,7 +309,7 @@ def test_a_source_that_changes_between_its_digest_and_its_rows_is_refused(
         table(path, 20, 2)
         return told
 
-    monkeypatch.setattr(stream, "digest", hashed)
+    monkeypatch.setattr(spooling, "digest", hashed)
     with pytest.raises(ValueError, match="changed while it was read") as caught:
         write_shards([path], tmp_path / "out", Options(capacity=64))
     assert str(path) in str(caught.value)

@@ -86,7 +86,7 @@ def _locked(work: Path, folder: Path) -> Iterator[None]:
 _OURS: Final = re.compile(r"lock|plan\.json|shard-\d{5,}\.safetensors\.json")
 # The last is how safetensors calls a file while it writes it.
 _PASSING: Final = re.compile(r"(plan|index)\.json\.tmp|shard-\d{5,}\.safetensors(\.json)?\.tmp|\.tmp\w{6}")
-_SPOOLED: Final = re.compile(r"\d+\.bin")
+_SPOOLED: Final = re.compile(r"(\d+-)?\d+\.bin")
 
 
 def _refuse_foreign(work: Path) -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from rollkit._check import Int64s
-from rollkit._errors import at, refusal
+from rollkit._errors import refusal
 from rollkit._files.atomic import naming
+from rollkit._files.spooled import Kind, Piece, Spooled, Stored, entries_of, is_packed, json_rows, mapped
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.columns import Column, Level, level_of
+from rollkit._rollouts.columns import Column
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.dtypes import common
 from rollkit._rows.ragged import Ragged
-
-Kind = Literal["tokens", "numbers", "objects"]
-"""Elements per token, one number per row, or one object per row (kept as JSON text)."""
 
 _REWRITE: Final = 1 << 22
 """Elements that a change of dtype converts at a time."""
@@ -34,11 +31,15 @@ class Spool:
 
     A column's dtype is what all its rows need, as if they had been read at once: where a later chunk
     has floats, or objects, what came before is converted.
+
+    Args:
+        folder: made if it is missing.
+        prefix: what the names of files begin with, so that several spools may be in a folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self._folder = folder
+    def __init__(self, folder: Path, prefix: str = "") -> None:
+        folder.mkdir(exist_ok=True)
+        self._files = folder, prefix
         self._columns: dict[str, _Column] = {}
         self.rows = 0
 
@@ -51,72 +52,22 @@ class Spool:
         columns: dict[str, Column] = {name: [None] * len(chunk) for name in self._columns}
         for name, found in {**columns, **chunk.columns}.items():
             if name not in self._columns:
-                path = self._folder / f"{len(self._columns)}.bin"
+                folder, prefix = self._files
+                path = folder / f"{prefix}{len(self._columns)}.bin"
                 self._columns[name] = _Column(name, path)
                 if self.rows:
                     self._columns[name].append([None] * self.rows)
             self._columns[name].append(found)
         self.rows += len(chunk)
 
-    def finish(self) -> None:
-        """Make what was appended readable."""
-        for column in self._columns.values():
-            column.finish()
-
-    def lengths(self, name: str) -> Int64s:
-        """`[rows]` int64, the elements of each row; 0 for a column that is not there."""
-        if name not in self._columns:
-            return np.zeros(self.rows, np.int64)
-        return np.diff(self._columns[name].offsets)
-
-    def levels(self, said: Mapping[str, str]) -> dict[str, Level]:
-        """What columns of arrays have an element for whose names do not say it, by the lengths of all rows.
-
-        All columns are checked.
-
-        Raises:
-            ValueError: `said` has a column that there is not, or rows are not of those lengths.
-        """
-        for name in said.keys() - self._columns.keys():
-            known = ", ".join(map(repr, self._columns))
-            raise ValueError(f"levels has {name!r}, which is no column; there are {known}")
-        ids = "response_ids" if "response_ids" in self._columns else "input_ids"
-        prompts, responses = self.lengths("prompt_token_ids"), self.lengths(ids)
-        found: dict[str, Level] = {}
-        for name, column in self._columns.items():
-            lengths = self.lengths(name) if column.kind == "tokens" else None
-            if name not in ("prompt_token_ids", ids) and (lengths is not None or name in said):
-                found[name] = level_of(name, lengths, prompts, responses, said)
-        return {name: level for name, level in found.items() if name in said or name not in FIELDS}
-
-    def tokens(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, Column]:
-        """What `pack` takes of these rows: columns per token, and rewards."""
-        return {
-            name: column.take(rows).values if column.kind == "numbers" else column.take(rows)
-            for name, column in self._columns.items()
-            if _is_packed(name, column.kind, levels)
-        }
-
-    def scalars(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, AnyArray | Ragged]:
-        """The entries of these rows in columns per row: numbers as an array, objects as their JSON texts."""
-        found: dict[str, AnyArray | Ragged] = {}
-        for name, column in self._columns.items():
-            if column.kind == "numbers":
-                found[name] = column.take(rows).values
-            elif column.kind == "objects":
-                found[name] = column.take(rows)
-            elif levels.get(name) == "row":
-                found[name] = _json_rows(name, _entries(column.take(rows)))
-        return found
+    def finish(self) -> Spooled:
+        """What was appended, to be read."""
+        return Spooled({name: column.stored() for name, column in self._columns.items()}, self.rows)
 
 
 def per_token(columns: Mapping[str, Column], levels: Mapping[str, str]) -> dict[str, Column]:
-    """The columns of a chunk that `Spool.tokens` would give of its rows."""
-    return {name: column for name, column in columns.items() if _is_packed(name, _kind(column), levels)}
-
-
-def _is_packed(name: str, kind: Kind | None, levels: Mapping[str, str]) -> bool:
-    return (kind == "tokens" and levels.get(name) != "row") or (kind == "numbers" and name == "rewards")
+    """The columns of a chunk that `Spooled.tokens` would give of its rows."""
+    return {name: column for name, column in columns.items() if is_packed(name, _kind(column), levels)}
 
 
 class _Column:
@@ -126,12 +77,12 @@ class _Column:
         self.name = name
         self.kind: Kind | None = None
         self._path = path
-        self._path.touch()
+        self._path.write_bytes(b"")  # a part that is read again begins anew
         self._dtype: np.dtype[Any] | None = None  # of the elements; None until there is one
         self._inner: tuple[int, ...] = ()
         self._lengths: list[Int64s] = []
         self._only_none = True  # so far
-        self.offsets: Int64s = np.zeros(1, np.int64)
+        self._turned = False  # to objects from another kind
 
     def append(self, column: Column) -> None:
         if isinstance(column, Ragged) and column.of_lists:
@@ -151,8 +102,8 @@ class _Column:
 
     def _as_ragged(self, column: Column, kind: Kind) -> Ragged:
         if kind == "objects":
-            entries = column if isinstance(column, list) else _entries(column)
-            return _json_rows(self.name, entries)
+            entries = column if isinstance(column, list) else entries_of(column)
+            return json_rows(self.name, entries)
         if isinstance(column, Ragged):
             return column
         values = np.asarray(column)
@@ -191,13 +142,13 @@ class _Column:
             raise _refusal(self.name, text)
         if self.kind == "objects":
             return
-        numbers, self.kind = self.kind == "numbers", "objects"
+        numbers, self.kind, self._turned = self.kind == "numbers", "objects", True
         offsets = np.append(0, np.cumsum(np.concatenate(self._lengths)))
         values = self._begun_anew().reshape(-1, *self._inner)
         self._lengths, self._dtype, self._inner = [], None, ()
         for start in range(0, len(offsets) - 1, 1024):
             rows = Ragged(values, offsets[start : start + 1025])
-            self._extend(_json_rows(self.name, _entries(rows.flat if numbers else rows)))
+            self._extend(json_rows(self.name, entries_of(rows.flat if numbers else rows)))
 
     def _begun_anew(self) -> AnyArray:
         """Return what is written so far, and begin the file anew."""
@@ -211,21 +162,13 @@ class _Column:
             for part in parts:
                 file.write(_bytes(part))
 
-    def finish(self) -> None:
+    def stored(self) -> Stored:
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
-        self._lengths = []
-        self.offsets = np.append(0, np.cumsum(lengths))
-
-    def take(self, rows: Int64s) -> Ragged:
-        # Mapped anew each time, so that pages read before count no longer as this process's memory.
-        return Ragged(self._mapped(), self.offsets).take(rows)
+        offsets = np.append(0, np.cumsum(lengths))
+        return Stored(self.kind, [Piece(self._path, self._dtype, self._inner, offsets)], self._turned)
 
     def _mapped(self) -> AnyArray:
-        dtype = np.dtype(np.int64) if self._dtype is None else self._dtype
-        if not self._path.stat().st_size:
-            return np.empty((0, *self._inner), dtype)
-        raw = np.memmap(self._path, np.uint8, mode="r")
-        return np.asarray(raw).view(dtype).reshape(-1, *self._inner)
+        return mapped(self._path, self._dtype, self._inner)
 
 
 def _kind(column: Column) -> Kind:
@@ -256,14 +199,3 @@ def _common(name: str, a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
 def _bytes(values: AnyArray) -> memoryview:
     # As bytes, for bfloat16 and its like export no buffer of their own.
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-
-
-def _entries(column: Ragged | AnyArray) -> Iterator[Any]:
-    return (row.tolist() for row in column)
-
-
-def _json_rows(name: str, entries: Any) -> Ragged:
-    with at(column=name, kind=ValueError):
-        texts = [json.dumps(entry, separators=(",", ":")).encode() for entry in entries]
-    offsets = np.append(0, np.cumsum([len(text) for text in texts], dtype=np.int64))
-    return Ragged(np.frombuffer(b"".join(texts), np.uint8), offsets)

@@ -1,0 +1,111 @@
+"""`map` over Ray: `Tasks`."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from rollkit._errors import refusal
+from rollkit._extras import extra
+
+LOCAL: Final = "local"
+
+
+class Tasks:
+    """Calls a function with each of some items, each call a task of Ray's; what they return comes in order.
+
+    Ray calls again what a node or a process did not finish. Where a call fails, or nobody asks on, those that
+    run are ended, and waited for, so that none writes after it.
+
+    Args:
+        ahead: calls at a time; twice the CPUs of the cluster by default, so that none waits for its turn.
+    """
+
+    def __init__(self, ahead: int | None = None) -> None:
+        self._ray = extra("ray", "ray")
+        self._ahead = ahead or max(2, 2 * int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Yield `function(item)` of each."""
+        ray, coming = self._ray, iter(items)
+        call = ray.put(function)
+        running = deque(_called().remote(call, item) for item in islice(coming, self._ahead))
+        try:
+            while running:
+                found = self._result(running[0])
+                running.popleft()
+                running.extend(_called().remote(call, item) for item in islice(coming, 1))
+                yield found
+        finally:
+            self._end(list(running))
+
+    def _result(self, ref: Any) -> Any:
+        try:
+            return self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except self._ray.exceptions.RayError as error:
+            raise OSError(f"Ray did not finish a task: {str(error).splitlines()[0]}") from error
+
+    def _end(self, running: list[Any]) -> None:
+        for ref in running:
+            self._ray.cancel(ref, force=True)
+        if running:
+            self._ray.wait(running, num_returns=len(running))
+
+
+@cache
+def _called() -> Any:
+    return extra("ray", "ray").remote(_call)
+
+
+def _call(function: Callable[[Any], Any], item: Any) -> Any:
+    return function(item)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to Ray for a command: to a cluster, or to a Ray of its own, which ends with it.
+
+    Args:
+        address: of a cluster, as `ray.init` takes it; `"local"` starts one on this machine.
+    """
+    ray = extra("ray", "ray")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of what it will do
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address == LOCAL:
+        quiet["include_dashboard"] = False
+    try:
+        ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise OSError(f"no Ray at {address!r}: {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_shared(paths: Iterable[Path]) -> None:
+    """Refuse paths that a node of the cluster does not see: what one writes there another reads."""
+    ray = extra("ray", "ray")
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    names = [str(path.absolute()) for path in paths]
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    asked = [_called().options(scheduling_strategy=strategy(node, soft=False), num_cpus=0) for node in nodes]
+    missing = ray.get([task.remote(_unseen, names) for task in asked])
+    for node, unseen in zip(nodes, missing, strict=True):
+        for path in unseen:
+            text = f"node {node[:8]} of the Ray cluster does not see it; it must lie on storage that all share"
+            raise refusal(ValueError, text, path=path)
+
+
+def _unseen(names: list[str]) -> list[str]:
+    return [name for name in names if not os.path.exists(name)]
