@@ -41,7 +41,7 @@ _VALUES: Final = _PACKED | {
     "nonfinite": "raise",
     "bins_per_shard": 64,
     "chunk_rows": 256,
-    **dict.fromkeys(("out", "capacity", "plot", "config")),
+    **dict.fromkeys(("out", "capacity", "plot", "config", "ray")),
     **dict.fromkeys(("resume", "quiet", "json", "dry_run", "derived"), False),
 }
 """What options are that neither the command line nor a file says."""
@@ -101,6 +101,11 @@ def _add_options(pack: Any) -> None:
         "--dry-run", action="store_true", help="say what bins there would be, by lengths alone; write nothing"
     )
     add("--config", metavar="FILE", help="options by their names, in TOML; the command line wins")
+    add(
+        "--ray",
+        metavar="ADDRESS",
+        help="let a Ray cluster read and write, to the same bytes; local starts one on this machine",
+    )
     add("--quiet", action="store_true", help="no progress, no summary")
     add_json(pack)
 
@@ -139,6 +144,8 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if options.dry_run and (options.plot or options.resume):
         parser.error("--dry-run writes nothing, so --plot and --resume do not go with it")
+    if options.dry_run and options.ray:
+        parser.error("--dry-run reads lengths alone, here, so --ray does not go with it")
     if options.json and options.quiet:
         parser.error("--json writes, and --quiet does not; give one of them")
     if sys.stdout is None and not options.quiet:
@@ -146,9 +153,15 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace, sources: Any) -> dict[str, Any]:
-    from rollkit._files.stream import write_shards
+    how: dict[str, Any] = {"resume": options.resume, "watch": _watch(options)}
+    if options.ray is None:
+        from rollkit._files.stream import write_shards
 
-    index = write_shards(sources, options.out, _stream(options), resume=options.resume, watch=_watch(options))
+        index = write_shards(sources, options.out, _stream(options), **how)
+    else:
+        from rollkit.ray._shards import written_at
+
+        index = written_at(options.ray, sources, options.out, _stream(options), **how)
     size = sum(shard["bytes"] for shard in index["shards"])
     return {**index["totals"], "shards": len(index["shards"]), "bytes": size, "out": options.out}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from rollkit._files import stream
 from rollkit._files.paths import local_files
-from rollkit._files.source import PathLike, local_path
-from rollkit._files.watch import Watch, unwatched
-from rollkit.ray._tasks import Tasks, check_shared
+from rollkit._files.source import File, PathLike, local_path
+from rollkit._files.spooling import size_of
+from rollkit.ray._tasks import Tasks, check_shared, connected
 
 
 def write_shards(
@@ -20,11 +20,11 @@ def write_shards(
     resume: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
-    """Pack files of rollouts into shards, as `rollkit pack` does, to the same bytes; reading and writing are tasks.
+    """Pack files of rollouts into shards, as `rollkit pack` does, to the same bytes; the work is Ray's tasks.
 
-    Sources are read in parts (JSONL by lines, others by files), all rows are planned at once at the driver, by
-    their lengths, and each shard is a task. What a node or a process did not finish is done again. The files
-    and the folder lie on storage that all nodes share.
+    Sources are read in parts (JSONL by lines, others by files), the driver plans all rows at once by their
+    lengths, and each shard is a task. What a node or a process did not finish is done again. The files and
+    the folder lie on storage that all nodes share.
 
     Args:
         sources: files that `rollkit.read` reads, folders and globs of them.
@@ -43,19 +43,21 @@ def write_shards(
         OSError: Ray gave a task up.
     """
     paths = [sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources
-    return written(paths, folder, stream.Options(capacity=capacity, **options), resume=resume)
+    return _written(local_files(paths), folder, stream.Options(capacity=capacity, **options), resume=resume)
 
 
-def written(
-    sources: Sequence[Any],
-    folder: PathLike,
-    options: stream.Options,
-    *,
-    resume: bool,
-    watch: Watch = unwatched,
+def written_at(
+    address: str, sources: Sequence[Any], folder: PathLike, options: stream.Options, **how: Any
 ) -> dict[str, Any]:
-    """Write shards, for whom Ray is connected to."""
+    """Write shards at the cluster of an address, see `connected`, for a process that has no connection."""
     files = local_files(sources)
-    parent = next(path for path in local_path(folder).absolute().parents if path.exists())
-    check_shared([*(file.path for file in files), parent])
-    return stream.write_shards(files, folder, options, resume=resume, watch=watch, each=Tasks())
+    for file in files:  # what is not there is told before anything is started
+        size_of(file)
+    with connected(address):
+        return _written(files, folder, options, **how)
+
+
+def _written(files: Sequence[File], folder: PathLike, options: stream.Options, **how: Any) -> dict[str, Any]:
+    there = next(path for path in local_path(folder).absolute().parents if path.exists())
+    check_shared([*(file.path for file in files), there])
+    return stream.write_shards(files, folder, options, each=Tasks(), **how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from rollkit._errors import refusal
 from rollkit._extras import extra
 
 LOCAL: Final = "local"
+_PATIENCE: Final = 10
+"""Seconds that a cluster has to answer."""
 
 
 class Tasks:
@@ -82,13 +85,22 @@ def connected(address: str) -> Iterator[None]:
     if address == LOCAL:
         quiet["include_dashboard"] = False
     try:
+        _check_reached(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise OSError(f"no Ray at {address!r}: {str(error).splitlines()[0]}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reached(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray would ask there for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        with socket.create_connection((host, int(port)), timeout=_PATIENCE):
+            pass
 
 
 def check_shared(paths: Iterable[Path]) -> None:
@@ -103,7 +115,9 @@ def check_shared(paths: Iterable[Path]) -> None:
     missing = ray.get([task.remote(_unseen, names) for task in asked])
     for node, unseen in zip(nodes, missing, strict=True):
         for path in unseen:
-            text = f"node {node[:8]} of the Ray cluster does not see it; it must lie on storage that all share"
+            text = (
+                f"node {node[:8]} of the Ray cluster does not see it; it must lie on storage that all share"
+            )
             raise refusal(ValueError, text, path=path)
 
 
