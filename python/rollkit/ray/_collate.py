@@ -1,0 +1,101 @@
+"""What a Ray dataset gives to a training loop, as tensors: `CollateArrow`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rollkit._errors import refusal
+from rollkit._extras import extra
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.lists import Lists
+from rollkit.torch._tensors import tensor
+
+extra("ray", "ray")
+from ray.data.collate_fn import ArrowBatchCollateFn  # noqa: E402
+
+
+class CollateArrow(ArrowBatchCollateFn):
+    """Tables of a Ray dataset to tensors: what `Dataset.iter_torch_batches(collate_fn=…)` calls.
+
+        for batch in bins.iter_torch_batches(batch_size=8, collate_fn=CollateArrow()):
+            loss(model(batch["input_ids"], batch["positions"]))
+
+    A plain function gets tensors that Ray has made of all columns before, one copy more; this one gets Arrow.
+
+    Args:
+        collate: makes a batch of rows that are not packed yet, such as `rollkit.torch.Collator(pack=16384)`.
+            None: rows are bins, as `PackBatches` makes them. Then lists of one size are tensors
+            `[rows, size, …]` (`rollkit.Lists` where each element is a list), numbers are tensors `[rows]`, and
+            other columns lists of what Python has.
+
+    Returns:
+        A dict from each call; with `collate`, what that gives.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> from rollkit.ray import PackBatches
+        >>> bins = PackBatches(4)(pa.table({"response_ids": [[1, 2], [3]]}))
+        >>> CollateArrow()(bins)["input_ids"]
+        tensor([[1, 2, 3, 0]], dtype=torch.int32)
+        >>> from rollkit.torch import Collator
+        >>> CollateArrow(Collator())(pa.table({"input_ids": [[1, 2], [3]]}))["input_ids"]
+        tensor([[1, 2],
+                [3, 0]])
+    """
+
+    def __init__(self, collate: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        if collate is not None and not callable(collate):
+            raise TypeError(f"collate must be called with rows, got {type(collate).__name__}")
+        self._collate = collate
+
+    def __call__(self, batch: Any) -> Any:
+        """Make tensors of a table of pyarrow."""
+        if self._collate is not None:
+            return self._collate(_features(batch))
+        return {name: _column(name, batch.column(name)) for name in batch.column_names}
+
+
+def _features(table: Any) -> list[dict[str, Any]]:
+    """Each row as a dict, whose arrays are views."""
+    rows = Rollouts.from_arrow(table)
+    return [{name: column[i] for name, column in rows.items()} for i in range(len(rows))]
+
+
+def _column(name: str, column: Any) -> Any:
+    pa = extra("pyarrow", "ray")
+    kind, shape = column.type, []
+    while pa.types.is_fixed_size_list(kind):
+        shape.append(kind.list_size)
+        kind = kind.value_type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        if shape and pa.types.is_large_list(kind):
+            return _lists(name, column)
+        if shape:
+            raise refusal(TypeError, f"has lists of {kind}, expected numbers", column=name)
+        return column.to_pylist()
+    parts = [_numbers(name, chunk) for chunk in column.chunks]
+    # A copy: what Ray has is read-only, and belongs to all who read it.
+    joined = np.concatenate(parts) if parts else np.empty(0, kind.to_pandas_dtype())
+    return tensor(joined.reshape(len(column), *shape))
+
+
+def _lists(name: str, column: Any) -> Lists:
+    """A list for each element of lists of one size."""
+    found = column.combine_chunks()
+    while hasattr(found.type, "list_size") and not found.null_count:
+        found = found.flatten()
+    offsets = np.array(found.offsets)
+    return tensor(Lists(np.array(_numbers(name, found.flatten())), offsets - offsets[0]))
+
+
+def _numbers(name: str, chunk: Any) -> Any:
+    """The numbers of lists of one size, end to end."""
+    while hasattr(chunk.type, "list_size") and not chunk.null_count:
+        chunk = chunk.flatten()
+    if chunk.null_count:
+        raise refusal(ValueError, "has nulls; fill them, or leave the rows out", column=name)
+    return chunk.to_numpy(zero_copy_only=False)

@@ -1,0 +1,100 @@
+"""Rollouts of a Ray dataset, batch by batch, to rows that are bins: `PackBatches`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rollkit import _check
+from rollkit._batch import Batch, pack
+from rollkit._errors import at
+from rollkit._extras import extra
+from rollkit._frameworks import AnyArray
+from rollkit._rollouts.rollouts import Rollouts
+from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.lists import Lists
+
+_OPTIONS = ("rows", "layout", "out", "share_prefixes", "groups", "match")
+
+
+class PackBatches:
+    """Packs each batch of a Ray dataset into bins: what `Dataset.map_batches` calls.
+
+        bins = dataset.map_batches(
+            PackBatches, fn_constructor_args=(16384,), batch_format="pyarrow", batch_size=1000
+        )
+
+    A batch is packed by itself, and its last bin is often not full: those of fifty bins and more are full by
+    99 %. What comes of a batch depends on it and the options alone, so what Ray does again comes to the same.
+
+    Args:
+        capacity: tokens of a bin.
+        keep: columns per row that bins have, too, as lists of the entries of their rows; others are left out.
+        **options: of `rollkit.pack`, such as `names="hf"` or `levels=`.
+
+    Raises:
+        ValueError: as `rollkit.pack`.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> rows = {"prompt_token_ids": [[1], [2]], "response_ids": [[3, 4], [5]], "task": ["a", "b"]}
+        >>> bins = PackBatches(6, keep=["task"])(pa.table(rows))
+        >>> bins["input_ids"].to_pylist(), bins["segment_ids"].to_pylist(), bins["task"].to_pylist()
+        ([[1, 3, 4, 2, 5, 0]], [[1, 1, 1, 2, 2, 0]], [['a', 'b']])
+    """
+
+    def __init__(self, capacity: int, *, keep: Sequence[str] = (), **options: Any) -> None:
+        self._capacity = _check.positive("capacity", capacity)
+        self._keep = tuple(map(str, _check.items("keep", keep)))
+        for name in _OPTIONS:
+            if name in options:
+                raise TypeError(
+                    f"{name} is of one batch, and batches of a dataset are packed alike; leave it out"
+                )
+        self._options = options
+        pack(
+            {"response_ids": [[0]]}, self._capacity, **{**options, "levels": None}
+        )  # what is wrong, is so here
+
+    def __call__(self, table: Any) -> Any:
+        """Pack a table of pyarrow; gives one with a row for each bin."""
+        pa = extra("pyarrow", "ray")
+        rollouts = Rollouts.from_arrow(table)
+        for name in self._keep:
+            if name not in rollouts:
+                raise ValueError(
+                    f"keep has {name!r}, which is no column; there are {', '.join(map(repr, rollouts))}"
+                )
+        batch = pack(rollouts, self._capacity, **self._options)
+        columns = {}
+        for name, array in batch.items():
+            with at(column=name):
+                columns[name] = _rows_of(pa, array, batch.layout.width)
+        return pa.table(columns | {name: _kept(pa, table[name], batch) for name in self._keep})
+
+
+def _rows_of(pa: Any, array: AnyArray | Lists, width: int) -> Any:
+    """A row of an array for each bin: lists of one size; of inner dimensions such lists again."""
+    if isinstance(array, Lists):
+        elements = pa.LargeListArray.from_arrays(pa.array(array.offsets), pa.array(array.values))
+        return pa.FixedSizeListArray.from_arrays(elements, width)
+    elements = pa.array(np.ascontiguousarray(array).reshape(-1))
+    for size in array.shape[:0:-1]:
+        elements = pa.FixedSizeListArray.from_arrays(elements, size)
+    return elements
+
+
+def _kept(pa: Any, column: Any, batch: Batch) -> Any:
+    """The entries of a column by bins, in the order that their rows have there."""
+    rows, offsets = _rows_in_bins(batch.layout)
+    return pa.LargeListArray.from_arrays(pa.array(offsets), column.combine_chunks().take(pa.array(rows)))
+
+
+def _rows_in_bins(layout: Layout) -> tuple[AnyArray, AnyArray]:
+    """The rows of all bins, and where those of each begin."""
+    there = np.flatnonzero((layout.starts != ABSENT) & (layout.lengths > 0))
+    there = there[np.argsort(layout.starts[there], kind="stable")]
+    begins = np.arange(layout.shape[0] + 1) * layout.width
+    return layout.pieces_of_rows()[0][there], np.searchsorted(layout.starts[there], begins)
