@@ -28,8 +28,8 @@ class CollateArrow(ArrowBatchCollateFn):
     Args:
         collate: makes a batch of rows that are not packed yet, such as `rollkit.torch.Collator(pack=16384)`.
             None: rows are bins, as `PackBatches` makes them. Then lists of one size are tensors
-            `[rows, size, …]` (`rollkit.Lists` where each element is a list), numbers are tensors `[rows]`, and
-            other columns lists of what Python has.
+            `[rows, size, …]` (`rollkit.Lists` where each element is a list), numbers are tensors `[rows]`,
+            and other columns lists of what Python has.
 
     Returns:
         A dict from each call; with `collate`, what that gives.
@@ -83,7 +83,7 @@ def _column(name: str, column: Any) -> Any:
     return tensor(joined.reshape(len(column), *shape))
 
 
-def _lists(name: str, column: Any) -> Lists:
+def _lists(name: str, column: Any) -> Any:
     """A list for each element of lists of one size."""
     found = column.combine_chunks()
     while hasattr(found.type, "list_size") and not found.null_count:
