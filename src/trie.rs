@@ -18,6 +18,7 @@
 
 mod children;
 mod order;
+mod scout;
 
 use std::ops::Range;
 
@@ -80,9 +81,23 @@ impl<'a> Column<'a> {
 
     fn hash(&self, row: usize, element: usize, seed: u64) -> u64 {
         let rest = self.rest(row, element * self.item);
-        xxh3_64_with_seed(rest.get(..self.item).unwrap_or(rest), seed)
+        match (self.item, rest.first_chunk(), rest.first_chunk()) {
+            (4, Some(&four), _) => mixed(seed ^ (u64::from(u32::from_ne_bytes(four)) << 32)),
+            (8, _, Some(&eight)) => mixed(seed.rotate_left(32) ^ u64::from_ne_bytes(eight)),
+            _ => xxh3_64_with_seed(rest.get(..self.item).unwrap_or(rest), seed),
+        }
     }
 }
+
+/// A hash of a number, no two of which have the same: the last step of XXH3 for few bytes, for a third of its time.
+fn mixed(number: u64) -> u64 {
+    let spread = (number ^ (number >> 32)).wrapping_mul(SPREAD);
+    let spread = (spread ^ (spread >> 29)).wrapping_mul(SPREAD);
+    spread ^ (spread >> 32)
+}
+
+/// An odd number of many bits, as of the golden ratio.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// How many first bytes two slices of one length have in common.
 fn same_bytes(a: &[u8], b: &[u8]) -> usize {
@@ -228,20 +243,6 @@ impl Node {
 /// How many rows are scouted at once.
 const BLOCK: usize = 32;
 
-/// Rows that share more elements than this with the one before mostly share no more with any.
-const NEAR: usize = 16;
-
-/// A row that is scouted: it may have all down to the end of a node.
-#[derive(Clone, Copy)]
-struct Scout {
-    row: usize,
-    at: u32,
-    /// That of the node and the row's next element.
-    hash: u64,
-    /// The node that has this hash.
-    child: u32,
-}
-
 struct Builder<'a> {
     columns: &'a [Column<'a>],
     groups: Option<&'a [i64]>,
@@ -256,65 +257,16 @@ struct Builder<'a> {
 impl Builder<'_> {
     /// Adds so many rows, at most [`BLOCK`].
     fn add_rows(&mut self, rows: Range<usize>, prefetch: &impl Fn(*const i8, usize)) -> Result<()> {
-        let (mut shared, mut scouted) = ([0; BLOCK], [ROOT; BLOCK]);
+        let mut shared = [0; BLOCK];
         for (shared, row) in shared.iter_mut().zip(rows.clone()).filter(|(_, row)| *row > 0) {
             *shared = self.shared([row - 1, row], self.length(row - 1));
         }
-        self.scout(rows.clone(), &shared, &mut scouted, prefetch);
+        let scouted = self.scout(rows.clone(), &shared, prefetch)?;
         for (row, (shared, scouted)) in rows.zip(shared.into_iter().zip(scouted)) {
             let leaf = self.insert(row, shared, scouted)?;
             self.leaf.push(leaf);
         }
         Ok(())
-    }
-
-    /// Finds the node that each row may go to, by hashes alone; all rows go down a level before any goes on, so
-    /// that what they look at comes from memory at the same time.
-    fn scout(
-        &self,
-        rows: Range<usize>,
-        shared: &[usize; BLOCK],
-        found: &mut [u32; BLOCK],
-        prefetch: &impl Fn(*const i8, usize),
-    ) {
-        let first = rows.start;
-        let mut scouts = [Scout { row: 0, at: ROOT, hash: 0, child: ROOT }; BLOCK];
-        let mut left = 0;
-        for row in rows.filter(|row| shared[row - first] <= NEAR) {
-            if let Some(hash) = self.hash(ROOT, row, 0) {
-                prefetch(self.children.address(hash), 1);
-                scouts[left] = Scout { row, at: ROOT, hash, child: ROOT };
-                left += 1;
-            }
-        }
-        while left > 0 {
-            left = keep(&mut scouts[..left], |scout| {
-                let Some(child) = self.children.with(scout.hash).next() else { return false };
-                prefetch((&raw const self.nodes[child as usize]).cast(), 1);
-                scout.child = child;
-                true
-            });
-            left = keep(&mut scouts[..left], |scout| {
-                let node = &self.nodes[scout.child as usize];
-                if node.parent != scout.at {
-                    return false;
-                }
-                found[scout.row - first] = scout.child;
-                scout.at = scout.child;
-                let length = self.length(scout.row);
-                let Some(hash) =
-                    (node.end() < length).then(|| self.hash(scout.at, scout.row, node.end())).flatten()
-                else {
-                    return false;
-                };
-                prefetch(self.children.address(hash), 1);
-                scout.hash = hash;
-                true
-            });
-        }
-        for node in found.iter().filter_map(|&node| self.nodes.get(node as usize)) {
-            prefetch(self.columns[0].first[node.source()].as_ptr().cast(), 2);
-        }
     }
 
     /// What two rows share of their first elements, up to `most`.
@@ -384,7 +336,7 @@ impl Builder<'_> {
         }
         let mut found = u64::from(at);
         if let Some(groups) = self.groups.filter(|_| at == ROOT) {
-            found ^= groups[row].cast_unsigned().wrapping_mul(SPREAD);
+            found ^= mixed(groups[row].cast_unsigned());
         }
         for column in self.columns {
             for element in depth..depth + elements {
@@ -437,20 +389,4 @@ impl Builder<'_> {
         }
         Ok(upper)
     }
-}
-
-/// An odd number of many bits, to tell groups apart that are numbered through.
-const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// Moves those that are kept to the front, and gives how many there are.
-fn keep<T: Copy>(items: &mut [T], mut kept: impl FnMut(&mut T) -> bool) -> usize {
-    let mut count = 0;
-    for at in 0..items.len() {
-        let mut item = items[at];
-        if kept(&mut item) {
-            items[count] = item;
-            count += 1;
-        }
-    }
-    count
 }
