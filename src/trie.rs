@@ -25,6 +25,7 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::layout::same_count;
+use crate::out::Out;
 use crate::{Error, Result, memory};
 use children::Children;
 
@@ -122,17 +123,17 @@ fn same_words(a: &[u8], b: &[u8]) -> usize {
 
 /// A forest of nodes in depth-first order: parents before children, those by their first row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Trie {
+pub struct Trie<Numbers = Vec<i64>> {
     /// The parent of each node, or [`NONE`].
-    pub parents: Vec<i64>,
+    pub parents: Numbers,
     /// The first element of each node, within its rows.
-    pub begins: Vec<i64>,
+    pub begins: Numbers,
     /// The end of each node, within its rows.
-    pub ends: Vec<i64>,
+    pub ends: Numbers,
     /// The first row that has each node.
-    pub source_rows: Vec<i64>,
+    pub source_rows: Numbers,
     /// The node that each row ends with, or [`NONE`].
-    pub leaf: Vec<i64>,
+    pub leaf: Numbers,
 }
 
 /// Finds what rows share.
@@ -151,16 +152,64 @@ pub struct Trie {
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn build(columns: &[Column<'_>], groups: Option<&[i64]>, min_shared: usize) -> Result<Trie> {
-    build_ahead(columns, groups, min_shared, |_, _| ())
+    let nodes = find(columns, groups, min_shared, |_, _| ())?;
+    let mut found = Trie {
+        parents: memory::filled("nodes", 0, nodes.count())?,
+        begins: memory::filled("nodes", 0, nodes.count())?,
+        ends: memory::filled("nodes", 0, nodes.count())?,
+        source_rows: memory::filled("nodes", 0, nodes.count())?,
+        leaf: memory::filled("rows", 0, nodes.rows())?,
+    };
+    nodes.write(Trie {
+        parents: &mut found.parents[..],
+        begins: &mut found.begins,
+        ends: &mut found.ends,
+        source_rows: &mut found.source_rows,
+        leaf: &mut found.leaf,
+    })?;
+    Ok(found)
 }
 
-/// [`build`], which asks for memory before it comes to it.
-pub fn build_ahead(
+/// What rows share, as they were gone through.
+pub struct Nodes {
+    nodes: Vec<Node>,
+    /// The node that each row ends with.
+    leaf: Vec<u32>,
+}
+
+impl Nodes {
+    /// How many nodes there are.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.leaf.len()
+    }
+
+    /// Writes them depth first, to as many numbers each.
+    pub fn write<O: Out<i64>>(&self, out: Trie<&mut [O]>) -> Result<()> {
+        for (name, out) in [
+            ("parents", &out.parents),
+            ("begins", &out.begins),
+            ("ends", &out.ends),
+            ("source_rows", &out.source_rows),
+        ] {
+            same_count(name, out.len(), self.count())?;
+        }
+        same_count("leaf", out.leaf.len(), self.rows())?;
+        order::depth_first(&self.nodes, &self.leaf, out)
+    }
+}
+
+/// [`build`] without an order yet, which asks for memory before it comes to it.
+pub fn find(
     columns: &[Column<'_>],
     groups: Option<&[i64]>,
     min_shared: usize,
     prefetch: impl Fn(*const i8, usize),
-) -> Result<Trie> {
+) -> Result<Nodes> {
     let rows = columns.first().map_or(0, |column| column.first.len());
     for column in columns {
         same_count("first", column.first.len(), rows)?;
@@ -192,7 +241,7 @@ pub fn build_ahead(
     for begin in (0..rows).step_by(BLOCK) {
         builder.add_rows(begin..rows.min(begin + BLOCK), &prefetch)?;
     }
-    order::depth_first(&builder.nodes, &builder.leaf)
+    Ok(Nodes { nodes: builder.nodes, leaf: builder.leaf })
 }
 
 /// The elements of each row, those of the first column.

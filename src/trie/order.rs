@@ -1,6 +1,7 @@
 //! Nodes numbered depth first.
 
 use super::{NONE, Node, ROOT, Trie};
+use crate::out::Out;
 use crate::{Result, memory};
 
 /// Numbers nodes depth first, children by their first rows: no two of a node have the same.
@@ -8,7 +9,7 @@ use crate::{Result, memory};
 /// The nodes that a row is the first to have end its path: they are its leaf, and what is above it. So rows
 /// from the last to the first have children before parents, and count what is under each; the other way
 /// parents come before children, and each takes the numbers after those of its siblings.
-pub(super) fn depth_first(nodes: &[Node], leaf: &[u32]) -> Result<Trie> {
+pub(super) fn depth_first<O: Out<i64>>(nodes: &[Node], leaf: &[u32], out: Trie<&mut [O]>) -> Result<()> {
     let mut free = memory::filled("nodes", 1u32, nodes.len())?; // how many a subtree has; then its next number
     let mut visited = memory::with_room("nodes", nodes.len())?;
     for row in (0..leaf.len()).rev() {
@@ -32,21 +33,18 @@ pub(super) fn depth_first(nodes: &[Node], leaf: &[u32]) -> Result<Trie> {
     }
     drop((free, visited));
     let number = |node: u32| numbers.get(node as usize).map_or(NONE, |&number| i64::from(number));
-    let mut found = Trie {
-        parents: memory::with_room("nodes", nodes.len())?,
-        begins: memory::with_room("nodes", nodes.len())?,
-        ends: memory::with_room("nodes", nodes.len())?,
-        source_rows: memory::with_room("nodes", nodes.len())?,
-        leaf: memory::collected("rows", leaf.iter().map(|&leaf| number(leaf)))?,
-    };
-    for &at in &order {
+    let written = out.parents.iter_mut().zip(out.begins).zip(out.ends).zip(out.source_rows);
+    for (&at, (((parent, begin), end), source_row)) in order.iter().zip(written) {
         let node = &nodes[at as usize];
-        found.parents.push(number(node.parent));
-        found.begins.push(i64::from(node.begin));
-        found.ends.push(i64::from(node.end));
-        found.source_rows.push(i64::from(node.source));
+        parent.set(number(node.parent));
+        begin.set(i64::from(node.begin));
+        end.set(i64::from(node.end));
+        source_row.set(i64::from(node.source));
     }
-    Ok(found)
+    for (out, &leaf) in out.leaf.iter_mut().zip(leaf) {
+        out.set(number(leaf));
+    }
+    Ok(())
 }
 
 /// The nodes that a row is the first to have, from its end up.

@@ -8,6 +8,10 @@ use crate::{Result, memory};
 /// Rows that share more elements than this with the one before mostly share no more with any.
 const NEAR: usize = 16;
 
+/// The bytes of a cache line, and how many are asked for: what comes after, processors see coming.
+const LINE: usize = 64;
+const LINES: usize = 4;
+
 /// A row on its way down.
 struct Scout {
     row: usize,
@@ -53,7 +57,8 @@ impl Builder<'_> {
             });
         }
         for node in found.iter().filter_map(|&node| self.nodes.get(node as usize)) {
-            prefetch(self.columns[0].first[node.source()].as_ptr().cast(), 2);
+            let lines = (node.end() * self.columns[0].item).div_ceil(LINE).min(LINES);
+            prefetch(self.columns[0].first[node.source()].as_ptr().cast(), lines);
         }
         Ok(found)
     }
