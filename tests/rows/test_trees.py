@@ -118,6 +118,20 @@ def check_layout(
     assert pickle.loads(pickle.dumps(layout)).equals(layout)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int8", ">i4", "float64", "bool", "str"])
+def test_groups_are_those_of_their_entries_whatever_holds_them(dtype: str) -> None:
+    rows = [[1, 2], [1, 3], [1, 2], [1], [1, 2]]
+    numbers = [0, 1, 0, 1, 1]
+    if dtype == "uint64":
+        numbers = [2**64 - 1 - number for number in numbers]
+    wanted = Forest.build(rows, groups=["ab"[number % 2] for number in numbers])
+    array = np.array(numbers, dtype)
+    for groups in (array, np.repeat(array, 2)[::2], array.tolist()):
+        found = Forest.build(rows, groups=groups)
+        assert found.leaf.tolist() == wanted.leaf.tolist()
+        assert found.unique == wanted.unique == 5
+
+
 def check_all(rng: np.random.Generator) -> None:
     rows = random_rows(rng)
     groups = rng.integers(0, 2, len(rows)).tolist() if rng.random() < 0.3 else None
