@@ -179,11 +179,13 @@ pub struct Nodes {
 
 impl Nodes {
     /// How many nodes there are.
+    #[must_use]
     pub fn count(&self) -> usize {
         self.nodes.len()
     }
 
     /// How many rows there are.
+    #[must_use]
     pub fn rows(&self) -> usize {
         self.leaf.len()
     }
