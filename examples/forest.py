@@ -2,9 +2,9 @@
 
     python examples/forest.py
 
-A row is a turn: what the agent was shown, and what it wrote then. Its earlier thoughts are dropped from what
-it is shown, so a turn does not go on from the one before, and `merge_steps` cannot join them. They begin alike,
-though. One step is trained on these rows packed, and as a forest: the same gradient, a third of the tokens.
+A row is a turn: what an agent was shown, and what it wrote then. Of what it wrote earlier it is shown the end
+alone, so a turn does not go on from the one before, and `merge_steps` cannot join them. They begin alike all
+the same. A step is trained on these rows packed, and as a forest: one gradient, a third of the tokens.
 """
 
 import time
