@@ -156,7 +156,7 @@ def overview(layout: Layout | TreeLayout) -> Any:
     """Draw a layout's bins, and its row lengths or trees beside them; returns a matplotlib `Figure`."""
     trees = isinstance(layout, TreeLayout)
     figure = extra("matplotlib.figure", "plot").Figure(figsize=(11, 4.2), dpi=160, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.3 if trees else 1.9, 1))
+    left, right = figure.subplots(1, 2, width_ratios=(1.55 if trees else 1.9, 1))
     utilisation(layout, ax=left)
     if isinstance(layout, TreeLayout):
         forest(layout, ax=right).set_title("", loc="right", pad=10)  # what darker means is said on the left
