@@ -59,7 +59,7 @@ def utilisation(
     if bins <= 1:
         ax.set_xticks(range(bins))  # there is no bin −1
     else:
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        _count(ax.xaxis)
     kind = "longer rows" if isinstance(layout, Layout) else "of more rows"
     key = "grey: padding" if bins > _MOST_BINS else f"darker: {kind}   grey: padding"
     ax.set_title(key, loc="right", color=_MUTED, fontsize="small", pad=10)
@@ -102,9 +102,9 @@ def lengths(layout: Layout | TreeLayout | ArrayLike, *, ax: Any = None) -> Any:
             fontsize="small",
         )
     ax.set_xlabel("tokens of a row")
-    ax.xaxis.get_major_locator().set_params(integer=True, nbins=6)
+    _count(ax.xaxis, 6)
     ax.set_ylabel("rows")
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    _count(ax.yaxis)
     return _dress(ax, f"{len(found):,} {noun}, {int(found.sum()):,} tokens")
 
 
@@ -141,8 +141,8 @@ def forest(found: Forest | TreeLayout, *, ax: Any = None) -> Any:
     ax.set_ylim(max(len(rows), 1), 0)
     ax.set_xlabel("tokens of a row")
     ax.set_ylabel("row" if named else "rows")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.yaxis.get_major_locator().set_params(integer=True, nbins=6)
+    _count(ax.xaxis)
+    _count(ax.yaxis, 6)
     ax.set_title("darker: of more rows", loc="right", color=_MUTED, fontsize="small", pad=10)
     tokens, unique = int((widths * counts).sum()), int(widths.sum())
     noun = "row" if len(rows) == 1 else "rows"
@@ -203,6 +203,12 @@ def _axes(ax: Any) -> Any:
     if not isinstance(ax, extra("matplotlib.axes", "plot").Axes):
         raise TypeError(f"ax must be matplotlib's axes or None, got {type(ax).__name__}")
     return ax
+
+
+def _count(axis: Any, most: int | str = "auto") -> None:
+    """Ticks at whole numbers, whatever was drawn on the axes before."""
+    locator = extra("matplotlib.ticker", "plot").MaxNLocator
+    axis.set_major_locator(locator(most, integer=True, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _draw_rows(ax: Any, layout: Layout | TreeLayout) -> None:

@@ -97,6 +97,16 @@ def test_forests_of_edge_cases(tmp_path: Path, rows: list[list[int]], capacity: 
     assert (tmp_path / "bins.png").stat().st_size > 1000
 
 
+def test_one_picture_over_another(ax: Any) -> None:
+    """Axes that had ticks of their own get others."""
+    for _ in range(2):
+        plot.forest(Forest.build(ROWS), ax=ax)
+        plot.lengths([1, 2, 3], ax=ax)
+        plot.utilisation([1], capacity=4, ax=ax)
+        plot.utilisation([4, 4, 4], capacity=4, ax=ax)
+        plot.forest(Forest.build([[i] for i in range(99)]), ax=ax)
+
+
 def test_what_is_no_forest_is_refused() -> None:
     with pytest.raises(TypeError, match="found must be a Forest or a TreeLayout, got Layout"):
         plot.forest(Layout.pack([1], 4))  # type: ignore[arg-type]
