@@ -499,6 +499,7 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.TreeLayout.equals": {"other": lambda: trees().pack(4)},
     "rollkit.TreeLayout.reduce": {"column": lambda: [[1, 2], [1], [1, 2, 3]], "how": lambda: "sum"},
     "rollkit.TreeLayout.rows_of": {"bins": lambda: [0]},
+    "rollkit.plot.forest": {"found": trees},
     "rollkit.segments.flashmask_indices": {"layout": layout},
     "rollkit.segments.magi_ranges": {"layout": layout},
     "rollkit.segments.tree_varlen": {"layout": layout},
