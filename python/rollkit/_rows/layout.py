@@ -680,7 +680,7 @@ class Layout(Rowwise):
 def given_spans(rows: int, begins: ArrayLike, lengths: ArrayLike) -> tuple[Int64s, Int64s]:
     """Where a part of each row begins (of one row, or of all), and how long it is."""
     wanted = _check.lengths("lengths", lengths)
-    first = _check.int64s("begins", np.atleast_1d(_check.host("begins", begins)))
+    first = _check.one_or_more_int64s("begins", begins)
     for name, found in (("lengths", len(wanted)), ("begins", len(first))):
         if found != rows and (name == "lengths" or np.ndim(begins)):
             raise ValueError(f"{name} has {found} rows, the layout has {rows}")
