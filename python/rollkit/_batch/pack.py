@@ -185,4 +185,3 @@ def pad(
         sources.check_values()
     layout = Layout.pad(sources.ordered(sources.lengths), side=side, width=width, multiple_of=multiple_of)
     return fill(sources, layout, pad_id, fills, dtypes, out, names, attention_mask=True)
-

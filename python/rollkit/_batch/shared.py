@@ -139,7 +139,10 @@ class SharedFilling(NamedTuple):
         return SharedFilling(self.nodes.pick(rows), self.tokens.pick(rows), entries)
 
     def write(
-        self, layout: TreeLayout, wanted: Container[str] | None = None, spare: Mapping[str, AnyArray] = _NOTHING
+        self,
+        layout: TreeLayout,
+        wanted: Container[str] | None = None,
+        spare: Mapping[str, AnyArray] = _NOTHING,
     ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """The arrays, or those that are wanted, and their flat memory."""
         nodes = self.nodes if wanted is None else self.nodes.only(wanted)

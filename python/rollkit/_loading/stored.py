@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -34,6 +34,8 @@ class Stored:
     Args:
         folder: where `rollkit pack` wrote.
     """
+
+    per_token: Sequence[str] = ()
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = local_path(folder).absolute()

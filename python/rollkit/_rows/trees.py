@@ -379,7 +379,9 @@ class TreeLayout(NoSegments, Laid):
             begins[kept],
         )
         parents = _moved(self.parents[kept], np.repeat(moved, counts))
-        return rows, TreeLayout._trusted(found, parents, _moved(self.leaf[rows], np.repeat(moved, row_counts)))
+        return rows, TreeLayout._trusted(
+            found, parents, _moved(self.leaf[rows], np.repeat(moved, row_counts))
+        )
 
     @cached_property
     def _by_bin(self) -> _ByBin:
@@ -410,8 +412,9 @@ class TreeLayout(NoSegments, Laid):
             >>> layout.costs(), layout.costs((0, 1))  # 3² + 3² - 2² and 1²
             (array([4, 1]), array([14,  1]))
         """
-        if cost is not None and not (isinstance(cost, tuple) and len(cost) == 2):
-            raise TypeError(f"cost must be a tuple (a, b), got {_check.shown(cost)}")
+        given: object = cost
+        if given is not None and not (isinstance(given, tuple) and len(given) == 2):
+            raise TypeError(f"cost must be a tuple (a, b), got {_check.shown(given)}")
         begins = self.nodes.pieces_of_rows()[1]
         try:
             each = row_costs(begins + self.nodes.lengths, cost) - row_costs(begins, cost)
