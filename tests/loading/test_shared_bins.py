@@ -185,7 +185,7 @@ def test_bins_in_a_loader_of_torch() -> None:
     ):
         assert dataset.plan == bins.plan
         kinds = {name: str(found.dtype) for name, found in dataset[0].items()}
-        assert kinds == {name: "torch.int32" for name in ARRAYS} | {"predecessors": "torch.int64"}
+        assert kinds == dict.fromkeys(ARRAYS, "torch.int32") | {"predecessors": "torch.int64"}
     order = list(ShuffledSampler(bins, seed=2))
     loader: Any = torch.utils.data.DataLoader(dataset, 3, sampler=order, drop_last=True)
     table = torch.randn(64, 64, 8, generator=torch.Generator().manual_seed(0))

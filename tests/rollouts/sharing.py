@@ -1,4 +1,4 @@
-"""Rollouts that begin alike, and a model that is run on them: for the tests of batches that share prefixes."""
+"""Rollouts that begin alike, and a model run on them: for tests of batches that share prefixes."""
 
 from __future__ import annotations
 
