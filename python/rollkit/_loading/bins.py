@@ -328,9 +328,9 @@ class Bins(Sequence[dict[str, Any]]):
     ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """The arrays of some bins, each to be taken by itself, and their memory."""
         arrays, memory, layout, _ = self._written(bins, spare)
-        if not isinstance(layout, Layout) and "predecessors" in arrays:
-            found = arrays["predecessors"]
-            np.remainder(found, self.capacity, out=found, where=found >= 0)
+        if len(bins) > 1 and not isinstance(layout, Layout) and "predecessors" in arrays:
+            found, lines = arrays["predecessors"], np.arange(len(bins))[:, None]
+            np.subtract(found, lines * self.capacity, out=found, where=found >= 0)
         return arrays, memory
 
     def _written(

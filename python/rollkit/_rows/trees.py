@@ -237,12 +237,13 @@ class TreeLayout(NoSegments, Laid):
     def predecessors(self, out: Int64s | None = None) -> Int64s:
         """`shape` int64: the flat position of the token before each in its row; -1 at roots and padding."""
         out = self.nodes._output(out, np.int64)
-        starts, lengths, flat = self.nodes.starts, self.nodes.lengths, out.reshape(-1)
-        flat[:] = NONE
-        at = counted(starts, lengths)
-        flat[at] = at - 1
+        starts, flat = self.nodes.starts, out.reshape(-1)
+        ends = starts + self.nodes.lengths
+        flat[:] = np.arange(-1, self.size - 1)
+        padding = np.append(0, ends)  # where it begins: before each node, and at the end
+        flat[counted(padding, np.append(starts, self.size) - padding)] = NONE
         if len(starts):
-            flat[starts] = np.where(self.parents == NONE, NONE, (starts + lengths)[self.parents] - 1)
+            flat[starts] = np.where(self.parents == NONE, NONE, ends[self.parents] - 1)
         return out
 
     def edges(self, where: Any = None) -> tuple[Any, Any]:
