@@ -147,8 +147,8 @@ def test_other_names() -> None:
 def test_a_layout_made_before() -> None:
     given_now = columns(0, ROWS)
     layout = bins_of().layout
-    for options in ({}, {"share_prefixes": True}):
-        found = Bins(given_now, layout=layout, levels=LEVELS, **options)
+    for once in (False, True):
+        found = Bins(given_now, layout=layout, levels=LEVELS, share_prefixes=once)
         assert found.plan == bins_of().plan
         same(found[2], bins_of()[2])
 

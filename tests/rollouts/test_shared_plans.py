@@ -80,6 +80,15 @@ def test_one_other_token_is_refused_where_it_is_shared(seed: int, rows: int) -> 
         pack(columns, layout=layout, levels=LEVELS)
 
 
+def test_an_empty_bin_is_a_batch() -> None:
+    """What a rank runs where there are fewer bins than ranks."""
+    layout = Forest.build([[1, 2], [1, 3]]).pack(4, bins_multiple_of=2)
+    batch = pack({"response_ids": [[1, 2], [1, 3]]}, rows=[], layout=layout.bins([1]), pad_id=9)
+    assert batch["input_ids"].tolist() == [[9, 9, 9, 9]]
+    assert batch.num_rows == 0
+    assert layout.costs((1, 1)).tolist() == [3 + 4 + 4 - 1, 0]
+
+
 def test_tokens_of_a_framework_are_compared() -> None:
     torch = pytest.importorskip("torch")
     layout = Forest.build([[1, 2, 3], [1, 2, 4]]).pack(4)

@@ -171,9 +171,10 @@ class SharedFilling(NamedTuple):
         tokens = self.nodes.only(("input_ids",))
         placed, wanted = (tokens.write(where)[0]["input_ids"] for where in (layout.nodes, _whole(layout)))
         own, found = ops_of(wanted), take(placed, layout).flat
-        odd = (own.to_host(found) != own.to_host(wanted)).reshape(len(wanted), -1).any(axis=1)
+        odd = own.to_host(found) != own.to_host(wanted)
         if not odd.any():
             return
+        odd = odd.any(axis=tuple(range(1, odd.ndim)))
         element, ends = int(odd.argmax()), layout.row_offsets()
         row = int(np.searchsorted(ends, element, side="right")) - 1
         text = " differs from what another row has at a token that they share: the layout is of other rows"
