@@ -82,8 +82,8 @@ def test_a_bin_is_that_of_pack(seed: int, rows: int, options: dict[str, Any], da
     for i, found in enumerate(bins):
         same(found, line(whole, i))
     chosen = data.draw(st.lists(st.integers(0, len(bins) - 1), max_size=5)) if len(bins) else []
-    for found in (bins.__getitems__(chosen), list(bins.iterate(chosen))):
-        for i, one in zip(chosen, found, strict=True):
+    for several in (bins.__getitems__(chosen), list(bins.iterate(chosen))):
+        for i, one in zip(chosen, several, strict=True):
             same(one, line(whole, i))
     a_batch(bins.batch(chosen), whole, chosen)
     a_batch(bins.batch(chosen[:1], out=bins.batch(chosen)), whole, chosen[:1])
@@ -107,6 +107,19 @@ def a_batch(batch: Batch, whole: Batch, chosen: list[int]) -> None:
     for name in ("rewards", "task_ids"):
         assert list(batch.rows[name]) == [whole.rows[name][row] for row in rows]
     assert batch.prompt_lengths.tolist() == whole.prompt_lengths[rows].tolist()
+
+
+def test_memory_is_filled_again() -> None:
+    bins = bins_of()
+    first = bins.batch([0, 1])
+    arrays = {name: array.__array_interface__["data"][0] for name, array in first.items()}
+    masks = first.rows["loss_masks"].values.__array_interface__["data"][0]
+    wanted = bins.batch([1])
+    again = bins.batch([1], out=first)
+    same(again, wanted)
+    assert again.unpack("loss_masks").equals(wanted.unpack("loss_masks"))
+    assert {name: array.__array_interface__["data"][0] for name, array in again.items()} == arrays
+    assert again.rows["loss_masks"].values.__array_interface__["data"][0] == masks
 
 
 def test_costs_are_of_what_is_computed() -> None:

@@ -55,8 +55,10 @@ class Store(Protocol):
     ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout | TreeLayout, Int64s]:
         """The arrays of some bins, `[bins, capacity]`, their memory and layout, and the prompts' lengths."""
 
-    def columns(self, bins: Int64s) -> dict[str, Any]:
-        """What is of rows, of those in some bins as they lie."""
+    def columns(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
+        """What is of rows, of those in some bins as they lie, and the memory of what is per token."""
 
 
 class Bins(Sequence[dict[str, Any]]):
@@ -276,10 +278,10 @@ class Bins(Sequence[dict[str, Any]]):
         """
         if out is not None and not isinstance(out, Batch):
             raise TypeError(f"out must be a Batch, got {type(out).__name__}")
-        chosen = self._numbers(numbers)
-        arrays, memory, layout, prompt_lengths = self._written(chosen, {} if out is None else out._memory)
-        columns, per_token = self._store.columns(chosen), self._store.per_token
-        return Batch(arrays, layout, prompt_lengths, columns, memory, per_token)
+        chosen, spare = self._numbers(numbers), {} if out is None else out._memory
+        arrays, memory, layout, prompt_lengths = self._written(chosen, spare)
+        columns, more = self._store.columns(chosen, spare)
+        return Batch(arrays, layout, prompt_lengths, columns, {**memory, **more}, self._store.per_token)
 
     def iterate(self, order: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """Bins one after the other, in memory that is used again.

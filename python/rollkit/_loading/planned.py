@@ -62,8 +62,10 @@ class Planned:
         arrays, memory = filling.write(layout, spare)
         return arrays, memory, layout, filling.prompt_lengths
 
-    def columns(self, bins: Int64s) -> dict[str, Any]:
+    def columns(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """What is per row, of the rows of some bins as they lie."""
         _, rows = self._lines.only(bins)
         found = {name: take_column(column, rows) for name, column in self._rows.items()}
-        return {ROW_NUMBERS: rows, **found}
+        return {ROW_NUMBERS: rows, **found}, {}

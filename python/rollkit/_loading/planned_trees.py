@@ -74,8 +74,10 @@ class PlannedTrees:
         arrays, memory = self._filling._replace(nodes=nodes).write(layout, wanted, spare)
         return arrays, memory, layout, nodes.prompt_lengths
 
-    def columns(self, bins: Int64s) -> dict[str, Any]:
-        """What is of rows, of those in some bins, bin after bin."""
+    def columns(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
+        """What is of rows, of those in some bins, bin after bin; and the memory of what is per token."""
         rows, layout = self.layout.laid(bins)
-        found, _ = self._filling.pick(rows).columns(layout)
-        return {ROW_NUMBERS: rows, **found}
+        found, memory = self._filling.pick(rows).columns(layout, spare)
+        return {ROW_NUMBERS: rows, **found}, memory
