@@ -89,14 +89,17 @@ def test_an_empty_bin_is_a_batch() -> None:
     assert layout.costs((1, 1)).tolist() == [3 + 4 + 4 - 1, 0]
 
 
-def test_tokens_of_a_framework_are_compared() -> None:
-    torch = pytest.importorskip("torch")
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_tokens_of_a_framework_are_compared(framework: str) -> None:
+    module = pytest.importorskip(framework)
+    made = module.tensor if framework == "torch" else module.numpy.asarray
     layout = Forest.build([[1, 2, 3], [1, 2, 4]]).pack(4)
-    rows = [torch.tensor([1, 2, 3]), torch.tensor([1, 2, 4])]
-    assert pack({"response_ids": rows}, layout=layout)["input_ids"].tolist() == [[1, 2, 3, 4]]
+    rows = [[1, 2, 3], [1, 2, 4]]
+    batch = pack({"response_ids": list(map(made, rows))}, layout=layout)
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4]]
     rows[1][1] = 9
     with pytest.raises(ValueError, match=r"^row 1, position 1 differs from what another row has"):
-        pack({"response_ids": rows}, layout=layout)
+        pack({"response_ids": list(map(made, rows))}, layout=layout)
 
 
 def dealt(layout: TreeLayout, ranks: int, way: str) -> list[list[np.ndarray[Any, Any]]]:
