@@ -457,6 +457,8 @@ class Layout(Rowwise):
             array([1, 1, 0, 1, 1, 1], dtype=uint8)
         """
         keep = np.asarray(as_array(rows))
+        if not keep.size and not isinstance(rows, np.ndarray):
+            keep = keep.astype(bool)  # NumPy makes float64 of an empty list
         if keep.dtype != bool or keep.shape != (len(self),):
             raise ValueError(
                 f"rows must be one bool per row, {len(self)}, got {keep.dtype} of shape {keep.shape}"
