@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.thorough import by_level
 
 from rollkit import Forest, Layout, Ragged, TreeLayout, place, take
-from rollkit._rows.trees import NoSegments
+from rollkit._rows.no_segments import NoSegments
 from rollkit.testing import (
     forest_rows,
     layouts,

@@ -190,6 +190,7 @@ class Bins(Sequence[dict[str, Any]]):
     def _open(self, store: Store, columns: Sequence[str] | None, names: Names) -> None:
         self._store, self._renamed = store, names
         arrays, _, layout, _ = store.write(np.empty(0, np.int64), None, {})
+        self._shares = not isinstance(layout, Layout)  # prefixes; the layout of all bins may be large to read
         there = list(self._called(arrays, layout))
         if columns is not None:
             columns = [str(name) for name in _check.items("columns", columns)]
@@ -329,8 +330,8 @@ class Bins(Sequence[dict[str, Any]]):
         self, bins: Int64s, spare: Mapping[str, AnyArray]
     ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """The arrays of some bins, each to be taken by itself, and their memory."""
-        arrays, memory, layout, _ = self._written(bins, spare)
-        if len(bins) > 1 and not isinstance(layout, Layout) and "predecessors" in arrays:
+        arrays, memory, _, _ = self._written(bins, spare)
+        if self._shares and len(bins) > 1 and "predecessors" in arrays:
             found, lines = arrays["predecessors"], np.arange(len(bins))[:, None]
             np.subtract(found, lines * self.capacity, out=found, where=found >= 0)
         return arrays, memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Never
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from rollkit._rows.balance import row_costs
 from rollkit._rows.edges import chosen_edges
 from rollkit._rows.laid import Laid, counted
 from rollkit._rows.layout import ABSENT, Layout, checked_spans
+from rollkit._rows.no_segments import NoSegments
 from rollkit._rows.parts import place_parts
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
@@ -23,48 +24,6 @@ from rollkit._rows.sums import equal_rows, summed_rows
 
 NONE = -1
 """The parent of a root, and the leaf of a row that has no element here."""
-
-
-class NoSegments:
-    """What a `Layout` knows of its rows as segments, and a `TreeLayout` refuses by name: rows share tokens.
-
-    The names are declared, so that of a batch's layout, which is either, a type checker knows them as a
-    `Layout`'s: `batch.layout.cu_seqlens()` needs no `isinstance`.
-    """
-
-    begins: Never
-    cu_seqlens: Never
-    cu_seqlens_padded: Never
-    element_rows: Never
-    has_pieces: Never
-    kept: Never
-    labels_from: Never
-    lengths: Never
-    max_seqlen: Never
-    offsets: Never
-    order: Never
-    pieces: Never
-    pieces_of: Never
-    pieces_of_rows: Never
-    row_position: Never
-    row_sums: Never
-    rows_on: Never
-    select: Never
-    shard: Never
-    shifted: Never
-    slots: Never
-    source_indices: Never
-    source_rows: Never
-    spread: Never
-    starts: Never
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            text = f"a TreeLayout has no {name}"
-            if name in NoSegments.__annotations__:
-                text += ": its rows share tokens and are no segments; layout.nodes is the Layout of its nodes"
-            raise AttributeError(text, name=name, obj=self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

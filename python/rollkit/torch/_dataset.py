@@ -14,7 +14,6 @@ from rollkit._loading.bins import Bins
 from rollkit._rollouts.labels import labels as made_labels
 from rollkit._rollouts.names import Names, check_names
 from rollkit._rollouts.sources import Source
-from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
 from rollkit.torch._tensors import tensor
 
@@ -90,7 +89,7 @@ class PackedDataset(_Dataset):  # type: ignore[misc]
             _check_options(packing)
             bins = Bins(rollouts, capacity, names=names, **packing)
         self._labels = _check.flag("labels", labels) and "labels" not in bins.names
-        if not isinstance(bins.layout, Layout):
+        if bins._shares:
             _check_shared(self._labels, self._flash)
         if columns is None and names == "hf":
             columns = _OF_A_MODEL
