@@ -104,7 +104,7 @@ def batches(bins: Bins, order: Iterable[int], lines: int) -> Iterator[dict[str, 
 
 def _batches(bins: Bins, numbers: Iterator[int], lines: int) -> Iterator[dict[str, Any]]:
     while len(chosen := list(islice(numbers, lines))) == lines:
-        yield bins.batch(chosen).arrays
+        yield bins._stacked(chosen)
 
 
 def prefetch(batches: Iterable[Mapping[str, Any]], sharding: Any, depth: int = 2) -> Iterator[dict[str, Any]]:

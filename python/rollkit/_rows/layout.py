@@ -457,6 +457,8 @@ class Layout(Rowwise):
             array([1, 1, 0, 1, 1, 1], dtype=uint8)
         """
         keep = np.asarray(as_array(rows))
+        if not keep.size and not isinstance(rows, np.ndarray):
+            keep = keep.astype(bool)  # NumPy makes float64 of an empty list
         if keep.dtype != bool or keep.shape != (len(self),):
             raise ValueError(
                 f"rows must be one bool per row, {len(self)}, got {keep.dtype} of shape {keep.shape}"
@@ -680,7 +682,7 @@ class Layout(Rowwise):
 def given_spans(rows: int, begins: ArrayLike, lengths: ArrayLike) -> tuple[Int64s, Int64s]:
     """Where a part of each row begins (of one row, or of all), and how long it is."""
     wanted = _check.lengths("lengths", lengths)
-    first = _check.int64s("begins", np.atleast_1d(_check.host("begins", begins)))
+    first = _check.one_or_more_int64s("begins", begins)
     for name, found in (("lengths", len(wanted)), ("begins", len(first))):
         if found != rows and (name == "lengths" or np.ndim(begins)):
             raise ValueError(f"{name} has {found} rows, the layout has {rows}")

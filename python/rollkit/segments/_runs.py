@@ -210,8 +210,9 @@ def _source(given: Any) -> Runs | Layout:
 
 def _layout(given: Any) -> Layout:
     """A layout, or that of a batch."""
-    layout: Layout = given.layout if isinstance(given, Batch) else given
-    check_segments("batch.layout" if isinstance(given, Batch) else "given", layout)
+    found: Any = given.layout if isinstance(given, Batch) else given
+    check_segments("batch.layout" if isinstance(given, Batch) else "given", found)
+    layout: Layout = found
     return layout
 
 
