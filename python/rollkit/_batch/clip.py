@@ -25,9 +25,12 @@ def clip_weights(
 ) -> tuple[Any, Any, Any]:
     """What PPO's clipped loss of rows takes at each token, where several rows may share it.
 
-    With ρ = exp(new - old), the loss of rows, Σ w·max(-A·ρ, -A·clip(ρ)), is Σ -P·min(ρ, clip(ρ)) + N·max(ρ, clip(ρ))
-    over the tokens of the batch, each once, and so is its gradient. `clip` may be any that is the same in all
-    rows, of unequal ends as well. Rows in which a token has no weight, or no advantage, do not count there.
+    With ρ = exp(new - old), the loss of rows, Σ w·max(-A·ρ, -A·clip ρ), is that of the batch's tokens, each
+    once: Σ -P·min(ρ, clip ρ) + N·max(ρ, clip ρ), and so is its gradient. The clip is the same for all rows.
+    Rows in which a token has no weight, or no advantage, do not count there.
+
+    A trainer that computes old log-probabilities itself takes them of the batch, not of rows, of which they
+    differ by rounding: `clip_weights(batch | {"old": scored}, old_logprobs="old")`.
 
     Args:
         batch: of any framework, whose rows may share prefixes or not.
@@ -57,9 +60,10 @@ def clip_weights(
         ... }
         >>> batch = rollkit.pack(rows, capacity=4, share_prefixes=True)
         >>> positive, negative, old = clip_weights(batch)
-        >>> positive, negative, old
-        (array([[0.  , 0.25, 0.25, 0.  ]], dtype=float32), array([[0. , 0.5, 0. , 0.5]], dtype=float32), array([[ 0. , -0.5, -1. , -2. ]], dtype=float32))
-        >>> ratio = np.exp(rollkit.next_token_logprobs(np.zeros((1, 4, 9), np.float32), batch) - old)
+        >>> positive, negative
+        (array([[0.  , 0.25, 0.25, 0.  ]], dtype=float32), array([[0. , 0.5, 0. , 0.5]], dtype=float32))
+        >>> scored = rollkit.next_token_logprobs(np.zeros((1, 4, 9), np.float32), batch)
+        >>> ratio = np.exp(scored - old)
         >>> clipped = ratio.clip(0.8, 1.2)
         >>> loss = negative * np.maximum(ratio, clipped) - positive * np.minimum(ratio, clipped)
         >>> round(float(loss.sum()), 3)
@@ -98,9 +102,9 @@ def token_column(batch: Batch, called: str, name: Any, *, per_row: bool = False)
     offsets = laid_of(batch).row_offsets()
     if per_row and isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iufb":
         return np.repeat(found, np.diff(offsets))
-    if isinstance(found, Ragged) and not isinstance(found._held, Lists) and not found.inner:
-        if np.array_equal(found.offsets, offsets):
-            return found.flat
+    plain = isinstance(found, Ragged) and not isinstance(found._held, Lists) and not found.inner
+    if plain and np.array_equal(found.offsets, offsets):
+        return found.flat
     raise TypeError(f"{called} is {name!r}, which has no number for each token{' or row' * per_row}")
 
 

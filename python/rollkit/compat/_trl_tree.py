@@ -53,8 +53,8 @@ def tree_columns(
         loss_masks: the column of 0 and 1: which tokens have a loss. A row's first token has none.
 
     Returns:
-        Tensors on the CPU, padded to the longest line: those of `DataCollatorForRollout`, of `TreeRow`s to which the
-        rows of each bin were added in input order.
+        Tensors on the CPU, padded to the longest line: those of `DataCollatorForRollout`, of `TreeRow`s to
+        which the rows of each bin were added in input order.
 
         - `input_ids`, `position_ids`, `attention_mask`, `shift_labels`: `[bins, N]` int64.
         - `tree_kv_index`: `[bins, K]` int64; `tree_cu_seqlens_q`, `tree_cu_seqlens_k`: `[bins, S + 1]` int32;
@@ -108,7 +108,9 @@ def tree_columns(
         "segment_id": terms.in_lines(terms.rows),
     }
     counts = len(terms.tokens), trees.num_placed, trees.num_placed / len(trees)
-    for name, count in zip(("global_n_tokens", "global_n_forward_tokens", "mean_seq_len"), counts, strict=True):
+    for name, count in zip(
+        ("global_n_tokens", "global_n_forward_tokens", "mean_seq_len"), counts, strict=True
+    ):
         made[name] = np.full(trees.shape[0], count, np.float32)
     return tensors(made)
 
@@ -170,7 +172,8 @@ def _on_host(batch: Batch, called: str, name: Any, layout: TreeLayout) -> Ragged
 
 
 def _host(values: Any) -> AnyArray:
-    return ops_of(values).to_host(values)
+    found: AnyArray = ops_of(values).to_host(values)
+    return found
 
 
 def _check_lines(layout: TreeLayout, order: Int64s, lines: Int64s) -> None:
@@ -184,7 +187,7 @@ def _check_lines(layout: TreeLayout, order: Int64s, lines: Int64s) -> None:
 
 
 def _forked(layout: TreeLayout, order: Int64s, lines: Int64s, ids: Ragged) -> TreeLayout:
-    """The trees of a batch, each fork one token earlier: what shares a token goes on alike; one bin a line."""
+    """The trees of a batch, a bin a line, each fork one token earlier: what shares a token goes on alike."""
     after = np.append(ids.values[1:], LAST)
     after[ids.offsets[1:] - 1] = LAST
     # What two rows share has one place in the batch.
@@ -235,4 +238,6 @@ def _running(lengths: Int64s, first: Int64s) -> AnyArray:
 
 def _padded(values: AnyArray, counts: Int64s, fill: int) -> AnyArray:
     """Lines of some of the values each, padded on the right."""
-    return place(trusted(values, _native.offsets_from_lengths(counts)), Layout.pad(counts, side="right"), fill=fill)
+    rows = trusted(values, _native.offsets_from_lengths(counts))
+    found: AnyArray = place(rows, Layout.pad(counts, side="right"), fill=fill)
+    return found

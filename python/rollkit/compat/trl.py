@@ -1,4 +1,4 @@
-"""`pad` and `flush_left`, `pack_dataset`, and `DataCollatorForLanguageModeling` as in TRL 1.16; `tree_columns`.
+"""`pad`, `flush_left`, `pack_dataset`, `DataCollatorForLanguageModeling`, `tree_columns`: as in TRL 1.16.
 
 Of the first two, dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a
 gradient goes through, torch moves.
