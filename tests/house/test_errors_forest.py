@@ -110,7 +110,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: LAYOUT.segment_ids(np.zeros(3)), ValueError, "out must be int32 of shape (1, 8), got float64 of shape (3,)"),
     (lambda: place([[1]], LAYOUT), ValueError, "the column has 1 rows, the layout has 3"),
     (lambda: take(np.zeros((2, 2)), LAYOUT), ValueError, "array must have shape (1, 8) (and inner dims), got (2, 2)"),
-    (lambda: segments.magi_ranges([1, 1]), TypeError, "layout must be a Layout or a TreeLayout, got list"),
+    (lambda: segments.magi_ranges([1, 1]), TypeError, "layout must be a Layout, a TreeLayout or a Batch, got list"),
     (lambda: segments.tree_varlen(LAYOUT, most="a"), TypeError, "most must be a number, got str"),
     (lambda: segments.tree_varlen(LAYOUT, most=1), ValueError, "gathering along paths takes 10 keys for 6 tokens, 1.7 for each, more than most=1; use block_mask, magi_ranges or flashmask_indices, or pass a larger most"),
     (lambda: segments.dense_mask(LAYOUT, LAYOUT), TypeError, "a TreeLayout attends to itself by its own positions; give nothing beside it"),

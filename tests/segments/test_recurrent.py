@@ -142,6 +142,6 @@ def test_trees_are_refused(adapter: Callable[..., Any]) -> None:
         with pytest.raises(TypeError) as caught:
             adapter(given)
         assert str(caught.value) == (
-            "ids is of rows that share tokens, and a convolution or a state goes on from each token to the next "
+            "ids is of rows that share tokens, and a convolution or a state goes on from token to token "
             "in memory, where it cannot branch; pack without share_prefixes"
         )

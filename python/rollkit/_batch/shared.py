@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from rollkit._batch.batch import Batch
 from rollkit._batch.fill import PACKED, Filling, buffer
+from rollkit._batch.unlike import warn_of_unlike
 from rollkit._errors import refusal
 from rollkit._rollouts.forest import Forest
 from rollkit._rollouts.names import Names, check_shared_names, renamed
@@ -48,6 +49,7 @@ def planned_trees(
         if packing[name] != DEFAULTS[name]:  # type: ignore[literal-required]
             raise ValueError(f"share_prefixes=True {why}; leave {name} out")
     forest = Forest._of_sources(sources, groups, match)
+    warn_of_unlike(sources, forest, groups, match)
     trees = forest.pack(
         capacity,
         align=packing["align"],

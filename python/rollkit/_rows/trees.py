@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -355,6 +355,14 @@ class TreeLayout(Laid):
     def __len__(self) -> int:
         return len(self.leaf)
 
+    if not TYPE_CHECKING:  # to a type checker it has what it has
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"TreeLayout has no {name!r}"
+            if hasattr(Layout, name) or name in Layout.__dataclass_fields__:
+                text += ", which is of rows that share nothing; a Layout of Layout.pack has it"
+            raise AttributeError(text)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return TreeLayout, (self.nodes, self.parents, self.leaf)
 
@@ -362,6 +370,15 @@ class TreeLayout(Laid):
         bins, width = self.shape
         of = f"{len(self):,} rows, {len(self.parents):,} nodes in {bins:,} × {width:,}"
         return f"TreeLayout({of}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+def refuse_trees(called: str, given: Any) -> None:
+    """Refuse a batch whose rows share tokens where its lines would be taken for rows."""
+    layout = getattr(given, "__dict__", {}).get("layout")
+    if isinstance(layout, TreeLayout):
+        raise TypeError(
+            f"{called} is a batch that shares prefixes: its lines are no rows, which batch.unpack(name) gives"
+        )
 
 
 class PathSpans(Laid):

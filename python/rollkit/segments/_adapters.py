@@ -10,13 +10,13 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import ops
-from rollkit._batch import Batch
 from rollkit._frameworks import same_framework
 from rollkit._rows.laid import counted
 from rollkit._rows.trees import TreeLayout
 from rollkit.segments._runs import Runs, ids_of, like_of, positions, positions_of, runs, sized
 from rollkit.segments._thd import THD
 from rollkit.segments._tokens import INT32_MAX, int32s, same_shape, tokens
+from rollkit.segments._trees import layout_of
 
 
 def flash_attn_varlen(
@@ -157,10 +157,9 @@ def flash_linear_attention(ids: Any, *, size: int | None = None) -> dict[str, An
 
 def _unbranched(ids: Any) -> Runs:
     """The runs of a batch whose rows share nothing."""
-    layout = ids.layout if isinstance(ids, Batch) else ids
-    if isinstance(layout, TreeLayout):
+    if isinstance(layout_of(ids), TreeLayout):
         raise TypeError(
-            "ids is of rows that share tokens, and a convolution or a state goes on from each token to the next "
+            "ids is of rows that share tokens, and a convolution or a state goes on from token to token "
             "in memory, where it cannot branch; pack without share_prefixes"
         )
     return runs(ids)

@@ -210,8 +210,8 @@ def _source(given: Any) -> Runs | Layout:
 
 def _layout(given: Any) -> Layout:
     """A layout, or that of a batch."""
+    check_segments("given", given)
     layout: Layout = given.layout if isinstance(given, Batch) else given
-    check_segments("batch.layout" if isinstance(given, Batch) else "given", layout)
     return layout
 
 
