@@ -97,7 +97,7 @@ def token_column(batch: Batch, called: str, name: Any, *, per_row: bool = False)
         raise TypeError(f"{called} is the name of a column, got {type(name).__name__}")
     found = batch.unpack(name) if name in batch else batch.rows.get(name)
     if found is None:
-        known = ", ".join(map(repr, [*batch, *batch.rows]))
+        known = ", ".join(map(repr, dict.fromkeys([*batch, *batch.rows])))
         raise ValueError(f"{called} is {name!r}, which the batch does not have; there are {known}")
     offsets = laid_of(batch).row_offsets()
     if per_row and isinstance(found, np.ndarray) and found.ndim == 1 and found.dtype.kind in "iufb":

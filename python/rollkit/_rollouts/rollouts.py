@@ -25,8 +25,8 @@ from rollkit._rollouts.columns import (
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.truncate import truncated
 from rollkit._rollouts.validate import validate
+from rollkit._rows.layout import refuse_shared
 from rollkit._rows.ragged import Ragged, row_indices
-from rollkit._rows.trees import refuse_trees
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -53,7 +53,7 @@ class Rollouts:
     columns: Mapping[str, Column]
 
     def __post_init__(self) -> None:
-        refuse_trees("columns", self.columns)
+        refuse_shared("columns", self.columns)
         if not isinstance(self.columns, Mapping):
             got = type(self.columns).__name__
             raise TypeError(f"columns must be a dict of columns, got {got}; Rollouts.from_rows takes rows")

@@ -37,11 +37,10 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
 from rollkit._rows.arrow import is_arrow
 from rollkit._rows.dtypes import common
-from rollkit._rows.layout import ABSENT, Layout
+from rollkit._rows.layout import ABSENT, Layout, refuse_shared
 from rollkit._rows.parts import Parts, end_to_end
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged, row_indices, trusted
-from rollkit._rows.trees import refuse_trees
 
 Source = Rollouts | Mapping[str, Any]
 """Rollouts, or a `GeneratorOutput`-shaped dict: token columns as lists, arrays or tensors.
@@ -201,7 +200,7 @@ def from_batch(layout: Layout, order: Int64s, count: int) -> Layout:
 
 def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
     """The sources, one or several, as they are."""
-    refuse_trees("rollouts", rollouts)
+    refuse_shared("rollouts", rollouts)
     if isinstance(rollouts, Rollouts | Mapping) or is_arrow(rollouts):
         return [rollouts]
     if not hasattr(rollouts, "__iter__"):
@@ -213,7 +212,7 @@ def sources_of(rollouts: Source | Sequence[Source]) -> list[Any]:
     if not sources:
         raise ValueError("rollouts is empty; give at least one part")
     for i, source in enumerate(sources):
-        refuse_trees(f"rollouts[{i}]", source)
+        refuse_shared(f"rollouts[{i}]", source)
     return _joined_dicts(sources)
 
 

@@ -372,15 +372,6 @@ class TreeLayout(Laid):
         return f"TreeLayout({of}, {self.utilisation:.1%} used)".replace("%", " %")
 
 
-def refuse_trees(called: str, given: Any) -> None:
-    """Refuse a batch whose rows share tokens where its lines would be taken for rows."""
-    layout = getattr(given, "__dict__", {}).get("layout")
-    if isinstance(layout, TreeLayout):
-        raise TypeError(
-            f"{called} is a batch that shares prefixes: its lines are no rows, which batch.unpack(name) gives"
-        )
-
-
 class PathSpans(Laid):
     """A part of each row of a `TreeLayout`: `take` reads it; `place` cannot write what rows share in part."""
 

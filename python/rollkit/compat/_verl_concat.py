@@ -12,9 +12,8 @@ import numpy as np
 from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rollouts.columns import Level, check_level, level_of
-from rollkit._rows.layout import Layout
+from rollkit._rows.layout import Layout, refuse_shared
 from rollkit._rows.same import place_same
-from rollkit._rows.trees import refuse_trees
 
 _KNOWN: Final = {
     "prompts": "prompt",
@@ -73,7 +72,7 @@ def concat(
     """
     parts: list[Any] = list(batches)
     for i, part in enumerate(parts):
-        refuse_trees(f"batches[{i}]", part)
+        refuse_shared(f"batches[{i}]", part)
     if not parts:
         raise ValueError("batches is empty; concat needs at least one")
     names = list(parts[0].keys())
