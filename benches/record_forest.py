@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -159,10 +159,10 @@ def training() -> Iterator[Line]:
         f"{forest.tokens:,} tokens, {forest.unique:,} distinct; attention {forest.saving((0, 1)):.1f} × less"
     )
     model, head = transformer()
-    trees: Any = shared.layout
+    plain, trees = cast(Layout, packed.layout), cast(TreeLayout, shared.layout)
     mask = torch.from_numpy(segments.dense_mask(trees))[:, None]
     runs = {
-        "packed": partial(gradient, model, head, packed, segment_by_segment(packed.layout)),
+        "packed": partial(gradient, model, head, packed, segment_by_segment(plain)),
         "shared": partial(gradient, model, head, shared, path_by_path(trees)),
         "dense": partial(
             gradient, model, head, shared, partial(scaled_dot_product_attention, attn_mask=mask)

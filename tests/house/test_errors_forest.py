@@ -17,6 +17,7 @@ Forest: Any = rollkit.Forest
 Layout: Any = rollkit.Layout
 Ragged: Any = rollkit.Ragged
 TreeLayout: Any = rollkit.TreeLayout
+clip_weights: Any = rollkit.clip_weights
 place: Any = rollkit.place
 take: Any = rollkit.take
 segments: Any = rollkit.segments
@@ -27,6 +28,18 @@ NODES = LAYOUT.nodes
 TURNS = {"prompt_token_ids": [[1], [2]], "response_ids": [[3], [4]], "loss_masks": [[1], [1]]}
 
 SHARED = rollkit.pack(TURNS, 4, share_prefixes=True)
+PPO = rollkit.pack(
+    {
+        "prompt_token_ids": [[1], [1]],
+        "response_ids": [[2, 3], [2, 4]],
+        "rollout_logprobs": [[-1.0, -2.0], [-1.5, -3.0]],
+        "advantages": [1.0, -1.0],
+        "loss_weights": [[0.5, 0.5], [0.5, 0.5]],
+        "stop_reasons": ["stop", "stop"],
+    },
+    8,
+    share_prefixes=True,
+)
 NAMED = "names='hf' is for batches of segments, and this one shares prefixes; rename its arrays by {old: new}, give the model a mask of rollkit.segments, and take the loss of next_token_logprobs"
 
 
@@ -111,6 +124,16 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: rollkit.pack({**TURNS, "multiplicity": [[1], [1]]}, 4, share_prefixes=True), ValueError, "column 'multiplicity': a batch that shares prefixes makes this array itself; rename or leave out the column"),
     (lambda: share(4, share_prefixes="yes"), TypeError, "share_prefixes must be True or False, got str"),
     (lambda: rollkit.pack(TURNS, 4, groups=[1, 2]), TypeError, "groups and match say which rollouts share tokens; pass share_prefixes=True, too"),
+    (lambda: clip_weights(5), TypeError, "batch must be a Batch, got int; pack and pad make one"),
+    (lambda: clip_weights(PPO, advantages=5), TypeError, "advantages is the name of a column, got int"),
+    (lambda: clip_weights(PPO, weights="advantages"), TypeError, "weights is 'advantages', which has no number for each token"),
+    (lambda: clip_weights(PPO, advantages="stop_reasons"), TypeError, "advantages is 'stop_reasons', which has no number for each token or row"),
+    (lambda: clip_weights(PPO, weights="kept"), ValueError, "weights is 'kept', which the batch does not have; there are 'input_ids', 'positions', 'segment_ids', 'visible_until', 'multiplicity', 'predecessors', 'advantages', 'stop_reasons', 'rollout_logprobs', 'loss_weights', 'loss_masks'"),
+    (lambda: clip_weights(PPO), ValueError, "column 'rollout_logprobs': row 1, position 1 differs from what another row has at this token, and both have a loss there, so that two sums do not say it; take the loss of rows: batch.unpack(next_token_logprobs(logits, batch))"),
+    (lambda: segments.mamba(SHARED), TypeError, "ids is of rows that share tokens, and a convolution or a state goes on from token to token in memory, where it cannot branch; pack without share_prefixes"),
+    (lambda: segments.flash_linear_attention([1, 2], size=2), ValueError, "there are 2 segments, size=2 has room for 1"),
+    (lambda: segments.thd([1], LAYOUT, max_segments=1), TypeError, "ids_kv is a TreeLayout, whose rows are no segments: they share tokens; use block_mask, magi_ranges, flashmask_indices, tree_varlen or dense_mask"),
+    (lambda: rollkit.pad(SHARED), TypeError, "expected rollouts, got a Batch: its lines are laid out, and no rows; batch.unpack(name) and batch.rows have those"),
     (lambda: segments.runs(SHARED), TypeError, "batch.layout is a TreeLayout, whose rows are no segments: they share tokens; use block_mask, magi_ranges, flashmask_indices, tree_varlen or dense_mask"),
     (lambda: TREES.saving(5), TypeError, "cost must be two numbers, (per token, per token squared), got 5"),
     (lambda: TREES.saving((0, 0)), ValueError, "cost must be two numbers of 0 or more, not both 0, got (0, 0)"),
@@ -133,7 +156,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: LAYOUT.segment_ids(np.zeros(3)), ValueError, "out must be int32 of shape (1, 8), got float64 of shape (3,)"),
     (lambda: place([[1]], LAYOUT), ValueError, "the column has 1 rows, the layout has 3"),
     (lambda: take(np.zeros((2, 2)), LAYOUT), ValueError, "array must have shape (1, 8) (and inner dims), got (2, 2)"),
-    (lambda: segments.magi_ranges([1, 1]), TypeError, "layout must be a Layout or a TreeLayout, got list"),
+    (lambda: segments.magi_ranges([1, 1]), TypeError, "layout must be a Layout, a TreeLayout or a Batch, got list"),
     (lambda: segments.tree_varlen(LAYOUT, most="a"), TypeError, "most must be a number, got str"),
     (lambda: segments.tree_varlen(LAYOUT, most=1), ValueError, "gathering along paths takes 10 keys for 6 tokens, 1.7 for each, more than most=1; use block_mask, magi_ranges or flashmask_indices, or pass a larger most"),
     (lambda: segments.dense_mask(LAYOUT, LAYOUT), TypeError, "a TreeLayout attends to itself by its own positions; give nothing beside it"),

@@ -425,3 +425,10 @@ def test_a_prefix_in_every_bin_is_paid_in_every_bin() -> None:
     least = Forest.build(rows).lower_bound(30)
     assert layout.shape[0] == least[0] == 8  # four of five tokens and ten shared ones
     assert layout.num_placed == least[1] == 8 * 10 + 30 * 5
+
+
+@pytest.mark.parametrize("rows", [[[0, 0]], [[], [1]], [[1, 2], []], [[]], [[1], [2, 3]]])
+def test_rows_that_lie_end_to_end_are_compared_without_what_follows(rows: list[list[int]]) -> None:
+    layout = Forest.build(Ragged.from_rows(rows, np.int32)).pack(4)
+    found = layout.reduce(Ragged.from_rows(rows, np.int32), "equal")
+    np.testing.assert_array_equal(found, place(Ragged.from_rows(rows, np.int32), layout))

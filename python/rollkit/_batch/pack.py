@@ -90,7 +90,8 @@ def pack(
         `visible_until`, `predecessors` and `multiplicity` of its layout, a `TreeLayout`. A token that several
         rollouts have may have other masks and advantages in each, so all other columns per token are among
         `batch.rows`: an element per token of prompt and response, as `unpack` gives them of any batch. A
-        scalar reward stays one. There are no labels; `next_token_logprobs` scores each token once.
+        scalar reward stays one. There are no labels; `next_token_logprobs` scores each token once. A warning
+        says where rows share a token and have other experts for it, and that images may differ.
 
     Raises:
         ValueError: rows of a column are of another length than their tokens; column and row are named. Or

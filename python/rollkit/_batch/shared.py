@@ -13,6 +13,7 @@ from rollkit._arrays.ops import ops_of
 from rollkit._batch.batch import Batch
 from rollkit._batch.fill import PACKED, Filling, buffer
 from rollkit._batch.plan import check_alone, check_rows
+from rollkit._batch.unlike import warn_of_unlike
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray
@@ -58,6 +59,7 @@ def planned_trees(
         if packing[name] != DEFAULTS[name]:  # type: ignore[literal-required]
             raise ValueError(f"share_prefixes=True {why}; leave {name} out")
     forest = Forest._of_sources(sources, groups, match)
+    warn_of_unlike(sources, forest, groups, match)
     trees = forest.pack(
         capacity,
         align=packing["align"],

@@ -16,7 +16,7 @@ from rollkit._errors import retold, row_of
 from rollkit._frameworks import as_array
 from rollkit._rows.binpack import check_bins, multiple_of_bins, plan_options, shuffle_key
 from rollkit._rows.edges import edges
-from rollkit._rows.laid import counted
+from rollkit._rows.laid import Laid, counted
 from rollkit._rows.pieces import ABSENT as ABSENT
 from rollkit._rows.rowwise import Rowwise
 
@@ -734,3 +734,12 @@ def _int32(values: Int64s) -> NDArray[np.int32]:
     if values[-1] > np.iinfo(np.int32).max:
         raise OverflowError(f"{values[-1]} elements are beyond int32, which attention kernels take")
     return values.astype(np.int32)
+
+
+def refuse_shared(called: str, given: Any) -> None:
+    """Refuse a batch whose rows share tokens where its lines would be taken for rows."""
+    layout = getattr(given, "__dict__", {}).get("layout")
+    if isinstance(layout, Laid) and not isinstance(layout, Layout):
+        raise TypeError(
+            f"{called} is a batch that shares prefixes: its lines are no rows, which batch.unpack(name) gives"
+        )
