@@ -81,12 +81,12 @@ def test_every_turn_is_a_path_and_no_prefix_is_stored_twice(found: list[dict[str
         ends.append(end)
         stored += len(contexts[-1]) - known
         assert int(tree.lengths.sum()) == stored
-        nodes = tree._nodes
-        path = nodes.path(end)
-        assert sum(nodes.lengths[node] for node in path) == len(contexts[-1])
+        _, _, lengths, sampled_nodes, captured = tree._nodes.columns()
+        path = tree._nodes.path(end)
+        assert lengths[path].sum() == len(contexts[-1])
         if turn["whole"]:
-            assert all(nodes.captured[node] == nodes.lengths[node] for node in path[:-1])
-        assert not tree.sampled[path[-1]] or nodes.captured[end] == nodes.lengths[end] - turn["short"]
+            assert (captured[path] == lengths[path])[:-1].all()
+        assert not sampled_nodes[end] or captured[end] == lengths[end] - turn["short"]
 
     branches = tree.branches()
     leaves = tree.leaves.tolist()
@@ -95,7 +95,7 @@ def test_every_turn_is_a_path_and_no_prefix_is_stored_twice(found: list[dict[str
     for row, leaf in enumerate(leaves):
         tokens = [*branches["prompt_token_ids"][row].tolist(), *branches["response_ids"][row].tolist()]
         assert tokens == contexts[ends.index(leaf)]
-        path = tree._nodes.path(leaf)
+        path = tree._nodes.path(leaf).tolist()
         sampled |= {node for node in path if tree.sampled[node]}
         masks = np.concatenate([[int(tree.sampled[node])] * tree.lengths[node] for node in path])
         prompt = len(branches["prompt_token_ids"][row])
@@ -164,7 +164,9 @@ def test_two_samples_from_one_prompt_stay_two() -> None:
     assert first != second
     assert tree.branches()["response_ids"].to_list() == [[3, 4], [3, 4]]  # type: ignore[union-attr]
     third = tree.commit([1, 2, 3, 4, 5], [6])
-    assert tree._nodes.path(third)[:-2] == tree._nodes.path(second), "the newest is continued"
+    assert tree._nodes.path(third)[:-2].tolist() == tree._nodes.path(second).tolist(), (
+        "the newest is continued"
+    )
 
 
 def test_a_response_that_was_tokenised_again_shares_its_beginning() -> None:

@@ -1,0 +1,153 @@
+"""The columns of a token tree: a row of one, and all of it, an element for each token that is stored."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from rollkit._check import host
+from rollkit._errors import at
+from rollkit._frameworks import AnyArray
+from rollkit._rollouts.fields import FIELDS
+from rollkit._rows.dtypes import common
+from rollkit._rows.growing import Growing
+from rollkit._rows.lists import Lists
+from rollkit._rows.ragged import Ragged
+
+Row = AnyArray | Ragged
+"""The elements of one turn: numbers, or a list for each token."""
+
+_INT64: Final = np.dtype(np.int64)
+
+
+class GrowingLists:
+    """Lists, one for each element, with room for more after them."""
+
+    def __init__(self, dtype: np.dtype[Any], inner: tuple[int, ...]) -> None:
+        self._entries = Growing(dtype, inner)
+        self._bounds = Growing(_INT64, ())  # where lists begin, and the last ends
+        self._bounds.room(1)[...] = 0
+        self._bounds.length = 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the entries."""
+        return self._entries.dtype
+
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """The shape of an entry."""
+        return self._entries.inner
+
+    @property
+    def rows(self) -> Lists:
+        """A view of the lists, until there are more."""
+        return Lists(self._entries.rows, self._bounds.rows)
+
+    @property
+    def length(self) -> int:
+        """How many lists there are."""
+        return self._bounds.length - 1
+
+    @length.setter
+    def length(self, length: int) -> None:
+        self._bounds.length = length + 1
+        self._entries.length = int(self._bounds.rows[-1])
+
+    def write(self, before: int, row: Any) -> None:
+        """Write so many empty lists behind the end, and then those of a row."""
+        end = self._entries.length
+        bounds = self._bounds.room(before + len(row))
+        bounds[:before] = end
+        np.add(row.offsets[1:], end - row.offsets[0], out=bounds[before:])
+        self._entries.room(len(row.flat))[...] = row.flat
+
+
+Column = Growing | GrowingLists
+
+
+def of_rows(rows: Row) -> Column:
+    """A column that begins with these elements."""
+    column = begun(rows)
+    write(column, 0, 0, rows)
+    column.length = len(rows)
+    return column
+
+
+def begun(row: Row) -> Column:
+    """An empty column for such elements."""
+    return (GrowingLists if isinstance(row, Ragged) else Growing)(row.dtype, _inner(row))
+
+
+def _inner(row: Row) -> tuple[int, ...]:
+    """The shape of an element, or of an entry of its list."""
+    return row.inner if isinstance(row, Ragged) else row.shape[1:]
+
+
+def write(column: Column, before: int, fill: Any, row: Row) -> None:
+    """Write elements behind the end: the fill, so many times, and a row. `length` counts them later."""
+    if isinstance(column, GrowingLists):
+        column.write(before, row)
+        return
+    room = column.room(before + len(row))
+    room[:before] = fill
+    if len(row):
+        room[before:] = row
+
+
+def fitting(name: str, column: Column | None, row: Row) -> Column:
+    """The column that takes a row: this one, or a wider copy.
+
+    Raises:
+        ValueError: the row has elements of another shape, or none that are lists where those before are.
+        TypeError: no dtype holds both.
+    """
+    if column is None:
+        return begun(row)
+    if not len(row):
+        return column
+    own, given = isinstance(column, GrowingLists), isinstance(row, Ragged)
+    if own != given:
+        kinds = "numbers", "a list for each token"
+        raise ValueError(f"{name} has {kinds[given]}, in the turns before {kinds[own]}")
+    inner = _inner(row)
+    if inner != column.inner:
+        raise ValueError(f"{name} has inner shape {inner}, in the turns before {column.inner}")
+    if column.dtype == row.dtype:
+        return column
+    with at(column=name):
+        dtype = common((column.dtype, row.dtype))
+    if isinstance(column, Growing):
+        return wider(column, dtype)
+    lists = column.rows
+    return column if column.dtype == dtype else of_rows(Ragged(lists.values.astype(dtype), lists.offsets))
+
+
+def wider(column: Growing, dtype: np.dtype[Any]) -> Growing:
+    """The column in a dtype that holds its own; itself if that is the same."""
+    return column if column.dtype == dtype else Growing.over(column.rows.astype(dtype))
+
+
+def row_of(name: str, value: Any, lists: bool = False) -> Row:
+    """One row of a column, in the column's dtype."""
+    field = FIELDS.get(name)
+    dtype = None if field is None else field.dtype
+    lists = lists or (field is not None and field.lists)
+    if type(value) is np.ndarray and value.ndim and not lists and value.dtype == dtype:
+        if value.flags.c_contiguous and value.flags.aligned:
+            return value  # it is copied where it is kept
+    with at(column=name, label=name, alone=True):
+        if isinstance(value, Ragged):
+            if field is not None and not field.lists:
+                raise TypeError("expected an element per token, got a list for each")
+            if value.of_lists:
+                raise TypeError("expected a list per token, got lists of lists")
+            row = Ragged(host(name, value.flat), value.offsets - value.offsets[0])
+            return row if dtype is None else row.astype(dtype)
+        if not isinstance(value, list | tuple):
+            found = host(name, value)
+            if found.ndim == 0:
+                raise TypeError(f"expected an element per token, got {value!r}")
+            value = found
+        return Ragged.from_rows([value], dtype, lists=lists).flat
