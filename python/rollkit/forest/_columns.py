@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from rollkit import _native
 from rollkit._check import host
 from rollkit._errors import at
 from rollkit._frameworks import AnyArray
@@ -134,10 +135,17 @@ def row_of(name: str, value: Any, lists: bool = False) -> Row:
     field = FIELDS.get(name)
     dtype = None if field is None else field.dtype
     lists = lists or (field is not None and field.lists)
-    if type(value) is np.ndarray and value.ndim and not lists and value.dtype == dtype:
-        if value.flags.c_contiguous and value.flags.aligned:
-            return value  # it is copied where it is kept
+    if (
+        type(value) is np.ndarray
+        and value.ndim
+        and not lists
+        and (row := _as_it_is(value, dtype)) is not None
+    ):
+        return row
     with at(column=name, label=name, alone=True):
+        if dtype is not None and not lists and type(value) is list:
+            found: AnyArray = _native.from_lists([value], dtype)[0]  # as `Ragged.from_rows` does
+            return found
         if isinstance(value, Ragged):
             if field is not None and not field.lists:
                 raise TypeError("expected an element per token, got a list for each")
@@ -151,3 +159,14 @@ def row_of(name: str, value: Any, lists: bool = False) -> Row:
                 raise TypeError(f"expected an element per token, got {value!r}")
             value = found
         return Ragged.from_rows([value], dtype, lists=lists).flat
+
+
+def _as_it_is(value: AnyArray, dtype: np.dtype[Any] | None) -> AnyArray | None:
+    """An array that needs no look at its numbers, or no second: what it has is copied where it is kept."""
+    own = value.dtype
+    if own == dtype:
+        return value if value.flags.c_contiguous and value.flags.aligned else None
+    if dtype is not None and dtype.kind == "i" and own.kind in "iu":
+        found = value.astype(dtype)
+        return found if (found == value).all() else None
+    return None
