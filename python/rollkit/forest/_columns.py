@@ -135,13 +135,8 @@ def row_of(name: str, value: Any, lists: bool = False) -> Row:
     field = FIELDS.get(name)
     dtype = None if field is None else field.dtype
     lists = lists or (field is not None and field.lists)
-    if (
-        type(value) is np.ndarray
-        and value.ndim
-        and not lists
-        and (row := _as_it_is(value, dtype)) is not None
-    ):
-        return row
+    if type(value) is np.ndarray and not lists and (known := _as_it_is(value, dtype)) is not None:
+        return known
     with at(column=name, label=name, alone=True):
         if dtype is not None and not lists and type(value) is list:
             found: AnyArray = _native.from_lists([value], dtype)[0]  # as `Ragged.from_rows` does
@@ -164,6 +159,8 @@ def row_of(name: str, value: Any, lists: bool = False) -> Row:
 def _as_it_is(value: AnyArray, dtype: np.dtype[Any] | None) -> AnyArray | None:
     """An array that needs no look at its numbers, or no second: what it has is copied where it is kept."""
     own = value.dtype
+    if not value.ndim:
+        return None
     if own == dtype:
         return value if value.flags.c_contiguous and value.flags.aligned else None
     if dtype is not None and dtype.kind == "i" and own.kind in "iu":
