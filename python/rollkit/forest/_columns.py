@@ -146,14 +146,24 @@ def row_of(name: str, value: Any, lists: bool = False) -> Row:
                 raise TypeError("expected an element per token, got a list for each")
             if value.of_lists:
                 raise TypeError("expected a list per token, got lists of lists")
-            row = Ragged(host(name, value.flat), value.offsets - value.offsets[0])
-            return row if dtype is None else row.astype(dtype)
+            own = Ragged(host(name, value.flat), value.offsets - value.offsets[0])
+            return own if dtype is None else own.astype(dtype)
         if not isinstance(value, list | tuple):
+            if isinstance(value, np.ndarray) and hasattr(value, "mask"):  # which nothing here looks at
+                raise TypeError("a masked array; fill it (.filled), or give what is left (.compressed)")
             found = host(name, value)
             if found.ndim == 0:
                 raise TypeError(f"expected an element per token, got {value!r}")
             value = found
-        return Ragged.from_rows([value], dtype, lists=lists).flat
+        try:
+            row: Row = Ragged.from_rows([value], dtype, lists=lists).flat
+        except ValueError as error:
+            if field is None and not lists:
+                error.add_note(f'levels={{{name!r}: "response[]"}} takes a list of any length for each token')
+            raise
+        if row.dtype.kind not in "biufcV":
+            raise TypeError(f"expected numbers, got {row.dtype}")
+        return row
 
 
 def _as_it_is(value: AnyArray, dtype: np.dtype[Any] | None) -> AnyArray | None:

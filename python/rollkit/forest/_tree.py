@@ -311,7 +311,7 @@ class TokenTree:
         """Refuse columns that the turns before did not have, and those that a tree makes."""
         if not names.isdisjoint(MADE):
             name = min(names.intersection(MADE))
-            raise ValueError(f"a tree makes the column {name!r} itself ({ROUTES!r} of routes=); rename yours")
+            raise ValueError(f"a tree makes {name!r} itself; rename the column, or give routes as routes=")
         given = names | {ROUTES} if routed else names
         if len(self) and (odd := given ^ (self._kept().keys() - {TOKENS})):
             listed = ", ".join(map(repr, sorted(odd)))
