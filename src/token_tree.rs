@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 
 use crate::layout::same_count;
-use crate::trie::{self, MOST, NONE, Trie};
+use crate::trie::{NONE, Trie};
 use crate::{Error, Result, memory};
 
 /// No node.
@@ -277,30 +277,56 @@ impl TokenTree {
         Ok([leaves, offsets, nodes])
     }
 
-    /// The nodes in depth-first order, with a row for each branch.
+    /// The nodes in depth-first order, with a row for each branch: children are in the order of their first rows.
     pub fn forest(&self) -> Result<Trie> {
-        let leaves = self.leaves()?;
-        let mut found = memory::filled("nodes", trie::Node::default(), self.nodes.len())?;
-        let mut way = Vec::new();
+        let (leaves, count) = (self.leaves()?, self.nodes.len());
+        let mut sources = memory::filled("nodes", ROOT, count)?; // the first row of each node
+        let mut by_row = memory::with_room("nodes", count)?;
         for (row, &leaf) in leaves.iter().enumerate() {
             let mut node = leaf;
-            while node != ROOT && found[node].end == 0 {
-                memory::push("nodes", &mut way, node)?;
+            while node != ROOT && sources[node] == ROOT {
+                sources[node] = row;
+                by_row.push(node);
                 node = self.nodes[node].parent;
             }
-            let mut begin = found.get(node).map_or(0, |node| node.end);
-            for node in way.drain(..).rev() {
-                let Node { parent, length, .. } = self.nodes[node];
-                let end = begin as usize + length;
-                if end.max(node) > MOST {
-                    return Err(Error::RowTooLong { row, length: end as i64, capacity: MOST as i64 });
-                }
-                let (end, parent) = (end as u32, u32::try_from(parent).unwrap_or(trie::NO_NODE));
-                found[node] = trie::Node { parent, source: row as u32, begin, end, hash: 0 };
-                begin = end;
-            }
         }
-        trie::ordered(&found, &leaves)
+        // Children as lists: the first, and what comes next. No two of a node have the same first row.
+        let mut first_root = ROOT;
+        let mut first = memory::filled("nodes", ROOT, count)?;
+        let mut next = memory::filled("nodes", ROOT, count)?;
+        for &node in by_row.iter().rev() {
+            let head = first.get_mut(self.nodes[node].parent).unwrap_or(&mut first_root);
+            next[node] = std::mem::replace(head, node);
+        }
+        let mut numbers = memory::filled("nodes", NONE, count)?;
+        let mut found = Trie {
+            parents: memory::with_room("nodes", count)?,
+            begins: memory::with_room("nodes", count)?,
+            ends: memory::with_room("nodes", count)?,
+            source_rows: memory::with_room("nodes", count)?,
+            leaf: memory::with_room("rows", leaves.len())?,
+        };
+        let mut at = first_root;
+        while let Some(node) = self.nodes.get(at) {
+            numbers[at] = found.parents.len() as i64;
+            let parent = numbers.get(node.parent).copied().unwrap_or(NONE);
+            let begin = found.ends.get(parent as usize).copied().unwrap_or(0);
+            found.parents.push(parent);
+            found.begins.push(begin);
+            found.ends.push(begin.saturating_add(node.length as i64));
+            found.source_rows.push(sources[at] as i64);
+            at = if first[at] == ROOT { self.after(&next, at) } else { first[at] };
+        }
+        found.leaf.extend(leaves.iter().map(|&leaf| numbers[leaf]));
+        Ok(found)
+    }
+
+    /// What comes after all of a node: its sibling, or that of what it is in.
+    fn after(&self, next: &[usize], mut at: usize) -> usize {
+        while at != ROOT && next[at] == ROOT {
+            at = self.nodes[at].parent;
+        }
+        next.get(at).copied().unwrap_or(ROOT)
     }
 
     fn leaves(&self) -> Result<Vec<usize>> {

@@ -164,7 +164,7 @@ pub fn build_ahead(
         let leaf = if length == 0 { ROOT } else { builder.insert(row, length)? };
         builder.leaf.push(leaf);
     }
-    ordered(&builder.nodes, &builder.leaf)
+    builder.ordered()
 }
 
 /// The elements of each row, those of the first column.
@@ -192,16 +192,16 @@ const AHEAD: usize = 8;
 const ROOT: usize = usize::MAX;
 
 /// A node in 24 bytes: of very many, looking at them is what takes the time.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Node {
+#[derive(Clone, Copy)]
+struct Node {
     /// Its parent's number, or [`NO_NODE`].
-    pub parent: u32,
+    parent: u32,
     /// The first row that has it.
-    pub source: u32,
-    pub begin: u32,
-    pub end: u32,
+    source: u32,
+    begin: u32,
+    end: u32,
     /// That of its parent and first element.
-    pub hash: u64,
+    hash: u64,
 }
 
 impl Node {
@@ -374,46 +374,46 @@ impl Builder<'_> {
         self.children.insert(at, &self.nodes)?;
         Ok(upper)
     }
-}
 
-/// Numbers nodes depth first, children by their first rows: no two of a node have the same.
-pub(crate) fn ordered(nodes: &[Node], leaf: &[usize]) -> Result<Trie> {
-    let rows = leaf.len();
-    let mut of_row = memory::filled("rows", ROOT, rows)?; // lists of nodes: the head, and what comes next
-    let mut next = memory::filled("nodes", ROOT, nodes.len())?;
-    for (number, node) in nodes.iter().enumerate() {
-        next[number] = std::mem::replace(&mut of_row[node.source()], number);
-    }
-    let mut first_root = ROOT;
-    let mut first_child = memory::filled("nodes", ROOT, nodes.len())?;
-    for &head in of_row.iter().rev() {
-        let mut number = head;
-        while number != ROOT {
-            let first = first_child.get_mut(nodes[number].parent()).unwrap_or(&mut first_root);
-            let (sibling, later) = (std::mem::replace(first, number), next[number]);
-            next[number] = sibling;
-            number = later;
+    /// Numbers nodes depth first, children by their first rows: no two of a node have the same.
+    fn ordered(self) -> Result<Trie> {
+        let (nodes, rows) = (&self.nodes, self.leaf.len());
+        let mut of_row = memory::filled("rows", ROOT, rows)?; // lists of nodes: the head, and what comes next
+        let mut next = memory::filled("nodes", ROOT, nodes.len())?;
+        for (number, node) in nodes.iter().enumerate() {
+            next[number] = std::mem::replace(&mut of_row[node.source()], number);
         }
+        let mut first_root = ROOT;
+        let mut first_child = memory::filled("nodes", ROOT, nodes.len())?;
+        for &head in of_row.iter().rev() {
+            let mut number = head;
+            while number != ROOT {
+                let first = first_child.get_mut(nodes[number].parent()).unwrap_or(&mut first_root);
+                let (sibling, later) = (std::mem::replace(first, number), next[number]);
+                next[number] = sibling;
+                number = later;
+            }
+        }
+        let mut found = Trie {
+            parents: memory::with_room("nodes", nodes.len())?,
+            begins: memory::with_room("nodes", nodes.len())?,
+            ends: memory::with_room("nodes", nodes.len())?,
+            source_rows: memory::with_room("nodes", nodes.len())?,
+            leaf: memory::with_room("rows", rows)?,
+        };
+        let mut numbers = memory::filled("nodes", NONE, nodes.len())?;
+        let mut at = first_root;
+        while let Some(node) = nodes.get(at) {
+            numbers[at] = found.parents.len() as i64;
+            found.parents.push(numbers.get(node.parent()).copied().unwrap_or(NONE));
+            found.begins.push(i64::from(node.begin));
+            found.ends.push(i64::from(node.end));
+            found.source_rows.push(i64::from(node.source));
+            at = if first_child[at] == ROOT { after(nodes, &next, at) } else { first_child[at] };
+        }
+        found.leaf.extend(self.leaf.iter().map(|&leaf| numbers.get(leaf).copied().unwrap_or(NONE)));
+        Ok(found)
     }
-    let mut found = Trie {
-        parents: memory::with_room("nodes", nodes.len())?,
-        begins: memory::with_room("nodes", nodes.len())?,
-        ends: memory::with_room("nodes", nodes.len())?,
-        source_rows: memory::with_room("nodes", nodes.len())?,
-        leaf: memory::with_room("rows", rows)?,
-    };
-    let mut numbers = memory::filled("nodes", NONE, nodes.len())?;
-    let mut at = first_root;
-    while let Some(node) = nodes.get(at) {
-        numbers[at] = found.parents.len() as i64;
-        found.parents.push(numbers.get(node.parent()).copied().unwrap_or(NONE));
-        found.begins.push(i64::from(node.begin));
-        found.ends.push(i64::from(node.end));
-        found.source_rows.push(i64::from(node.source));
-        at = if first_child[at] == ROOT { after(nodes, &next, at) } else { first_child[at] };
-    }
-    found.leaf.extend(leaf.iter().map(|&leaf| numbers.get(leaf).copied().unwrap_or(NONE)));
-    Ok(found)
 }
 
 /// What comes after all of a node: its sibling, or that of what it is in.
@@ -432,7 +432,7 @@ struct Children {
 }
 
 /// The number of no node, in 32 bits.
-pub(crate) const NO_NODE: u32 = u32::MAX;
+const NO_NODE: u32 = u32::MAX;
 
 impl Children {
     fn new(rows: usize) -> Result<Self> {

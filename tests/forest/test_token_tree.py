@@ -215,9 +215,9 @@ def test_a_refused_turn_changes_no_dtype() -> None:
 def test_trees_are_copied_whole() -> None:
     tree = TokenTree()
     tree.commit([1, 2], [3], rollout_logprobs=[-1.0], routes=routes_for([1, 2, 3]))
-    other = copy.deepcopy(tree)
-    other.commit([1], [4], rollout_logprobs=[-2.0], routes=routes_for([1, 4]))
-    assert (len(tree), len(other)) == (2, 4)
+    for copied in (copy.deepcopy(tree), copy.copy(tree)):
+        copied.commit([1], [4], rollout_logprobs=[-2.0], routes=routes_for([1, 4]))
+        assert (len(tree), len(copied)) == (2, 4)
     assert TokenTree.from_arrow(TokenTree().to_arrow()).commit([1], [2]) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
@@ -130,10 +131,8 @@ class TokenTree:
 
         Where several nodes match the prompt equally far, the newest is continued.
         """
-        prompt, response = (
-            _token_ids("prompt_token_ids", prompt_token_ids),
-            _token_ids("response_ids", response_ids),
-        )
+        prompt = _token_ids("prompt_token_ids", prompt_token_ids)
+        response = _token_ids("response_ids", response_ids)
         self._check_names({"loss_masks", *columns}, routes is not None)
         rows = {name: row_of(name, value, self._of_lists(name)) for name, value in columns.items()}
         if "loss_masks" not in rows:
@@ -145,7 +144,7 @@ class TokenTree:
         if not count and node == NONE:
             raise ValueError("the turn has no tokens")
 
-        found: dict[str, Column] = {}
+        found = dict(self._columns)
         whole = {name for name, row in rows.items() if self._is_whole(name, row, prompt, response)}
         for name, row in rows.items():
             _check_length(name, row, prompt, response, name in whole)
@@ -208,8 +207,8 @@ class TokenTree:
 
         Returns:
             Rollouts whose prompt is what precedes the first sampled token; `loss_masks`, 1 on sampled
-            tokens; columns per response token, 0 where nothing was sampled; if there are routes,
-            `rollout_expert_indices` per token and `route_masks` (uint8), 1 where `final` wrote the row.
+            tokens; columns per response token, 0 or an empty list where nothing was sampled; if there are
+            routes, `rollout_expert_indices` per token and `route_masks` (uint8), 1 where `final` wrote the row.
 
         Raises:
             ValueError: nothing was committed, or a route is missing that `final` does not give.
@@ -339,6 +338,9 @@ class TokenTree:
             column.rows[token] = payload.view(row, row + 1)[0]
         return nodes[given]
 
+    def __copy__(self) -> TokenTree:
+        return deepcopy(self)  # what grows is not shared
+
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_nodes": self._nodes.columns()}
 
@@ -364,8 +366,9 @@ def _token_ids(name: str, value: Any) -> AnyArray:
 
 def _said(table: Any, about: str) -> set[str]:
     """The columns of a table that its metadata says something of."""
-    said = (table.schema.metadata or {}).get(about.encode(), b"").decode()
-    return set(filter(None, said.split(",")))
+    metadata = getattr(getattr(table, "schema", None), "metadata", None)
+    said = metadata.get(about.encode(), b"") if isinstance(metadata, Mapping) else b""
+    return set(filter(None, said.decode().split(",")))
 
 
 def _per_node(columns: dict[str, Any], name: str) -> Int64s:
