@@ -208,7 +208,8 @@ class TokenTree:
         Returns:
             Rollouts whose prompt is what precedes the first sampled token; `loss_masks`, 1 on sampled
             tokens; columns per response token, 0 or an empty list where nothing was sampled; if there are
-            routes, `rollout_expert_indices` per token and `route_masks` (uint8), 1 where `final` wrote the row.
+            routes, `rollout_expert_indices` per token and `route_masks` (uint8), 1 where `final` wrote the
+            row.
 
         Raises:
             ValueError: nothing was committed, or a route is missing that `final` does not give.
