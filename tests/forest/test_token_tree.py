@@ -200,6 +200,22 @@ def test_lists_widen() -> None:
     assert tree.branches().ragged("x").to_list() == [[[1.0]], [[0.5, 2.5]]]
 
 
+def test_what_has_no_number_has_no_say() -> None:
+    tree = TokenTree({"x": "response[]"})
+    none: list[Any] = [[], np.zeros(0), [[], []], [[]]]
+    for i, value in enumerate(none):
+        tree.commit([1], [2] * len(value), x=value)
+        if i == 1:
+            tree.commit([1], [3], x=[np.zeros((2, 3), np.int8)])
+    column = tree.branches().ragged("x")
+    assert column.dtype == np.int8
+    assert [len(entries) for row in column.to_list() for entries in row] == [2, 0, 0, 0]
+    plain = TokenTree()
+    for value in (np.zeros(1, np.int8), np.zeros(0), Ragged.from_rows([])):
+        plain.commit([1], [2] * len(value), x=value)
+    assert plain.branches().ragged("x").dtype == np.int8
+
+
 def test_a_refused_turn_changes_no_dtype() -> None:
     tree = TokenTree()
     tree.commit([1], [2], x=[1], routes=routes_for([1, 2]).astype(np.uint8))

@@ -56,13 +56,25 @@ class GrowingLists:
         self._bounds.length = length + 1
         self._entries.length = int(self._bounds.rows[-1])
 
+    def astype(self, dtype: np.dtype[Any], inner: tuple[int, ...] | None = None) -> GrowingLists:
+        """The lists with entries of a dtype that holds them, and of another shape if there are none."""
+        if self.dtype == dtype and inner in (None, self.inner):
+            return self
+        entries = self._entries.rows.astype(dtype)
+        found = GrowingLists(dtype, self.inner if inner is None else inner)
+        found._bounds = Growing.over(self._bounds.rows)
+        if len(entries):
+            found._entries = Growing.over(entries)
+        return found
+
     def write(self, before: int, row: Any) -> None:
         """Write so many empty lists behind the end, and then those of a row."""
         end = self._entries.length
         bounds = self._bounds.room(before + len(row))
         bounds[:before] = end
         np.add(row.offsets[1:], end - row.offsets[0], out=bounds[before:])
-        self._entries.room(len(row.flat))[...] = row.flat
+        if len(row.flat):
+            self._entries.room(len(row.flat))[...] = row.flat
 
 
 Column = Growing | GrowingLists
@@ -78,12 +90,9 @@ def of_rows(rows: Row) -> Column:
 
 def begun(row: Row) -> Column:
     """An empty column for such elements."""
-    return (GrowingLists if isinstance(row, Ragged) else Growing)(row.dtype, _inner(row))
-
-
-def _inner(row: Row) -> tuple[int, ...]:
-    """The shape of an element, or of an entry of its list."""
-    return row.inner if isinstance(row, Ragged) else row.shape[1:]
+    if isinstance(row, Ragged):
+        return GrowingLists(row.dtype, row.inner)
+    return Growing(row.dtype, row.shape[1:])
 
 
 def write(column: Column, before: int, fill: Any, row: Row) -> None:
@@ -106,23 +115,23 @@ def fitting(name: str, column: Column | None, row: Row) -> Column:
     """
     if column is None:
         return begun(row)
-    if not len(row):
-        return column
     own, given = isinstance(column, GrowingLists), isinstance(row, Ragged)
-    if own != given:
+    if own != given and len(row):
         kinds = "numbers", "a list for each token"
         raise ValueError(f"{name} has {kinds[given]}, in the turns before {kinds[own]}")
-    inner = _inner(row)
+    values = row.flat if isinstance(row, Ragged) else row
+    if not len(values):
+        return column  # without a number it has no say in what these are
+    inner = values.shape[1:]
+    if isinstance(column, GrowingLists) and not len(column.rows.values):
+        return column.astype(values.dtype, inner)
     if inner != column.inner:
         raise ValueError(f"{name} has inner shape {inner}, in the turns before {column.inner}")
-    if column.dtype == row.dtype:
+    if column.dtype == values.dtype:
         return column
     with at(column=name):
-        dtype = common((column.dtype, row.dtype))
-    if isinstance(column, Growing):
-        return wider(column, dtype)
-    lists = column.rows
-    return column if column.dtype == dtype else of_rows(Ragged(lists.values.astype(dtype), lists.offsets))
+        dtype = common((column.dtype, values.dtype))
+    return column.astype(dtype) if isinstance(column, GrowingLists) else wider(column, dtype)
 
 
 def wider(column: Growing, dtype: np.dtype[Any]) -> Growing:
