@@ -4,6 +4,7 @@ import base64
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,29 @@ def test_lists_of_prompts_and_responses() -> None:
     assert tree.branches().ragged("x").to_list() == [[[1], [1, 2], [], [3]]]
     table = tree.to_arrow()
     assert TokenTree.from_arrow(table).branches().equals(tree.branches())
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_tree_is_saved_as_a_file(tmp_path: Path, kind: str) -> None:
+    """What is known of columns is in the table's metadata, which both formats keep."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    tree = TokenTree({"x": "sequence[]", "y": "sequence"})
+    tree.commit([1], [2], x=[[1], []], y=[0.5, 1.5], routes=routes_for([1, 2]))
+    tree.commit([1, 3], [4], x=[[], [2, 3], [4]], y=[9, 2.5, 3.5], routes=routes_for([1, 3, 4]))
+    path = tmp_path / f"tree.{kind}"
+    if kind == "parquet":
+        pq.write_table(tree.to_arrow(), path)
+        table = pq.read_table(path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, tree.to_arrow().schema) as writer:
+            writer.write_table(tree.to_arrow())
+        table = pa.ipc.open_file(path).read_all()
+    loaded = TokenTree.from_arrow(table)
+    assert loaded.branches().equals(tree.branches())
+    assert loaded.forest().equals(tree.forest())
+    for each in (tree, loaded):
+        each.commit([1, 3, 4], [5], x=[[], [], [], [6]], y=[0, 0, 0, 1], routes=routes_for([1, 3, 4, 5]))
+    assert loaded.branches().equals(tree.branches())
 
 
 def test_lists_widen() -> None:
