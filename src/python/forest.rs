@@ -81,7 +81,10 @@ pub fn build_forest<'py>(
     Ok(arrays)
 }
 
-fn arrays_of<'py, const N: usize>(py: Python<'py>, columns: [&Vec<i64>; N]) -> PyResult<[Array<'py>; N]> {
+pub(super) fn arrays_of<'py, const N: usize>(
+    py: Python<'py>,
+    columns: [&Vec<i64>; N],
+) -> PyResult<[Array<'py>; N]> {
     let made = columns.iter().map(|column| array::of_slice(py, column)).collect::<PyResult<Vec<_>>>()?;
     made.try_into().map_err(|_| PyValueError::new_err("columns"))
 }

@@ -11,6 +11,7 @@ import pytest
 from tests.house.refusals import check_refusal
 
 import rollkit
+from rollkit.forest import TokenTree
 
 # Arguments of wrong types are what this file is about.
 Forest: Any = rollkit.Forest
@@ -43,12 +44,38 @@ PPO = rollkit.pack(
 NAMED = "names='hf' is for batches of segments, and this one shares prefixes; rename its arrays by {old: new}, give the model a mask of rollkit.segments, and take the loss of next_token_logprobs"
 
 
+TREE = TokenTree()
+TREE.commit([1], [2])
+
+
+def grown(**columns: Any) -> Any:
+    tree = TokenTree()
+    tree.commit([1], [2], **columns)
+    return tree
+
+
 def share(capacity: Any, **options: Any) -> Any:
     return rollkit.pack(TURNS, capacity, **{"share_prefixes": True, **options})
 
 
 # fmt: off
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
+    (lambda: TokenTree({"x": "tokens"}), ValueError, "levels['x'] must be one of 'prompt', 'response', 'sequence', 'row', 'prompt[]', 'response[]', 'sequence[]', 'row[]', got 'tokens'"),
+    (lambda: TokenTree({"x": "response[]"}).commit([1], [2], x=[3]), TypeError, "x: position 0 is int, expected a list, tuple or array"),
+    (lambda: TokenTree().commit([1], [2, 3], x=[[4], [5, 6]]), ValueError, "x: position 1: inner shape (1,) expected, got a list of 2"),
+    (lambda: TokenTree().commit([1], [2], x=np.array(["a"])), TypeError, "x: expected numbers, got <U1"),
+    (lambda: TokenTree().commit(np.ma.array([1], mask=[True]), [2]), TypeError, "prompt_token_ids: a masked array; fill it (.filled), or give what is left (.compressed)"),
+    (lambda: TokenTree().commit(Ragged.from_rows([[1]]), [2]), TypeError, "prompt_token_ids: expected an element per token, got a list for each"),
+    (lambda: TokenTree().commit(np.array([[1]]), [2]), ValueError, "prompt_token_ids: expected one token after the other, got shape (1, 1)"),
+    (lambda: TokenTree().commit([1], [2], rollout_logprobs=Ragged.from_rows([[1.0]])), TypeError, "rollout_logprobs: expected an element per token, got a list for each"),
+    (lambda: TokenTree().commit([1], [2], x=Ragged.from_rows([[[1]]], lists=True)), TypeError, "x: expected a list per token, got lists of lists"),
+    (lambda: TokenTree().commit([1], [2], token_ids=[3]), ValueError, "a tree makes 'token_ids' itself; rename the column, or give routes as routes="),
+    (lambda: TokenTree().commit([1], [2], rollout_expert_indices=[[[1]]]), ValueError, "a tree makes 'rollout_expert_indices' itself; rename the column, or give routes as routes="),
+    (lambda: grown(x=[1]).commit([1], [2], x=Ragged.from_rows([[1]])), ValueError, "x has a list for each token, in the turns before numbers"),
+    (lambda: grown(x=[[1, 2]]).commit([1], [2], x=[[1]]), ValueError, "x has inner shape (1,), in the turns before (2,)"),
+    (lambda: grown(kept_token_ids=[[1]]).commit([1], [2], kept_token_ids=[[2**31]]), OverflowError, "kept_token_ids: position 0: 2147483648 does not fit int32"),
+    (lambda: grown(kept_token_ids=[[1]]).commit([1], [2], kept_token_ids=[[2], [3]]), ValueError, "kept_token_ids has 2 elements, expected 1; the prompt has 1 tokens, the response 1"),
+    (lambda: TokenTree.from_arrow(TREE.to_arrow().set_column(3, "token_ids", [[[2**31], [1]]])), OverflowError, "column 'token_ids': row 0, position 0: 2147483648 does not fit int32"),
     (lambda: Forest.build([[1.5]]), TypeError, "rows must hold token ids, one integer each, got float64 of inner shape ()"),
     (lambda: Forest.build(5), TypeError, "column must be a Ragged or a sequence of rows, got int"),
     (lambda: Forest.build([[1]], groups=["a", "b"]), ValueError, "groups has 2 entries, there are 1 rows"),
