@@ -13,6 +13,7 @@ which rank runs which rows in which micro-batch. Then time passes so:
 * Ranks wait for one another after each micro-batch (`--sync micro_batch`) or at the end (`step`).
 * A rank asks for the rows of a micro-batch `fetch` micro-batches ahead. A node sends, and takes in, what is
   asked for in turn, at `node_bandwidth`, both ways at once; a rank places its rows at `rank_bandwidth`.
+* Ranks fetch the rows that they run, or, `whole`, the chunks that have them, each once a node.
 * A driver that gathers has one port of `node_bandwidth`. It sends when it has everything; its own packing
   costs it nothing here.
 
@@ -163,9 +164,22 @@ class Split:
         each = loads.max(axis=0).sum() if world.of.sync == "micro_batch" else loads.sum(axis=1).max()
         return float(1 - loads.sum() / (world.of.ranks * each))
 
-    def moved(self, world: World, source: Ints) -> Ints:
-        """Bytes of each row over the network, to the rank that runs it."""
-        moved: Ints = world.bytes[self.rows] * (source[self.rows] != self.node(world))
+    def moved(self, world: World, source: Ints, whole: bool = False) -> Ints:
+        """Bytes of each row over the network, to the node that runs it.
+
+        Where chunks are fetched whole, the first row that a node runs of each stands for all of it.
+        """
+        away = source[self.rows] != self.node(world)
+        if not whole:
+            moved: Ints = world.bytes[self.rows] * away
+            return moved
+        chunk, order = world.chunk[self.rows], np.argsort(self.step, kind="stable")
+        order = order[away[order]]
+        pairs = self.node(world)[order] * world.of.ranks + chunk[order]
+        first = order[np.unique(pairs, return_index=True)[1]]
+        sizes = np.bincount(world.chunk, world.bytes, world.of.ranks).astype(np.int64)
+        moved = np.zeros(len(self.rows), np.int64)
+        moved[first] = sizes[chunk[first]]
         return moved
 
 
@@ -191,12 +205,12 @@ def by_plan(world: World, rows: Ints, ranks: Ints) -> Split:
     return Split(rows, ranks[rank], step, plan.steps, seconds)
 
 
-def by_node(world: World, rows: Ints, ranks: Ints) -> Split:
+def by_node(world: World, rows: Ints, ranks: Ints, whole: bool = False) -> Split:
     """Rows leave a node that has more than its share; then each node balances micro-batches of its own."""
     begun = time.thread_time()
     of, lengths = world.of, world.lengths[rows]
     ranks_of = np.split(ranks, np.searchsorted(ranks // of.ranks_per_node, range(1, of.nodes)))
-    node = _even_nodes(world, rows, np.array([len(own) for own in ranks_of]))
+    node = _even_nodes(world, rows, np.array([len(own) for own in ranks_of]), whole)
     nodes = [(np.flatnonzero(node == number), own) for number, own in enumerate(ranks_of) if len(own)]
     nodes = [(here, own) for here, own in nodes if len(here)]
     bins = [int(rollkit.plan_bins(lengths[here], of.capacity).max()) + 1 for here, _ in nodes]
@@ -213,26 +227,38 @@ def by_node(world: World, rows: Ints, ranks: Ints) -> Split:
     return Split(rows, rank, step, steps, time.thread_time() - begun)
 
 
-def _even_nodes(world: World, rows: Ints, ranks: Ints) -> Ints:
-    """The node that runs each row, so that all have as much to do for each rank, and few bytes move."""
+def by_node_of_chunks(world: World, rows: Ints, ranks: Ints) -> Split:
+    """The same, but rows that leave are of few chunks, and those of one go to few nodes."""
+    return by_node(world, rows, ranks, whole=True)
+
+
+def _even_nodes(world: World, rows: Ints, ranks: Ints, whole: bool) -> Ints:
+    """The node that runs each row, so that all have as much to do for each rank.
+
+    Those that leave are the longest, which have most cost a byte, and go to whoever needs most; or, `whole`,
+    one chunk's after the other's, to one node after the other.
+    """
     node, costs = world.home[rows], world.costs[rows]
     held = np.bincount(node, costs, world.of.nodes).astype(np.int64)
     short = (costs.sum() * ranks // ranks.sum() - held).tolist()
+    order = np.lexsort((-costs, world.chunk[rows])) if whole else np.argsort(-costs, kind="stable")
+    giving = order[np.less(short, 0)[node[order]]]
     given: list[int] = []
-    for number in np.flatnonzero(np.less(short, 0)).tolist():
-        here = np.flatnonzero(node == number)
-        here = here[np.argsort(-costs[here], kind="stable")]  # the longest have most cost a byte
-        at = 0
-        while (at := max(at, int(np.searchsorted(-costs[here], short[number])))) < len(here):
-            given.append(int(here[at]))
-            short[number] += int(costs[here[at]])
-            at += 1
+    for row, number, cost in zip(
+        *(of[giving].tolist() for of in (np.arange(len(rows)), node, costs)), strict=True
+    ):
+        if cost <= -short[number]:
+            short[number] += cost
+            given.append(row)
     needy = [(-left, number) for number, left in enumerate(short) if left > 0]
     heapq.heapify(needy)
-    for row in sorted(given, key=lambda row: (-costs[row], row)):
-        filled, number = needy[0]
+    number = heapq.heappop(needy)[1] if needy else 0
+    for row in given:
+        cost = int(costs[row])
+        if not whole or short[number] < cost:
+            number = heapq.heappushpop(needy, (-short[number], number))[1]
+        short[number] -= cost
         node[row] = number
-        heapq.heapreplace(needy, (filled + int(costs[row]), number))
     return node
 
 
@@ -265,6 +291,8 @@ class Strategy:
     split: Splitter
     driver: bool = False
     """Whether all rows go through one port."""
+    whole: bool = False
+    """Whether chunks are fetched whole, as the objects of a store are."""
     leave_slow: bool = False
     """Whether slow ranks get nothing."""
     ways: tuple[str, ...] = ("dealt again", "planned anew")
@@ -282,7 +310,9 @@ class Strategy:
 STRATEGIES = (
     Strategy("`plan_steps`, `home=`", by_plan),
     Strategy("the same, nothing to slow ranks", by_plan, leave_slow=True),
-    Strategy("nodes first, then `balance` in each", by_node),
+    Strategy("the same, whole chunks", by_plan, whole=True, ways=()),
+    Strategy("nodes first, `balance` in each", by_node),
+    Strategy("nodes first, whole chunks", by_node_of_chunks, whole=True, ways=()),
     Strategy("driver gathers, plans, scatters", by_plan, driver=True),
     Strategy("rank by hash", by_hash, ways=("dealt again",)),
     Strategy("each rank its own chunk", at_home, ways=("dealt again",)),
@@ -290,10 +320,16 @@ STRATEGIES = (
 
 
 def timeline(
-    world: World, split: Split, source: Ints, *, slow: Ints = NO_RANKS, start: float = 0.0
+    world: World,
+    split: Split,
+    source: Ints,
+    *,
+    whole: bool = False,
+    slow: Ints = NO_RANKS,
+    start: float = 0.0,
 ) -> tuple[float, float]:
     """When all ranks are done, and the share of their time until then in which they do nothing."""
-    of, node, moved = world.of, split.node(world), split.moved(world, source)
+    of, node, moved = world.of, split.node(world), split.moved(world, source, whole)
     sender, away = source[split.rows], moved > 0
 
     def seconds(ports: int, port: Ints, amounts: Ints, rate: float) -> Floats:
@@ -358,7 +394,7 @@ class Outcome:
     least: int
     """What every split of such loads moves at least."""
     at_rank: int
-    """Bytes over the network to one rank, at most."""
+    """Bytes of rows from other nodes that one rank runs, at most."""
     at_port: int
     """Bytes through one port, one way, at most."""
     seconds: float
@@ -372,21 +408,21 @@ def run(world: World, strategy: Strategy) -> Outcome:
     of = world.of
     ranks = np.setdiff1d(np.arange(of.ranks), world.slow if strategy.leave_slow else NO_RANKS)
     split = strategy.split(world, np.arange(of.rows), ranks)
-    source, gathered = strategy.source(world), strategy.gathered(world)
+    source, gathered, whole = strategy.source(world), strategy.gathered(world), strategy.whole
     start = gathered / of.node_bandwidth
-    seconds, idle = timeline(world, split, source, start=start)
-    moved = split.moved(world, source)
-    ports = np.bincount(source, moved).max(), np.bincount(split.node(world), moved).max()
+    seconds, idle = timeline(world, split, source, whole=whole, start=start)
+    moved = split.moved(world, source, whole)
+    ports = np.bincount(source[split.rows], moved).max(), np.bincount(split.node(world), moved).max()
     return Outcome(
         strategy,
         split,
         moved=int(moved.sum()) + gathered,
         least=least_bytes(world, split),
-        at_rank=int(np.bincount(split.rank, moved).max()),
+        at_rank=int(np.bincount(split.rank, split.moved(world, source)).max()),
         at_port=int(max(gathered, *ports)),
         seconds=seconds,
         idle=idle,
-        with_slow=timeline(world, split, source, slow=world.slow, start=start),
+        with_slow=timeline(world, split, source, whole=whole, slow=world.slow, start=start),
     )
 
 
@@ -477,8 +513,8 @@ def report(of: Setting) -> Iterator[str]:
     yield ""
     outcomes = [run(world, strategy) for strategy in STRATEGIES]
     yield from table(
-        "strategy, plan, micro-batches a rank, moved, at least, to one rank, through one port, step, idle, "
-        "with slow ranks: step, idle",
+        "strategy, plan, micro-batches a rank, moved, at least, rows to one rank, through one port, step, "
+        "idle, with slow ranks: step, idle",
         [
             (
                 found.strategy.name,

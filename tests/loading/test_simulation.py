@@ -11,7 +11,7 @@ from scripts import simulate_scale as scale
 from tests.thorough import by_level
 
 BY = {strategy.name: strategy for strategy in scale.STRATEGIES}
-PLAN, WITHOUT_SLOW, BY_NODE, DRIVER, HASH, HOME = scale.STRATEGIES
+PLAN, WITHOUT_SLOW, WHOLE, BY_NODE, BY_CHUNKS, DRIVER, HASH, HOME = scale.STRATEGIES
 SETTING = scale.Setting(rows=400, nodes=4, ranks_per_node=2, slow_ranks=1)
 
 
@@ -43,19 +43,26 @@ def test_every_row_runs_once_within_the_capacity(
 def test_bytes_are_those_of_rows_that_leave_their_node(
     world: scale.World, outcomes: dict[str, scale.Outcome], name: str
 ) -> None:
+    """And of their chunks, each once a node, where those are fetched whole."""
     found = outcomes[name]
-    of, split = world.of, found.split
-    moved, in_of_rank, out = 0, [0] * of.ranks, [0] * of.nodes
+    of, split, strategy = world.of, found.split, found.strategy
+    chunks = np.bincount(world.chunk, world.bytes).astype(int).tolist()
+    to_rank, into, out, there = [0] * of.ranks, [0] * of.nodes, [0] * of.nodes, set()
     for row, rank in zip(split.rows.tolist(), split.rank.tolist(), strict=True):
-        size, home = int(world.lengths[row]) * world.token_bytes, int(world.chunk[row]) // of.ranks_per_node
-        if found.strategy.driver or home != rank // of.ranks_per_node:
-            moved += size
-            in_of_rank[rank] += size
-            out[home] += size
-    assert found.moved == moved * (1 + found.strategy.driver)
-    assert found.at_rank == max(in_of_rank)
-    ins = [sum(in_of_rank[n * of.ranks_per_node :][: of.ranks_per_node]) for n in range(of.nodes)]
-    assert found.at_port == (moved if found.strategy.driver else max(out + ins))
+        chunk, node = int(world.chunk[row]), rank // of.ranks_per_node
+        home = chunk // of.ranks_per_node
+        if home == node and not strategy.driver:
+            continue
+        size = int(world.bytes[row])
+        to_rank[rank] += size
+        if strategy.whole:
+            size = 0 if (node, chunk) in there else chunks[chunk]
+            there.add((node, chunk))
+        into[node] += size
+        out[home] += size
+    assert found.moved == sum(into) * (1 + strategy.driver)
+    assert found.at_rank == max(to_rank)
+    assert found.at_port == (sum(into) if strategy.driver else max(out + into))
 
 
 def test_no_split_moves_less_than_its_bound(outcomes: dict[str, scale.Outcome]) -> None:
@@ -63,6 +70,8 @@ def test_no_split_moves_less_than_its_bound(outcomes: dict[str, scale.Outcome]) 
         assert 0 <= found.least <= found.moved
     assert outcomes[HOME.name].moved == outcomes[HOME.name].least == 0
     assert outcomes[BY_NODE.name].moved <= outcomes[PLAN.name].moved < outcomes[DRIVER.name].moved
+    assert outcomes[PLAN.name].moved <= outcomes[WHOLE.name].moved
+    assert outcomes[BY_NODE.name].moved <= outcomes[BY_CHUNKS.name].moved <= outcomes[WHOLE.name].moved
 
 
 def test_the_bound_is_that_of_the_best_choice_of_rows() -> None:
