@@ -535,7 +535,7 @@ def report(of: Setting) -> Iterator[str]:
     yield ""
     losses = [(found, way, lose(world, found, way)) for found in outcomes for way in found.strategy.ways]
     yield from table(
-        "a node lost, rest, its micro-batches, tokens made again, more moved, more time, at least",
+        "a node lost, rest, its micro-batches, tokens made again, more moved, more time, were it even",
         [
             (
                 found.strategy.name,
