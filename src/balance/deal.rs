@@ -43,9 +43,14 @@ struct Light {
 
 /// Within limits, of which parts of the least cost leave room: all items that way if that fits; else the costliest
 /// half, quarter or eighth, and the others where they fit best. What parts that are full cost apart is mostly of
-/// their longest rows. `None` where nothing fits.
-pub(crate) fn lightest(items: &Items, parts: usize, limits: &Limits) -> Result<Option<Vec<usize>>> {
-    for halvings in 0..4 {
+/// their longest rows. The first of these ways to be tried is `first`. `None` where nothing fits.
+pub(crate) fn lightest(
+    items: &Items,
+    parts: usize,
+    limits: &Limits,
+    first: usize,
+) -> Result<Option<Vec<usize>>> {
+    for halvings in first..4 {
         let mut out = memory::with_room("rows", items.len())?;
         if let Some(dealt) = to_lightest(items, items.len() >> halvings, parts, limits, &mut out)?
             && to_fullest(items, dealt, limits, &mut out)?
