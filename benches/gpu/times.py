@@ -86,7 +86,7 @@ def _rows(setting: Setting) -> Iterator[Timing]:
     offsets = np.append(0, np.cumsum(lengths))
     values = torch.randn(int(offsets[-1]), device=setting.device)
     column, listed = Ragged(values, offsets), list(values.split(lengths.tolist()))
-    layout = Layout.pad(lengths)
+    layout = Layout.pad(lengths, side="right")  # as torch pads
     out = place(column, layout)
     bounds = torch.as_tensor(offsets, device=setting.device)
     longest = int(lengths.max())
