@@ -1,9 +1,9 @@
-"""Prove and time what rollkit does on a GPU: `python benches/record_gpu.py`, at most six minutes, no download.
+"""Prove and time what rollkit does on a GPU: `python benches/record_gpu.py`, six minutes, no download.
 
-Proofs come first, several at once: rows, forests, segments, masks, gradients and the sampler, by torch, Triton
-and JAX, beside the host. Then times, one after the other, beside a copy of the same bytes and torch's own ways.
-A part that fails, takes too long or takes its process with it is reported, and the others go on. What came of it
-is printed, and written to benches/results/ with date, card and versions.
+Proofs come first, several at once: rows, forests, segments, masks, gradients and the sampler, by torch,
+Triton and JAX, beside the host. Then times, one after the other, beside a copy of the same bytes and torch's
+own ways. A part that fails, takes too long or takes its process with it is reported, and the others go on.
+What came of it is printed, and written to benches/results/ with date, card and versions.
 
 On a machine without a GPU the proofs are run on the CPU, a hundredth of the cases in about a minute, by the
 operations that a device would be given; the first wrong result ends that. Either way the exit status is 1
@@ -13,6 +13,7 @@ where anything was wrong. `--times` runs the other half there too, in small, to 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import queue
@@ -64,7 +65,8 @@ class Record:
             start_new_session=True,
         )
         events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=_read, args=(child, events), daemon=True).start()
+        reader = threading.Thread(target=_read, args=(child, events), daemon=True)
+        reader.start()
         done = 0
         begin = time.monotonic()
         limit = 60.0  # to import
@@ -109,6 +111,7 @@ class Record:
                 result.setdefault("found", []).append(event["found"])
                 print(f"{names[done]}: {_told(event['found'])}", flush=True)
         _end(child)
+        reader.join(timeout=5)
         return done
 
     def _failed(self, name: str, error: str, at: str = "") -> None:
@@ -120,17 +123,16 @@ class Record:
 
 
 def _read(child: Any, events: queue.Queue[dict[str, Any] | None]) -> None:
-    for line in child.stdout:
-        events.put(json.loads(line))
+    with child.stdout as out:
+        for line in out:
+            events.put(json.loads(line))
     events.put(None)
 
 
 def _end(child: Any) -> None:
     """End a process and what it has begun: compilers, say."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     child.wait()
 
 
@@ -183,7 +185,7 @@ def lines(record: Record) -> Iterator[str]:
         for found in result.get("found", []) if name.startswith("proof") else []:
             yield f"* {name.removeprefix('proof: ')}: {found}"
     yield "\n## Times\n"
-    yield "Medians, contenders in turn; other columns are multiples of the first. Bytes are those that a copy reads."
+    yield "Medians, contenders in turn, others as multiples of the first. Bytes are those that a copy reads."
     yield "\n| what | time | beside | bytes moved |\n|---|---|---|---|"
     for name, result in record.results.items():
         for found in result.get("found", []) if name.startswith("times") else []:
@@ -215,15 +217,21 @@ def main() -> int:
     parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
     parser.add_argument("--share", type=float, help="of the cases: 1 on a GPU, 0.01 on a CPU")
     parser.add_argument("--times", action="store_true", help="on a CPU, run what is timed, too")
-    parser.add_argument("--parts", nargs="*", metavar="PART", help="only those whose name has one of these in it")
+    parser.add_argument(
+        "--parts", nargs="*", metavar="PART", help="only those whose name has one of these in it"
+    )
     parser.add_argument("--seconds", type=float, help="in all: 350 on a GPU, 900 on a CPU")
-    parser.add_argument("--to", type=Path, help="a folder for the record; benches/results after a run on a GPU")
+    parser.add_argument(
+        "--to", type=Path, help="a folder for the record; benches/results after a run on a GPU"
+    )
     parser.add_argument("--no-write", action="store_true", help="only print")
     options = parser.parse_args()
 
     on_gpu = not options.cpu and _has_gpu()
     device = "cuda" if on_gpu else "cpu"
-    record = Record(device, options.share or (1.0 if on_gpu else 0.01), options.seconds or (350 if on_gpu else 900))
+    record = Record(
+        device, options.share or (1.0 if on_gpu else 0.01), options.seconds or (350 if on_gpu else 900)
+    )
     wanted = [
         name
         for name in parts.PARTS
@@ -239,7 +247,7 @@ def main() -> int:
     for group in _groups([name for name in wanted if name.startswith("times")], device):
         record.run(group)
     for name in wanted:
-        record.results.setdefault(name, {"left out": "no time was left"})
+        record.results.setdefault(name, {"left out": "it was not begun"})
     record.results = {name: record.results[name] for name in wanted}  # in order, however they were run
 
     folder = options.to or (HERE / "results" if on_gpu else None)

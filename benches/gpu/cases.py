@@ -1,8 +1,11 @@
 """Random layouts, rows and values."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +15,14 @@ from rollkit import Layout, Ragged
 
 Rng = np.random.Generator
 
-SIZES = ((0, 0, (2, 4)), (9, 9, (9,)), (24, 24, (2, 16)), (24, 17, (3, 11)), (90, 90, (2, 60)), (90, 61, (70,)))
+SIZES = (
+    (0, 0, (2, 4)),
+    (9, 9, (9,)),
+    (24, 24, (2, 16)),
+    (24, 17, (3, 11)),
+    (90, 90, (2, 60)),
+    (90, 61, (70,)),
+)
 """Elements of rows, how many of them are placed, and the shape: few, since JAX compiles for each."""
 
 
@@ -43,7 +53,7 @@ def of_pieces(rng: Rng, total: int, kept: int, shape: tuple[int, ...]) -> Layout
     breaks = (np.diff(row) != 0) | (np.diff(elements) != 1) | (rng.random(max(kept - 1, 0)) < 0.15)
     cuts = np.flatnonzero(breaks) + 1
     pieces = [piece for piece in np.split(elements, cuts) if len(piece)]
-    rng.shuffle(pieces)  # type: ignore[arg-type]
+    rng.shuffle(pieces)
     size, width = int(np.prod(shape)), shape[-1]
     cells = _spots(rng, [len(piece) for piece in pieces], size)
     found = []  # cut where a line ends
@@ -54,7 +64,9 @@ def of_pieces(rng: Rng, total: int, kept: int, shape: tuple[int, ...]) -> Layout
             of = int(np.searchsorted(ends, first, side="right"))
             begin = first - int(ends[of] - rows[of])
             found.append((int(inside[part[0]]), len(part), of, begin))
-    columns = [np.array(column, np.int64) for column in zip(*found, strict=True)] or [np.zeros(0, np.int64)] * 4
+    columns = [np.array(column, np.int64) for column in zip(*found, strict=True)] or [
+        np.zeros(0, np.int64)
+    ] * 4
     starts, lengths, sources, begins = columns
     return Layout(shape, starts, lengths, rows, sources, begins)
 
@@ -66,8 +78,8 @@ def _spots(rng: Rng, lengths: list[int], size: int) -> list[int]:
     return [int(begin) for begin in begins]
 
 
-def values(rng: Rng, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray:  # type: ignore[type-arg]
-    """Numbers all over a dtype, and those of floats that are easily lost: infinities, NaN, -0, the smallest."""
+def values(rng: Rng, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Numbers all over a dtype, and of floats those that are easily lost: infinities, NaN, -0, the least."""
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(bool)
     count = int(np.prod(shape))
@@ -84,7 +96,7 @@ def values(rng: Rng, dtype: np.dtype, shape: tuple[int, ...]) -> NDArray:  # typ
     return found
 
 
-def rows_of(rng: Rng, layout: Layout, dtype: np.dtype, inner: tuple[int, ...]) -> Ragged:  # type: ignore[type-arg]
+def rows_of(rng: Rng, layout: Layout, dtype: np.dtype[Any], inner: tuple[int, ...]) -> Ragged:
     """Rows for a layout, in a buffer that has more than they hold, before and after."""
     lengths = layout.row_lengths
     memory = values(rng, dtype, (int(lengths.sum()) + 2, *inner))

@@ -1,5 +1,7 @@
 """The sampler's backends beside Rust: tokens, statuses, kept sets and log-probabilities of many rows."""
 
+# mypy: disable-error-code="attr-defined, no-untyped-call"
+
 from __future__ import annotations
 
 import importlib.util
@@ -11,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from gpu.cases import Rng
-from gpu.setting import Array, Setting, on_host, placed
+from gpu.setting import Array, Faults, Setting, on_host, placed
 from rollkit.decode import AllowedSet, sample
 from rollkit.testing.decode import sample_on
 
@@ -35,13 +37,14 @@ FILTERS: tuple[dict[str, Any], ...] = (
     {"top_k": 50, "top_p": 0.9},
     {"top_k": 300, "top_p": 0.99, "min_p": 0.001},
 )
+SAME = "Rust's tokens, statuses, kept sets, log-probabilities"
 ORDERS = ("hf", "vllm", "joint")
 DTYPES = (np.float32, np.float16, ml_dtypes.bfloat16)
 
 
 def batches(setting: Setting, *, per_row: bool) -> Iterator[tuple[Array, Array, dict[str, Any]]]:
     """Logits and options, filters of a batch or of each row, until it is late."""
-    sizes = OF_EACH_ROW if per_row else OF_A_BATCH
+    sizes: tuple[tuple[int, int, int], ...] = OF_EACH_ROW if per_row else OF_A_BATCH
     if not setting.on_gpu:  # what interprets the kernel is slow
         sizes = tuple(size for size in sizes if size[0] <= 513)
     plan = [(at, turn) for at, (_, _, count) in enumerate(sizes) for turn in range(count)]
@@ -70,7 +73,11 @@ def batches(setting: Setting, *, per_row: bool) -> Iterator[tuple[Array, Array, 
 
 def _one(turn: int) -> dict[str, Any]:
     filters = FILTERS[turn % len(FILTERS)]
-    return {"cfg_scale": 1.0 if filters == {} else 2.3, "temperature": (0.85, 1.7, 0.0)[turn // 6 % 3], **filters}
+    return {
+        "cfg_scale": 1.0 if filters == {} else 2.3,
+        "temperature": (0.85, 1.7, 0.0)[turn // 6 % 3],
+        **filters,
+    }
 
 
 def _each_row(rng: Rng, rows: int, columns: int) -> dict[str, Any]:
@@ -108,20 +115,24 @@ def of_torch(setting: Setting) -> Iterator[str]:
     if setting.on_gpu:
         from rollkit.decode import _cuda
 
-        assert _cuda.has_kernel(torch.device("cuda", torch.cuda.current_device())), "sample has no kernel here"
+        assert _cuda.has_kernel(torch.device("cuda", torch.cuda.current_device())), (
+            "sample has no kernel here"
+        )
         backends["sample"] = sample
-    total = 0
+    total, faults = 0, Faults(setting)
     for per_row in (False, True):
         rows = 0
         for cond, uncond, options in batches(setting, per_row=per_row):
             wanted = sample_on("rust", cond, uncond, **options)
             here = [placed(setting, "torch", array) for array in (cond, uncond)]
             for backend, draw in backends.items():
-                check(backend, draw(*here, **options), wanted, options)
+                with faults.of(backend):
+                    check(backend, draw(*here, **options), wanted, options)
             rows += len(cond)
         total += rows
+        faults.check()
         how = "options of each row" if per_row else "options of a batch"
-        yield f"{rows} rows, {how}, {', '.join(backends)}: Rust's tokens, statuses, kept sets, log-probabilities"
+        yield f"{rows} rows, {how}, {', '.join(backends)}: {SAME}"
     yield f"{total} rows in all, none differs"
 
 
@@ -137,10 +148,12 @@ def of_jax(setting: Setting) -> Iterator[str]:
     sizes = ((100, 4000), (2049, 500), (7, 4000)) if setting.on_gpu else ((100, 40),)
     for columns, many in sizes:
         for order in ORDERS[: 3 if setting.on_gpu else 1]:
-            allowed = AllowedSet(np.random.default_rng(columns).choice(VOCABULARY, columns, replace=False), VOCABULARY)
+            allowed = AllowedSet(
+                np.random.default_rng(columns).choice(VOCABULARY, columns, replace=False), VOCABULARY
+            )
             fixed = {"allowed": allowed, "order": order, "return_kept": True}
 
-            @jax.jit  # type: ignore[untyped-decorator]
+            @jax.jit
             def draw(cond: Any, uncond: Any, options: Any, fixed: Any = fixed) -> Any:
                 return _jax.draw(make_request(cond, uncond, **options, **fixed))
 
@@ -149,7 +162,9 @@ def of_jax(setting: Setting) -> Iterator[str]:
                 cond, uncond = (rng.normal(size=(many, columns)).astype(np.float32) * 2 for _ in range(2))
                 cond[rng.random(cond.shape) < 0.02] = -np.inf
                 options = _each_row(rng, many, columns)
-                with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(True):
+                with (
+                    jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(True)
+                ):
                     options |= {
                         "seeds": jax.numpy.asarray(rng.integers(-(2**63), 2**63, many)),
                         "positions": jax.numpy.asarray(rng.integers(0, 2**31, many)),
@@ -161,4 +176,4 @@ def of_jax(setting: Setting) -> Iterator[str]:
                 wanted = sample_on("rust", cond, uncond, **host, **fixed)
                 check("JAX", got, wanted, {**host, **fixed})
                 rows += many
-    yield f"{rows} rows, options of each row, JAX, jitted: Rust's tokens, statuses, kept sets, log-probabilities"
+    yield f"{rows} rows, options of each row, JAX, jitted: {SAME}"

@@ -1,4 +1,4 @@
-"""`flex_attention` with `segments.block_mask` of packed rows and forests, beside dense attention in float64."""
+"""`flex_attention` with `segments.block_mask` of rows and forests, beside dense attention in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from gpu.cases import Rng
-from gpu.setting import Setting
+from gpu.setting import Faults, Setting
 from rollkit import Batch, Forest, Layout, TreeLayout, segments
 
 Attention = Callable[..., torch.Tensor]
@@ -31,7 +31,7 @@ def flex(setting: Setting) -> Iterator[str]:
     """Forward, and backward: on a CPU, where flex has none, by a plain form of the same rule."""
     torch.set_float32_matmul_precision("highest")
     ours = compiled(setting)
-    kinds = CASES if setting.on_gpu else CASES[:1]
+    kinds, faults = CASES if setting.on_gpu else CASES[:1], Faults(setting)
     for backward in (False, True):
         for dtype, size, most in kinds:
             attention = by_rule if backward and not setting.on_gpu else ours
@@ -42,13 +42,17 @@ def flex(setting: Setting) -> Iterator[str]:
                 layout = some_layout(rng, width, forest=number % 2 == 1)
                 mask = segments.block_mask(layout, device=setting.device)
                 if not backward and dtype == torch.float32:
-                    check_blocks(layout, mask, setting.device)
-                case = Case(setting, rng, layout, dtype, size)
-                worst = max(worst, case.compare(attention, mask, most, backward=backward))
-                count += 1
+                    with faults.of("blocks"):
+                        check_blocks(layout, mask, setting.device)
+                with faults.of(f"{'backward' if backward else 'forward'}, {dtype}, {width} tokens"):
+                    case = Case(setting, rng, layout, dtype, size)
+                    worst = max(worst, case.compare(attention, mask, most, backward=backward))
+                    count += 1
             how = "its rule in plain operations" if attention is by_rule else "flex_attention"
             what = f"{how}, {'backward' if backward else 'forward'}, {str(dtype).removeprefix('torch.')}"
-            yield f"{what}, {count} packed and forest layouts: within {worst:.1e} of dense attention in float64"
+            beside = "of dense attention in float64"
+            yield f"{what}, {count} packed and forest layouts: within {worst:.1e} {beside}"
+    faults.check()
 
 
 def compiled(setting: Setting) -> Attention:
@@ -56,7 +60,7 @@ def compiled(setting: Setting) -> Attention:
     if setting.on_gpu:
         return _compiled()
     warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
-    return flex_attention  # type: ignore[return-value]
+    return flex_attention
 
 
 @cache
@@ -80,15 +84,15 @@ def by_rule(
     places = torch.arange(width, device=q.device)
     lines = torch.arange(q.shape[0], device=q.device)[:, None, None, None]
     seen = block_mask.mask_mod(lines, 0, places[:, None], places[None])
-    return dense_attention(q, k, v, seen, scale=scale, enable_gqa=enable_gqa)
+    return dense_attention(q, k, v, seen=seen, scale=scale, enable_gqa=enable_gqa)
 
 
 def dense_attention(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    seen: torch.Tensor,
     *,
+    seen: torch.Tensor,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
@@ -108,7 +112,9 @@ class Case:
         shapes = [(lines, heads, width, size) for heads in (HEADS, KEY_HEADS, KEY_HEADS, HEADS)]
         arrays = [torch.from_numpy(rng.normal(size=shape)).to(setting.device, dtype) for shape in shapes]
         self.q, self.k, self.v, self.weights = arrays
-        self.real = torch.from_numpy(layout.attention_mask().astype(bool)).to(setting.device)[:, None, :, None]
+        self.real = torch.from_numpy(layout.attention_mask().astype(bool)).to(setting.device)[
+            :, None, :, None
+        ]
         self.weights = self.weights * self.real
         self.seen = torch.from_numpy(np.asarray(segments.dense_mask(layout))).to(setting.device)[:, None]
         self.what = f"{dtype}, {layout!r}"
@@ -120,12 +126,12 @@ class Case:
     def forward(self) -> torch.Tensor:
         """What dense attention has for an output."""
         with torch.no_grad():
-            return dense_attention(*self.wide(), self.seen, enable_gqa=True)
+            return dense_attention(*self.wide(), seen=self.seen, enable_gqa=True)
 
     def backward(self) -> tuple[torch.Tensor, ...]:
         """The gradients of dense attention."""
         inputs = self.wide()
-        out = dense_attention(*inputs, self.seen, enable_gqa=True)
+        out = dense_attention(*inputs, seen=self.seen, enable_gqa=True)
         return torch.autograd.grad((out * self.weights.double()).sum(), inputs)
 
     def gradients(self, attention: Attention, mask: Any) -> tuple[torch.Tensor, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu.cases import Rng, segment_bounds
-from gpu.setting import Array, Setting, on_host, own_operations, placed
+from gpu.setting import Array, Faults, Setting, on_host, own_operations, placed
 from rollkit import Layout, gae, pack, returns, segments
 
 WIDTH, ROOM = 48, 8
@@ -26,7 +26,7 @@ def of_jax(setting: Setting) -> Iterator[str]:
 
 def _of(setting: Setting, framework: str, numbers: Iterator[int]) -> Iterator[str]:
     with own_operations(setting, framework):
-        count = 0
+        count, faults = 0, Faults(setting)
         for number in numbers:
             rng = np.random.default_rng([5, number])
             arrays = columns(rng)
@@ -35,8 +35,10 @@ def _of(setting: Setting, framework: str, numbers: Iterator[int]) -> Iterator[st
             if framework == "jax":  # a compilation of each: all of them first, then in turns
                 some = some if setting.on_gpu and number < 2 else [some[number % len(some)]]
             for name, call in some:
-                check(f"{name} by {framework}, case {number}", call(there), call(arrays))
+                with faults.of(name):
+                    check(f"{name} by {framework}, case {number}", call(there), call(arrays))
             count = number + 1
+        faults.check()
         yield f"{count} × 2 lines of ids, up to {len(CALLS)} functions: the host's numbers"
     yield from _batches(setting, framework)
 
@@ -54,7 +56,7 @@ def columns(rng: Rng) -> dict[str, Array]:
         ids.append(found)
         places.append(rng.permutation(4 * WIDTH)[:WIDTH].astype(np.int32))
     plain = segments.positions(np.array(ids))
-    lengths = np.array([*segment_bounds(rng, WIDTH), *[0] * ROOM][:ROOM - 2], np.int32)
+    lengths = np.array([*segment_bounds(rng, WIDTH), *[0] * ROOM][: ROOM - 2], np.int32)
     return {
         "ids": np.array(ids),
         "other": np.where(rng.random((2, WIDTH)) < 0.2, 0, np.array(ids)).astype(np.int32),
@@ -116,9 +118,7 @@ CALLS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "flash_attn_varlen": lambda of: segments.flash_attn_varlen(of["ids"], padding="removed"),
     "cp_reorder": lambda of: segments.cp_reorder(of["ids"], 2),
     "cp_inverse_reorder": lambda of: segments.cp_inverse_reorder(of["ids"], 3, scheme="striped", stripe=2),
-    "gae": lambda of: gae(
-        of["rewards"], of["values"], of["mask"], gamma=0.5, lam=0.5, segment_ids=of["ids"]
-    ),
+    "gae": lambda of: gae(of["rewards"], of["values"], of["mask"], gamma=0.5, lam=0.5, segment_ids=of["ids"]),
     "returns": lambda of: returns(of["rewards"], of["mask"], gamma=0.5, segment_ids=of["ids"]),
 }
 """By name; sums are of numbers that float32 holds."""
@@ -147,7 +147,7 @@ def check(what: str, got: Any, wanted: Any) -> None:
 
 def _batches(setting: Setting, framework: str) -> Iterator[str]:
     """A `Batch` on the device stands for its layout, and gives the same."""
-    count = 0
+    count, faults = 0, Faults(setting)
     for number in setting.tries(300, 3):
         rng = np.random.default_rng([6, number])
         rows = [rng.integers(0, 9, int(n)).tolist() for n in rng.integers(1, 9, 7)]
@@ -159,10 +159,13 @@ def _batches(setting: Setting, framework: str) -> Iterator[str]:
             ("flash_attn_varlen", lambda of: segments.flash_attn_varlen(of, padding="removed")),
             ("positions", segments.positions),
         ):
-            check(f"{name} of a batch by {framework}", call(there), call(batch))
+            with faults.of(name):
+                check(f"{name} of a batch by {framework}", call(there), call(batch))
         if framework == "torch":
-            shares(setting, batch.layout, rng)
+            with faults.of("shares"):
+                shares(setting, batch.layout, rng)
         count = number + 1
+    faults.check()
     yield f"{count} batches: the same"
 
 

@@ -19,9 +19,14 @@ from rollkit import Batch, Layout, next_token_logprobs, pack, segments
 
 Rollouts = dict[str, list[Any]]
 NAME = "rollkit_record"  # of the attention, among those of transformers
-SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+SMALL: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
-REAL = {"vocab_size": 16_384, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 8}
+REAL: dict[str, Any] = {
+    "vocab_size": 16_384,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 8,
+}
 REAL |= {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
 TOGETHER = 4  # rows that are padded to the longest of them
 
@@ -92,11 +97,11 @@ def _tokens(setting: Setting, rng: Rng, count: int) -> Array:
 
 def _with_advantages(rng: Rng, rollouts: Rollouts) -> Rollouts:
     sizes = [len(response) for response in rollouts["response_ids"]]
-    columns = {
+    columns: Rollouts = {
         "loss_masks": [np.ones(n, np.uint8) for n in sizes],
         "advantages": [np.full(n, rng.normal(), np.float32) for n in sizes],
     }
-    return rollouts | columns
+    return {**rollouts, **columns}
 
 
 def packed(setting: Setting, rollouts: Rollouts, *, shared: bool) -> list[Batch]:
@@ -136,8 +141,10 @@ def step(model: Any, parts: list[Batch]) -> None:
 
 def _is_padded(part: Batch) -> bool:
     """Whether each line is one row, which plain causal attention is right for."""
-    layout = part.layout
-    return isinstance(layout, Layout) and len(layout) == layout.shape[0] and not (layout.starts % layout.width).any()
+    layout: Any = part.layout
+    if not isinstance(layout, Layout) or len(layout) != layout.shape[0]:
+        return False
+    return not (layout.starts % layout.width).any()
 
 
 def _gradient(model: Any, parts: list[Batch]) -> torch.Tensor:
@@ -177,12 +184,12 @@ def _model(setting: Setting) -> Any:
     config = Qwen3Config(**(REAL if setting.on_gpu else SMALL), tie_word_embeddings=True)
     config._attn_implementation = NAME
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config)
+    model: Any = Qwen3ForCausalLM(config)
     return model.to(setting.device, torch.bfloat16 if setting.on_gpu else torch.float32)
 
 
 def attention(setting: Setting) -> Iterator[Timing]:
-    """Attention alone, forward and backward: bins and forests by flex, a rectangle by torch's causal kernel."""
+    """Attention alone, forward and backward: bins and forests by flex, rectangles by torch's kernel."""
     dtype, size = (torch.bfloat16, 128) if setting.on_gpu else (torch.float32, 16)
     flex = compiled(setting) if setting.on_gpu else by_rule
     rollouts = samples(setting)

@@ -73,14 +73,18 @@ def run(names: list[str], device: str, share: float, to: TextIO) -> None:
         say(begin=name)
         try:
             module, function = part.where.split(":")
-            setting = importlib.import_module("gpu.setting").Setting(device, share, begin + SOFT * part.seconds)
+            setting = importlib.import_module("gpu.setting").Setting(
+                device, share, begin + SOFT * part.seconds
+            )
             for found in getattr(importlib.import_module(f"gpu.{module}"), function)(setting):
                 say(found=found)
         except ModuleNotFoundError as error:
             say(left_out=f"no module {error.name}")
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
-            say(failed=f"{type(error).__name__}: {str(error)[:2000]}", at=f"{where.name}, line {where.lineno}")
+            say(
+                failed=f"{type(error).__name__}: {str(error)[:2000]}", at=f"{where.name}, line {where.lineno}"
+            )
             traceback.print_exc()
             if device == "cuda" and _is_lost():
                 raise SystemExit(3) from None

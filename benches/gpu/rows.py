@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from gpu.cases import SIZES, Rng, any_layout, of_pieces, rows_of
-from gpu.setting import Array, Setting, check_bits, on_host, own_operations, placed
+from gpu.setting import Faults, Setting, check_bits, on_host, own_operations, placed
 from rollkit import Layout, Ragged, concat, place, take
 
 WIDE = ("float64", "int64", "uint64", "complex64")
@@ -24,15 +24,20 @@ def of_torch(setting: Setting) -> Iterator[str]:
     """Any layouts, all dtypes."""
     with own_operations(setting, "torch"):
         names = NARROW + WIDE + OTHERS
-        count = 0
+        count, faults = 0, Faults(setting)
         for number in setting.tries(10_000, 40):
             rng = np.random.default_rng([1, number])
             layout = any_layout(rng)
-            check(setting, "torch", rng, layout, names[number % len(names)], INNERS[number // 7 % 2])
+            name = names[number % len(names)]
+            with faults.of(name):
+                check(setting, "torch", rng, layout, name, INNERS[number // 7 % 2])
             if number % FORMS == 0:
-                check_forms(setting, rng, layout)
-                check_gradient(setting, layout, _torch_gradient, "torch", NARROW[number // FORMS % 3])
+                with faults.of("forms"):
+                    check_forms(setting, rng, layout)
+                with faults.of("gradients"):
+                    check_gradient(setting, layout, _torch_gradient, "torch", NARROW[number // FORMS % 3])
             count = number + 1
+        faults.check()
         yield f"{count} random layouts, {len(names)} dtypes: bit for bit the host's"
         yield f"{-(-count // FORMS)} of them as lists and in parts, and their gradients: bit for bit"
 
@@ -41,18 +46,21 @@ def of_jax(setting: Setting) -> Iterator[str]:
     """Layouts of few shapes, since JAX compiles for each."""
     with own_operations(setting, "jax"):
         sizes, names = (SIZES, NARROW) if setting.on_gpu else (SIZES[::2], NARROW[:2])
-        count = 0
-        for number in setting.tries(10_000, 40):
+        count, faults = 0, Faults(setting)
+        for number in setting.tries(10_000, 24):
             rng = np.random.default_rng([2, number])
             kind = number % len(sizes)
             layout = any_layout(rng) if number % 500 == 499 else of_pieces(rng, *sizes[kind])
             name = names[number // len(sizes) % len(names)]
-            check(setting, "jax", rng, layout, name, INNERS[kind % 2])
+            with faults.of(name):
+                check(setting, "jax", rng, layout, name, INNERS[kind % 2])
             if number % FORMS == 1:
                 floats = names[: len(names) // 2]
                 dtype = floats[number // FORMS // len(sizes) % len(floats)]
-                check_gradient(setting, layout, _jax_gradient, "jax", dtype)
+                with faults.of(f"gradients, {dtype}"):
+                    check_gradient(setting, layout, _jax_gradient, "jax", dtype)
             count = number + 1
+        faults.check()
         yield f"{count} random layouts, {len(names)} dtypes: bit for bit the host's"
         yield f"{-(-count // FORMS)} of their gradients: bit for bit"
 
@@ -162,5 +170,3 @@ def moves(setting: Setting) -> Iterator[str]:
             rows = there.unpack("input_ids").to_list()
             assert rows == batch.unpack("input_ids").to_list(), f"unpack of a batch moved to {framework}"
     yield f"{setting.count(200, 5)} batches, packed and as forests, moved and unpacked, torch and JAX"
-
-

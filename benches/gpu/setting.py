@@ -48,6 +48,35 @@ class Setting:
             yield number
 
 
+class Faults:
+    """What went wrong, the first of each kind: time on a GPU is short, one fault is not to hide others."""
+
+    MOST = 20
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.first: dict[str, str] = {}
+        self.count = 0
+
+    @contextmanager
+    def of(self, kind: str) -> Iterator[None]:
+        """Keep what goes wrong in here; on a CPU, and after `MOST` faults, let it through."""
+        try:
+            yield
+        except Exception as error:
+            self.count += 1
+            self.first.setdefault(kind, f"{kind}: {type(error).__name__}: {str(error)[:600]}")
+            if not self.setting.on_gpu or self.count >= self.MOST:
+                raise AssertionError("; ".join(self.first.values())) from error
+
+    def check(self) -> None:
+        """Raise if there were any."""
+        if self.first:
+            raise AssertionError(
+                f"{self.count} faults, the first of each kind: {'; '.join(self.first.values())}"
+            )
+
+
 @contextmanager
 def own_operations(setting: Setting, *frameworks: str) -> Iterator[None]:
     """Let arrays of the host's memory go the way of those on a device: a CPU stands in for one."""

@@ -1,5 +1,7 @@
 """A training step on a forest, on packed rows and row by row: one gradient, in float64 and in float32."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -38,7 +40,9 @@ def gradients(setting: Setting) -> Iterator[str]:
                 pairs = list(zip(found, wanted, strict=True))
                 off = sum(float(((a - b) ** 2).sum()) for a, b in pairs) ** 0.5
                 off /= sum(float((b**2).sum()) for _, b in pairs) ** 0.5
-                assert off <= most, f"gradient of {batch.layout!r}, {dtype}: off by {off:.3g}, more than {most:g}"
+                assert off <= most, (
+                    f"gradient of {batch.layout!r}, {dtype}: off by {off:.3g}, more than {most:g}"
+                )
                 worst[shared] = max(worst[shared], off)
             count += 1
         how = "flex_attention" if setting.on_gpu and dtype == torch.float32 else "dense attention"
@@ -78,10 +82,12 @@ def loss_of(batch: Batch, logits: torch.Tensor, dtype: Any) -> torch.Tensor:
         before, after = (torch.as_tensor(x, device=logits.device) for x in batch.layout.edges())
         chosen = logits.flatten(0, 1)[before].log_softmax(-1)
         picked = chosen.gather(1, batch["input_ids"].flatten()[after].long()[:, None])[:, 0]
-        scores = logits.new_zeros(logits.shape[:2].numel()).index_copy(0, after, picked).reshape(logits.shape[:2])
+        scores = (
+            logits.new_zeros(logits.shape[:2].numel()).index_copy(0, after, picked).reshape(logits.shape[:2])
+        )
     else:
         scores = next_token_logprobs(logits, batch)
-    new = batch.unpack(scores).flat
+    new: Any = batch.unpack(scores).flat
     old, advantages, masks = (
         torch.as_tensor(batch.unpack(name).flat, device=logits.device).to(dtype)
         for name in ("rollout_logprobs", "advantages", "loss_masks")
@@ -131,7 +137,7 @@ def norm(x: torch.Tensor) -> torch.Tensor:
 def dense(batch: Batch) -> Callable[..., torch.Tensor]:
     """Attention by the mask of all pairs."""
     seen = torch.as_tensor(segments.dense_mask(batch.layout), device=batch["input_ids"].device)[:, None]
-    return lambda q, k, v: dense_attention(q, k, v, seen)
+    return lambda q, k, v: dense_attention(q, k, v, seen=seen)
 
 
 def by_flex(setting: Setting, batch: Batch) -> Callable[..., torch.Tensor]:

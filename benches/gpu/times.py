@@ -1,4 +1,6 @@
-"""Times on a device, beside a copy of the same bytes and torch's own ways. On a CPU tiny, only to run them."""
+"""Times on a device, beside a copy of the same bytes and torch's own ways; on a CPU tiny, only to run."""
+
+# mypy: disable-error-code="arg-type, attr-defined, no-untyped-call"
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -95,7 +98,9 @@ def _rows(setting: Setting) -> Iterator[Timing]:
     what = f"{len(lengths)} rows, {offsets[-1]:,} float32"
 
     def nested() -> Any:
-        return torch.nested.nested_tensor_from_jagged(values, bounds, max_seqlen=longest).to_padded_tensor(0.0)
+        return torch.nested.nested_tensor_from_jagged(values, bounds, max_seqlen=longest).to_padded_tensor(
+            0.0
+        )
 
     def masked() -> Any:
         return torch.zeros_like(out).masked_scatter_(mask, values)
@@ -113,7 +118,9 @@ def _rows(setting: Setting) -> Iterator[Timing]:
     runs = {
         "rollkit": lambda: take(out, layout),
         "boolean index": lambda: out[mask],
-        "slices and cat": lambda: torch.cat([line[:n] for line, n in zip(out, lengths.tolist(), strict=True)]),
+        "slices and cat": lambda: torch.cat(
+            [line[:n] for line, n in zip(out, lengths.tolist(), strict=True)]
+        ),
         "copy of the rows": values.clone,
     }
     yield timing(setting, f"take from that rectangle, {what}", runs, moved=values.nbytes)
@@ -134,7 +141,9 @@ def _rows(setting: Setting) -> Iterator[Timing]:
     yield timing(setting, f"place to {bins.shape[0]} bins of {longest}, {what}", runs, moved=packed.nbytes)
     some = lengths_of(setting, 128, 8192)
     few = Layout.pack(some, int(some.max()))
-    hidden = torch.randn(*few.shape, 1024 if setting.on_gpu else 8, device=setting.device, dtype=torch.bfloat16)
+    hidden = torch.randn(
+        *few.shape, 1024 if setting.on_gpu else 8, device=setting.device, dtype=torch.bfloat16
+    )
     at = torch.as_tensor(few.gather_indices(), device=setting.device)
     taken = take(hidden, few).flat
     runs = {
@@ -164,7 +173,8 @@ def transfers(setting: Setting) -> Iterator[Timing]:
         "its rectangle": lambda: batches["padded"].to(setting.device),
         "copy of as many pinned bytes": lambda: host.to(setting.device, copy=True),
     }
-    what = f"a packed batch to the device, {size['packed'] / 1e6:.1f} MB, its rectangle {size['padded'] / 1e6:.1f}"
+    shown = {name: f"{count / 1e6:.1f} MB" for name, count in size.items()}
+    what = f"a packed batch to the device, {shown['packed']}, its rectangle {shown['padded']}"
     yield timing(setting, what, runs, moved=size["packed"])
 
 
@@ -176,13 +186,14 @@ def metadata(setting: Setting) -> Iterator[Timing]:
         positions = np.tile(np.arange(length, dtype=np.int32), tokens // length)
         ids = np.repeat(np.arange(1, tokens // length + 1, dtype=np.int32), length)
         ids[positions >= 0.88 * length] = 0
-        arrays = [placed(setting, "torch", array[start::2].copy()[None]) for array in (ids, positions) for start in (0, 1)]
-        q, kv, q_at, kv_at = arrays
+        arrays = [
+            placed(setting, "torch", array[start::2].copy()[None])
+            for array in (ids, positions)
+            for start in (0, 1)
+        ]
         runs: dict[str, Run] = {
-            "rollkit": lambda: segments.thd(
-                q, kv, positions_q=q_at, positions_kv=kv_at, max_segments=max(count, 8)  # noqa: B023
-            ),
-            "copy of the four": lambda: [array.clone() for array in arrays],  # noqa: B023
+            "rollkit": partial(ring_step, arrays, max(count, 8)),
+            "copy of the four": partial(lambda four: [array.clone() for array in four], arrays),
         }
         what = f"thd of a ring step, 2 × {tokens // 2} tokens, {tokens // length} segments, torch"
         yield timing(setting, what, runs, moved=sum(array.nbytes for array in arrays))
@@ -194,9 +205,17 @@ def metadata(setting: Setting) -> Iterator[Timing]:
     lines = layout.shape[0]
     runs = {
         "rollkit": lambda: segments.block_mask(layout, device=setting.device),
-        "create_block_mask": lambda: create_block_mask(rule, lines, None, width, width, device=setting.device),
+        "create_block_mask": lambda: create_block_mask(
+            rule, lines, None, width, width, device=setting.device
+        ),
     }
     yield timing(setting, f"block_mask of {lines} bins of {width}, on the device", runs)
+
+
+def ring_step(arrays: list[Any], count: int) -> Any:
+    """`thd` of q and kv."""
+    q, kv, q_at, kv_at = arrays
+    return segments.thd(q, kv, positions_q=q_at, positions_kv=kv_at, max_segments=count)
 
 
 def scores(setting: Setting) -> Iterator[Timing]:
@@ -230,7 +249,10 @@ def scores(setting: Setting) -> Iterator[Timing]:
         "copy of the logits": lambda: logits.detach().clone(),
     }
     found = timing(
-        setting, f"next_token_logprobs and its gradient, {tokens} × {vocabulary} bfloat16", runs, moved=logits.nbytes
+        setting,
+        f"next_token_logprobs and its gradient, {tokens} × {vocabulary} bfloat16",
+        runs,
+        moved=logits.nbytes,
     )
     if setting.on_gpu:
         found["peak GB"] = {name: _peak(run) for name, run in list(runs.items())[:3] if name in found["ms"]}

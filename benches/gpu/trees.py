@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu.cases import Rng, prefixed_rows
-from gpu.setting import Array, Setting, check_bits, check_near, own_operations, placed
+from gpu.setting import Array, Faults, Setting, check_bits, check_near, own_operations, placed
 from rollkit import Batch, Ragged, next_token_logprobs, pack, place, take
 
 VOCABULARY = 11
@@ -29,25 +29,31 @@ def _of(
     setting: Setting, framework: str, gradient: Callable[..., Any], numbers: Iterator[int]
 ) -> Iterator[str]:
     with own_operations(setting, framework):
-        count, worst = 0, 0.0
+        count, worst, faults = 0, 0.0, Faults(setting)
         for number in numbers:
             rng = np.random.default_rng([4, number])
             rows = [row for row in prefixed_rows(rng, length=9, tokens=VOCABULARY) if row]
             if not rows:
                 continue
-            batch = pack({"response_ids": rows}, max(map(len, rows)) + int(rng.integers(0, 9)), share_prefixes=True)
+            batch = pack(
+                {"response_ids": rows}, max(map(len, rows)) + int(rng.integers(0, 9)), share_prefixes=True
+            )
             there = batch.to("cuda" if framework == "torch" and setting.on_gpu else framework)
-            check_moves(setting, framework, rng, batch, there)
-            check_gradients(setting, framework, gradient, batch)
-            worst = max(worst, check_scores(setting, framework, gradient, rng, batch, there, rows))
+            with faults.of("moves"):
+                check_moves(setting, framework, rng, batch, there)
+            with faults.of("gradients"):
+                check_gradients(setting, framework, gradient, batch)
+            with faults.of("scores"):
+                worst = max(worst, check_scores(setting, framework, gradient, rng, batch, there, rows))
             count += 1
+        faults.check()
         yield f"{count} forests: place, take, reduce, edges and their gradients: bit for bit the host's"
         yield f"log-probabilities and their gradient beside rows one by one in float64: within {worst:.1e}"
 
 
 def check_moves(setting: Setting, framework: str, rng: Rng, batch: Batch, there: Batch) -> None:
     """What moves elements, and sums of numbers that are exact."""
-    layout = batch.layout
+    layout: Any = batch.layout
     for name in batch:
         assert np.array_equal(np.asarray(there[name].tolist()), batch[name]), f"{name} of a moved batch"
     offsets = np.append(0, np.cumsum(layout.row_lengths))
@@ -72,11 +78,9 @@ def check_moves(setting: Setting, framework: str, rng: Rng, batch: Batch, there:
         assert got.tolist() == right.tolist(), f"edges of rows by {framework}, {layout!r}"
 
 
-def check_gradients(
-    setting: Setting, framework: str, gradient: Callable[..., Any], batch: Batch
-) -> None:
+def check_gradients(setting: Setting, framework: str, gradient: Callable[..., Any], batch: Batch) -> None:
     """Of `take` each token has the weights of all its rows; of `reduce` each row those of its tokens."""
-    layout = batch.layout
+    layout: Any = batch.layout
     index = layout.gather_indices()
     weights = (np.arange(len(index)) % 61 + 1).astype(np.float32)
     wanted = np.zeros(layout.size, np.float32)
@@ -104,7 +108,7 @@ def check_scores(
     rows: list[list[int]],
 ) -> float:
     """Scores of rows, and what weights of their tokens have for a gradient; how far they are off."""
-    layout = batch.layout
+    layout: Any = batch.layout
     logits = 3 * rng.normal(size=(*layout.shape, VOCABULARY)).astype(np.float32)
     weights = rng.normal(size=sum(map(len, rows))).astype(np.float32)
     scores, wanted = by_rows(logits.reshape(-1, VOCABULARY), batch, rows, weights)
