@@ -13,14 +13,9 @@ where anything was wrong. `--times` runs the other half there too, in small, to 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import queue
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,8 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from gpu import parts
+from gpu.child import Child
 
 HERE = Path(__file__).parent
+TO_IMPORT = 60.0
+PATIENCE = {"cuda": 1, "cpu": 4}
 Results = dict[str, dict[str, Any]]
 
 
@@ -56,63 +54,50 @@ class Record:
             names = names[max(done, 1) :]
 
     def _once(self, names: list[str]) -> int:
-        """Run parts in one process; return how many came to an end."""
-        child = subprocess.Popen(
-            [sys.executable, __file__, "--child", self.device, str(self.share), *names],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=_environment(self.device),
-            start_new_session=True,
-        )
-        events: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        reader = threading.Thread(target=_read, args=(child, events), daemon=True)
-        reader.start()
-        done = 0
-        begin = time.monotonic()
-        limit = 60.0  # to import
-        result: dict[str, Any] = self.results.setdefault(names[0], {})
-        while True:
+        """Run parts in one process; return how many came to an end, good or bad."""
+        command = [sys.executable, __file__, "--child", self.device, str(self.share), *names]
+        child = Child(command, self.device)
+        done, begin, limit = 0, time.monotonic(), TO_IMPORT
+        while done < len(names) and not self.stopped:
+            name = names[done]
             try:
-                ends = min(begin + limit, self.until)
-                event = events.get(timeout=max(0.0, ends - time.monotonic()))
-            except queue.Empty:
-                late = time.monotonic() >= self.until
-                if late:
-                    self.stopped = True
-                self._failed(names[done], f"{'no time is left' if late else f'not done in {limit:.0f} s'}")
+                event = child.next(min(begin + limit, self.until))
+            except TimeoutError:
+                self.stopped = time.monotonic() >= self.until
+                self._failed(name, "no time is left" if self.stopped else f"not done in {limit:g} s")
                 done += 1
                 break
-            if event is None:
-                if done < len(names):
-                    child.wait()
-                    if "failed" not in result:
-                        self._failed(names[done], f"its process ended with {child.returncode}")
-                    done += 1
-                break
-            if "about" in event:
-                self.about.update(event["about"])
-            elif "begin" in event:
-                begin, limit = time.monotonic(), parts.PARTS[event["begin"]].seconds
-                result = self.results.setdefault(event["begin"], {})
-                if self.device == "cpu":
-                    limit *= 4
-            elif "end" in event:
-                result["seconds"] = event["seconds"]
+            except EOFError:
+                if "failed" not in self.results.get(name, {}):
+                    self._failed(name, f"its process ended with {child.end()}")
                 done += 1
-                print(f"  {event['seconds']:6.1f} s  {event['end']}", flush=True)
-                if self.stopped:
-                    break
-            elif "failed" in event:
-                self._failed(names[done], event["failed"], event["at"])
-            elif "left_out" in event:
-                result["left out"] = event["left_out"]
-                print(f"LEFT OUT {names[done]}: {event['left_out']}", flush=True)
-            else:
-                result.setdefault("found", []).append(event["found"])
-                print(f"{names[done]}: {_told(event['found'])}", flush=True)
-        _end(child)
-        reader.join(timeout=5)
+                break
+            if "begin" in event:
+                begin, limit = (
+                    time.monotonic(),
+                    parts.PARTS[name].seconds * (1 if self.device == "cuda" else 4),
+                )
+            done += self._take(name, event)
+        child.end()
         return done
+
+    def _take(self, name: str, event: dict[str, Any]) -> bool:
+        """Keep what a process says of a part; return whether that is its end."""
+        result = self.results.setdefault(name, {})
+        if "about" in event:
+            self.about.update(event["about"])
+        elif "failed" in event:
+            self._failed(name, event["failed"], event["at"])
+        elif "left_out" in event:
+            result["left out"] = event["left_out"]
+            print(f"LEFT OUT {name}: {event['left_out']}", flush=True)
+        elif "found" in event:
+            result.setdefault("found", []).append(event["found"])
+            print(f"{name}: {_told(event['found'])}", flush=True)
+        elif "end" in event:
+            result["seconds"] = event["seconds"]
+            print(f"  {event['seconds']:6.1f} s  {name}", flush=True)
+        return "end" in event
 
     def _failed(self, name: str, error: str, at: str = "") -> None:
         result = self.results.setdefault(name, {})
@@ -120,27 +105,6 @@ class Record:
         print(f"FAILED {name}: {result['failed']}", flush=True)
         if self.device == "cpu":
             self.stopped = True
-
-
-def _read(child: Any, events: queue.Queue[dict[str, Any] | None]) -> None:
-    with child.stdout as out:
-        for line in out:
-            events.put(json.loads(line))
-    events.put(None)
-
-
-def _end(child: Any) -> None:
-    """End a process and what it has begun: compilers, say."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _environment(device: str) -> dict[str, str]:
-    found = dict(os.environ, XLA_PYTHON_CLIENT_PREALLOCATE="false", HF_HUB_OFFLINE="1")
-    if device == "cpu":
-        found |= {"TRITON_INTERPRET": "1", "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
-    return found
 
 
 def _groups(names: list[str], device: str) -> Iterator[list[str]]:

@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from gpu.cases import Rng
 from gpu.masks import by_rule, compiled
 from gpu.setting import Array, Setting
-from gpu.times import Timing, timing
+from gpu.timing import Timing, timing
 from rollkit import Batch, Layout, next_token_logprobs, pack, segments
 
 Rollouts = dict[str, list[Any]]

@@ -94,7 +94,7 @@ def own_operations(setting: Setting, *frameworks: str) -> Iterator[None]:
 
 def placed(setting: Setting, framework: str, array: Array) -> Any:
     """A NumPy array as one of a framework, on the device; JAX has one only where there is a GPU."""
-    return ops(framework).from_numpy(array, "cuda" if setting.on_gpu else None, {})
+    return ops(framework).from_numpy(array, setting.device if setting.on_gpu else None, {})
 
 
 def on_host(array: Any) -> Array:

@@ -6,67 +6,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
 from gpu.setting import Array, Setting, own_operations, placed
+from gpu.timing import Run, Timing, timing, timing_by_clock
 from rollkit import Layout, Ragged, next_token_logprobs, pack, pad, place, segments, take
-
-Run = Callable[[], object]
-Timing = dict[str, Any]
-ROUNDS = 9
-SAMPLE = 2e-3  # seconds, at least, of calls between two readings of the clock
-
-
-def timing(setting: Setting, what: str, runs: dict[str, Run], *, moved: int = 0) -> Timing:
-    """Medians in milliseconds, contenders in turn.
-
-    Args:
-        setting: where.
-        what: is timed.
-        runs: ours first.
-        moved: bytes that a copy reads, for a bandwidth; 0 for none.
-    """
-    rounds = ROUNDS if setting.on_gpu else 1
-    calls, failed = {}, {}
-    for name, run in list(runs.items()):
-        try:
-            run()  # compiles and allocates
-            once = max(clocked(setting, run, 1) for _ in range(2))
-            calls[name] = max(1, min(50, round(SAMPLE / max(once, 1e-7)))) if setting.on_gpu else 1
-        except Exception as error:  # a peer that does not run here is no reason to time none
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            if name == next(iter(runs)):
-                raise
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, found in times.items():
-            found.append(clocked(setting, runs[name], calls[name]))
-    result: Timing = {"what": what, "ms": {name: 1e3 * median(found) for name, found in times.items()}}
-    if moved:
-        result["gb"] = moved / 1e9
-    return result | ({"failed": failed} if failed else {})
-
-
-def clocked(setting: Setting, run: Run, calls: int) -> float:
-    """Seconds of a call."""
-    if not setting.on_gpu:
-        begin = time.perf_counter()
-        for _ in range(calls):
-            run()
-        return (time.perf_counter() - begin) / calls
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    for _ in range(calls):
-        run()
-    torch.cuda.synchronize()
-    return (time.perf_counter() - begin) / calls
 
 
 def lengths_of(setting: Setting, count: int, longest: int) -> Array:
@@ -343,19 +292,3 @@ def jax_arrays(setting: Setting) -> Iterator[Timing]:
     find = jax.jit(lambda x: tuple(segments.thd(x, max_segments=16)))
     runs = {"rollkit": lambda: done(find(q)), "adding 1": lambda: done(copy(q))}
     yield timing_by_clock(setting, f"JAX, jitted: thd, {tokens} tokens, 16 segments", runs, q.nbytes)
-
-
-def timing_by_clock(setting: Setting, what: str, runs: dict[str, Run], moved: int) -> Timing:
-    """Each call waits for its result; what a call itself takes is among it."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range((30 if setting.on_gpu else 1) + 2):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn > 1:
-                times[name].append(time.perf_counter() - begin)
-    return {
-        "what": what,
-        "ms": {name: 1e3 * median(found) for name, found in times.items() if found},
-        "gb": moved / 1e9,
-    }

@@ -96,7 +96,7 @@ def test_a_process_that_dies_or_hangs_is_replaced(
         "a": None,
         "dies": "its process ended with 7",
         "b": None,
-        "hangs": "not done in 0 s",
+        "hangs": "not done in 0.5 s",
         "c": None,
     }
     assert found.wrong == ["dies", "hangs"]
@@ -104,7 +104,7 @@ def test_a_process_that_dies_or_hangs_is_replaced(
     record.write(found, tmp_path)
     text = (tmp_path / "gpu-undated-one.md").read_text()
     assert "**dies: failed.** its process ended with 7" in text
-    assert "FAILED hangs: not done in 0 s" in capsys.readouterr().out
+    assert "FAILED hangs: not done in 0.5 s" in capsys.readouterr().out
 
 
 def test_a_cpu_stops_at_the_first_wrong_result_and_no_time_stops_all(
