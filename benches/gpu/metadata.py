@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu.cases import Rng, segment_bounds
-from gpu.setting import Array, Faults, Setting, on_host, own_operations, placed
+from gpu.setting import Array, Faults, Setting, moved, on_host, own_operations, placed
 from rollkit import Layout, gae, pack, returns, segments
 
 WIDTH, ROOM = 48, 8
@@ -152,7 +152,7 @@ def _batches(setting: Setting, framework: str) -> Iterator[str]:
         rng = np.random.default_rng([6, number])
         rows = [rng.integers(0, 9, int(n)).tolist() for n in rng.integers(1, 9, 7)]
         batch = pack({"response_ids": rows}, 16)
-        there = batch.to("cuda" if framework == "torch" and setting.on_gpu else framework)
+        there = moved(setting, framework, batch)
         for name, call in (
             ("thd", lambda of: segments.thd(of, max_segments=8)),
             ("cu_seqlens", segments.cu_seqlens),

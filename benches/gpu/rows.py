@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from gpu.cases import SIZES, Rng, any_layout, of_pieces, rows_of
-from gpu.setting import Faults, Setting, check_bits, on_host, own_operations, placed
+from gpu.setting import Faults, Setting, check_bits, moved, on_host, own_operations, placed
 from rollkit import Layout, Ragged, concat, place, take
 
 WIDE = ("float64", "int64", "uint64", "complex64")
@@ -163,7 +163,7 @@ def moves(setting: Setting) -> Iterator[str]:
         }
         batch = pack(rollouts, 32, share_prefixes=number % 2 == 1)
         for framework in frameworks:
-            there = batch.to("cuda" if framework == "torch" and setting.on_gpu else framework)
+            there = moved(setting, framework, batch)
             for name in batch:
                 same = np.array_equal(on_host(there[name]), np.asarray(batch[name]))
                 assert same, f"{name} of a batch moved to {framework}"

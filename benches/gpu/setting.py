@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit import Batch
 from rollkit._arrays.ops import ops
 
 Array = NDArray[Any]
@@ -95,6 +96,11 @@ def own_operations(setting: Setting, *frameworks: str) -> Iterator[None]:
 def placed(setting: Setting, framework: str, array: Array) -> Any:
     """A NumPy array as one of a framework, on the device; JAX has one only where there is a GPU."""
     return ops(framework).from_numpy(array, setting.device if setting.on_gpu else None, {})
+
+
+def moved(setting: Setting, framework: str, batch: Batch) -> Batch:
+    """A batch of NumPy's arrays as one of a framework, on the device."""
+    return batch.to(framework, device=setting.device if setting.on_gpu else None)
 
 
 def on_host(array: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpu.cases import Rng, prefixed_rows
-from gpu.setting import Array, Faults, Setting, check_bits, check_near, own_operations, placed
+from gpu.setting import Array, Faults, Setting, check_bits, check_near, moved, own_operations, placed
 from rollkit import Batch, Ragged, next_token_logprobs, pack, place, take
 
 VOCABULARY = 11
@@ -38,7 +38,7 @@ def _of(
             batch = pack(
                 {"response_ids": rows}, max(map(len, rows)) + int(rng.integers(0, 9)), share_prefixes=True
             )
-            there = batch.to("cuda" if framework == "torch" and setting.on_gpu else framework)
+            there = moved(setting, framework, batch)
             with faults.of("moves"):
                 check_moves(setting, framework, rng, batch, there)
             with faults.of("gradients"):
