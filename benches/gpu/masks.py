@@ -29,16 +29,28 @@ CASES: tuple[tuple[torch.dtype, int, float], ...] = (
 
 def flex(setting: Setting) -> Iterator[str]:
     """Forward, and backward: on a CPU, where flex has none, by a plain form of the same rule."""
+    yield from _flex(setting, WIDTHS if setting.on_gpu else WIDTHS[:2], 40, dynamic=True)
+
+
+def flex_of_one_shape(setting: Setting) -> Iterator[str]:
+    """Compiled for each shape anew: what is left to believe where a compiler fails on any shape."""
+    if setting.on_gpu:
+        yield from _flex(setting, WIDTHS[:2], 16, dynamic=False)
+    else:
+        yield "nothing is compiled on a CPU"
+
+
+def _flex(setting: Setting, widths: tuple[int, ...], many: int, *, dynamic: bool) -> Iterator[str]:
     torch.set_float32_matmul_precision("highest")
-    ours = compiled(setting)
+    ours = compiled(setting, dynamic=dynamic)
     kinds, faults = CASES if setting.on_gpu else CASES[:1], Faults(setting)
     for backward in (False, True):
         for dtype, size, most in kinds:
             attention = by_rule if backward and not setting.on_gpu else ours
             worst, count = 0.0, 0
-            for number in setting.tries(40, 4):
+            for number in setting.tries(many, 4):
                 rng = np.random.default_rng([7, number])
-                width = WIDTHS[number // 2 % (len(WIDTHS) if setting.on_gpu else 2)]
+                width = widths[number // 2 % len(widths)]
                 layout = some_layout(rng, width, forest=number % 2 == 1)
                 mask = segments.block_mask(layout, device=setting.device)
                 if not backward and dtype == torch.float32:
@@ -49,24 +61,25 @@ def flex(setting: Setting) -> Iterator[str]:
                     worst = max(worst, case.compare(attention, mask, most, backward=backward))
                     count += 1
             how = "its rule in plain operations" if attention is by_rule else "flex_attention"
+            how += " of any shape" if dynamic and setting.on_gpu else ""
             what = f"{how}, {'backward' if backward else 'forward'}, {str(dtype).removeprefix('torch.')}"
             beside = "of dense attention in float64"
             yield f"{what}, {count} packed and forest layouts: within {worst:.1e} {beside}"
     faults.check()
 
 
-def compiled(setting: Setting) -> Attention:
+def compiled(setting: Setting, *, dynamic: bool = False) -> Attention:
     """Flex as it is used on a GPU; on a CPU, where compiling takes a minute, as it is."""
     if setting.on_gpu:
-        return _compiled()
+        return _compiled(dynamic)
     warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
     return flex_attention
 
 
 @cache
-def _compiled() -> Attention:
+def _compiled(dynamic: bool) -> Attention:
     torch._dynamo.config.recompile_limit = 64  # beyond it nothing would be compiled, without a word
-    found: Attention = torch.compile(flex_attention, dynamic=True, fullgraph=True)
+    found: Attention = torch.compile(flex_attention, dynamic=dynamic, fullgraph=True)
     return found
 
 
@@ -160,18 +173,18 @@ class Case:
 def some_layout(rng: Rng, width: int, *, forest: bool) -> Layout | TreeLayout:
     """Rows of up to `width` tokens, with padding between them or at the end of lines.
 
-    Of an even number of bins: a compiler takes one for another case.
+    Of four bins, or eight: a compiler takes each number, or one at least, for another case.
     """
     if not forest:
         lengths = rng.integers(1, width // 2, 7)
-        return Layout.pack(lengths, width, align=int(rng.choice([1, 16])), bins_multiple_of=2)
+        return Layout.pack(lengths, width, align=int(rng.choice([1, 16])), bins_multiple_of=4)
     rows: list[list[int]] = []
     for _ in range(12):
         before = rows[int(rng.integers(len(rows)))] if rows and rng.random() < 0.8 else []
         kept = int(rng.integers(0, len(before) + 1))
         more = int(rng.integers(1, width // 3)) if kept < width // 2 else 1
         rows.append([*before[:kept], *rng.integers(0, 9, more).tolist()])
-    return Forest.build(rows).pack(width, bins_multiple_of=2)
+    return Forest.build(rows).pack(width, bins_multiple_of=4)
 
 
 def check_blocks(layout: Layout | TreeLayout, mask: Any, device: str) -> None:

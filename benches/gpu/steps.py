@@ -32,7 +32,7 @@ def gradients(setting: Setting) -> Iterator[str]:
             rollouts = rollouts_of(rng, rows)
             wanted = [x.double() for x in alone(setting, rollouts, weights, dtype)]
             for shared in worst:
-                batch = pack(rollouts, 80, share_prefixes=shared).to(setting.device)
+                batch = pack(rollouts, 80, share_prefixes=shared, bins_multiple_of=4).to(setting.device)
                 attention = dense(batch)
                 if setting.on_gpu and dtype == torch.float32:
                     attention = by_flex(setting, batch)
