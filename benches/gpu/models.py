@@ -33,7 +33,7 @@ TOGETHER = 4  # rows that are padded to the longest of them
 
 def qwen3(setting: Setting) -> Iterator[Timing]:
     """Samples of a few prompts, and turns of agents whose contexts are edited."""
-    model = _model(setting)
+    model, apart = _model(setting), []
     for what, rollouts in (("samples", samples(setting)), ("edited turns", turns(setting))):
         ways = {
             "forest": packed(setting, rollouts, shared=True),
@@ -43,10 +43,8 @@ def qwen3(setting: Setting) -> Iterator[Timing]:
         sizes = {name: sum(part.layout.size for part in parts) for name, parts in ways.items()}
         slopes = {name: _gradient(model, parts) for name, parts in ways.items()}  # compiles, too
         wanted = slopes[f"padded, {TOGETHER} at a time"]
-        most = 0.1 if setting.on_gpu else 1e-4  # bfloat16, added up in it
-        for name, found in slopes.items():
-            off = float((found - wanted).norm() / wanted.norm())
-            assert off <= most, f"{what}: the gradient of the {name} batch is off by {off:.3g}, of {most:g}"
+        off = max(float((found - wanted).norm() / wanted.norm()) for found in slopes.values())
+        apart.append(off)
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(3 if setting.on_gpu else 1):
             for name, parts in ways.items():
@@ -54,9 +52,12 @@ def qwen3(setting: Setting) -> Iterator[Timing]:
         rows = len(rollouts["response_ids"])
         shown = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         yield {
-            "what": f"small Qwen3, forward and backward, {rows} {what}; positions: {shown}",
+            "what": f"small Qwen3, {rows} {what}, gradients within {off:.1e}; positions: {shown}",
             "ms": {name: 1e3 * median(found) for name, found in times.items()},
         }
+    most = 0.1 if setting.on_gpu else 1e-4  # in bfloat16, and added up in it
+    alike = all(off <= most for off in apart)
+    assert alike, f"gradients of padded rows, bins and forests are apart by {apart}, more than {most:g}"
 
 
 def samples(setting: Setting) -> Rollouts:
