@@ -84,9 +84,7 @@ class Record:
     def _take(self, name: str, event: dict[str, Any]) -> bool:
         """Keep what a process says of a part; return whether that is its end."""
         result = self.results.setdefault(name, {})
-        if "about" in event:
-            self.about.update(event["about"])
-        elif "failed" in event:
+        if "failed" in event:
             self._failed(name, event["failed"], event["at"])
         elif "left_out" in event:
             result["left out"] = event["left_out"]
@@ -196,6 +194,7 @@ def main() -> int:
     record = Record(
         device, options.share or (1.0 if on_gpu else 0.01), options.seconds or (350 if on_gpu else 900)
     )
+    record.about = parts.about(device)  # here: a process of JAX's is to load no torch
     wanted = [
         name
         for name in parts.PARTS

@@ -67,7 +67,6 @@ def run(names: list[str], device: str, share: float, to: TextIO) -> None:
         to.write(json.dumps(event) + "\n")
         to.flush()
 
-    say(about=about(device))
     for name in names:
         part = PARTS[name]
         begin = time.monotonic()

@@ -56,7 +56,7 @@ def test_a_part_that_raises_is_told_and_the_next_goes_on(
     ]
     out = io.StringIO()
     record.parts.run(names, "cpu", 1.0, out)
-    events = [json.loads(line) for line in out.getvalue().splitlines()][1:]
+    events = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [event for event in events if "end" not in event] == [
         {"begin": names[0]},
         {"found": "one"},
@@ -71,7 +71,6 @@ def test_a_part_that_raises_is_told_and_the_next_goes_on(
 CHILD = """
 import json, os, sys, time
 def say(**event): print(json.dumps(event), flush=True)
-say(about={"card": "one"})
 for name in sys.argv[4:]:
     say(begin=name)
     if name == "hangs": time.sleep(60)
@@ -91,6 +90,7 @@ def test_a_process_that_dies_or_hangs_is_replaced(
     for name, seconds in limits.items():
         monkeypatch.setitem(record.parts.PARTS, name, record.parts.Part("", "", seconds))
     found = record.Record("cuda", 1.0, 60)
+    found.about = {"card": "one"}
     found.run(list(limits))
     assert {name: result.get("failed") for name, result in found.results.items()} == {
         "a": None,
@@ -100,7 +100,6 @@ def test_a_process_that_dies_or_hangs_is_replaced(
         "c": None,
     }
     assert found.wrong == ["dies", "hangs"]
-    assert found.about == {"card": "one"}
     record.write(found, tmp_path)
     text = (tmp_path / "gpu-undated-one.md").read_text()
     assert "**dies: failed.** its process ended with 7" in text
