@@ -117,3 +117,14 @@ def segment_bounds(rng: Rng, width: int) -> list[int]:
     """Lengths that sum to at most `width`."""
     cuts = np.sort(rng.integers(0, width + 1, int(rng.integers(1, 6))))
     return [int(b - a) for a, b in pairwise([0, *cuts.tolist()])]
+
+
+def skewed_lengths(large: bool, count: int, longest: int) -> NDArray[np.int64]:
+    """Skewed lengths, one at the cap."""
+    rng = np.random.default_rng(0)
+    count, longest = (count, longest) if large else (8, 64)
+    found: NDArray[np.int64] = np.clip(rng.lognormal(np.log(longest / 6), 0.9, count), 1, longest).astype(
+        np.int64
+    )
+    found[0] = longest
+    return found

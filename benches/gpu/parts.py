@@ -53,7 +53,7 @@ TIMES = {
     "transfers": Part("times:transfers", "times", 15),
     "attention": Part("models:attention", "times", 60),
     "Qwen3": Part("models:qwen3", "times", 90),
-    "JAX": Part("times:jax_arrays", "times, JAX", 40),
+    "JAX": Part("times_jax:arrays", "times, JAX", 40),
 }
 PARTS = {f"proof: {name}": part for name, part in PROOFS.items()} | {
     f"times: {name}": part for name, part in TIMES.items()

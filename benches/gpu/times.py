@@ -13,18 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from gpu.setting import Array, Setting, own_operations, placed
-from gpu.timing import Run, Timing, timing, timing_by_clock
+from gpu.cases import skewed_lengths
+from gpu.setting import Setting, own_operations, placed
+from gpu.timing import Run, Timing, timing
 from rollkit import Layout, Ragged, next_token_logprobs, pack, pad, place, segments, take
-
-
-def lengths_of(setting: Setting, count: int, longest: int) -> Array:
-    """Skewed lengths, one at the cap."""
-    rng = np.random.default_rng(0)
-    count, longest = (count, longest) if setting.on_gpu else (8, 64)
-    found: Array = np.clip(rng.lognormal(np.log(longest / 6), 0.9, count), 1, longest).astype(np.int64)
-    found[0] = longest
-    return found
 
 
 def rows(setting: Setting) -> Iterator[Timing]:
@@ -34,7 +26,7 @@ def rows(setting: Setting) -> Iterator[Timing]:
 
 
 def _rows(setting: Setting) -> Iterator[Timing]:
-    lengths = lengths_of(setting, 1024, 16_384)
+    lengths = skewed_lengths(setting.on_gpu, 1024, 16_384)
     offsets = np.append(0, np.cumsum(lengths))
     values = torch.randn(int(offsets[-1]), device=setting.device)
     column, listed = Ragged(values, offsets), list(values.split(lengths.tolist()))
@@ -88,7 +80,7 @@ def _rows(setting: Setting) -> Iterator[Timing]:
         "copy of the output": packed.clone,
     }
     yield timing(setting, f"place to {bins.shape[0]} bins of {longest}, {what}", runs, moved=packed.nbytes)
-    some = lengths_of(setting, 128, 8192)
+    some = skewed_lengths(setting.on_gpu, 128, 8192)
     few = Layout.pack(some, int(some.max()))
     hidden = torch.randn(
         *few.shape, 1024 if setting.on_gpu else 8, device=setting.device, dtype=torch.bfloat16
@@ -106,7 +98,7 @@ def _rows(setting: Setting) -> Iterator[Timing]:
 
 def transfers(setting: Setting) -> Iterator[Timing]:
     """A batch from the host's memory."""
-    lengths = lengths_of(setting, 256, 16_384)
+    lengths = skewed_lengths(setting.on_gpu, 256, 16_384)
     rng = np.random.default_rng(1)
     rollouts: dict[str, Any] = {
         "prompt_token_ids": [rng.integers(0, 99, 128).astype(np.int32) for _ in lengths],
@@ -264,31 +256,3 @@ def by_flashinfer(logits: Any, options: dict[str, Any]) -> Run:
     if p:
         return lambda: peer.top_p_sampling_from_probs(logits.softmax(-1), p)
     return lambda: peer.sampling_from_logits(logits)
-
-
-def jax_arrays(setting: Setting) -> Iterator[Timing]:
-    """`place`, `take` and `thd`, jitted."""
-    import jax
-
-    lengths = lengths_of(setting, 1024, 16_384)
-    offsets = np.append(0, np.cumsum(lengths))
-    layout = Layout.pack(lengths, int(lengths.max()))
-    values = placed(setting, "jax", np.zeros(int(offsets[-1]), np.float32))
-    put = jax.jit(lambda x: place(Ragged(x, offsets), layout))
-    out = put(values)
-    back, copy = jax.jit(lambda x: take(x, layout).flat), jax.jit(lambda x: x + 1)
-    done = jax.block_until_ready
-    runs: dict[str, Run] = {
-        "rollkit": lambda: done(put(values)),
-        "adding 1 to the output": lambda: done(copy(out)),
-    }
-    what = f"JAX, jitted: place {len(lengths)} rows, {offsets[-1]:,} float32, to {layout.shape[0]} bins"
-    yield timing_by_clock(setting, what, runs, out.nbytes)
-    runs = {"rollkit": lambda: done(back(out)), "adding 1 to the rows": lambda: done(copy(values))}
-    yield timing_by_clock(setting, f"JAX, jitted: take them, {offsets[-1]:,} float32", runs, values.nbytes)
-    tokens = 1 << 17 if setting.on_gpu else 256
-    ids = np.repeat(np.arange(1, 17, dtype=np.int32), tokens // 16)[None]
-    q = placed(setting, "jax", ids)
-    find = jax.jit(lambda x: tuple(segments.thd(x, max_segments=16)))
-    runs = {"rollkit": lambda: done(find(q)), "adding 1": lambda: done(copy(q))}
-    yield timing_by_clock(setting, f"JAX, jitted: thd, {tokens} tokens, 16 segments", runs, q.nbytes)

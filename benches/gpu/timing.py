@@ -60,19 +60,3 @@ def clocked(setting: Setting, run: Run, calls: int) -> float:
         run()
     torch.cuda.synchronize()
     return (time.perf_counter() - begin) / calls
-
-
-def timing_by_clock(setting: Setting, what: str, runs: dict[str, Run], moved: int) -> Timing:
-    """Each call waits for its result; what a call itself takes is among it."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range((30 if setting.on_gpu else 1) + 2):
-        for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn > 1:
-                times[name].append(time.perf_counter() - begin)
-    return {
-        "what": what,
-        "ms": {name: 1e3 * median(found) for name, found in times.items() if found},
-        "gb": moved / 1e9,
-    }
