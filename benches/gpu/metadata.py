@@ -163,6 +163,7 @@ def _batches(setting: Setting, framework: str) -> Iterator[str]:
                 check(f"{name} of a batch by {framework}", call(there), call(batch))
         if framework == "torch":
             with faults.of("shares"):
+                assert isinstance(batch.layout, Layout)
                 shares(setting, batch.layout, rng)
         count = number + 1
     faults.check()
