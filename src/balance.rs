@@ -207,7 +207,7 @@ fn deal_counts(items: &Items, parts: usize) -> Result<Vec<usize>> {
 
 /// An assignment within the capacity: found wherever first fit decreasing finds one.
 fn deal_free(items: &Items, used: usize, limits: &Limits, parts: usize) -> Result<Vec<usize>> {
-    if let Some(dealt) = deal::lightest(items, used, limits)? {
+    if let Some(dealt) = deal::lightest(items, used, limits, 0)? {
         return Ok(dealt);
     }
     let (dealt, needed) = deal::first_fit(items, limits)?;

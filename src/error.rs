@@ -86,6 +86,13 @@ pub enum Error {
         /// Why.
         problem: &'static str,
     },
+    /// Above a node of a tree there is no root.
+    LostNode {
+        /// The node.
+        node: usize,
+        /// Its parent.
+        parent: i64,
+    },
     /// A row ends with a node that there is not.
     UnknownNode {
         /// The row.
@@ -373,6 +380,9 @@ impl fmt::Display for Error {
                 )
             }
             Self::Node { node, problem } => write!(f, "node {node} {problem}"),
+            Self::LostNode { node, parent } => {
+                write!(f, "node {node} has parent {parent}, from which no way leads to a root")
+            }
             Self::UnknownNode { row, node, nodes } => {
                 write!(f, "row {row} ends with node {node}, but there are {nodes} nodes")
             }

@@ -33,6 +33,7 @@ pub mod segments;
 pub mod step_plan;
 pub mod steps;
 pub mod thd;
+pub mod token_tree;
 pub mod trie;
 pub mod turns;
 

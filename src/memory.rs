@@ -1,5 +1,8 @@
 //! Vectors that grow with their input: where there is no memory for one, that is an [`Error`], not the end of the process.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash};
+
 use crate::{Error, Result};
 
 /// An empty vector with room for `count` elements of what `name` says.
@@ -50,4 +53,14 @@ pub(crate) fn make_room<T>(name: &'static str, vector: &mut Vec<T>, more: usize)
 fn grow<T>(name: &'static str, vector: &mut Vec<T>, more: usize) -> Result<()> {
     let got = vector.len() + more;
     vector.try_reserve(more).map_err(|_| Error::NoMemory { name, got })
+}
+
+/// Makes room for `more` keys.
+pub(crate) fn make_room_in<K: Eq + Hash, V, S: BuildHasher>(
+    name: &'static str,
+    map: &mut HashMap<K, V, S>,
+    more: usize,
+) -> Result<()> {
+    let got = map.len().saturating_add(more);
+    map.try_reserve(more).map_err(|_| Error::NoMemory { name, got })
 }

@@ -20,6 +20,9 @@ use crate::{Error, Result, memory, order};
 /// How near the mean is near enough.
 const TOLERANCE: f64 = 1e-4;
 
+/// How near it is not worth while to look for better micro-batches.
+const GOOD_ENOUGH: f64 = 2.5e-3;
+
 /// When ranks wait for one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
@@ -91,7 +94,7 @@ pub fn plan_steps<O: Out<i64>>(
     // Of more ranks than rows, the last have nothing but what is at home there.
     let last_home = home.unwrap_or(&[]).iter().copied().max().and_then(|rank| usize::try_from(rank).ok());
     let used = ranks.min(items.len().max(last_home.map_or(1, |rank| rank.saturating_add(1))).max(1));
-    let (dealt, loads) = micro_batches(&items, used, options, groups.as_ref())?;
+    let (dealt, loads) = evenest(&items, used, options, groups.as_ref())?;
     let mut batches = memory::filled("rows", 0usize, rows)?;
     balance::write(&items, groups.as_ref(), |item, row| batches[row] = dealt[item]);
     let homes = Homes::new(home, lengths, &batches, ranks)?;
@@ -109,12 +112,39 @@ pub fn plan_steps<O: Out<i64>>(
     Ok(Planned { steps, makespan: plan.makespan, bound, total: items.total })
 }
 
-/// The micro-batch of each item, and what each micro-batch costs.
+/// Micro-batches of the first way, or of the second where that is not good enough and the second is better.
+///
+/// Which is better hangs on where the capacity binds. The second's cost less alike, which can be of use: where a
+/// long row makes few cost more than all others, which cost the same, nothing makes up for having one of the few.
+fn evenest(
+    items: &Items,
+    ranks: usize,
+    options: &Options,
+    groups: Option<&Groups>,
+) -> Result<(Vec<usize>, Vec<i64>)> {
+    let makespan = |loads: &[i64]| -> Result<i64> {
+        Ok(match options.sync {
+            Sync::MicroBatch => after_each(loads, ranks, &Homes::NONE)?.makespan,
+            Sync::Step => after_all(loads, ranks, Homes::NONE)?.makespan,
+        })
+    };
+    let first = micro_batches(items, ranks, options, groups, 0)?;
+    let most = makespan(&first.1)?;
+    if most <= balance::target(items, ranks, GOOD_ENOUGH).max(balance::bound_of(items, ranks, false)) {
+        return Ok(first);
+    }
+    let second = micro_batches(items, ranks, options, groups, 1)?;
+    Ok(if makespan(&second.1)? < most { second } else { first })
+}
+
+/// The micro-batch of each item, and what each micro-batch costs. `way` is the first of the ways of
+/// [`balance::lightest`] that is tried.
 fn micro_batches(
     items: &Items,
     ranks: usize,
     options: &Options,
     groups: Option<&Groups>,
+    way: usize,
 ) -> Result<(Vec<usize>, Vec<i64>)> {
     let most = options.max_segments.map_or(i64::MAX, |most| i64::try_from(most).unwrap_or(i64::MAX));
     for (name, got) in [("capacity", options.capacity), ("max_segments", most)] {
@@ -127,7 +157,7 @@ fn micro_batches(
     let (fitted, needed) = balance::first_fit(items, &limits)?;
     let count =
         needed.checked_next_multiple_of(ranks).ok_or(Error::NoMemory { name: "ranks", got: ranks })?;
-    let mut dealt = balance::lightest(items, count, &limits)?.unwrap_or(fitted);
+    let mut dealt = balance::lightest(items, count, &limits, way)?.unwrap_or(fitted);
     // None is empty where there are rows enough.
     let limits = Limits { least: i64::from(items.len() >= count), ..limits };
     let mut parts = Parts::new(items, &dealt, count, limits)?;
@@ -196,6 +226,9 @@ struct Homes {
 }
 
 impl Homes {
+    /// Nobody has anything.
+    const NONE: Self = Self { entries: Vec::new() };
+
     fn new(home: Option<&[i64]>, lengths: &[i64], batches: &[usize], ranks: usize) -> Result<Self> {
         let mut entries = memory::with_room("home", home.map_or(0, <[i64]>::len))?;
         for (row, &rank) in home.unwrap_or(&[]).iter().enumerate() {

@@ -10,12 +10,24 @@
 //!
 //! Each row is compared with the one before it first: they mostly share what the row shares with any, and
 //! the path of that row says which node holds it (a finger). Only what comes after is looked up, by the
-//! node and the first element, in a hash table. So every shared part is compared once.
+//! node and the next element, in a hash table. So every shared part is compared once.
+//!
+//! Short rows that share little with the one before are all over memory, and waiting for that is their time.
+//! So these are scouted, many at once: hashes alone say where each may go, and memory comes meanwhile. Then
+//! each is compared with a row that goes there, and starts from what they really share.
+
+mod children;
+mod order;
+mod scout;
+
+use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::layout::same_count;
+use crate::out::Out;
 use crate::{Error, Result, memory};
+use children::Children;
 
 /// The most elements of a row, and the most rows: nodes are numbered in 32 bits, and twice as many as rows.
 pub const MOST: usize = (u32::MAX / 2) as usize;
@@ -70,34 +82,58 @@ impl<'a> Column<'a> {
 
     fn hash(&self, row: usize, element: usize, seed: u64) -> u64 {
         let rest = self.rest(row, element * self.item);
-        xxh3_64_with_seed(rest.get(..self.item).unwrap_or(rest), seed)
+        match (self.item, rest.first_chunk(), rest.first_chunk()) {
+            (4, Some(&four), _) => mixed(seed ^ (u64::from(u32::from_ne_bytes(four)) << 32)),
+            (8, _, Some(&eight)) => mixed(seed.rotate_left(32) ^ u64::from_ne_bytes(eight)),
+            _ => xxh3_64_with_seed(rest.get(..self.item).unwrap_or(rest), seed),
+        }
     }
 }
 
+/// A hash of a number, no two of which have the same: two multiplications, where XXH3 has a call and branches.
+fn mixed(number: u64) -> u64 {
+    let spread = (number ^ (number >> 32)).wrapping_mul(SPREAD);
+    let spread = (spread ^ (spread >> 29)).wrapping_mul(SPREAD);
+    spread ^ (spread >> 32)
+}
+
+/// An odd number of many bits, as of the golden ratio.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
 /// How many first bytes two slices of one length have in common.
 fn same_bytes(a: &[u8], b: &[u8]) -> usize {
-    const CHUNK: usize = 512; // compared as a whole, then word by word where it differs
-    let chunks = a.chunks(CHUNK).zip(b.chunks(CHUNK));
-    let same = chunks.take_while(|(x, y)| x == y).count() * CHUNK;
+    const HEAD: usize = 64; // short rows differ early, before comparing more at once pays
+    const CHUNK: usize = 512;
+    let head = same_words(&a[..a.len().min(HEAD)], &b[..b.len().min(HEAD)]);
+    if head < HEAD {
+        return head;
+    }
+    let chunks = a[HEAD..].chunks(CHUNK).zip(b[HEAD..].chunks(CHUNK));
+    let same = HEAD + chunks.take_while(|(x, y)| x == y).count() * CHUNK;
     let (Some(x), Some(y)) = (a.get(same..), b.get(same..)) else { return a.len() };
-    let words = x.as_chunks::<8>().0.iter().zip(y.as_chunks::<8>().0);
-    let same = same + 8 * words.take_while(|(x, y)| x == y).count();
+    same + same_words(x, y)
+}
+
+/// [`same_bytes`], word by word.
+fn same_words(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let same = 8 * words.take_while(|(x, y)| x == y).count();
     same + a[same..].iter().zip(&b[same..]).take_while(|(x, y)| x == y).count()
 }
 
 /// A forest of nodes in depth-first order: parents before children, those by their first row.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Trie {
+pub struct Trie<Numbers = Vec<i64>> {
     /// The parent of each node, or [`NONE`].
-    pub parents: Vec<i64>,
+    pub parents: Numbers,
     /// The first element of each node, within its rows.
-    pub begins: Vec<i64>,
+    pub begins: Numbers,
     /// The end of each node, within its rows.
-    pub ends: Vec<i64>,
+    pub ends: Numbers,
     /// The first row that has each node.
-    pub source_rows: Vec<i64>,
+    pub source_rows: Numbers,
     /// The node that each row ends with, or [`NONE`].
-    pub leaf: Vec<i64>,
+    pub leaf: Numbers,
 }
 
 /// Finds what rows share.
@@ -116,16 +152,66 @@ pub struct Trie {
 /// # Ok::<(), rollkit::Error>(())
 /// ```
 pub fn build(columns: &[Column<'_>], groups: Option<&[i64]>, min_shared: usize) -> Result<Trie> {
-    build_ahead(columns, groups, min_shared, |_, _| ())
+    let nodes = find(columns, groups, min_shared, |_, _| ())?;
+    let mut found = Trie {
+        parents: memory::filled("nodes", 0, nodes.count())?,
+        begins: memory::filled("nodes", 0, nodes.count())?,
+        ends: memory::filled("nodes", 0, nodes.count())?,
+        source_rows: memory::filled("nodes", 0, nodes.count())?,
+        leaf: memory::filled("rows", 0, nodes.rows())?,
+    };
+    nodes.write(Trie {
+        parents: &mut found.parents[..],
+        begins: &mut found.begins,
+        ends: &mut found.ends,
+        source_rows: &mut found.source_rows,
+        leaf: &mut found.leaf,
+    })?;
+    Ok(found)
 }
 
-/// [`build`], which asks for memory before it comes to it: many short rows take a sixth less time.
-pub fn build_ahead(
+/// What rows share, as they were gone through.
+pub struct Nodes {
+    nodes: Vec<Node>,
+    /// The node that each row ends with.
+    leaf: Vec<u32>,
+}
+
+impl Nodes {
+    /// How many nodes there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.leaf.len()
+    }
+
+    /// Writes them depth first, to as many numbers each.
+    pub fn write<O: Out<i64>>(&self, out: Trie<&mut [O]>) -> Result<()> {
+        for (name, out) in [
+            ("parents", &out.parents),
+            ("begins", &out.begins),
+            ("ends", &out.ends),
+            ("source_rows", &out.source_rows),
+        ] {
+            same_count(name, out.len(), self.count())?;
+        }
+        same_count("leaf", out.leaf.len(), self.rows())?;
+        order::depth_first(&self.nodes, &self.leaf, out)
+    }
+}
+
+/// [`build`] without an order yet, which asks for memory before it comes to it.
+pub fn find(
     columns: &[Column<'_>],
     groups: Option<&[i64]>,
     min_shared: usize,
     prefetch: impl Fn(*const i8, usize),
-) -> Result<Trie> {
+) -> Result<Nodes> {
     let rows = columns.first().map_or(0, |column| column.first.len());
     for column in columns {
         same_count("first", column.first.len(), rows)?;
@@ -150,21 +236,14 @@ pub fn build_ahead(
         groups,
         min_shared,
         lengths: lengths(columns, rows)?,
-        first_hashes: [None; SOON],
         nodes: Vec::new(),
         children: Children::new(rows)?,
         leaf: memory::with_room("rows", rows)?,
     };
-    for row in 0..rows.min(SOON - 1) {
-        builder.look_ahead(row);
+    for begin in (0..rows).step_by(BLOCK) {
+        builder.add_rows(begin..rows.min(begin + BLOCK), &prefetch)?;
     }
-    for row in 0..rows {
-        builder.ask(row, &prefetch);
-        let length = builder.lengths[row] as usize;
-        let leaf = if length == 0 { ROOT } else { builder.insert(row, length)? };
-        builder.leaf.push(leaf);
-    }
-    builder.ordered()
+    Ok(Nodes { nodes: builder.nodes, leaf: builder.leaf })
 }
 
 /// The elements of each row, those of the first column.
@@ -184,31 +263,21 @@ fn lengths(columns: &[Column<'_>], rows: usize) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// How many rows are hashed before they are looked up, and how many rows before each step of that is asked for.
-const SOON: usize = 32;
-const AHEAD: usize = 8;
+/// The number of no node: above all that have no parent.
+const ROOT: u32 = u32::MAX;
 
-/// Above all nodes without a parent.
-const ROOT: usize = usize::MAX;
-
-/// A node in 24 bytes: of very many, looking at them is what takes the time.
+/// A node in 16 bytes: of very many, looking at them is what takes the time.
 #[derive(Clone, Copy)]
 struct Node {
-    /// Its parent's number, or [`NO_NODE`].
+    /// Its parent's number, or [`ROOT`].
     parent: u32,
     /// The first row that has it.
     source: u32,
     begin: u32,
     end: u32,
-    /// That of its parent and first element.
-    hash: u64,
 }
 
 impl Node {
-    fn parent(&self) -> usize {
-        if self.parent == NO_NODE { ROOT } else { self.parent as usize }
-    }
-
     fn source(&self) -> usize {
         self.source as usize
     }
@@ -222,103 +291,104 @@ impl Node {
     }
 }
 
+/// How many rows are scouted at once.
+const BLOCK: usize = 32;
+
 struct Builder<'a> {
     columns: &'a [Column<'a>],
     groups: Option<&'a [i64]>,
     min_shared: usize,
     lengths: Vec<u32>,
-    /// Of rows from this one on.
-    first_hashes: [Option<u64>; SOON],
     nodes: Vec<Node>,
     children: Children,
-    leaf: Vec<usize>,
+    /// The node that each row ends with.
+    leaf: Vec<u32>,
 }
 
 impl Builder<'_> {
-    /// Hashes the first elements of a row.
-    fn look_ahead(&mut self, row: usize) {
-        self.first_hashes[row % SOON] = self.hash(ROOT, row, 0, self.lengths[row] as usize);
+    /// Adds so many rows, at most [`BLOCK`].
+    fn add_rows(&mut self, rows: Range<usize>, prefetch: &impl Fn(*const i8, usize)) -> Result<()> {
+        let mut shared = [0; BLOCK];
+        for (shared, row) in shared.iter_mut().zip(rows.clone()).filter(|(_, row)| *row > 0) {
+            *shared = self.shared([row - 1, row], self.length(row - 1));
+        }
+        let scouted = self.scout(rows.clone(), &shared, prefetch)?;
+        for (row, (shared, scouted)) in rows.zip(shared.into_iter().zip(scouted)) {
+            let leaf = self.insert(row, shared, scouted)?;
+            self.leaf.push(leaf);
+        }
+        Ok(())
     }
 
-    /// Asks for what rows that come soon are looked up in, and are compared with: rows that share nothing with the
-    /// one before are all over memory.
-    fn ask(&mut self, row: usize, prefetch: impl Fn(*const i8, usize)) {
-        let rows = self.lengths.len();
-        if row + SOON - 1 < rows {
-            self.look_ahead(row + SOON - 1);
+    /// What two rows share of their first elements, up to `most`.
+    fn shared(&self, [a, b]: [usize; 2], most: usize) -> usize {
+        if self.groups.is_some_and(|groups| groups[a] != groups[b]) {
+            return 0;
         }
-        let place = |row: usize| {
-            let hash = self.first_hashes[row % SOON].filter(|_| row < rows)?;
-            Some(self.children.first_place(hash))
-        };
-        if let Some(place) = place(row + 3 * AHEAD) {
-            prefetch((&raw const self.children.slots[place]).cast(), 1);
-        }
-        if let Some(node) = place(row + 2 * AHEAD).and_then(|place| self.node_at(place)) {
-            prefetch(std::ptr::from_ref(node).cast(), 1);
-        }
-        if let Some(node) = place(row + AHEAD).and_then(|place| self.node_at(place)) {
-            prefetch(self.columns[0].first[node.source()].as_ptr().cast(), 2);
-        }
+        let shared = self.common([a, b], 0, most.min(self.length(b)));
+        if shared < self.min_shared { 0 } else { shared }
     }
 
-    fn node_at(&self, place: usize) -> Option<&Node> {
-        self.nodes.get(self.children.slots[place].1 as usize)
+    fn length(&self, row: usize) -> usize {
+        self.lengths[row] as usize
     }
 
     fn common(&self, rows: [usize; 2], from: usize, most: usize) -> usize {
         self.columns.iter().fold(most, |most, column| column.common(rows, from, most))
     }
 
-    fn same_group(&self, a: usize, b: usize) -> bool {
-        self.groups.is_none_or(|groups| groups[a] == groups[b])
-    }
-
-    /// Adds a row, and gives the node that it ends with.
-    fn insert(&mut self, row: usize, length: usize) -> Result<usize> {
-        let (mut at, mut depth) = self.finger(row, length);
+    /// Adds a row that shares so much with the one before, and gives the node that it ends with.
+    fn insert(&mut self, row: usize, shared: usize, scouted: u32) -> Result<u32> {
+        let length = self.length(row);
+        if length == 0 {
+            return Ok(ROOT);
+        }
+        let (mut at, mut depth) = self.start(row, shared, scouted);
         while depth < length {
-            if at == ROOT || depth == self.nodes[at].end() {
-                let known = at == ROOT;
-                let hash =
-                    if known { self.first_hashes[row % SOON] } else { self.hash(at, row, depth, length) };
-                match hash.and_then(|hash| self.child(at, hash, row, depth, length)) {
-                    Some((child, common)) => (at, depth) = (child, depth + common),
-                    None => return self.add(at, hash, row, depth, length),
-                }
-            } else {
-                let upper = self.cut(at, depth)?;
-                let hash = self.hash(upper, row, depth, length);
-                return self.add(upper, hash, row, depth, length);
+            if at != ROOT && depth < self.nodes[at as usize].end() {
+                at = self.cut(at, depth)?;
             }
+            let hash = self.hash(at, row, depth);
+            let Some((child, common)) = hash.and_then(|hash| self.child(at, hash, row, depth)) else {
+                let [source, begin, end] = [row, depth, length].map(|number| number as u32);
+                return self.add(Node { parent: at, source, begin, end }, hash);
+            };
+            (at, depth) = (child, depth + common);
         }
         self.cut(at, depth)
     }
 
-    /// What a row has in common with the one before it, and the node that this ends in.
-    fn finger(&self, row: usize, length: usize) -> (usize, usize) {
-        let Some(&(mut node)) = self.leaf.last().filter(|&&node| node != ROOT) else { return (ROOT, 0) };
-        if !self.same_group(row - 1, row) {
+    /// How far a row goes with the one before it, or with one that has the node found by a scout, if that goes
+    /// further; and the node that this ends in.
+    fn start(&self, row: usize, shared: usize, scouted: u32) -> (u32, usize) {
+        let (mut at, mut depth) = (self.leaf.last().copied().unwrap_or(ROOT), shared);
+        if let Some(node) = self.nodes.get(scouted as usize).filter(|node| node.begin() >= depth) {
+            let shared = self.shared([node.source(), row], node.end());
+            if shared > depth {
+                (at, depth) = (scouted, shared);
+            }
+        }
+        if depth == 0 {
             return (ROOT, 0);
         }
-        let depth = self.common([row - 1, row], 0, length.min(self.nodes[node].end()));
-        if depth < self.min_shared {
-            return (ROOT, 0);
+        while self.nodes[at as usize].begin() >= depth {
+            at = self.nodes[at as usize].parent;
         }
-        while self.nodes[node].begin() >= depth {
-            node = self.nodes[node].parent();
-        }
-        (node, depth)
+        (at, depth)
     }
 
     /// What a child is looked up by: the node, and of a row its next element. All that is to be in common of a
-    /// row that begins, or those with one first element would all be compared; none if it is too short.
-    fn hash(&self, at: usize, row: usize, depth: usize, length: usize) -> Option<u64> {
+    /// row that begins, and its group, or those with one first element would all be compared; none if it is too
+    /// short.
+    fn hash(&self, at: u32, row: usize, depth: usize) -> Option<u64> {
         let elements = if at == ROOT { self.min_shared } else { 1 };
-        if elements > length - depth {
+        if elements > self.length(row) - depth {
             return None;
         }
-        let mut found = at as u64;
+        let mut found = u64::from(at);
+        if let Some(groups) = self.groups.filter(|_| at == ROOT) {
+            found ^= mixed(groups[row].cast_unsigned());
+        }
         for column in self.columns {
             for element in depth..depth + elements {
                 found = column.hash(row, element, found);
@@ -328,161 +398,46 @@ impl Builder<'_> {
     }
 
     /// The child that a row goes on with, and how many elements of it the row has.
-    fn child(&self, at: usize, hash: u64, row: usize, depth: usize, length: usize) -> Option<(usize, usize)> {
+    fn child(&self, at: u32, hash: u64, row: usize, depth: usize) -> Option<(u32, usize)> {
         self.children.with(hash).find_map(|child| {
-            let node = &self.nodes[child];
-            if node.parent() != at || (at == ROOT && !self.same_group(node.source(), row)) {
-                return None;
-            }
-            let common = self.common([node.source(), row], depth, node.end().min(length) - depth);
-            let wanted = if at == ROOT { self.min_shared } else { 1 };
-            (common >= wanted).then_some((child, common))
+            let node = &self.nodes[child as usize];
+            let rows = [node.source(), row];
+            let common = if node.parent != at {
+                0
+            } else if at == ROOT {
+                self.shared(rows, node.end())
+            } else {
+                self.common(rows, depth, node.end().min(self.length(row)) - depth)
+            };
+            (common > 0).then_some((child, common))
         })
     }
 
-    /// Adds what is left of a row as a node.
-    fn add(
-        &mut self,
-        parent: usize,
-        hash: Option<u64>,
-        row: usize,
-        begin: usize,
-        end: usize,
-    ) -> Result<usize> {
-        let number = self.nodes.len();
-        let parent = u32::try_from(parent).unwrap_or(NO_NODE);
-        let (source, begin, end) = (row as u32, begin as u32, end as u32);
-        memory::push("nodes", &mut self.nodes, Node { parent, source, begin, end, hash: hash.unwrap_or(0) })?;
-        if hash.is_some() {
-            self.children.insert(number, &self.nodes)?;
+    /// Adds a node that has a hash, or that no row can share.
+    fn add(&mut self, node: Node, hash: Option<u64>) -> Result<u32> {
+        let number = self.nodes.len() as u32;
+        memory::push("nodes", &mut self.nodes, node)?;
+        if let Some(hash) = hash {
+            self.children.insert(hash, number);
         }
         Ok(number)
     }
 
     /// The node that ends at `depth`: this one, or its first part, which becomes a node.
-    fn cut(&mut self, at: usize, depth: usize) -> Result<usize> {
-        let lower = self.nodes[at];
+    fn cut(&mut self, at: u32, depth: usize) -> Result<u32> {
+        let lower = self.nodes[at as usize];
         if lower.end() == depth {
             return Ok(at);
         }
-        let upper = self.nodes.len();
-        memory::push("nodes", &mut self.nodes, Node { end: depth as u32, ..lower })?;
-        self.children.replace(lower.hash, at, upper);
-        let hash = self.hash(upper, lower.source(), depth, lower.end()).unwrap_or(0);
+        let upper = self.add(Node { end: depth as u32, ..lower }, None)?;
+        if let Some(hash) = self.hash(lower.parent, lower.source(), lower.begin()) {
+            self.children.replace(hash, at, upper);
+        }
         // The rest keeps its number, which its children and rows know it by.
-        self.nodes[at] = Node { parent: upper as u32, begin: depth as u32, hash, ..lower };
-        self.children.insert(at, &self.nodes)?;
+        self.nodes[at as usize] = Node { parent: upper, begin: depth as u32, ..lower };
+        if let Some(hash) = self.hash(upper, lower.source(), depth) {
+            self.children.insert(hash, at);
+        }
         Ok(upper)
     }
-
-    /// Numbers nodes depth first, children by their first rows: no two of a node have the same.
-    fn ordered(self) -> Result<Trie> {
-        let (nodes, rows) = (&self.nodes, self.leaf.len());
-        let mut of_row = memory::filled("rows", ROOT, rows)?; // lists of nodes: the head, and what comes next
-        let mut next = memory::filled("nodes", ROOT, nodes.len())?;
-        for (number, node) in nodes.iter().enumerate() {
-            next[number] = std::mem::replace(&mut of_row[node.source()], number);
-        }
-        let mut first_root = ROOT;
-        let mut first_child = memory::filled("nodes", ROOT, nodes.len())?;
-        for &head in of_row.iter().rev() {
-            let mut number = head;
-            while number != ROOT {
-                let first = first_child.get_mut(nodes[number].parent()).unwrap_or(&mut first_root);
-                let (sibling, later) = (std::mem::replace(first, number), next[number]);
-                next[number] = sibling;
-                number = later;
-            }
-        }
-        let mut found = Trie {
-            parents: memory::with_room("nodes", nodes.len())?,
-            begins: memory::with_room("nodes", nodes.len())?,
-            ends: memory::with_room("nodes", nodes.len())?,
-            source_rows: memory::with_room("nodes", nodes.len())?,
-            leaf: memory::with_room("rows", rows)?,
-        };
-        let mut numbers = memory::filled("nodes", NONE, nodes.len())?;
-        let mut at = first_root;
-        while let Some(node) = nodes.get(at) {
-            numbers[at] = found.parents.len() as i64;
-            found.parents.push(numbers.get(node.parent()).copied().unwrap_or(NONE));
-            found.begins.push(i64::from(node.begin));
-            found.ends.push(i64::from(node.end));
-            found.source_rows.push(i64::from(node.source));
-            at = if first_child[at] == ROOT { after(nodes, &next, at) } else { first_child[at] };
-        }
-        found.leaf.extend(self.leaf.iter().map(|&leaf| numbers.get(leaf).copied().unwrap_or(NONE)));
-        Ok(found)
-    }
-}
-
-/// What comes after all of a node: its sibling, or that of what it is in.
-fn after(nodes: &[Node], next: &[usize], mut at: usize) -> usize {
-    while at != ROOT && next[at] == ROOT {
-        at = nodes[at].parent();
-    }
-    next.get(at).copied().unwrap_or(ROOT)
-}
-
-/// Nodes by hash: an open table, in which each is at the first free place from that of its hash on.
-struct Children {
-    /// The upper half of the hash, and the node; [`NO_NODE`] where there is none. Half a cache line has four.
-    slots: Vec<(u32, u32)>,
-    count: usize,
-}
-
-/// The number of no node, in 32 bits.
-const NO_NODE: u32 = u32::MAX;
-
-impl Children {
-    fn new(rows: usize) -> Result<Self> {
-        let size = rows.saturating_mul(2).max(8).checked_next_power_of_two();
-        let size = size.ok_or(Error::NoMemory { name: "rows", got: rows })?;
-        Ok(Self { slots: memory::filled("rows", (0, NO_NODE), size)?, count: 0 })
-    }
-
-    fn first_place(&self, hash: u64) -> usize {
-        hash as usize & (self.slots.len() - 1)
-    }
-
-    fn places(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
-        let last = self.slots.len() - 1;
-        (0..=last).map(move |step| (hash as usize).wrapping_add(step) & last)
-    }
-
-    /// Nodes that may have this hash.
-    fn with(&self, hash: u64) -> impl Iterator<Item = usize> {
-        let found = self.places(hash).map(|place| self.slots[place]).take_while(|slot| slot.1 != NO_NODE);
-        found.filter(move |slot| slot.0 == tag(hash)).map(|slot| slot.1 as usize)
-    }
-
-    /// Adds the last of the nodes, or one that has another hash now.
-    fn insert(&mut self, node: usize, nodes: &[Node]) -> Result<()> {
-        if self.count >= self.slots.len() / 4 * 3 {
-            let larger = memory::filled("nodes", (0, NO_NODE), 2 * self.slots.len())?;
-            let slots = std::mem::replace(&mut self.slots, larger);
-            slots.into_iter().filter(|slot| slot.1 != NO_NODE).for_each(|slot| self.put(slot.1, nodes));
-        }
-        self.count += 1;
-        self.put(node as u32, nodes);
-        Ok(())
-    }
-
-    fn put(&mut self, node: u32, nodes: &[Node]) {
-        let hash = nodes[node as usize].hash;
-        if let Some(place) = self.places(hash).find(|&place| self.slots[place].1 == NO_NODE) {
-            self.slots[place] = (tag(hash), node);
-        }
-    }
-
-    fn replace(&mut self, hash: u64, node: usize, by: usize) {
-        let slot = (tag(hash), node as u32);
-        if let Some(place) = self.places(hash).find(|&place| self.slots[place] == slot) {
-            self.slots[place].1 = by as u32;
-        }
-    }
-}
-
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
 }

@@ -94,6 +94,23 @@ proptest! {
     }
 
     #[test]
+    fn within_a_capacity_each_goes_to_the_lightest_that_has_room(
+        rows in vec((0..=20i64, 0..=50i64), 0..60),
+        by_length: bool,
+        parts in 1..12usize,
+        capacity in 20..120i64,
+    ) {
+        let lengths = rows.iter().map(|row| row.0).collect::<Vec<_>>();
+        let costs = rows.iter().map(|row| if by_length { row.0 * row.0 } else { row.1 }).collect::<Vec<_>>();
+        let options = Options { capacity: Some(capacity), tolerance: 1e9, ..options(parts) };
+        let rules =
+            Rules { lengths: &lengths, costs: &costs, groups: None, parts, equal_counts: false, capacity: options.capacity };
+        if let Some(expected) = rules.lightest() {
+            prop_assert_eq!(assign(&lengths, &costs, None, &options), Ok(expected));
+        }
+    }
+
+    #[test]
     fn equal_counts_of_many_rows(lengths in vec(0..=5000i64, 0..400), parts in 1..40usize) {
         let options = Options { equal_counts: true, ..options(parts) };
         let found = assign(&lengths, &lengths, None, &options).unwrap();

@@ -4,17 +4,20 @@ mod common;
 #[path = "oracles/trie.rs"]
 mod oracle;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::binpack::Oversize;
 use rollkit::forest::{Forest, Options, Packed, Placed, lower_bound, pack};
-use rollkit::trie::{Column, NONE, Trie, build};
+use rollkit::trie::{Column, NONE, Trie, build, find};
 
-/// Rows that begin alike, each cut in two halves somewhere, and their groups.
-fn rows() -> impl Strategy<Value = (Vec<(Vec<u16>, usize)>, Vec<i64>)> {
+/// Fewer than so many rows that begin alike, each cut in two halves somewhere, and their groups.
+fn rows(most: usize) -> impl Strategy<Value = (Vec<(Vec<u16>, usize)>, Vec<i64>)> {
     let row =
         (any::<prop::sample::Index>(), 0..9usize, prop::collection::vec(0..3u16, 0..6), 0..9usize, 0..2i64);
-    prop::collection::vec(row, 0..14).prop_map(|drawn| {
+    prop::collection::vec(row, 0..most).prop_map(|drawn| {
         let mut rows: Vec<(Vec<u16>, usize)> = Vec::new();
         let mut groups = Vec::new();
         for (before, kept, more, cut, group) in drawn {
@@ -29,9 +32,14 @@ fn rows() -> impl Strategy<Value = (Vec<(Vec<u16>, usize)>, Vec<i64>)> {
     })
 }
 
+/// A token as an element of so many bytes.
+fn element(token: u16, item: usize) -> Vec<u8> {
+    u128::from(token).to_le_bytes()[..item].to_vec()
+}
+
 /// The two halves of each row, in bytes.
-fn halves(rows: &[(Vec<u16>, usize)]) -> Vec<[Vec<u8>; 2]> {
-    let bytes = |part: &[u16]| part.iter().flat_map(|token| token.to_ne_bytes()).collect();
+fn halves(rows: &[(Vec<u16>, usize)], item: usize) -> Vec<[Vec<u8>; 2]> {
+    let bytes = |part: &[u16]| part.iter().flat_map(|&token| element(token, item)).collect();
     rows.iter().map(|(row, cut)| [bytes(&row[..*cut]), bytes(&row[*cut..])]).collect()
 }
 
@@ -97,16 +105,17 @@ proptest! {
 
     #[test]
     fn rows_share_what_a_dictionary_of_prefixes_says(
-        (rows, groups) in rows(),
+        (rows, groups) in rows(80), // more than are scouted at once
         grouped in any::<bool>(),
         min_shared in 1..4usize,
+        item in prop::sample::select(vec![2, 4, 8, 16]),
     ) {
-        let bytes = halves(&rows);
+        let bytes = halves(&rows, item);
         let (first, second) = (slices(&bytes, 0), slices(&bytes, 1));
         let groups = grouped.then_some(&groups[..]);
-        let found = build(&[Column { item: 2, first: &first, second: &second }], groups, min_shared).unwrap();
+        let found = build(&[Column { item, first: &first, second: &second }], groups, min_shared).unwrap();
         let elements: Vec<Vec<Vec<u8>>> =
-            rows.iter().map(|(row, _)| row.iter().map(|token| token.to_ne_bytes().to_vec()).collect()).collect();
+            rows.iter().map(|(row, _)| row.iter().map(|&token| element(token, item)).collect()).collect();
         let shared = oracle::shared(&elements, groups, min_shared);
         oracle::check(&found, &shared);
 
@@ -117,7 +126,7 @@ proptest! {
             .collect();
         let column: Vec<&[u8]> = flags.iter().map(Vec::as_slice).collect();
         let columns =
-            [Column { item: 2, first: &first, second: &second }, Column { item: 1, first: &column, second: &[] }];
+            [Column { item, first: &first, second: &second }, Column { item: 1, first: &column, second: &[] }];
         let found = build(&columns, groups, min_shared).unwrap();
         let mut both = elements.clone();
         for (row, flags) in both.iter_mut().zip(&flags) {
@@ -130,7 +139,7 @@ proptest! {
 
     #[test]
     fn bins_hold_every_row_whole(
-        (rows, _) in rows(),
+        (rows, _) in rows(14),
         capacity in 1..16i64,
         align in prop_oneof![Just(1i64), 1..5i64],
         max_segments in prop_oneof![Just(None), (1..3usize).prop_map(Some)],
@@ -139,7 +148,7 @@ proptest! {
             Just(Oversize::Raise), Just(Oversize::Truncate), Just(Oversize::Alone), Just(Oversize::Drop)
         ],
     ) {
-        let bytes = halves(&rows);
+        let bytes = halves(&rows, 2);
         let (first, second) = (slices(&bytes, 0), slices(&bytes, 1));
         let found = build(&[Column { item: 2, first: &first, second: &second }], None, 1).unwrap();
         let options = Options { capacity, align, max_segments, bins_multiple_of, oversize };
@@ -177,6 +186,40 @@ proptest! {
         prop_assert!(packed.is_err() || forest.check().is_ok());
         let placed = Placed { parents: &parents, starts: &begins, lengths: &ends, leaf: &leaf };
         let _ = (lower_bound(&forest, capacity), placed.read(capacity), placed.paths());
+    }
+}
+
+#[test]
+fn equal_rows_of_many_groups_are_looked_up_apart() {
+    let count = 1000;
+    let rows = vec![&b"ab"[..]; count];
+    let columns = [Column { item: 1, first: &rows, second: &[] }];
+    for stride in [1, 1 << 40] {
+        let groups: Vec<i64> = (0..count as i64).map(|group| group * stride).collect();
+        let asked = RefCell::new(HashSet::new());
+        let found = find(&columns, Some(&groups), 1, |address, _| {
+            asked.borrow_mut().insert(address.addr());
+        });
+        assert_eq!(found.unwrap().count(), count);
+        let places = asked.borrow().len();
+        assert!(places > count / 2, "{count} rows are looked up in {places} places");
+    }
+}
+
+#[test]
+fn nodes_are_written_to_as_many_numbers() {
+    let columns = [Column { item: 1, first: &[b"ab", b"ac"], second: &[] }];
+    let found = find(&columns, None, 1, |_, _| ()).unwrap();
+    assert_eq!((found.count(), found.rows()), (3, 2));
+    for short in 0..5 {
+        let mut out = [0; 5].map(|_: i32| vec![7i64; 3]);
+        out[4].truncate(2);
+        out[short].pop();
+        let [parents, begins, ends, source_rows, leaf] = &mut out;
+        let written = found.write(Trie { parents: &mut parents[..], begins, ends, source_rows, leaf });
+        let name = ["parents", "begins", "ends", "source_rows", "leaf"][short];
+        let wanted = if short == 4 { 2 } else { 3 };
+        assert_eq!(written, Err(Error::RowCount { name, got: wanted - 1, wanted }));
     }
 }
 

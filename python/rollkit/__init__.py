@@ -26,6 +26,7 @@ from rollkit._rows.place import take as take
 from rollkit._rows.ragged import Ragged as Ragged
 
 if _typing.TYPE_CHECKING:
+    from rollkit._batch.clip import clip_weights as clip_weights
     from rollkit._files.read import iter_chunks as iter_chunks
     from rollkit._files.read import read as read
     from rollkit._files.read import sample_path as sample_path
@@ -79,6 +80,7 @@ __all__ = [
     "__version__",
     "advantages",
     "balance",
+    "clip_weights",
     "concat",
     "fit_cost",
     "gae",
@@ -138,6 +140,7 @@ _LATER = {
     "TreeLayout": "_rows.trees",
     "advantages": "_rollouts.advantages",
     "balance": "_rows.balance",
+    "clip_weights": "_batch.clip",
     "fit_cost": "_rows.balance",
     "gae": "_rollouts.gae",
     "imbalance": "_rows.balance",

@@ -169,6 +169,11 @@ def int64s(name: str, value: Any) -> Int64s:
     return aligned
 
 
+def one_or_more_int64s(name: str, value: Any) -> Int64s:
+    """Return integers, or one, as `int64s` does."""
+    return int64s(name, [value] if host(name, value).ndim == 0 else value)
+
+
 def same_ints(a: Int64s, b: Int64s) -> bool:
     """Whether two arrays of int64 are equal."""
     if a is b:

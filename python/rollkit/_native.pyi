@@ -73,6 +73,51 @@ class OnlinePacker:
     def state(self) -> _Online:
         """All that there is to go on from."""
 
+@final
+class TokenTree:
+    """The nodes of a tree of tokens, which each call is given: all that are stored, int32."""
+
+    def __new__(
+        cls,
+        tokens: NDArray[np.int32] | None = None,
+        columns: Sequence[_Int64s] | None = None,
+        /,
+    ) -> Self: ...
+    def find(self, tokens: NDArray[np.int32], prompt: NDArray[np.int32], /) -> tuple[int, int, int]:
+        """How far a prompt is a path: the node it ends in or -1, its tokens, those of them in the node."""
+
+    def extend(
+        self,
+        tokens: NDArray[np.int32],
+        /,
+        *,
+        after: int,
+        within: int,
+        begin: int,
+        observed: int,
+        sampled: int,
+        captured: int,
+        repaired: _Int64s,
+    ) -> int:
+        """Add a turn's tokens from `begin` on, behind the first `within` of `after`; its last node."""
+
+    def path(self, node: int, /) -> _Int64s:
+        """The nodes from a root to this one."""
+
+    def lacking(self, node: int, within: int, /) -> list[_Int64s]:
+        """Nodes of the path that have a token without routes; where in the path, and where of all."""
+
+    def branches(self) -> list[_Int64s]:
+        """The nodes without children, where the path to each begins, and the nodes of all paths."""
+
+    def forest(self) -> list[_Int64s]:
+        """Parents, begins, ends and source rows of nodes, depth first, and the node of each branch."""
+
+    def columns(self) -> list[_Int64s]:
+        """Parents, begins, lengths, sampled and captured of all nodes."""
+
+    def __len__(self) -> int: ...
+
 def array_lengths(rows: list[Any] | tuple[Any, ...], /) -> _Int64s | None:
     """Lengths of rows that are C-contiguous arrays of one dtype and inner shape, or None."""
 

@@ -44,7 +44,8 @@ def device_batch(batch: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
 
     Raises:
         TypeError: not a batch, or no sharding.
-        ValueError: an array has no lines, or other shapes than devices divide.
+        ValueError: an array has no lines, or other shapes than devices divide. Or several processes give
+            batches that share prefixes, whose predecessors count within each.
         OverflowError: 64-bit numbers that do not fit 32 bits.
 
     Example:
@@ -58,6 +59,11 @@ def device_batch(batch: Mapping[str, Any], sharding: Any) -> dict[str, Any]:
     if not isinstance(batch, Mapping):
         raise TypeError(f"batch must be a Batch or a dict of arrays, got {type(batch).__name__}")
     _check_sharding(sharding)
+    if jax.process_count() > 1 and "predecessors" in batch and hasattr(batch, "unpack"):
+        text = (
+            "places in this process's lines, and no places among all; rollkit.jax.batches has those of a bin"
+        )
+        raise refusal(ValueError, f"array 'predecessors': {text}", column="predecessors", label="")
     return {name: _global(name, array, sharding) for name, array in batch.items()}
 
 
@@ -104,7 +110,7 @@ def batches(bins: Bins, order: Iterable[int], lines: int) -> Iterator[dict[str, 
 
 def _batches(bins: Bins, numbers: Iterator[int], lines: int) -> Iterator[dict[str, Any]]:
     while len(chosen := list(islice(numbers, lines))) == lines:
-        yield bins.batch(chosen).arrays
+        yield bins._stacked(chosen)
 
 
 def prefetch(batches: Iterable[Mapping[str, Any]], sharding: Any, depth: int = 2) -> Iterator[dict[str, Any]]:

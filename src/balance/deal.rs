@@ -43,9 +43,14 @@ struct Light {
 
 /// Within limits, of which parts of the least cost leave room: all items that way if that fits; else the costliest
 /// half, quarter or eighth, and the others where they fit best. What parts that are full cost apart is mostly of
-/// their longest rows. `None` where nothing fits.
-pub(crate) fn lightest(items: &Items, parts: usize, limits: &Limits) -> Result<Option<Vec<usize>>> {
-    for halvings in 0..4 {
+/// their longest rows. The first of these ways to be tried is `first`. `None` where nothing fits.
+pub(crate) fn lightest(
+    items: &Items,
+    parts: usize,
+    limits: &Limits,
+    first: usize,
+) -> Result<Option<Vec<usize>>> {
+    for halvings in first..4 {
         let mut out = memory::with_room("rows", items.len())?;
         if let Some(dealt) = to_lightest(items, items.len() >> halvings, parts, limits, &mut out)?
             && to_fullest(items, dealt, limits, &mut out)?
@@ -68,11 +73,18 @@ fn to_lightest(
     let smallest = (0..items.len()).map(|item| items.size(item)).min().unwrap_or(0);
     let light = |number| Reverse(Light { load: 0, rows: 0, number, size: 0 });
     let mut heap = BinaryHeap::from(memory::collected("parts", (0..parts).map(light))?);
-    let mut full = memory::with_room("parts", parts)?;
+    // Those that an item found too full, by their room: they are looked at again when a smaller one comes.
+    let mut full: BinaryHeap<(i64, Light)> = BinaryHeap::from(memory::with_room("parts", parts)?);
     let mut closed = memory::with_room("parts", parts)?;
     // Where every item looks at many full parts, they are too full for this.
     let mut looks = LOOKS_PER_ITEM * items.len();
     for item in 0..count {
+        while let Some(top) = full.peek_mut()
+            && items.size(item) <= top.0
+        {
+            let (_, part) = PeekMut::pop(top);
+            heap.push(Reverse(part));
+        }
         loop {
             let Some(mut top) = heap.peek_mut() else { return Ok(None) };
             let part = &mut top.0;
@@ -83,19 +95,19 @@ fn to_lightest(
                 part.rows += items.rows(item);
                 break;
             }
-            let top = PeekMut::pop(top);
-            let done = top.0.size > limits.size - smallest || top.0.rows >= limits.most;
-            if done {
-                closed.push(top.0);
+            let Reverse(part) = PeekMut::pop(top);
+            let room = limits.size - part.size;
+            if room < smallest || part.rows >= limits.most {
+                closed.push(part);
             } else {
-                full.push(top);
+                full.push((room, part));
             }
             let Some(left) = looks.checked_sub(1) else { return Ok(None) };
             looks = left;
         }
-        heap.extend(full.drain(..));
     }
     closed.extend(heap.into_iter().map(|part| part.0));
+    closed.extend(full.into_iter().map(|(_, part)| part));
     Ok(Some(closed))
 }
 

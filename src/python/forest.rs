@@ -70,12 +70,21 @@ pub fn build_forest<'py>(
         })
         .collect();
     let groups = groups.map(|groups| array::int64s("groups", groups)).transpose()?;
-    let found = py.detach(|| trie::build_ahead(&columns, groups, min_shared, array::prefetch))?;
-    let arrays = [&found.parents, &found.begins, &found.ends, &found.source_rows, &found.leaf];
-    arrays_of(py, arrays)
+    let nodes = py.detach(|| trie::find(&columns, groups, min_shared, array::prefetch))?;
+    let fresh = |length| array::fresh::<i64>(py, length);
+    let numbers = || fresh(nodes.count());
+    let arrays = [numbers()?, numbers()?, numbers()?, numbers()?, fresh(nodes.rows())?];
+    let out = |at: usize| array::out_slice("out", &arrays[at], []);
+    let out =
+        trie::Trie { parents: out(0)?, begins: out(1)?, ends: out(2)?, source_rows: out(3)?, leaf: out(4)? };
+    py.detach(|| nodes.write(out))?;
+    Ok(arrays)
 }
 
-fn arrays_of<'py, const N: usize>(py: Python<'py>, columns: [&Vec<i64>; N]) -> PyResult<[Array<'py>; N]> {
+pub(super) fn arrays_of<'py, const N: usize>(
+    py: Python<'py>,
+    columns: [&Vec<i64>; N],
+) -> PyResult<[Array<'py>; N]> {
     let made = columns.iter().map(|column| array::of_slice(py, column)).collect::<PyResult<Vec<_>>>()?;
     made.try_into().map_err(|_| PyValueError::new_err("columns"))
 }

@@ -23,6 +23,7 @@ mod sample;
 mod segments;
 mod steps;
 mod thd;
+mod token_tree;
 mod turns;
 
 use pyo3::prelude::*;
@@ -76,6 +77,8 @@ mod _native {
     use super::steps::joined_steps;
     #[pymodule_export]
     use super::thd::thd;
+    #[pymodule_export]
+    use super::token_tree::TokenTree;
     #[pymodule_export]
     use super::turns::turns;
 

@@ -1,7 +1,10 @@
 """Token trees against lists of whole contexts, and the bundled rollouts there and back."""
 
 import base64
+import copy
 import pickle
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,12 +84,12 @@ def test_every_turn_is_a_path_and_no_prefix_is_stored_twice(found: list[dict[str
         ends.append(end)
         stored += len(contexts[-1]) - known
         assert int(tree.lengths.sum()) == stored
-        nodes = tree._nodes
-        path = nodes.path(end)
-        assert sum(nodes.lengths[node] for node in path) == len(contexts[-1])
+        _, _, lengths, sampled_nodes, captured = tree._nodes.columns()
+        path = tree._nodes.path(end)
+        assert lengths[path].sum() == len(contexts[-1])
         if turn["whole"]:
-            assert all(nodes.captured[node] == nodes.lengths[node] for node in path[:-1])
-        assert not tree.sampled[path[-1]] or nodes.captured[end] == nodes.lengths[end] - turn["short"]
+            assert (captured[path] == lengths[path])[:-1].all()
+        assert not sampled_nodes[end] or captured[end] == lengths[end] - turn["short"]
 
     branches = tree.branches()
     leaves = tree.leaves.tolist()
@@ -95,7 +98,7 @@ def test_every_turn_is_a_path_and_no_prefix_is_stored_twice(found: list[dict[str
     for row, leaf in enumerate(leaves):
         tokens = [*branches["prompt_token_ids"][row].tolist(), *branches["response_ids"][row].tolist()]
         assert tokens == contexts[ends.index(leaf)]
-        path = tree._nodes.path(leaf)
+        path = tree._nodes.path(leaf).tolist()
         sampled |= {node for node in path if tree.sampled[node]}
         masks = np.concatenate([[int(tree.sampled[node])] * tree.lengths[node] for node in path])
         prompt = len(branches["prompt_token_ids"][row])
@@ -115,6 +118,188 @@ def test_every_turn_is_a_path_and_no_prefix_is_stored_twice(found: list[dict[str
     once = tree.branches(once=True)["loss_masks"]
     assert isinstance(once, Ragged)
     assert int(once.values.sum()) == sum(int(tree.lengths[node]) for node in sampled)
+
+
+@given(turns(), st.integers(1, 12))
+def test_the_forest_has_the_nodes_and_the_branches_are_its_rows(
+    found: list[dict[str, Any]], spare: int
+) -> None:
+    tree = TokenTree()
+    for turn in found:
+        tree.commit(turn["prompt"], turn["response"])
+    forest, branches = tree.forest(), tree.branches()
+    prompts, responses = branches.ragged("prompt_token_ids"), branches.ragged("response_ids")
+    rows = Ragged.from_rows([np.concatenate(both) for both in zip(prompts, responses, strict=True)], np.int32)
+    assert forest.unique == tree.lengths.sum()
+    assert (forest.nodes, forest.rows) == (len(tree), len(tree.leaves))
+    checked = rollkit.Forest(forest.parents, forest.begins, forest.ends, forest.source_rows, forest.leaf)
+    assert checked.equals(forest)
+    np.testing.assert_array_equal(forest.row_lengths, rows.lengths)
+    # The tokens of nodes, and each node once: the way to a leaf is the same in both.
+    numbers: dict[int, int] = {}
+    for row, leaf in enumerate(tree.leaves.tolist()):
+        node = int(forest.leaf[row])
+        for own in reversed(tree._nodes.path(leaf).tolist()):
+            assert numbers.setdefault(own, node) == node
+            span = slice(forest.begins[node], forest.ends[node])
+            _, begins, lengths, _, _ = tree._nodes.columns()
+            stored = tree._tokens.rows[begins[own] : begins[own] + lengths[own]]
+            np.testing.assert_array_equal(rows[row][span], stored)
+            np.testing.assert_array_equal(rows[int(forest.source_rows[node])][span], stored)
+            assert forest.source_rows[node] <= row
+            node = int(forest.parents[node])
+        assert node == -1
+    assert len(set(numbers.values())) == len(tree)
+
+    layout = forest.pack(int(rows.lengths.max()) + spare)
+    placed = rollkit.place(rows, layout)
+    assert rollkit.take(placed, layout).equals(rows)
+    assert layout.nodes.num_placed == forest.unique or layout.shape[0] > 1
+
+
+@given(turns(), st.integers(0, 7), st.sampled_from(["kept_token_ids", "x", "y"]))
+def test_lists_per_token_come_back(found: list[dict[str, Any]], at: int, name: str) -> None:
+    """Of known names, of a `Ragged`, and where `levels` says so; by way of a table and a pickle."""
+    tree, contexts, ends = TokenTree({"y": "response[]"}), [], []
+    for number, turn in enumerate(found):
+        # One that tells turn and token, of its own length.
+        lists = [[number, token, i] * (i % 3) for i, token in enumerate(turn["response"])]
+        value: Any = Ragged.from_rows([[], *lists], np.int32)[1:] if name == "x" else lists
+        ends.append(tree.commit(turn["prompt"], turn["response"], **{name: value}))
+        contexts.append((turn["prompt"], lists))
+        if number == at:
+            table, pickled = TokenTree.from_arrow(tree.to_arrow()), pickle.loads(pickle.dumps(tree))
+            assert table.branches().equals(tree.branches())
+            assert pickled.branches().equals(tree.branches())
+            tree = table if number % 2 else pickled
+    branches = tree.branches()
+    column = branches.ragged(name)
+    assert column.of_lists
+    np.testing.assert_array_equal(column.lengths, branches.ragged("response_ids").lengths)
+    for row, leaf in enumerate(tree.leaves.tolist()):
+        _, lists = contexts[ends.index(leaf)]
+        own = column.to_list()[row]
+        assert own[len(own) - len(lists) :] == lists
+        unsampled = branches.ragged("loss_masks")[row] == 0
+        lengths = np.array([len(entries) for entries in own])
+        assert not lengths[unsampled].any()
+
+
+def test_lists_of_prompts_and_responses() -> None:
+    tree = TokenTree({"x": "sequence[]"})
+    tree.commit([1], [2], x=[[1.0], [1.0, 2.0]])
+    tree.commit([1, 2, 3], [4], x=[[9.0], [9.0], [], [3.0]])
+    assert tree.branches().ragged("x").to_list() == [[[1], [1, 2], [], [3]]]
+    table = tree.to_arrow()
+    assert TokenTree.from_arrow(table).branches().equals(tree.branches())
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_tree_is_saved_as_a_file(tmp_path: Path, kind: str) -> None:
+    """What is known of columns is in the table's metadata, which both formats keep."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    tree = TokenTree({"x": "sequence[]", "y": "sequence"})
+    tree.commit([1], [2], x=[[1], []], y=[0.5, 1.5], routes=routes_for([1, 2]))
+    tree.commit([1, 3], [4], x=[[], [2, 3], [4]], y=[9, 2.5, 3.5], routes=routes_for([1, 3, 4]))
+    path = tmp_path / f"tree.{kind}"
+    if kind == "parquet":
+        pq.write_table(tree.to_arrow(), path)
+        table = pq.read_table(path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, tree.to_arrow().schema) as writer:
+            writer.write_table(tree.to_arrow())
+        table = pa.ipc.open_file(path).read_all()
+    loaded = TokenTree.from_arrow(table)
+    assert loaded.branches().equals(tree.branches())
+    assert loaded.forest().equals(tree.forest())
+    for each in (tree, loaded):
+        each.commit([1, 3, 4], [5], x=[[], [], [], [6]], y=[0, 0, 0, 1], routes=routes_for([1, 3, 4, 5]))
+    assert loaded.branches().equals(tree.branches())
+
+
+def test_lists_widen() -> None:
+    tree = TokenTree()
+    tree.commit([1], [2], x=Ragged.from_rows([[1]], np.int8))
+    tree.commit([1], [2], x=[[0.5, 2.5]])
+    assert tree.branches().ragged("x").to_list() == [[[1.0]], [[0.5, 2.5]]]
+
+
+def test_what_has_no_number_has_no_say() -> None:
+    tree = TokenTree({"x": "response[]"})
+    none: list[Any] = [[], np.zeros(0), [[], []], [[]]]
+    for i, value in enumerate(none):
+        tree.commit([1], [2] * len(value), x=value)
+        if i == 1:
+            tree.commit([1], [3], x=[np.zeros((2, 3), np.int8)])
+    column = tree.branches().ragged("x")
+    assert column.dtype == np.int8
+    assert [len(entries) for row in column.to_list() for entries in row] == [2, 0, 0, 0]
+    plain = TokenTree()
+    for value in (np.zeros(1, np.int8), np.zeros(0), Ragged.from_rows([])):
+        plain.commit([1], [2] * len(value), x=value)
+    assert plain.branches().ragged("x").dtype == np.int8
+
+
+def test_a_refused_turn_changes_no_dtype() -> None:
+    tree = TokenTree()
+    tree.commit([1], [2], x=[1], routes=routes_for([1, 2]).astype(np.uint8))
+    before = tree.branches()
+    wide = {"data": "!" * 16, "shape": [3, 2, 2], "dtype": "int8"}
+    with pytest.raises(ValueError, match="base64"):
+        tree.commit([1, 2], [3], x=[0.5], routes=wide)
+    with pytest.raises(ValueError, match="differ in columns"):
+        tree.commit([1, 2], [3], x=[0.5], y=[1, 2], routes=routes_for([1, 2, 3]))
+    assert tree.branches().equals(before)
+
+
+def test_trees_are_copied_whole() -> None:
+    tree = TokenTree()
+    tree.commit([1, 2], [3], rollout_logprobs=[-1.0], routes=routes_for([1, 2, 3]))
+    for copied in (copy.deepcopy(tree), copy.copy(tree)):
+        copied.commit([1], [4], rollout_logprobs=[-2.0], routes=routes_for([1, 4]))
+        assert (len(tree), len(copied)) == (2, 4)
+    assert TokenTree.from_arrow(TokenTree().to_arrow()).commit([1], [2]) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda tree: tree.find(np.zeros(3, np.int64), np.zeros(1, np.int32)), TypeError),
+        (lambda tree: tree.find(np.zeros(6, np.int32)[::2], np.zeros(1, np.int32)), ValueError),
+        (lambda tree: tree.find(np.zeros(1, np.int32), np.array([1], np.int32)), ValueError),
+        (lambda tree: tree.path(2), IndexError),
+        (lambda tree: tree.path(-1), OverflowError),
+        (lambda tree: extend(tree, after=2), ValueError),
+        (lambda tree: extend(tree, after=-2), ValueError),
+        (lambda tree: extend(tree, within=0), ValueError),
+        (lambda tree: extend(tree, within=3), ValueError),
+        (lambda tree: extend(tree, begin=4), ValueError),
+        (lambda tree: extend(tree, begin=2**64 - 1), ValueError),
+        (lambda tree: extend(tree, observed=2**64 - 1), ValueError),
+        (lambda tree: extend(tree, captured=9), ValueError),
+        (lambda tree: extend(tree, repaired=np.array([5])), ValueError),
+        (lambda tree: extend(tree, repaired=np.array([0.5])), TypeError),
+        (lambda tree: type(tree)(np.zeros(1, np.int32), [np.zeros(1, np.int64)] * 4), ValueError),
+        (lambda tree: type(tree)(np.zeros(1, np.int32), [np.zeros(1, np.int32)] * 5), TypeError),
+        (lambda tree: type(tree)(np.zeros(1, np.int32), [np.arange(1), *[np.arange(2)] * 4]), ValueError),
+        (lambda tree: type(tree)(None, [np.array([-1]), *[np.ones(1, np.int64)] * 4]), ValueError),
+    ],
+)
+def test_hostile_calls_are_refused(call: Callable[[Any], object], error: type[Exception]) -> None:
+    tree = TokenTree()
+    tree.commit([1, 2], [3], rollout_logprobs=[0.0])
+    before = tree.branches()
+    with pytest.raises(error):
+        call(tree._nodes)
+    assert tree.branches().equals(before)
+    assert tree.commit([1, 2, 3], [4], rollout_logprobs=[0.0]) == 2
+
+
+def extend(tree: Any, **changed: Any) -> int:
+    named = {"after": 0, "within": 2, "begin": 2, "observed": 0, "sampled": 1, "captured": 0}
+    tokens = np.array([1, 2, 3], np.int32)
+    found: int = tree.extend(tokens, **{**named, "repaired": np.zeros(0, np.int64), **changed})
+    return found
 
 
 @given(turns(), st.integers(0, 7))
@@ -164,7 +349,9 @@ def test_two_samples_from_one_prompt_stay_two() -> None:
     assert first != second
     assert tree.branches()["response_ids"].to_list() == [[3, 4], [3, 4]]  # type: ignore[union-attr]
     third = tree.commit([1, 2, 3, 4, 5], [6])
-    assert tree._nodes.path(third)[:-2] == tree._nodes.path(second), "the newest is continued"
+    assert tree._nodes.path(third)[:-2].tolist() == tree._nodes.path(second).tolist(), (
+        "the newest is continued"
+    )
 
 
 def test_a_response_that_was_tokenised_again_shares_its_beginning() -> None:

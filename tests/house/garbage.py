@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tests.house.garbage_drop_ins import ARGUMENTS, collator
+from tests.house.garbage_drop_ins import ARGUMENTS, collator, trained
 
 import rollkit
 from rollkit import (
@@ -438,6 +438,7 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.Moments.of": {"values": lambda: [[1.0, 2.0], [3.0]]},
     "rollkit.Totals.from_array": {"array": lambda: [3, 2, 1, 2]},
     "rollkit.Bins": {"capacity": lambda: 8},
+    "rollkit.clip_weights": {"batch": trained},
     "rollkit.Bins.batch": {"numbers": lambda: [0]},
     "rollkit.Bins.balanced": {"ranks": lambda: 1},
     "rollkit.Bins.select": {"columns": lambda: ["input_ids"]},
@@ -499,6 +500,7 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.TreeLayout.equals": {"other": lambda: trees().pack(4)},
     "rollkit.TreeLayout.reduce": {"column": lambda: [[1, 2], [1], [1, 2, 3]], "how": lambda: "sum"},
     "rollkit.TreeLayout.rows_of": {"bins": lambda: [0]},
+    "rollkit.plot.forest": {"found": trees},
     "rollkit.segments.flashmask_indices": {"layout": layout},
     "rollkit.segments.magi_ranges": {"layout": layout},
     "rollkit.segments.tree_varlen": {"layout": layout},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tests.paths import ROOT
 
-from rollkit import Ragged, Rollouts, sample_path
+from rollkit import Ragged, Rollouts, pack, sample_path
 
 
 def tensor(values: Any) -> Any:
@@ -62,6 +62,18 @@ def generated() -> Any:
         "trajectory_ids": [SimpleNamespace(instance_id="a", repetition_id=i) for i in range(2)],
         "is_last_step": [True, True],
     }
+
+
+def trained() -> Any:
+    """A batch that shares prefixes, with what PPO's loss takes."""
+    columns = {
+        "prompt_token_ids": [[1], [1]],
+        "response_ids": [[2, 3], [2, 4]],
+        "rollout_logprobs": [[-1.0, -2.0], [-1.0, -3.0]],
+        "advantages": [1.0, -1.0],
+        "loss_weights": [[0.5, 0.5], [0.5, 0.5]],
+    }
+    return pack(columns, 8, share_prefixes=True)
 
 
 def packed() -> Any:
@@ -216,6 +228,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[], Any]]] = {
     "rollkit.compat.trl.pack_dataset": {"dataset": dataset, "seq_length": lambda: 4},
     "rollkit.compat.trl.pad": {"tensors": lambda: [tensor([1, 2, 3]), tensor([4])]},
     "rollkit.compat.trl.flush_left": {"mask": lambda: tensor(MASK)},
+    "rollkit.compat.trl.tree_columns": {"batch": trained},
     "rollkit.compat.verifiers.attribute_routed_experts": {
         "trace": trace,
         "new_node_ids": lambda: [1],

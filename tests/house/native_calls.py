@@ -440,7 +440,7 @@ FUNCTIONS = [
     for name in dir(_native)
     if callable(getattr(_native, name)) and not name.startswith("_") and name not in COUNTERS
 ]
-"""All there are; `Decompressor` and `OnlinePacker` have tests of their own."""
+"""All there are; `Decompressor`, `OnlinePacker` and `TokenTree` have tests of their own."""
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_native_function_is_called() -> None:
-    assert set(FUNCTIONS) - {"Decompressor", "OnlinePacker"} == set(CALLS)
+    assert set(FUNCTIONS) - {"Decompressor", "OnlinePacker", "TokenTree"} == set(CALLS)
 
 
 class Guarded:

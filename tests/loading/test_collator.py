@@ -138,6 +138,16 @@ def test_a_loader_collates(workers: int) -> None:
          "side='left' is for padding; leave it out, or pack"),
         (lambda: Collator(pack=8, multiple_of=2), ValueError,
          "multiple_of=2 is for padding; leave it out, or pack"),
+        (lambda: Collator(share_prefixes=True), ValueError,
+         "share_prefixes=True is for packing; give pack, the tokens of a bin"),
+        (lambda: Collator(pack=8, share_prefixes=True, labels=False), ValueError,
+         "names='hf' is for batches of segments, and this one shares prefixes; rename its arrays by "
+         "{old: new}, give the model a mask of rollkit.segments, and take the loss of next_token_logprobs"),
+        (lambda: Collator(pack=8, share_prefixes=True, names="rollkit"), ValueError,
+         "labels=True is for batches of segments, and this one shares prefixes; set labels=False, and take "
+         "the loss of rollkit.next_token_logprobs"),
+        (lambda: Collator(pack=8, share_prefixes=2), TypeError,  # type: ignore[arg-type]
+         "share_prefixes must be True or False, got int"),
         (lambda: Collator(pad_id="a"), TypeError, "pad_id must be an int, got str"),  # type: ignore[arg-type]
         (lambda: Collator(keep="score"), TypeError, "keep must be a sequence, got str"),
         (lambda: Collator(multiple_of=0), ValueError, "multiple_of must be at least 1, got 0"),

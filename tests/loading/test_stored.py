@@ -142,6 +142,15 @@ def test_it_pickles_as_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the maps of the process from /proc")
+def test_a_data_set_of_torch_reads_no_layout_of_all_bins(folder: Path) -> None:
+    pytest.importorskip("torch")
+    from rollkit.torch import PackedDataset
+
+    dataset = PackedDataset(folder, labels=True)
+    assert "labels" in dataset[0]
+    assert "layout" not in vars(dataset.bins._store)
+
+
 def test_a_shard_is_mapped_when_it_is_first_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "_MOST_MAPS", 2)
 

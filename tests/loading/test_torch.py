@@ -233,6 +233,15 @@ def test_folders_of_shards(tmp_path: Any) -> None:
         (lambda: dataset(flash_kwargs=True).__getitems__([0, 1]), ValueError,
          "flash_kwargs=True is for batches of one bin, got 2: segments of several would be told by one; set "
          "batch_size=1 and pack to a larger capacity"),
+        (lambda: dataset(share_prefixes=True, labels=True), ValueError,
+         "labels=True is for bins of segments, and these share prefixes; `visible_until` is their mask, and "
+         "`predecessors` say what predicts each token"),
+        (lambda: PackedDataset(Bins(rollouts(), 64, share_prefixes=True), flash_kwargs=True), ValueError,
+         "flash_kwargs=True is for bins of segments, and these share prefixes; `visible_until` is their "
+         "mask, and `predecessors` say what predicts each token"),
+        (lambda: dataset(share_prefixes=True, names="hf"), ValueError,
+         "names='hf' is for batches of segments, and this one shares prefixes; rename its arrays by "
+         "{old: new}, give the model a mask of rollkit.segments, and take the loss of next_token_logprobs"),
         (lambda: collate_one([{}, {}]), ValueError,
          "collate_one is for batches of one bin, got 2; set batch_size=1"),
     ],

@@ -40,4 +40,21 @@ impl Rules<'_> {
             assignment[..next].fill(0);
         }
     }
+    /// Each row, the costliest first, to the part of the least cost that has room, of the fewest rows where costs
+    /// are equal; `None` where one finds no room.
+    pub fn lightest(&self) -> Option<Vec<i64>> {
+        let mut order = (0..self.costs.len()).collect::<Vec<_>>();
+        order.sort_by_key(|&row| (std::cmp::Reverse(self.costs[row]), row));
+        let mut parts = vec![(0, 0, 0); self.parts.min(order.len())];
+        let mut out = vec![0; order.len()];
+        for row in order {
+            let room = |&part: &usize| parts[part].2 + self.lengths[row] <= self.capacity.unwrap_or(i64::MAX);
+            let part =
+                (0..parts.len()).filter(room).min_by_key(|&part| (parts[part].0, parts[part].1, part))?;
+            let (cost, rows, size) = &mut parts[part];
+            (*cost, *rows, *size) = (*cost + self.costs[row], *rows + 1, *size + self.lengths[row]);
+            out[row] = part as i64;
+        }
+        Some(out)
+    }
 }

@@ -10,57 +10,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.rollouts.sharing import (
+    LEVELS,
+    VOCABULARY,
+    Attending,
+    Columns,
+    clipped,
+    lengths_of,
+    scores,
+    shared_rollouts,
+)
 from tests.thorough import combinations, examples
 
 from rollkit import Batch, Forest, Ragged, Rollouts, TreeLayout, next_token_logprobs, pack, take
 from rollkit.segments import block_mask, dense_mask, runs
 from rollkit.testing import tree_mask_reference
 
-Columns = dict[str, Any]
-
-VOCABULARY = 5
-
-
-def shared_rollouts(rng: np.random.Generator, rows: int, most: int = 5) -> Columns:
-    """Rollouts of few tokens, which begin alike, with a column of each level and kind."""
-    found: Columns = {name: [] for name in ("prompt_token_ids", "response_ids")}
-    for row in range(rows):
-        other = int(rng.integers(0, row)) if row and rng.random() < 0.8 else None
-        whole = [] if other is None else found["prompt_token_ids"][other] + found["response_ids"][other]
-        new = rng.integers(0, VOCABULARY, int(rng.integers(0, most))).tolist()
-        tokens = whole[: int(rng.integers(0, len(whole) + 1))] + new
-        cut = int(rng.integers(0, len(tokens) + 1))
-        found["prompt_token_ids"].append(tokens[:cut])
-        found["response_ids"].append(tokens[cut:])
-    responses, prompts = found["response_ids"], found["prompt_token_ids"]
-    both = [first + second for first, second in zip(prompts, responses, strict=True)]
-    columns = {
-        "loss_masks": [rng.integers(0, 2, len(row)).tolist() for row in responses],
-        "rollout_logprobs": [rng.normal(size=len(row)).round(3).tolist() for row in responses],
-        "prompt_kinds": [rng.integers(0, 9, len(row)).tolist() for row in prompts],
-        "sampling_masks": [[list(range(int(rng.integers(0, 3)))) for _ in row] for row in responses],
-        "entropies": Ragged.from_rows([rng.normal(size=(len(row), 2)) for row in responses]),
-        "kinds": Ragged.from_rows([np.arange(len(row)) % 3 for row in both], np.int16),
-    }
-    scalars = {
-        "rewards": rng.normal(size=rows).round(2) * [len(row) > 0 for row in responses],
-        "task_ids": [f"task {int(rng.integers(0, 3))}" for _ in range(rows)],
-    }
-    return found | columns | scalars
-
-
-LEVELS = {"kinds": "sequence", "entropies": "response"}
 PER_TOKEN = (
     "input_ids", "positions", "loss_masks", "rollout_logprobs", "prompt_kinds", "sampling_masks", "entropies",
     "kinds",
 )  # fmt: skip
-
-
-def lengths_of(columns: Columns) -> list[int]:
-    return [
-        len(first) + len(second)
-        for first, second in zip(columns["prompt_token_ids"], columns["response_ids"], strict=True)
-    ]
 
 
 def same_rows(shared: Batch, plain: Batch) -> None:
@@ -81,7 +50,7 @@ def same_rows(shared: Batch, plain: Batch) -> None:
 
 def as_its_layout_says(batch: Batch, pad_id: int) -> None:
     """The arrays are those of the layout, which is checked by itself."""
-    layout: Any = batch.layout
+    layout = batch.layout
     assert isinstance(layout, TreeLayout)
     assert list(batch) == [
         "input_ids", "positions", "segment_ids", "visible_until", "multiplicity", "predecessors",
@@ -138,7 +107,8 @@ def test_rows_that_match() -> None:
         "images": [[7, 7, 0], [7, 8, 0]],
         "tasks": ["a", "b"],
     }
-    assert pack(rows, 8, share_prefixes=True).layout.num_placed == 3
+    with pytest.warns(UserWarning, match="equal tokens may stand for other images"):
+        assert pack(rows, 8, share_prefixes=True).layout.num_placed == 3
     assert pack(rows, 8, share_prefixes=True, match="images").layout.num_placed == 5
     assert pack(rows, 8, share_prefixes=True, groups="tasks").layout.num_placed == 6
     assert pack(rows, 8, share_prefixes=True, groups=[5, 6]).layout.num_placed == 6
@@ -259,57 +229,6 @@ def test_logprobs_under_jit() -> None:
     assert len(traces) == 1
 
 
-class Attending:
-    """A model of one layer: what a token knows is what it attends to, by places in its row."""
-
-    def __init__(self, torch: Any, dtype: Any, seed: int, width: int = 6) -> None:
-        made = torch.Generator().manual_seed(seed)
-
-        def weights(*shape: int) -> Any:
-            drawn = torch.randn(shape, generator=made, dtype=torch.float64) * 0.4
-            return drawn.to(dtype).requires_grad_()
-
-        self.torch = torch
-        self.tokens, self.places = weights(VOCABULARY, width), weights(64, width)
-        self.q, self.k, self.v = (weights(width, width) for _ in range(3))
-        self.head = weights(width, VOCABULARY)
-        self.weights = [self.tokens, self.places, self.q, self.k, self.v, self.head]
-
-    def logits(self, batch: Batch) -> Any:
-        ids = self.torch.as_tensor(batch["input_ids"]).long()
-        positions = self.torch.as_tensor(batch["positions"]).long()
-        x = self.tokens[ids] + self.places[positions]
-        mask = self.torch.as_tensor(dense_mask(batch.layout) | np.eye(ids.shape[1], dtype=bool))
-        seen = (x @ self.q) @ (x @ self.k).transpose(-1, -2)
-        x = x + seen.masked_fill(~mask, -self.torch.inf).softmax(-1) @ (x @ self.v)
-        return x @ self.head
-
-    def gradients(self, loss: Any) -> Any:
-        found = self.torch.autograd.grad(loss, self.weights)
-        return self.torch.cat([one.reshape(-1) for one in found])
-
-
-def clipped(torch: Any, rows: Any, batch: Batch) -> Any:
-    """PPO's clipped loss, with advantages and masks of each row."""
-    old = torch.as_tensor(batch.unpack("rollout_logprobs").flat).to(rows.flat.dtype)
-    counts = torch.as_tensor(batch.unpack("loss_masks").flat)
-    owners = np.repeat(np.arange(batch.num_rows), batch.unpack("loss_masks").lengths)
-    advantages = torch.as_tensor(np.asarray(batch.rows["rewards"])[owners]).to(rows.flat.dtype)
-    ratio = (rows.flat - old * 0.1).exp()
-    loss = -torch.minimum(ratio * advantages, ratio.clamp(0.1, 0.4) * advantages)
-    return (loss * counts).sum()
-
-
-def scores(torch: Any, model: Attending, batch: Batch) -> Any:
-    """The log-probability of each token, in the model's own dtype: by `edges`."""
-    logits = model.logits(batch)
-    before, after = batch.layout.edges()
-    ids = torch.as_tensor(batch["input_ids"]).reshape(-1)[after].long()
-    found = logits.reshape(-1, VOCABULARY)[before].log_softmax(-1).gather(1, ids[:, None])[:, 0]
-    flat = logits.new_zeros(batch.layout.size).index_put((torch.as_tensor(after),), found)
-    return flat.reshape(batch.layout.shape)
-
-
 @pytest.mark.parametrize("seed", range(examples(12)))
 @pytest.mark.parametrize("precise", [True, False])
 def test_gradients_are_those_without_sharing(seed: int, precise: bool) -> None:
@@ -349,7 +268,8 @@ def test_linear_losses_by_weights_that_are_summed(seed: int) -> None:
     model = Attending(torch, torch.float32, seed)
     plain = pack(columns, 64, levels=LEVELS)
     shared = pack(columns, 64, levels=LEVELS, share_prefixes=True)
-    layout: Any = shared.layout
+    layout = shared.layout
+    assert isinstance(layout, TreeLayout)
     weights = layout.reduce(shared.rows["rollout_logprobs"], "sum")
     assert weights.shape == shared["input_ids"].shape
     losses = [
@@ -373,7 +293,8 @@ def test_columns_of_tensors_keep_their_gradient() -> None:
     values = torch.arange(4.0, requires_grad=True)
     rows = {"response_ids": [[1, 2], [1, 3]], "scores": Ragged(values, np.array([0, 2, 4]))}
     batch = pack(rows, 4, share_prefixes=True, levels={"scores": "response"})
-    layout: Any = batch.layout
+    layout = batch.layout
+    assert isinstance(layout, TreeLayout)
     layout.reduce(batch.rows["scores"], "sum").square().sum().backward()
     assert values.grad.tolist() == [4.0, 2.0, 4.0, 6.0]
 

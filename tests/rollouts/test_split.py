@@ -37,6 +37,7 @@ def test_every_column_is_where_its_token_is(
 ) -> None:
     fills = {"advantages": 7, "rollout_expert_indices": 1, "token_types": 3}
     batch = packed(rows, capacity, align=align, pad_id=5, fills=fills, **order)
+    assert isinstance(batch.layout, Layout)
     full = pad_reference(rows, pad_id=5, side="right", fills=fills)  # a line begins with its row
     for name, array in batch.items():
         lines = [line[:n] for line, n in zip(full[name], batch.layout.row_lengths, strict=True)]

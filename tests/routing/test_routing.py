@@ -523,6 +523,7 @@ def test_routes_travel_with_the_rows() -> None:
     assert isinstance(column, Ragged)
     for fill in (np.arange(3), 0, -1):
         batch = rollkit.pad(rollouts, fills={"rollout_expert_indices": fill})
+        assert isinstance(batch.layout, Layout)
         mask = route_mask(batch.layout, column)
         placed = batch["rollout_expert_indices"]
         assert placed.dtype == np.int16
@@ -552,6 +553,7 @@ def test_what_is_filled_is_a_legal_route_and_marked(framework: str, dtype: str) 
     for batch in (rollkit.pad(rollouts), rollkit.pack(rollouts, 9), rollkit.pad(rollouts, side="right")):
         placed, marks = np.asarray(batch["rollout_expert_indices"]), np.asarray(batch["route_masks"])
         assert marks.dtype == np.uint8
+        assert isinstance(batch.layout, Layout)
         np.testing.assert_array_equal(marks, route_mask(batch.layout, [4, 2]))
         assert (placed[marks == 1] == np.arange(placed.shape[-1])).all()
 

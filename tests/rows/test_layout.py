@@ -343,6 +343,12 @@ def test_empty_responses_stay_on_their_line() -> None:
     assert responses.cu_seqlens(line=1).tolist() == [0, 2]
 
 
+def test_lists_of_no_rows() -> None:
+    """NumPy makes float64 of an empty list, which are no integers and no bools."""
+    layout = Layout.pack([], 4)
+    assert len(layout.spans([], [])) == len(layout.kept([])) == len(layout.select([], 0, 0)) == 0
+
+
 def test_spans_of_truncated_and_dropped_rows() -> None:
     layout = Layout.pack([9, 2, 12], capacity=8, oversize="truncate")
     tails = layout.spans([7, 0, 9], [2, 1, 3])

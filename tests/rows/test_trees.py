@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from tests.thorough import by_level
 
 from rollkit import Forest, Layout, Ragged, TreeLayout, place, take
+from rollkit._rows.no_segments import NoSegments
 from rollkit.testing import (
     forest_rows,
     layouts,
@@ -103,6 +106,9 @@ def check_layout(
         assert before[path[1:]].tolist() == path[:-1]
         assert not path or before[path[0]] == -1
     assert layout.multiplicity().reshape(-1).tolist() == rows_at.tolist()
+    own = (rows_at > 0) * (3 + 2 * (2 * layout.positions().reshape(-1) + 1))  # a token at p attends to p more
+    assert layout.costs((3, 2)).tolist() == own.reshape(layout.shape).sum(1).tolist()
+    assert layout.costs().tolist() == (rows_at > 0).reshape(layout.shape).sum(1).tolist()
     assert (before[rows_at == 0] == -1).all()
     trees = layout.segment_ids()
     together = (mask | mask.T).reshape(layout.size, layout.size)
@@ -116,6 +122,20 @@ def check_layout(
     # Checked again, by what a TreeLayout made from outside is asked.
     assert TreeLayout(layout.nodes, layout.parents, layout.leaf).equals(layout)
     assert pickle.loads(pickle.dumps(layout)).equals(layout)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int8", ">i4", "float64", "bool", "str"])
+def test_groups_are_those_of_their_entries_whatever_holds_them(dtype: str) -> None:
+    rows = [[1, 2], [1, 3], [1, 2], [1], [1, 2]]
+    numbers = [0, 1, 0, 1, 1]
+    if dtype == "uint64":
+        numbers = [2**64 - 1 - number for number in numbers]
+    wanted = Forest.build(rows, groups=["ab"[number % 2] for number in numbers])
+    array = np.array(numbers, dtype)
+    for groups in (array, np.repeat(array, 2)[::2], array.tolist()):
+        found = Forest.build(rows, groups=groups)
+        assert found.leaf.tolist() == wanted.leaf.tolist()
+        assert found.unique == wanted.unique == 5
 
 
 def check_all(rng: np.random.Generator) -> None:
@@ -178,6 +198,40 @@ def test_hypothesis_finds_no_other(rows: list[list[int]], least: int) -> None:
     check_forest(forest, rows, shared)
     layout = forest.pack(max([1, *map(len, rows)]))
     check_layout(layout, rows, list(map(len, rows)), shared)
+
+
+def test_bins_are_taken_in_any_order_and_twice() -> None:
+    rows = [[1, 2, 3], [4], [1, 2, 5], [6, 7], [], [1, 2, 3]]
+    layout = Forest.build(rows).pack(4, bins_multiple_of=4)
+    chosen = np.array([2, 0, 3, 2])
+    numbers, found = layout.laid(chosen)
+    assert numbers.tolist() == [row for one in chosen for row in layout.rows_of([one])]
+    flat = [rows[row] for row in numbers]
+    array = place(Ragged.from_rows(flat, np.int32), found, fill=-7)
+    np.testing.assert_array_equal(array, place(Ragged.from_rows(rows, np.int32), layout, fill=-7)[chosen])
+    assert take(array, found).to_list() == flat
+    assert TreeLayout(found.nodes, found.parents, found.leaf).equals(found)
+    for name in ("positions", "segment_ids", "visible_until", "multiplicity"):
+        np.testing.assert_array_equal(getattr(found, name)(), getattr(layout, name)()[chosen])
+    assert layout.bins([]).shape == (0, 4)
+    assert layout.rows_of([]).tolist() == []
+
+
+def test_what_is_of_segments_is_refused_by_name() -> None:
+    """So that `batch.layout`, which may be either, is typed as a `Layout`."""
+    names = {
+        name
+        for name, found in vars_of(Layout).items()
+        if name[0] != "_" and not isinstance(found, classmethod)
+    } | {field.name for field in fields(Layout)}
+    assert set(NoSegments.__annotations__) == names - set(dir(TreeLayout)) - {"shape", "row_lengths"}
+    for name in (*NoSegments.__annotations__, "other"):
+        assert not hasattr(some_layout(), name)
+    assert copy.deepcopy(some_layout()).equals(some_layout())
+
+
+def vars_of(kind: type) -> dict[str, Any]:
+    return {name: found for base in reversed(kind.__mro__) for name, found in vars(base).items()}
 
 
 @given(layouts())
@@ -371,3 +425,10 @@ def test_a_prefix_in_every_bin_is_paid_in_every_bin() -> None:
     least = Forest.build(rows).lower_bound(30)
     assert layout.shape[0] == least[0] == 8  # four of five tokens and ten shared ones
     assert layout.num_placed == least[1] == 8 * 10 + 30 * 5
+
+
+@pytest.mark.parametrize("rows", [[[0, 0]], [[], [1]], [[1, 2], []], [[]], [[1], [2, 3]]])
+def test_rows_that_lie_end_to_end_are_compared_without_what_follows(rows: list[list[int]]) -> None:
+    layout = Forest.build(Ragged.from_rows(rows, np.int32)).pack(4)
+    found = layout.reduce(Ragged.from_rows(rows, np.int32), "equal")
+    np.testing.assert_array_equal(found, place(Ragged.from_rows(rows, np.int32), layout))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, ItemsView, Iterator, KeysView, Mapping
 from itertools import pairwise
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,10 +17,14 @@ from rollkit._frameworks import AnyArray, framework_of, is_array
 from rollkit._rollouts.columns import take_column
 from rollkit._rollouts.labels import lacks
 from rollkit._rollouts.names import Names, flash_kwargs, renamed
+from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
 from rollkit._rows.place import take
 from rollkit._rows.ragged import Ragged, shipped, trusted
+
+if TYPE_CHECKING:
+    from rollkit._rows.trees import TreeLayout
 
 # Properties of these come here too, when what they read is missing.
 _NEEDS_LAYOUT: Final = ("layout", "prompt_lengths", "num_rows", "responses")
@@ -41,7 +45,7 @@ class Batch(Mapping[str, Any]):
             column with a list per token: one for each place, in memory order. A new dict each time, as are
             `rows`: `batch | {…}` makes a batch with more arrays.
         layout: where each rollout's tokens (prompt, then response) are; a `TreeLayout` where they share
-            prefixes.
+            prefixes, which refuses by name what is of segments alone.
         prompt_lengths: `[rows]` int64, how many of them are the prompt.
         rows: the columns with one entry per rollout, in input order. Where rollouts share prefixes, columns
             per token too: each a `Ragged` with an element per token of prompt and response.
@@ -58,7 +62,7 @@ class Batch(Mapping[str, Any]):
         (2, ['stop', 'length'])
     """
 
-    layout: Layout
+    layout: Layout | TreeLayout
     prompt_lengths: Int64s
     _arrays: Mapping[str, Any]
     _rows: Mapping[str, Any]
@@ -70,7 +74,7 @@ class Batch(Mapping[str, Any]):
     def __init__(
         self,
         arrays: Mapping[str, Any],
-        layout: Layout | None = None,
+        layout: Layout | TreeLayout | None = None,
         prompt_lengths: Int64s | None = None,
         rows: Mapping[str, Any] | None = None,
         memory: Mapping[str, AnyArray] | None = None,
@@ -225,7 +229,7 @@ class Batch(Mapping[str, Any]):
         return flash_kwargs(self.layout, next(iter(self._arrays.values()), None))
 
     @property
-    def responses(self) -> Layout:
+    def responses(self) -> Laid:
         """Where each rollout's response is: `rollkit.take(logprobs, batch.responses)`."""
         lengths = self.layout.row_lengths
         return self.layout.spans(self.prompt_lengths, lengths - self.prompt_lengths)
@@ -362,7 +366,7 @@ def _moved(positions: Any, begin: int) -> Any:
 
 def _unpickled(
     arrays: Mapping[str, tuple[Any, Any]],
-    layout: Layout | None,
+    layout: Layout | TreeLayout | None,
     prompt_lengths: Int64s | None,
     rows: Mapping[str, Any],
     per_token: tuple[str, ...] = (),

@@ -147,6 +147,11 @@ class Filling(NamedTuple):
             arrays.append(_Column("rewards", "last", (("rewards", parts),), element, dtype))
         return cls(arrays, prompt_lengths, response_lengths, None)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the arrays are called, in the order of the batch."""
+        return tuple(_name(array) for array in self.arrays)
+
     def in_one(self) -> Filling:
         """The same, ready to `pick` from: the rows of each column in one array, copied where they are not."""
         return self._replace(arrays=[x if isinstance(x, str) else x.in_one() for x in self.arrays])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _check
 from rollkit._batch.batch import Batch
 from rollkit._batch.fill import fill
+from rollkit._batch.plan import planned, shares
 from rollkit._rollouts.names import Names, check_names
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.binpack import Packing
 from rollkit._rows.layout import Layout
+
+if TYPE_CHECKING:
+    from rollkit._rows.trees import TreeLayout
 
 
 def pack(
@@ -22,7 +26,7 @@ def pack(
     *,
     rows: ArrayLike | None = None,
     pad_id: int = 0,
-    layout: Layout | None = None,
+    layout: Layout | TreeLayout | None = None,
     algorithm: str = "first_fit_decreasing",
     align: int = 1,
     max_segments: int | None = None,
@@ -51,7 +55,8 @@ def pack(
             Their tokens are not copied first.
         pad_id: the token id of padding.
         layout: a plan made before, of the rollouts' lengths (prompt and response); one row a number where
-            there are `rows`.
+            there are `rows`. A `TreeLayout`, as `Forest.pack` makes it, is a batch that shares prefixes: of
+            rollouts whose tokens are the same wherever it has them share one.
         algorithm: see `plan_bins`.
         align: each rollout starts at a multiple of this within its bin.
         max_segments: at most that many rollouts in a bin.
@@ -85,10 +90,12 @@ def pack(
         `visible_until`, `predecessors` and `multiplicity` of its layout, a `TreeLayout`. A token that several
         rollouts have may have other masks and advantages in each, so all other columns per token are among
         `batch.rows`: an element per token of prompt and response, as `unpack` gives them of any batch. A
-        scalar reward stays one. There are no labels; `next_token_logprobs` scores each token once.
+        scalar reward stays one. There are no labels; `next_token_logprobs` scores each token once. A warning
+        says where rows share a token and have other experts for it, and that images may differ.
 
     Raises:
-        ValueError: rows of a column are of another length than their tokens; column and row are named.
+        ValueError: rows of a column are of another length than their tokens; column and row are named. Or
+            a layout is of other rows.
         OverflowError: a number does not fit its dtype; likewise.
 
     Example:
@@ -129,16 +136,14 @@ def pack(
         "order": order,
         "seed": seed,
     }
-    if _check.flag("share_prefixes", share_prefixes):
+    if shares(share_prefixes, layout, groups, match):
         from rollkit._batch.shared import fill_shared, planned_trees  # with it come forests
 
         sources = sources.in_order()
-        trees = planned_trees(sources, capacity, layout, bins, groups, match, **packing)
-        return fill_shared(sources, trees, pad_id, fills, dtypes, out, names)
-    if groups is not None or not (isinstance(match, list | tuple) and not match):
-        raise TypeError("groups and match say which rollouts share tokens; pass share_prefixes=True, too")
-    layout = planned("pack", sources, capacity, layout, bins, **packing)
-    return fill(sources, layout, pad_id, fills, dtypes, out, names)
+        trees = planned_trees("pack", sources, capacity, layout, bins, groups, match, **packing)
+        return fill_shared(sources, trees, pad_id, fills, dtypes, out, names, check=layout is not None)
+    plan = planned("pack", sources, capacity, layout, bins, **packing)
+    return fill(sources, plan, pad_id, fills, dtypes, out, names)
 
 
 def pad(
@@ -181,44 +186,3 @@ def pad(
         sources.check_values()
     layout = Layout.pad(sources.ordered(sources.lengths), side=side, width=width, multiple_of=multiple_of)
     return fill(sources, layout, pad_id, fills, dtypes, out, names, attention_mask=True)
-
-
-def planned(
-    called: str,
-    sources: Sources,
-    capacity: int | None,
-    layout: Layout | None,
-    bins: int | None = None,
-    **packing: Unpack[Packing],
-) -> Layout:
-    """Where rollouts go: as a layout made before says, or into bins of `capacity`."""
-    if layout is None:
-        if capacity is None:
-            raise TypeError(f"{called} needs a capacity, or a layout")
-        made = Layout.pack(sources.ordered(sources.lengths), capacity, bins=bins, **packing)
-        if packing["oversize"] == "truncate":
-            sources.check_cut(made)
-        return made
-    for name, given in (("capacity", capacity), ("bins", bins)):
-        if given is not None:
-            article = "a " if name == "capacity" else ""
-            raise TypeError(f"{called} takes {article}{name} or a layout, not both: a layout has its {name}")
-    if packing["order"] != "opened" or packing["seed"] is not None:
-        raise TypeError(f"{called} takes an order or a layout, not both: a layout has its order")
-    _check_plan(sources, layout)
-    return layout
-
-
-def _check_plan(sources: Sources, layout: Layout) -> None:
-    """Check that a layout made before was made for these rollouts."""
-    given: object = layout
-    if not isinstance(given, Layout):
-        raise TypeError(f"layout must be a Layout, got {type(given).__name__}; Layout.pack makes one")
-    got, wanted = sources.ordered(sources.lengths), layout.row_lengths
-    if len(got) != len(wanted):
-        raise ValueError(f"there are {len(got)} rollouts, the layout has {len(wanted)} rows")
-    if (odd := got != wanted).any():
-        row = int(odd.argmax())
-        raise ValueError(
-            f"row {row} has {got[row]} tokens (prompt and response), the layout has {wanted[row]} for it"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from rollkit._rollouts.columns import same_column
 from rollkit._rows.layout import Layout
 from rollkit._rows.ragged import trusted
 
+if TYPE_CHECKING:
+    from rollkit._rows.trees import TreeLayout
+
 
 class Static:
     """What a batch is besides its arrays, compared by value: what is traced for one fits its equals."""
@@ -22,7 +25,7 @@ class Static:
     def __init__(self, batch: Any) -> None:
         found = vars(batch)
         self.names: tuple[str, ...] = tuple(batch.arrays)
-        self.layout: Layout | None = found.get("layout")
+        self.layout: Layout | TreeLayout | None = found.get("layout")
         self.prompt_lengths = found.get("prompt_lengths")
         self.per_token: tuple[str, ...] = found["_per_token"]
         self.rows: Mapping[str, Any] = {
@@ -54,7 +57,7 @@ class Static:
         return f"{self.layout!r}: {', '.join(self.names)}"
 
 
-def _same_layout(a: Layout | None, b: Layout | None) -> bool:
+def _same_layout(a: Layout | TreeLayout | None, b: Layout | TreeLayout | None) -> bool:
     return a is not None and b is not None and a.equals(b)
 
 

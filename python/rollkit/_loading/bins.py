@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -13,15 +13,19 @@ from numpy.typing import ArrayLike, DTypeLike
 from rollkit import _check
 from rollkit._batch import Batch
 from rollkit._batch.fill import PACKED, Filling, asked
-from rollkit._batch.pack import planned
+from rollkit._batch.plan import planned, shares
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
 from rollkit._loading.planned import Planned
-from rollkit._rollouts.names import Names, check_names, renamed
+from rollkit._rollouts.names import Names, check_names, check_shared_names, renamed
 from rollkit._rollouts.sources import Source, Sources
+from rollkit._rows.binpack import Packing
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.lists import Lists
 from rollkit._rows.order import permuted
+
+if TYPE_CHECKING:
+    from rollkit._rows.trees import TreeLayout
 
 
 class Store(Protocol):
@@ -32,8 +36,12 @@ class Store(Protocol):
         """`[bins, capacity]`."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout | TreeLayout:
         """Where all rows are."""
+
+    @property
+    def per_token(self) -> Sequence[str]:
+        """Those of `columns` that have an element per token: of rows that share prefixes."""
 
     @property
     def plan(self) -> str:
@@ -44,11 +52,13 @@ class Store(Protocol):
 
     def write(
         self, bins: Int64s, wanted: Sequence[str] | None, spare: Mapping[str, AnyArray]
-    ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout, Int64s]:
+    ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout | TreeLayout, Int64s]:
         """The arrays of some bins, `[bins, capacity]`, their memory and layout, and the prompts' lengths."""
 
-    def columns(self, bins: Int64s) -> dict[str, Any]:
-        """What is per row, of the rows of some bins as they lie."""
+    def columns(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
+        """What is of rows, of those in some bins as they lie, and the memory of what is per token."""
 
 
 class Bins(Sequence[dict[str, Any]]):
@@ -61,11 +71,15 @@ class Bins(Sequence[dict[str, Any]]):
     Args:
         rollouts: as `rollkit.pack` takes them.
         capacity: tokens of a bin (or give `layout`).
-        layout: a plan made before.
+        layout: a plan made before; a `TreeLayout` for bins that share prefixes.
         columns: the names of exactly what a bin has, made arrays (`segment_ids`, `positions`) included; all
             by default.
         pad_id, fills, dtypes, levels, names: as in `rollkit.pack`.
         algorithm, align, max_segments, bins_multiple_of, oversize, order, seed: likewise.
+        share_prefixes, groups, match: likewise. `layout` is a `TreeLayout` then, and of a bin by itself
+            `predecessors` count within it: `take_along_axis(logprobs, predecessors, 1)` of those that are
+            stacked. Columns per token are among the `rows` of `batch(…)`, or laid in all bins at once by
+            `bins.layout.reduce`.
 
     Attributes:
         layout: of all bins.
@@ -89,7 +103,7 @@ class Bins(Sequence[dict[str, Any]]):
         rollouts: Source | Sequence[Source],
         capacity: int | None = None,
         *,
-        layout: Layout | None = None,
+        layout: Layout | TreeLayout | None = None,
         columns: Sequence[str] | None = None,
         pad_id: int = 0,
         fills: Mapping[str, Any] | None = None,
@@ -103,24 +117,34 @@ class Bins(Sequence[dict[str, Any]]):
         oversize: str = "raise",
         order: str = "opened",
         seed: int | None = None,
+        share_prefixes: bool = False,
+        groups: str | ArrayLike | Sequence[Any] | None = None,
+        match: str | Sequence[str] = (),
     ) -> None:
         check_names(names)
         sources = Sources.of(rollouts, levels)
-        filling = Filling.of(sources, pad_id, fills, asked(dtypes, names), PACKED)
-        layout = planned(
-            "Bins",
-            sources,
-            capacity,
-            layout,
-            algorithm=algorithm,
-            align=align,
-            max_segments=max_segments,
-            bins_multiple_of=bins_multiple_of,
-            oversize=oversize,
-            order=order,
-            seed=seed,
-        )
-        store = Planned(sources.rows, layout, filling)
+        packing: Packing = {
+            "algorithm": algorithm,
+            "align": align,
+            "max_segments": max_segments,
+            "bins_multiple_of": bins_multiple_of,
+            "oversize": oversize,
+            "order": order,
+            "seed": seed,
+        }
+        store: Store
+        if shares(share_prefixes, layout, groups, match):
+            from rollkit._batch.shared import SharedFilling, planned_trees  # with it come forests
+            from rollkit._loading.planned_trees import PlannedTrees
+
+            check_shared_names(names)
+            shared = SharedFilling.of(sources, pad_id, fills, dtypes)
+            trees = planned_trees("Bins", sources, capacity, layout, None, groups, match, **packing)
+            store = PlannedTrees(trees, shared, check=layout is not None)
+        else:
+            filling = Filling.of(sources, pad_id, fills, asked(dtypes, names), PACKED)
+            plan = planned("Bins", sources, capacity, layout, **packing)
+            store = Planned(sources.rows, plan, filling)
         self._open(store, columns, names)
 
     @classmethod
@@ -166,6 +190,7 @@ class Bins(Sequence[dict[str, Any]]):
     def _open(self, store: Store, columns: Sequence[str] | None, names: Names) -> None:
         self._store, self._renamed = store, names
         arrays, _, layout, _ = store.write(np.empty(0, np.int64), None, {})
+        self._shares = not isinstance(layout, Layout)  # prefixes; the layout of all bins may be large to read
         there = list(self._called(arrays, layout))
         if columns is not None:
             columns = [str(name) for name in _check.items("columns", columns)]
@@ -191,11 +216,11 @@ class Bins(Sequence[dict[str, Any]]):
         found._open(self._store, columns, self._renamed)
         return found
 
-    def _called(self, arrays: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    def _called(self, arrays: dict[str, Any], layout: Layout | TreeLayout) -> dict[str, Any]:
         return arrays if self._renamed == "rollkit" else renamed(arrays, layout, self._renamed)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Layout | TreeLayout:
         """Where all rows are, `[bins, capacity]`."""
         return self._store.layout
 
@@ -211,7 +236,10 @@ class Bins(Sequence[dict[str, Any]]):
 
     @property
     def costs(self) -> Int64s:
-        """`[bins]` int64, what attention costs: the squares of segments' lengths, added up."""
+        """`[bins]` int64, what attention costs: the squares of segments' lengths, added up.
+
+        What rows share costs once: a node that ends at element `e` of its rows and begins at `b`, e² - b².
+        """
         return self._store.costs()
 
     def __len__(self) -> int:
@@ -220,15 +248,17 @@ class Bins(Sequence[dict[str, Any]]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return self.__getitems__(range(len(self))[i])
-        arrays, _, _, _ = self._written(np.array([self._number(i)]), {})
+        arrays, _ = self._apart(np.array([self._number(i)]), {})
         return {name: _bin(array, 0, self.capacity) for name, array in arrays.items()}
 
     def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Several bins in one call, which share memory: what torch's `DataLoader` asks for."""
-        chosen = self._numbers(numbers)
-        arrays, _, _, _ = self._written(chosen, {})
-        width = self.capacity
-        return [{name: _bin(array, i, width) for name, array in arrays.items()} for i in range(len(chosen))]
+        arrays, width = self._stacked(numbers), self.capacity
+        return [{name: _bin(array, i, width) for name, array in arrays.items()} for i in range(len(numbers))]
+
+    def _stacked(self, numbers: ArrayLike) -> dict[str, Any]:
+        """Several bins as `[len(numbers), capacity]` arrays, whose lines are what each bin is by itself."""
+        return self._apart(self._numbers(numbers), {})[0]
 
     def batch(self, numbers: ArrayLike, *, out: Batch | None = None) -> Batch:
         """Some bins as a `Batch`, with its layout and what is per row.
@@ -249,9 +279,10 @@ class Bins(Sequence[dict[str, Any]]):
         """
         if out is not None and not isinstance(out, Batch):
             raise TypeError(f"out must be a Batch, got {type(out).__name__}")
-        chosen = self._numbers(numbers)
-        arrays, memory, layout, prompt_lengths = self._written(chosen, {} if out is None else out._memory)
-        return Batch(arrays, layout, prompt_lengths, self._store.columns(chosen), memory)
+        chosen, spare = self._numbers(numbers), {} if out is None else out._memory
+        arrays, memory, layout, prompt_lengths = self._written(chosen, spare)
+        columns, more = self._store.columns(chosen, spare)
+        return Batch(arrays, layout, prompt_lengths, columns, {**memory, **more}, self._store.per_token)
 
     def iterate(self, order: Iterable[int] | None = None) -> Iterator[dict[str, Any]]:
         """Bins one after the other, in memory that is used again.
@@ -265,7 +296,7 @@ class Bins(Sequence[dict[str, Any]]):
         ring: list[dict[str, AnyArray]] = []
         for number in range(len(self)) if order is None else order:
             spare = next((memory for memory in ring if _is_free(memory)), {})
-            arrays, memory, _, _ = self._written(np.array([self._number(number)]), spare)
+            arrays, memory = self._apart(np.array([self._number(number)]), spare)
             if memory and not spare:  # lists have none
                 ring.append(memory)
             found = {name: _bin(array, 0, self.capacity) for name, array in arrays.items()}
@@ -295,9 +326,19 @@ class Bins(Sequence[dict[str, Any]]):
             permuted(np.arange(steps), steps, seed=seed, epoch=epoch)
         ]
 
+    def _apart(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
+        """The arrays of some bins, each to be taken by itself, and their memory."""
+        arrays, memory, _, _ = self._written(bins, spare)
+        if self._shares and len(bins) > 1 and "predecessors" in arrays:
+            found, lines = arrays["predecessors"], np.arange(len(bins))[:, None]
+            np.subtract(found, lines * self.capacity, out=found, where=found >= 0)
+        return arrays, memory
+
     def _written(
         self, bins: Int64s, spare: Mapping[str, AnyArray]
-    ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout, Int64s]:
+    ) -> tuple[dict[str, Any], dict[str, AnyArray], Layout | TreeLayout, Int64s]:
         arrays, memory, layout, prompt_lengths = self._store.write(bins, self._wanted, spare)
         arrays = self._called(arrays, layout)
         return {name: arrays[name] for name in self.names}, memory, layout, prompt_lengths
@@ -322,9 +363,9 @@ def _bin(array: Any, i: int, width: int) -> Any:
     return array.part(i * width, (i + 1) * width) if isinstance(array, Lists) else array[i]
 
 
-def _check_whole(layout: Layout) -> None:
+def _check_whole(layout: Layout | TreeLayout) -> None:
     """Refuse rows in pieces: of a bin alone, what follows the last token of a piece is not there."""
-    if not layout.has_pieces:
+    if not isinstance(layout, Layout) or not layout.has_pieces:
         return
     rows, _ = layout.pieces_of_rows()
     if (odd := np.bincount(rows[layout.starts != ABSENT], minlength=1) > 1).any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,8 +19,15 @@ from rollkit._rows.layout import Layout
 ROW_NUMBERS: Final = "row_numbers"
 
 
+def some_bins(count: int) -> Int64s:
+    """The first, middle and last bin, of so many."""
+    return np.unique([0, (count - 1) // 2, count - 1]) if count else np.empty(0, np.int64)
+
+
 class Planned:
     """Rollouts, and the layout of all bins."""
+
+    per_token: Sequence[str] = ()
 
     def __init__(self, rows: Mapping[str, Any], layout: Layout, filling: Filling) -> None:
         self.layout, self.shape = layout, layout.shape
@@ -36,9 +43,7 @@ class Planned:
         return told.hexdigest()[:16]
 
     def _some_tokens(self) -> Int64s:
-        last = self.shape[0] - 1
-        some = np.unique([0, last // 2, last]) if last >= 0 else np.empty(0, np.int64)
-        arrays, _, _, _ = self.write(some, {"input_ids"}, {})
+        arrays, _, _, _ = self.write(some_bins(self.shape[0]), {"input_ids"}, {})
         tokens = arrays["input_ids"]
         found: Int64s = ops_of(tokens).to_host(tokens).astype(np.int64)
         return found
@@ -57,8 +62,10 @@ class Planned:
         arrays, memory = filling.write(layout, spare)
         return arrays, memory, layout, filling.prompt_lengths
 
-    def columns(self, bins: Int64s) -> dict[str, Any]:
+    def columns(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """What is per row, of the rows of some bins as they lie."""
         _, rows = self._lines.only(bins)
         found = {name: take_column(column, rows) for name, column in self._rows.items()}
-        return {ROW_NUMBERS: rows, **found}
+        return {ROW_NUMBERS: rows, **found}, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
@@ -34,6 +34,8 @@ class Stored:
     Args:
         folder: where `rollkit pack` wrote.
     """
+
+    per_token: Sequence[str] = ()
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = local_path(folder).absolute()
@@ -110,7 +112,9 @@ class Stored:
             begin = part.held.begins[name] + part.line * size
             out[i * size : (i + 1) * size] = part.data[begin : begin + size]
 
-    def columns(self, bins: Int64s) -> dict[str, Any]:
+    def columns(
+        self, bins: Int64s, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """What is per row, of the rows of some bins as they lie."""
         parts = self._parts(bins)
         _, chosen = _joined(parts, self.shape[1])
@@ -122,7 +126,7 @@ class Stored:
             else:
                 dtype = numpy_dtype(kind)
                 found[name] = _gathered([part.numbers(name, dtype) for part in parts], chosen, dtype)
-        return found
+        return found, {}
 
     def _entries(self, part: _Part, name: str) -> list[Any]:
         """The objects that a column has of the rows of a part."""

@@ -155,6 +155,15 @@ def _no_level(
     return refusal(ValueError, text, column=name, row=row)
 
 
+def check_unlaid(rollouts: object) -> None:
+    """Refuse a batch, which is a mapping too: its lines are bins, and no rows."""
+    if isinstance(rollouts, Mapping) and hasattr(rollouts, "unpack"):  # a Batch, which is of a floor above
+        raise TypeError(
+            f"expected rollouts, got a {type(rollouts).__name__}: its lines are laid out, and no rows; "
+            "batch.unpack(name) and batch.rows have those"
+        )
+
+
 def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a `GeneratorOutput`-shaped dict, as they are; None and what is per batch stay out.
 
@@ -163,6 +172,7 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(output, Mapping):
         raise TypeError(f"output must be a dict of columns, got {type(output).__name__}")
+    check_unlaid(output)
     columns = {name: rows for name, found in output.items() if (rows := _rows_of(name, found)) is not None}
     main = next((name for name in ("response_ids", "input_ids") if name in columns), None)
     if main is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 from rollkit import _check, _native
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
+from rollkit._frameworks import is_array
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, on_host
@@ -339,12 +341,16 @@ def _entries(sources: Sources, name: str) -> Any:
 
 
 def _group_ids(groups: Any, count: int) -> Int64s:
-    ids = Groups.by(groups).ids
+    """Numbers that are the same where groups are: the groups themselves, if they are numbers in an array."""
+    numbers = _check.host("groups", groups) if is_array(groups) else None
+    if numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu":
+        ids = np.ascontiguousarray(numbers.astype(np.int64))  # uint64 of 2**63 and up are the negative ones
+    else:
+        ids = Groups.by(groups).ids
     if len(ids) != count:
         raise ValueError(f"groups has {len(ids)} entries, there are {count} rows")
     return ids
 
 
 def _as_kernel(column: Sequence[Parts]) -> tuple[int, list[tuple[Any, Int64s]]]:
-    numbers = int(np.prod(column[0].inner, dtype=np.int64))
-    return numbers, [(parts.buffers, parts.lengths) for parts in column]
+    return prod(column[0].inner), [(parts.buffers, parts.lengths) for parts in column]

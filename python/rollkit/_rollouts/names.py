@@ -14,6 +14,7 @@ from rollkit._errors import refusal
 from rollkit._rollouts.fields import FIELDS, fill_of
 from rollkit._rollouts.labels import labels, to_predecessors
 from rollkit._rows.edges import followers
+from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
 
@@ -42,11 +43,12 @@ def check_names(names: Any) -> Names:
     return _check.choice("names", names, tuple(KNOWN))
 
 
-def renamed(arrays: Mapping[str, Any], layout: Layout, names: Names) -> dict[str, Any]:
+def renamed(arrays: Mapping[str, Any], layout: Laid, names: Names) -> dict[str, Any]:
     """The arrays under the names, and with the dtypes, of a trainer; see `Batch.rename`."""
     names = check_names(names)
     if not isinstance(layout, Layout):
         check_shared_names(names)
+        return _by_mapping(arrays, names) if isinstance(names, Mapping) else dict(arrays)
     if isinstance(names, Mapping):
         return _by_mapping(arrays, names)
     for name in ("input_ids", "positions", "segment_ids"):
@@ -175,7 +177,7 @@ KNOWN: Final[dict[str, Callable[[Named], dict[str, Any]]]] = {
 }
 
 
-def flash_kwargs(layout: Layout, like: Any) -> dict[str, Any]:
+def flash_kwargs(layout: Laid, like: Any) -> dict[str, Any]:
     """What varlen kernels of transformers take of a batch; see `Batch.flash_kwargs`."""
     if not isinstance(layout, Layout):
         raise TypeError(

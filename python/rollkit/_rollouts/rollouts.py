@@ -17,6 +17,7 @@ from rollkit._rollouts.arrow import columns_from_arrow, stream_of
 from rollkit._rollouts.columns import (
     Column,
     as_column,
+    check_unlaid,
     joined_entries,
     same_column,
     take_column,
@@ -55,6 +56,7 @@ class Rollouts:
         if not isinstance(self.columns, Mapping):
             got = type(self.columns).__name__
             raise TypeError(f"columns must be a dict of columns, got {got}; Rollouts.from_rows takes rows")
+        check_unlaid(self.columns)
         columns = {str(name): as_column(str(name), found) for name, found in self.columns.items()}
         counts = {name: len(column) for name, column in columns.items()}
         first = next(iter(counts), None)

@@ -16,7 +16,7 @@ from rollkit._errors import retold, row_of
 from rollkit._frameworks import as_array
 from rollkit._rows.binpack import check_bins, multiple_of_bins, plan_options, shuffle_key
 from rollkit._rows.edges import edges
-from rollkit._rows.laid import counted
+from rollkit._rows.laid import Laid, counted
 from rollkit._rows.pieces import ABSENT as ABSENT
 from rollkit._rows.rowwise import Rowwise
 
@@ -457,6 +457,8 @@ class Layout(Rowwise):
             array([1, 1, 0, 1, 1, 1], dtype=uint8)
         """
         keep = np.asarray(as_array(rows))
+        if not keep.size and not isinstance(rows, np.ndarray):
+            keep = keep.astype(bool)  # NumPy makes float64 of an empty list
         if keep.dtype != bool or keep.shape != (len(self),):
             raise ValueError(
                 f"rows must be one bool per row, {len(self)}, got {keep.dtype} of shape {keep.shape}"
@@ -680,7 +682,7 @@ class Layout(Rowwise):
 def given_spans(rows: int, begins: ArrayLike, lengths: ArrayLike) -> tuple[Int64s, Int64s]:
     """Where a part of each row begins (of one row, or of all), and how long it is."""
     wanted = _check.lengths("lengths", lengths)
-    first = _check.int64s("begins", np.atleast_1d(_check.host("begins", begins)))
+    first = _check.one_or_more_int64s("begins", begins)
     for name, found in (("lengths", len(wanted)), ("begins", len(first))):
         if found != rows and (name == "lengths" or np.ndim(begins)):
             raise ValueError(f"{name} has {found} rows, the layout has {rows}")
@@ -732,3 +734,12 @@ def _int32(values: Int64s) -> NDArray[np.int32]:
     if values[-1] > np.iinfo(np.int32).max:
         raise OverflowError(f"{values[-1]} elements are beyond int32, which attention kernels take")
     return values.astype(np.int32)
+
+
+def refuse_shared(called: str, given: Any) -> None:
+    """Refuse a batch whose rows share tokens where its lines would be taken for rows."""
+    layout = getattr(given, "__dict__", {}).get("layout")
+    if isinstance(layout, Laid) and not isinstance(layout, Layout):
+        raise TypeError(
+            f"{called} is a batch that shares prefixes: its lines are no rows, which batch.unpack(name) gives"
+        )

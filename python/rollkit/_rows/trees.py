@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check, _native
 from rollkit._check import Int64s, same_ints
+from rollkit._rows.balance import row_costs
 from rollkit._rows.edges import chosen_edges
 from rollkit._rows.laid import Laid, counted
 from rollkit._rows.layout import ABSENT, Layout, checked_spans
+from rollkit._rows.no_segments import NoSegments
 from rollkit._rows.parts import place_parts
 from rollkit._rows.place import parts_of
 from rollkit._rows.ragged import Ragged
@@ -25,7 +27,7 @@ NONE = -1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TreeLayout(Laid):
+class TreeLayout(NoSegments, Laid):
     """Where rows are in bins that hold what they share once: `Forest.pack` makes one.
 
     A bin has whole trees, one after the other, each with its nodes depth first: what is below a node lies
@@ -191,15 +193,17 @@ class TreeLayout(Laid):
         _native.visible_until(*self.nodes.slots, self._read[0], width=max(self.width, 1), out=out)
         return out
 
-    def predecessors(self) -> Int64s:
+    def predecessors(self, out: Int64s | None = None) -> Int64s:
         """`shape` int64: the flat position of the token before each in its row; -1 at roots and padding."""
-        starts, lengths = self.nodes.starts, self.nodes.lengths
-        out = np.full(self.size, NONE, np.int64)
-        at = counted(starts, lengths)
-        out[at] = at - 1
+        out = self.nodes._output(out, np.int64)
+        starts, flat = self.nodes.starts, out.reshape(-1)
+        ends = starts + self.nodes.lengths
+        flat[:] = np.arange(-1, self.size - 1)
+        padding = np.append(0, ends)  # where it begins: before each node, and at the end
+        flat[counted(padding, np.append(starts, self.size) - padding)] = NONE
         if len(starts):
-            out[starts] = np.where(self.parents == NONE, NONE, (starts + lengths)[self.parents] - 1)
-        return out.reshape(self.shape)
+            flat[starts] = np.where(self.parents == NONE, NONE, ends[self.parents] - 1)
+        return out
 
     def edges(self, where: Any = None) -> tuple[Any, Any]:
         """Where each token is that has a predecessor in its row, and where that is.
@@ -298,32 +302,87 @@ class TreeLayout(Laid):
             >>> layout.rows_of([1]), layout.bins([1]).shape
             (array([2]), (1, 3))
         """
-        chosen = self._bin_numbers(numbers)
-        rows = self.rows_of(chosen)
-        nodes, width = self.nodes, self.width
-        bounds = np.searchsorted(nodes.starts, np.arange(self.shape[0] + 1) * width)
-        counts = np.diff(bounds)[chosen]
-        kept = counted(bounds[:-1][chosen], counts)
-        moved = np.repeat((np.arange(len(chosen)) - chosen) * width, counts)
-        numbers_of = np.full(len(self.parents) + 1, NONE)  # the last for what is -1
-        numbers_of[kept] = np.arange(len(kept))
-        sources, begins = nodes.pieces_of_rows()
-        found = Layout._trusted(
-            (len(chosen), width),
-            nodes.starts[kept] + moved,
-            nodes.lengths[kept],
-            nodes.row_lengths[rows],
-            None,
-            np.searchsorted(rows, sources[kept]),
-            begins[kept],
-        )
-        return TreeLayout._trusted(found, numbers_of[self.parents[kept]], numbers_of[self.leaf[rows]])
+        rows, found = self.laid(self._bin_numbers(numbers))
+        order = np.argsort(rows)
+        sources, begins = found.nodes.pieces_of_rows()
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        placed = found.shape, found.nodes.starts, found.nodes.lengths
+        nodes = Layout._trusted(*placed, found.row_lengths[order], None, places[sources], begins)
+        return TreeLayout._trusted(nodes, found.parents, found.leaf[order])
 
     def rows_of(self, bins: ArrayLike) -> Int64s:
         """The rows, in ascending order, that are in some bins."""
-        mine = np.zeros(self.shape[0] + 1, bool)  # the last for rows in none
-        mine[self._bin_numbers(bins)] = True
-        return np.flatnonzero(mine[self.row_bins])
+        chosen, rows = self._bin_numbers(bins), self._by_bin
+        return np.sort(rows.rows[counted(rows.rows_at[chosen], rows.row_counts[chosen])])
+
+    def laid(self, bins: Int64s) -> tuple[Int64s, TreeLayout]:
+        """The rows in some bins, bin after bin, and their layout there; a bin may be there twice.
+
+        Its time is that of what these bins have, of however many.
+        """
+        all_, nodes, width = self._by_bin, self.nodes, self.width
+        counts, row_counts = all_.node_counts[bins], all_.row_counts[bins]
+        kept = counted(all_.nodes_at[bins], counts)
+        rows = all_.rows[counted(all_.rows_at[bins], row_counts)]
+        first_nodes = _native.offsets_from_lengths(counts)[:-1]
+        first_rows = _native.offsets_from_lengths(row_counts)[:-1]
+        moved = first_nodes - all_.nodes_at[bins]  # from numbers of all nodes to those of these
+        sources, begins = nodes.pieces_of_rows()
+        found = Layout._trusted(
+            (len(bins), width),
+            nodes.starts[kept] + np.repeat((np.arange(len(bins)) - bins) * width, counts),
+            nodes.lengths[kept],
+            nodes.row_lengths[rows],
+            None,
+            all_.places[sources[kept]] + np.repeat(first_rows, counts),
+            begins[kept],
+        )
+        parents = _moved(self.parents[kept], np.repeat(moved, counts))
+        return rows, TreeLayout._trusted(
+            found, parents, _moved(self.leaf[rows], np.repeat(moved, row_counts))
+        )
+
+    @cached_property
+    def _by_bin(self) -> _ByBin:
+        bins, count = self.row_bins, self.shape[0]
+        rows = np.argsort(bins, kind="stable")  # those that were dropped come first
+        rows_at = np.searchsorted(bins[rows], np.arange(count + 1))
+        nodes_at = np.searchsorted(self.nodes.starts, np.arange(count + 1) * self.width)
+        places = np.empty_like(rows)
+        places[rows] = np.arange(len(rows)) - rows_at[bins[rows]]
+        return _ByBin(nodes_at, np.diff(nodes_at), rows, rows_at, np.diff(rows_at), places)
+
+    def costs(self, cost: tuple[int, int] | None = None) -> Int64s:
+        """`[bins]` int64: what each bin costs, as `balance` counts it: what rows share costs once.
+
+        Whole bins are dealt to ranks by it: `plan_steps(layout.costs(), capacity=…, ranks=…, max_segments=1,
+        cost=layout.costs((a, b)))`, whose rows are then bins. See docs/forest.md, "Trees over ranks".
+
+        Args:
+            cost: None: tokens. (a, b): a row of length L costs a·L + b·L², and a node what its rows cost up
+                to its end less what they do up to its beginning.
+
+        Raises:
+            OverflowError: costs add up to more than 2**63 - 1.
+
+        Example:
+            >>> from rollkit import Forest
+            >>> layout = Forest.build([[1, 2, 3], [1, 2, 4], [5]]).pack(4)
+            >>> layout.costs(), layout.costs((0, 1))  # 3² + 3² - 2² and 1²
+            (array([4, 1]), array([14,  1]))
+        """
+        given: object = cost
+        if given is not None and not (isinstance(given, tuple) and len(given) == 2):
+            raise TypeError(f"cost must be a tuple (a, b), got {_check.shown(given)}")
+        begins = self.nodes.pieces_of_rows()[1]
+        try:
+            each = row_costs(begins + self.nodes.lengths, cost) - row_costs(begins, cost)
+            sums = _native.offsets_from_lengths(each)
+        except OverflowError:
+            raise OverflowError("costs add up to more than 2**63 - 1; give smaller ones") from None
+        found: Int64s = np.diff(sums[self._by_bin.nodes_at])
+        return found
 
     def _on_lines(self, begin: int, count: int) -> tuple[Int64s, TreeLayout]:
         """The rows in some bins that follow each other, and their layout there."""
@@ -331,7 +390,7 @@ class TreeLayout(Laid):
         return self.rows_of(numbers), self.bins(numbers)
 
     def _bin_numbers(self, numbers: ArrayLike) -> Int64s:
-        found = _check.int64s("bins", np.atleast_1d(_check.host("bins", numbers)))
+        found = _check.one_or_more_int64s("bins", numbers)
         if (odd := (found < 0) | (found >= self.shape[0])).any():
             raise IndexError(f"bin {found[odd][0]} is out of range: there are {self.shape[0]} bins")
         if len(np.unique(found)) < len(found):
@@ -362,6 +421,31 @@ class TreeLayout(Laid):
         bins, width = self.shape
         of = f"{len(self):,} rows, {len(self.parents):,} nodes in {bins:,} × {width:,}"
         return f"TreeLayout({of}, {self.utilisation:.1%} used)".replace("%", " %")
+
+
+class _ByBin(NamedTuple):
+    """The nodes and rows of a layout's bins.
+
+    Attributes:
+        nodes_at: `[bins + 1]`, where the nodes of each bin begin.
+        node_counts: `[bins]`, how many there are.
+        rows: the rows, bin after bin, in ascending order within one.
+        rows_at: `[bins + 1]`, where those of each bin begin.
+        row_counts: `[bins]`, how many there are.
+        places: `[rows]`, the number of each row among those of its bin.
+    """
+
+    nodes_at: Int64s
+    node_counts: Int64s
+    rows: Int64s
+    rows_at: Int64s
+    row_counts: Int64s
+    places: Int64s
+
+
+def _moved(numbers: Int64s, by: Int64s) -> Int64s:
+    """Numbers of nodes moved, and NONE as it is."""
+    return np.where(numbers == NONE, NONE, numbers + by)
 
 
 class PathSpans(Laid):

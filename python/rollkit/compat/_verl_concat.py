@@ -12,7 +12,7 @@ import numpy as np
 from rollkit._extras import extra
 from rollkit._frameworks import Tensor
 from rollkit._rollouts.columns import Level, check_level, level_of
-from rollkit._rows.layout import Layout
+from rollkit._rows.layout import Layout, refuse_shared
 from rollkit._rows.same import place_same
 
 _KNOWN: Final = {
@@ -71,6 +71,8 @@ def concat(
                 [5, 6]])}
     """
     parts: list[Any] = list(batches)
+    for i, part in enumerate(parts):
+        refuse_shared(f"batches[{i}]", part)
     if not parts:
         raise ValueError("batches is empty; concat needs at least one")
     names = list(parts[0].keys())

@@ -1,4 +1,4 @@
-"""`pad` and `flush_left`, `pack_dataset`, and `DataCollatorForLanguageModeling` as in TRL 1.16.
+"""`pad`, `flush_left`, `pack_dataset`, `DataCollatorForLanguageModeling`, `tree_columns`: as in TRL 1.16.
 
 Of the first two, dense tensors on the CPU go through Rust, over shared memory. All others, and tensors that a
 gradient goes through, torch moves.
@@ -18,9 +18,10 @@ from rollkit._rows.layout import Layout
 from rollkit._rows.same import place_same
 from rollkit.compat._trl_collator import DataCollatorForLanguageModeling as DataCollatorForLanguageModeling
 from rollkit.compat._trl_dataset import pack_dataset as pack_dataset
+from rollkit.compat._trl_tree import tree_columns as tree_columns
 from rollkit.compat._values import need_values
 
-__all__ = ["DataCollatorForLanguageModeling", "flush_left", "pack_dataset", "pad"]
+__all__ = ["DataCollatorForLanguageModeling", "flush_left", "pack_dataset", "pad", "tree_columns"]
 
 
 def pad(

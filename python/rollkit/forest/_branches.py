@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 from rollkit._rows.parts import Parts, place_parts
-from rollkit._rows.ragged import Ragged
-from rollkit.forest._nodes import Nodes
+from rollkit._rows.ragged import Ragged, trusted
 from rollkit.routing._final import final_row
 
 
@@ -27,6 +27,7 @@ class Branches:
         rows: `[steps]`, the branch it is on.
         begins: `[steps]`, its first token.
         lengths: `[steps]`, its tokens.
+        captured: `[steps]`, those that have routes; they come first.
         prompt: `[steps]`, it precedes the first sampled node of its path.
     """
 
@@ -35,23 +36,24 @@ class Branches:
     rows: Int64s
     begins: Int64s
     lengths: Int64s
+    captured: Int64s
     prompt: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, tree: Nodes, leaves: Sequence[int]) -> Branches:
-        """Walk from every leaf to its root."""
-        paths = [tree.path(leaf) for leaf in leaves]
-        nodes = np.concatenate([np.array(path, np.int64) for path in paths])
-        rows = np.repeat(np.arange(len(paths)), [len(path) for path in paths])
-        prompt = [np.cumsum([tree.sampled[node] for node in path]) == 0 for path in paths]
-        begins, lengths = np.array(tree.begins, np.int64), np.array(tree.lengths, np.int64)
-        return cls(len(paths), nodes, rows, begins[nodes], lengths[nodes], np.concatenate(prompt))
+    def of(cls, tree: _native.TokenTree) -> Branches:
+        """The path to every leaf."""
+        leaves, offsets, nodes = tree.branches()
+        _, begins, lengths, sampled, captured = (column[nodes] for column in tree.columns())
+        rows = np.repeat(np.arange(len(leaves)), np.diff(offsets))
+        seen = np.cumsum(sampled)
+        before = (seen - sampled)[offsets[:-1]]  # of earlier branches
+        return cls(len(leaves), nodes, rows, begins, lengths, captured, seen == before[rows])
 
-    def prompts(self, values: AnyArray) -> Ragged:
+    def prompts(self, values: AnyArray | Lists) -> Ragged:
         """Elements of what precedes the first sampled token."""
         return self._gather(values, self.prompt)
 
-    def responses(self, values: AnyArray, once: bool = False) -> Ragged:
+    def responses(self, values: AnyArray | Lists, once: bool = False) -> Ragged:
         """Elements from the first sampled token on; with `once`, 0 for nodes that an earlier branch has."""
         kept = self.lengths
         if once:
@@ -60,15 +62,15 @@ class Branches:
             kept = np.where(first, kept, 0)
         return self._gather(values, ~self.prompt, kept)
 
-    def sequences(self, values: AnyArray) -> Ragged:
+    def sequences(self, values: AnyArray | Lists) -> Ragged:
         """Elements of all tokens."""
         return self._gather(values, np.ones_like(self.prompt))
 
     def routes(
-        self, values: AnyArray, captured: Int64s, final: str | None, num_experts: int | None
+        self, values: AnyArray, final: str | None, num_experts: int | None
     ) -> tuple[Ragged, Ragged | None]:
         """Routes of all tokens, and where they are filled in."""
-        kept = captured[self.nodes]
+        kept = self.captured
         everything = np.ones_like(self.prompt)
         missing = np.flatnonzero(kept < self.lengths)
         ends = np.cumsum(self.lengths)
@@ -83,15 +85,15 @@ class Branches:
             found.values[holes] = fill
         else:
             self._check_repeat(found, holes)
-            for hole in holes.tolist():  # in order: the row before may be one too
-                found.values[hole] = found.values[hole - 1]
+            first = np.append(True, np.diff(holes) != 1)[: len(holes)]  # the row before a hole may be one too
+            found.values[holes] = found.values[(holes[first] - 1)[np.cumsum(first) - 1]]
         masks = np.zeros(len(found.values), np.uint8)
         masks[holes] = 1
         return found, Ragged(masks, found.offsets)
 
     def _gather(
         self,
-        values: AnyArray,
+        values: AnyArray | Lists,
         chosen: NDArray[np.bool_],
         kept: Int64s | None = None,
         lengths: Int64s | None = None,
@@ -100,10 +102,10 @@ class Branches:
         """Lay the chosen nodes end to end: the first `kept` elements of each, then the fill."""
         slots = Layout.concat((self.lengths if lengths is None else lengths)[chosen])
         kept = slots.lengths if kept is None else kept[chosen]
-        parts = Parts([(values, self.begins[chosen])], kept, values.dtype, values.shape[1:])
+        parts = Parts.over(values, self.begins[chosen], kept)
         placed = place_parts(parts, Layout(slots.shape, slots.starts, kept, kept), fill)
         firsts = np.searchsorted(self.rows[chosen], np.arange(self.count + 1))
-        return Ragged(placed, slots.offsets()[firsts])
+        return trusted(placed, slots.offsets()[firsts])
 
     def _check_last(self, missing: Int64s) -> None:
         last = np.append(self.rows[1:] != self.rows[:-1], True)

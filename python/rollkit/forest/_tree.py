@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rollkit._check import Int64s, flag, host, mapping
+from rollkit import _native
+from rollkit._check import Int64s, flag, mapping
 from rollkit._errors import at
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.columns import level_of
-from rollkit._rollouts.fields import FIELDS, fill_of
+from rollkit._rollouts.columns import LISTS, check_level, level_of
+from rollkit._rollouts.fields import fill_of
+from rollkit._rollouts.forest import Forest
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rows.dtypes import common
 from rollkit._rows.growing import Growing
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts
 from rollkit._rows.ragged import Ragged
+from rollkit._rows.trees import NONE
 from rollkit.forest._branches import Branches
-from rollkit.forest._nodes import ROOT, Nodes
+from rollkit.forest._columns import Column, GrowingLists, Row, fitting, of_rows, row_of, wider, write
 from rollkit.routing._join import common_dtype
 from rollkit.routing._payload import Payload
 
 TOKENS: Final = "token_ids"
 ROUTES: Final = "rollout_expert_indices"
+MADE: Final = frozenset((TOKENS, ROUTES, "route_masks", "parents", "sampled", "captured"))
+"""Columns that a tree makes itself."""
+
 _WHOLE: Final = "rollkit.whole"
+_OF_LISTS: Final = "rollkit.lists"
+_NO_NODES: Final = np.zeros(0, np.int64)
 
 
 class TokenTree:
@@ -42,7 +50,7 @@ class TokenTree:
     Args:
         levels: `"response"` or `"sequence"`, by column: whether a turn gives an element for its response's
             tokens alone or for its prompt's too. Known names say it; of others it is decided by the lengths
-            in the first turn.
+            in the first turn. `"response[]"` and `"sequence[]"` say that each element is a list.
 
     Example:
         >>> tree = TokenTree()
@@ -60,32 +68,38 @@ class TokenTree:
     """
 
     def __init__(self, levels: Mapping[str, str] | None = None) -> None:
-        self._nodes = Nodes()
-        self._levels = dict(mapping("levels", levels))
-        # Every column has an element per stored token, so that a node is one span of all of them.
-        self._columns: dict[str, Growing] = {TOKENS: Growing(np.dtype(np.int32), ())}
+        for name, level in mapping("levels", levels).items():
+            check_level(name, level)
+        self._nodes = _native.TokenTree()
+        self._levels = {name: level.removesuffix(LISTS) for name, level in (levels or {}).items()}
+        self._lists = {name for name, level in (levels or {}).items() if level.endswith(LISTS)}
+        # All have an element per stored token, so that a node is one span of each.
+        self._tokens = Growing(np.dtype(np.int32), ())
+        self._routes: Growing | None = None
+        self._columns: dict[str, Column] = {}
         self._whole: set[str] = set()  # columns that have an element for prompt tokens too
 
     @property
     def parents(self) -> Int64s:
         """`[nodes]` int64: each node's parent, -1 for a root."""
-        return np.array(self._nodes.parents, np.int64)
+        return self._nodes.columns()[0]
 
     @property
     def lengths(self) -> Int64s:
         """`[nodes]` int64: the tokens of each node."""
-        return np.array(self._nodes.lengths, np.int64)
+        return self._nodes.columns()[2]
 
     @property
     def sampled(self) -> NDArray[np.bool_]:
         """`[nodes]` bool: the node is (the beginning or end of) a response."""
-        return np.array(self._nodes.sampled, bool)
+        return self._nodes.columns()[3].astype(bool)
 
     @property
     def leaves(self) -> Int64s:
         """The nodes without children, one per branch, in the order of `branches`."""
-        nodes = self._nodes
-        return np.array([node for node in range(len(nodes)) if node not in nodes.children], np.int64)
+        leaf = np.ones(len(self) + 1, bool)  # the last for the parent of roots
+        leaf[self.parents] = False
+        return np.flatnonzero(leaf[:-1])
 
     def commit(
         self,
@@ -104,7 +118,8 @@ class TokenTree:
                 `decode_routes`). They may start where the new tokens do. A token of the context for which
                 no turn before had routes takes them from this one.
             **columns: an element per response token (`rollout_logprobs`; `loss_masks`, 1 unless given), or
-                per token of context and response. All turns have the same columns.
+                per token of context and response. All turns have the same columns. An element may be a list
+                (`sampling_masks`, `kept_token_ids`, a `Ragged`, or what `levels` says).
 
         Returns:
             The number of the turn's last node.
@@ -116,48 +131,67 @@ class TokenTree:
 
         Where several nodes match the prompt equally far, the newest is continued.
         """
-        prompt, response = _row("prompt_token_ids", prompt_token_ids), _row("response_ids", response_ids)
-        for name, row in (("prompt_token_ids", prompt), ("response_ids", response)):
-            if row.ndim != 1:
-                raise ValueError(f"{name}: expected one token after the other, got shape {row.shape}")
-        columns.setdefault("loss_masks", np.ones(len(response), np.uint8))
-        node, matched, within = self._nodes.match(self._columns[TOKENS].rows, prompt)
-        count = len(prompt) - matched + len(response)
-        if not count and node == ROOT:
+        prompt = _token_ids("prompt_token_ids", prompt_token_ids)
+        response = _token_ids("response_ids", response_ids)
+        self._check_names({"loss_masks", *columns}, routes is not None)
+        rows = {name: row_of(name, value, self._of_lists(name)) for name, value in columns.items()}
+        if "loss_masks" not in rows:
+            rows["loss_masks"] = np.ones(len(response), np.uint8)
+        tokens = self._tokens
+        node, matched, within = self._nodes.find(tokens.rows, prompt)
+        observed, begin = len(prompt) - matched, tokens.length
+        count = observed + len(response)
+        if not count and node == NONE:
             raise ValueError("the turn has no tokens")
-        self._same_columns({TOKENS, *columns} | ({ROUTES} if routes is not None else set()))
 
         found = dict(self._columns)
-        rows = {name: _row(name, value) for name, value in columns.items()}
         whole = {name for name, row in rows.items() if self._is_whole(name, row, prompt, response)}
-        values = {TOKENS: np.concatenate([prompt[matched:], response])}
         for name, row in rows.items():
-            values[name] = _new_elements(name, row, prompt, response, matched, name in whole)
-        for name, new in values.items():
-            found[name] = _with_room(name, found.get(name), new)
-        captured = 0
-        repairs: list[tuple[int, AnyArray]] = []
+            _check_length(name, row, prompt, response, name in whole)
+            found[name] = fitting(name, self._columns.get(name), row)
+            if name in whole:
+                write(found[name], 0, 0, row[matched:])
+            else:
+                write(found[name], observed, fill_of(name), row)
+        room = tokens.room(count)
+        room[:observed], room[observed:] = prompt[matched:], response
+        captured, repaired, routed = 0, _NO_NODES, None
         if routes is not None:
             payload = Payload.of(routes)
-            found[ROUTES], captured = _routes_with_room(payload, found.get(ROUTES), matched, count)
-            repairs = list(self._repairs(payload, node, within))
+            routed, captured = _routes_with_room(payload, self._routes, matched, count)
+            repaired = self._repair(routed, payload, node, within)
 
-        # From here on nothing fails.
-        begin = self._columns[TOKENS].length
-        self._columns, self._whole = found, self._whole | whole
-        for column in found.values():
+        # From here on nothing fails, but for want of memory; then there are elements that no node has.
+        self._columns, self._routes, self._whole = found, routed, self._whole | whole
+        for column in self._kept().values():
             column.length = begin + count
-        for short, missing in repairs:
-            found[ROUTES].rows[self._nodes.begins[short] + self._nodes.captured[short]] = missing
-            self._nodes.captured[short] += 1
-        stored = found[TOKENS].rows
-        if node != ROOT and within < self._nodes.lengths[node]:
-            node = self._nodes.split(stored, node, within)
-        for length, sampled in ((len(prompt) - matched, False), (len(response), True)):
-            if length:
-                node = self._nodes.add(stored, node, begin, length, sampled, min(captured, length))
-                begin, captured = begin + length, max(captured - length, 0)
-        return node
+        return self._nodes.extend(
+            tokens.rows,
+            after=node,
+            within=within,
+            begin=begin,
+            observed=observed,
+            sampled=len(response),
+            captured=captured,
+            repaired=repaired,
+        )
+
+    def forest(self) -> Forest:
+        """Return the nodes as a forest, with a row for each branch, in the order of `branches`.
+
+        It is not the least: a response is a node of its own, and of two that begin alike both are there.
+        `Forest.build` of the branches finds what these share.
+
+        Example:
+            >>> tree = TokenTree()
+            >>> tree.commit([1, 2], [3]), tree.commit([1, 2], [3, 4])
+            (1, 2)
+            >>> tree.forest()
+            Forest(2 rows, 3 nodes: 5 of 7 tokens)
+            >>> tree.forest().pack(8).positions()
+            array([[0, 1, 2, 2, 3, 0, 0, 0]], dtype=int32)
+        """
+        return Forest._trusted(*self._nodes.forest())
 
     def branches(
         self, *, final: str | None = "repeat", num_experts: int | None = None, once: bool = False
@@ -173,8 +207,9 @@ class TokenTree:
 
         Returns:
             Rollouts whose prompt is what precedes the first sampled token; `loss_masks`, 1 on sampled
-            tokens; columns per response token, 0 where nothing was sampled; if there are routes,
-            `rollout_expert_indices` per token and `route_masks` (uint8), 1 where `final` wrote the row.
+            tokens; columns per response token, 0 or an empty list where nothing was sampled; if there are
+            routes, `rollout_expert_indices` per token and `route_masks` (uint8), 1 where `final` wrote the
+            row.
 
         Raises:
             ValueError: nothing was committed, or a route is missing that `final` does not give.
@@ -182,19 +217,18 @@ class TokenTree:
         if not len(self):
             raise ValueError("the tree is empty; commit a turn first")
         once = flag("once", once)
-        branches = Branches.of(self._nodes, self.leaves.tolist())
-        tokens = self._columns[TOKENS].rows
+        branches = Branches.of(self._nodes)
+        tokens = self._tokens.rows
         columns = {"prompt_token_ids": branches.prompts(tokens), "response_ids": branches.responses(tokens)}
         for name, column in self._columns.items():
-            if name == ROUTES:
-                captured = np.array(self._nodes.captured, np.int64)
-                columns[name], masks = branches.routes(column.rows, captured, final, num_experts)
-                if masks is not None:
-                    columns["route_masks"] = masks
-            elif name in self._whole:
+            if name in self._whole:
                 columns[name] = branches.sequences(column.rows)
-            elif name != TOKENS:
+            else:
                 columns[name] = branches.responses(column.rows, once=once and name == "loss_masks")
+        if self._routes is not None:
+            columns[ROUTES], masks = branches.routes(self._routes.rows, final, num_experts)
+            if masks is not None:
+                columns["route_masks"] = masks
         return Rollouts(columns)
 
     def to_arrow(self) -> Any:
@@ -203,18 +237,14 @@ class TokenTree:
         Its columns are `parents`, `sampled`, `captured` (how many tokens have routes), `token_ids`, and
         those of the turns.
         """
-        layout = Layout.concat(self.lengths)
-        begins = np.array(self._nodes.begins, np.int64)
-        columns: dict[str, Any] = {
-            "parents": self.parents,
-            "sampled": self.sampled,
-            "captured": np.array(self._nodes.captured, np.int64),
-        }
-        for name, column in self._columns.items():
-            parts = Parts([(column.rows, begins)], layout.lengths, column.dtype, column.inner)
-            columns[name] = Ragged.laid(parts, layout)
-        table = Rollouts(columns).to_arrow()
-        return table.replace_schema_metadata({_WHOLE: ",".join(sorted(self._whole))})
+        parents, begins, lengths, sampled, captured = self._nodes.columns()
+        layout = Layout.concat(lengths)
+        columns: dict[str, Any] = {"parents": parents, "sampled": sampled.astype(bool), "captured": captured}
+        for name, column in self._kept().items():
+            columns[name] = Ragged.laid(Parts.over(column.rows, begins, lengths), layout)
+        lists = (name for name, column in self._columns.items() if isinstance(column, GrowingLists))
+        said = {_WHOLE: ",".join(sorted(self._whole)), _OF_LISTS: ",".join(lists)}
+        return Rollouts(columns).to_arrow().replace_schema_metadata(said)
 
     @classmethod
     def from_arrow(cls, table: Any) -> TokenTree:
@@ -232,37 +262,62 @@ class TokenTree:
         """
         from rollkit._rollouts.arrow import columns_from_arrow
 
-        columns = columns_from_arrow(table)
+        columns = columns_from_arrow(table, _said(table, _OF_LISTS))
         for name in ("parents", "sampled", "captured", TOKENS):
             if name not in columns:
                 raise ValueError(f"the table has no column {name!r}")
         tree = cls()
         parents, sampled, captured = (_per_node(columns, name) for name in ("parents", "sampled", "captured"))
         tokens = columns[TOKENS]
-        if not isinstance(tokens, Ragged) or tokens.flat.dtype.kind not in "iu" or tokens.flat.ndim != 1:
+        if not isinstance(tokens, Ragged) or tokens.inner or tokens.dtype.kind not in "iu":
             raise ValueError(f"column {TOKENS!r} must have token ids per node")
-        begins = tokens.offsets[:-1] - tokens.offsets[0]
-        if (empty := np.flatnonzero(tokens.lengths == 0)).size:
+        with at(column=TOKENS):
+            columns[TOKENS] = tokens = tokens.astype(np.int32)
+        lengths = tokens.lengths
+        if (empty := np.flatnonzero(lengths == 0)).size:
             raise ValueError(f"node {empty[0]} has no tokens; nodes have one or more")
-        for node in zip(
-            *map(np.ndarray.tolist, (parents, begins, tokens.lengths, sampled, captured)), strict=True
-        ):
-            tree._nodes.add(tokens.flat, *node)
-        tree._nodes.check(ROUTES in columns)
+        most = lengths if ROUTES in columns else np.zeros_like(lengths)
+        if (odd := np.flatnonzero((captured > most) | (captured < most - 1) | (captured < 0))).size:
+            node = odd[0]
+            raise ValueError(
+                f"node {node} has {lengths[node]} tokens and {captured[node]} routes; nodes have tokens, and "
+                "routes for all but, maybe, the last"
+            )
+        begins = tokens.offsets[:-1] - tokens.offsets[0]
+        tree._nodes = _native.TokenTree(
+            np.ascontiguousarray(tokens.flat), (parents, begins, lengths, sampled, captured)
+        )
         for name, column in columns.items():
-            if not isinstance(column, Ragged) or not np.array_equal(column.lengths, tree.lengths):
+            if not isinstance(column, Ragged) or not np.array_equal(column.lengths, lengths):
                 raise ValueError(f"column {name!r} must have an element per token of {TOKENS!r}")
-            tree._columns[name] = Growing.over(column.flat)
-        known = (table.schema.metadata or {}).get(_WHOLE.encode(), b"").decode()
-        tree._whole = set(filter(None, known.split(",")))
+        tree._tokens = Growing.over(columns.pop(TOKENS).flat)
+        if ROUTES in columns:
+            tree._routes = Growing.over(columns.pop(ROUTES).flat)
+        tree._columns = {name: of_rows(column.flat) for name, column in columns.items()}
+        tree._whole = _said(table, _WHOLE)
         return tree
 
-    def _same_columns(self, names: set[str]) -> None:
-        if len(self) and (odd := names ^ self._columns.keys()):
+    def _kept(self) -> dict[str, Column]:
+        """All that is stored, by name."""
+        routes = {} if self._routes is None else {ROUTES: self._routes}
+        return {TOKENS: self._tokens, **self._columns, **routes}
+
+    def _of_lists(self, name: str) -> bool:
+        """Whether the elements of a column are lists, as far as is known before one is seen."""
+        column = self._columns.get(name)
+        return name in self._lists or isinstance(column, GrowingLists)
+
+    def _check_names(self, names: set[str], routed: bool) -> None:
+        """Refuse columns that the turns before did not have, and those that a tree makes."""
+        if not names.isdisjoint(MADE):
+            name = min(names.intersection(MADE))
+            raise ValueError(f"a tree makes {name!r} itself; rename the column, or give routes as routes=")
+        given = names | {ROUTES} if routed else names
+        if len(self) and (odd := given ^ (self._kept().keys() - {TOKENS})):
             listed = ", ".join(map(repr, sorted(odd)))
             raise ValueError(f"the turn and those before differ in columns: {listed} ({ROUTES!r} is routes=)")
 
-    def _is_whole(self, name: str, row: AnyArray, prompt: AnyArray, response: AnyArray) -> bool:
+    def _is_whole(self, name: str, row: Row, prompt: AnyArray, response: AnyArray) -> bool:
         """Whether a column has an element for every token of the context, not of the response alone."""
         if name in self._columns:
             return name in self._whole
@@ -273,70 +328,65 @@ class TokenTree:
                 raise ValueError(f"a tree has columns per response or sequence token, not per {level}")
         return level == "sequence"
 
-    def _repairs(self, payload: Payload, last: int, within: int) -> Iterator[tuple[int, AnyArray]]:
-        """Nodes of the prefix that lack a row, and that row of the payload."""
-        position = 0
-        for node in self._nodes.path(last):
-            used = within if node == last else self._nodes.lengths[node]
-            captured = self._nodes.captured[node]
-            row = position + captured - payload.start
-            if captured < used and 0 <= row < payload.rows:
-                yield node, payload.view(row, row + 1)[0]
-            position += used
+    def _repair(self, column: Growing, payload: Payload, last: int, within: int) -> Int64s:
+        """Give tokens of the prefix that lack routes those of the payload; return the nodes they are in."""
+        if last == NONE:
+            return _NO_NODES
+        nodes, positions, stored = self._nodes.lacking(last, within)
+        rows = positions - payload.start
+        given = (rows >= 0) & (rows < payload.rows)
+        for row, token in zip(rows[given].tolist(), stored[given].tolist(), strict=True):
+            column.rows[token] = payload.view(row, row + 1)[0]
+        return nodes[given]
+
+    def __copy__(self) -> TokenTree:
+        return deepcopy(self)  # what grows is not shared
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_nodes": self._nodes.columns()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._nodes = _native.TokenTree(self._tokens.rows, state["_nodes"])
 
     def __len__(self) -> int:
         return len(self._nodes)
 
     def __repr__(self) -> str:
-        count = self._columns[TOKENS].length
-        names = ", ".join(name for name in self._columns if name != TOKENS)
-        return f"TokenTree({len(self):,} nodes, {count:,} tokens: {names})"
+        names = ", ".join([*self._columns, *([] if self._routes is None else [ROUTES])])
+        return f"TokenTree({len(self):,} nodes, {self._tokens.length:,} tokens: {names})"
 
 
-def _per_node(columns: dict[str, Any], name: str) -> AnyArray:
+def _token_ids(name: str, value: Any) -> AnyArray:
+    row = row_of(name, value)
+    if not isinstance(row, np.ndarray) or row.ndim != 1:
+        shape = f"shape {row.shape}" if isinstance(row, np.ndarray) else "lists"
+        raise ValueError(f"{name}: expected one token after the other, got {shape}")
+    return row
+
+
+def _said(table: Any, about: str) -> set[str]:
+    """The columns of a table that its metadata says something of."""
+    metadata = getattr(getattr(table, "schema", None), "metadata", None)
+    said = metadata.get(about.encode(), b"") if isinstance(metadata, Mapping) else b""
+    return set(filter(None, said.decode().split(",")))
+
+
+def _per_node(columns: dict[str, Any], name: str) -> Int64s:
     """Take a column of one number per node from those of a table."""
     found = columns.pop(name)
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iub":
+    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype.kind not in "iub":
         raise ValueError(f"column {name!r} must have one integer per node, or true and false, and no nulls")
-    return found
+    return np.ascontiguousarray(found, np.int64)
 
 
-def _row(name: str, value: Any) -> AnyArray:
-    """One row of a column, as an array of the column's dtype."""
-    field = FIELDS.get(name)
-    with at(column=name, label=name, alone=True):
-        if not isinstance(value, list | tuple) and host(name, value).ndim == 0:
-            raise TypeError(f"expected an element per token, got {value!r}")
-        if field is not None and field.lists:
-            raise ValueError("a tree keeps no lists per token; keep them beside it, a row per turn")
-        return Ragged.from_rows([value], None if field is None else field.dtype).flat
-
-
-def _new_elements(
-    name: str, row: AnyArray, prompt: AnyArray, response: AnyArray, matched: int, whole: bool
-) -> AnyArray:
-    """A column's elements for the tokens from `matched` on: of the prompt the fill unless it has them."""
+def _check_length(name: str, row: Row, prompt: AnyArray, response: AnyArray, whole: bool) -> None:
     wanted = len(response) + whole * len(prompt)
     if len(row) != wanted:
         raise ValueError(
             f"{name} has {len(row)} elements, expected {wanted}; the prompt has {len(prompt)} tokens, the "
             f"response {len(response)}"
         )
-    if whole:
-        return row[matched:]
-    return np.concatenate([np.full((len(prompt) - matched, *row.shape[1:]), fill_of(name), row.dtype), row])
-
-
-def _with_room(name: str, column: Growing | None, new: AnyArray) -> Growing:
-    """The column with `new` written behind its end."""
-    if column is None:
-        column = Growing(new.dtype, new.shape[1:])
-    elif column.inner != new.shape[1:]:
-        raise ValueError(f"{name} has inner shape {new.shape[1:]}, in the turns before {column.inner}")
-    with at(column=name):
-        column.widen(common((column.dtype, new.dtype)))
-    column.room(len(new))[...] = new
-    return column
 
 
 def _routes_with_room(
@@ -353,7 +403,7 @@ def _routes_with_room(
         column = Growing(payload.dtype, payload.inner)
     elif column.inner != payload.inner:
         raise ValueError(f"routes have inner shape {payload.inner}, in the turns before {column.inner}")
-    column.widen(common_dtype(column.dtype, payload.dtype))
+    column = wider(column, common_dtype(column.dtype, payload.dtype))
     captured = max(end - matched, 0)
     room = column.room(count)
     payload.read(matched - payload.start, room[:captured])

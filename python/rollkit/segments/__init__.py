@@ -9,7 +9,9 @@ stretch of one id within a row; everything else is read off runs.
 
 from rollkit.segments._adapters import flash_attention_kwargs as flash_attention_kwargs
 from rollkit.segments._adapters import flash_attn_varlen as flash_attn_varlen
+from rollkit.segments._adapters import flash_linear_attention as flash_linear_attention
 from rollkit.segments._adapters import grain_columns as grain_columns
+from rollkit.segments._adapters import mamba as mamba
 from rollkit.segments._adapters import maxtext_columns as maxtext_columns
 from rollkit.segments._adapters import packed_seq_params as packed_seq_params
 from rollkit.segments._adapters import te_ids_and_positions as te_ids_and_positions

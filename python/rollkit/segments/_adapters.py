@@ -11,9 +11,12 @@ import numpy as np
 from rollkit import _check
 from rollkit._arrays.ops import ops
 from rollkit._frameworks import same_framework
-from rollkit.segments._runs import Runs, ids_of, like_of, positions, positions_of, runs
+from rollkit._rows.laid import counted
+from rollkit._rows.trees import TreeLayout
+from rollkit.segments._runs import Runs, ids_of, like_of, positions, positions_of, runs, sized
 from rollkit.segments._thd import THD
 from rollkit.segments._tokens import INT32_MAX, int32s, same_shape, tokens
+from rollkit.segments._trees import layout_of
 
 
 def flash_attn_varlen(
@@ -95,6 +98,71 @@ def flash_attention_kwargs(
     if _check.flag("seq_idx", seq_idx):
         found["seq_idx"] = _sequence_index(q, removed=padding == "removed")
     return found
+
+
+def mamba(ids: Any) -> dict[str, Any]:
+    """Make the argument by which Mamba 2 and `causal_conv1d_fn` begin anew at each segment.
+
+    Args:
+        ids: `[T]` or `[B, T]` integers, `Runs`, a `Layout` or a `Batch`.
+
+    Returns:
+        `seq_idx`, int32 `[B, T]` (`[1, T]` of `[T]`), as `mamba_chunk_scan_combined` and `causal_conv1d_fn`
+        take it: another number for each segment, counted through from 0, and for padding one beyond the last.
+        These kernels compare numbers, so no two segments of a line have the same.
+
+    Raises:
+        TypeError: rows share tokens: a recurrent state does not branch.
+
+    Example:
+        >>> mamba([[1, 1, 1, 0], [1, 2, 2, 2]])["seq_idx"]
+        array([[0, 0, 0, 3],
+               [1, 2, 2, 2]], dtype=int32)
+    """
+    found = _unbranched(ids)
+    numbers = np.full(prod(found.shape), len(found), np.int32)
+    numbers[counted(found.starts, found.lengths)] = np.repeat(
+        np.arange(len(found), dtype=np.int32), found.lengths
+    )
+    return {"seq_idx": found._wrap(numbers.reshape((1, *found.shape)[-2:]))}
+
+
+def flash_linear_attention(ids: Any, *, size: int | None = None) -> dict[str, Any]:
+    """Make the argument by which kernels of flash-linear-attention (`fla`) begin anew at each segment.
+
+    They are those of Gated DeltaNet, KDA, GLA, RetNet and others, and its `causal_conv1d`. With it they take
+    the tokens of a batch end to end, `x.reshape(1, B * T, …)`, padding included: its stretches are segments
+    of their own, so that all of the output is written.
+
+    Args:
+        ids: `[T]` or `[B, T]` integers, `Runs`, a `Layout` or a `Batch`; rows count through.
+        size: of the result, as in `cu_seqlens`.
+
+    Returns:
+        `cu_seqlens`, int64 `[segments + 1]`, from 0 to B · T.
+
+    Raises:
+        TypeError: rows share tokens: a recurrent state does not branch.
+        ValueError: there are more segments than `size` has room for.
+
+    Example:
+        >>> flash_linear_attention([[1, 1, 1, 0], [1, 2, 2, 2]])["cu_seqlens"]
+        array([0, 3, 4, 5, 8])
+    """
+    found = _unbranched(ids)
+    total = prod(found.shape)
+    bounds = np.unique(np.concatenate([found.starts, found.starts + found.lengths, [0, total]]))
+    return {"cu_seqlens": found._wrap(sized(bounds, size))}
+
+
+def _unbranched(ids: Any) -> Runs:
+    """The runs of a batch whose rows share nothing."""
+    if isinstance(layout_of(ids), TreeLayout):
+        raise TypeError(
+            "ids is of rows that share tokens, and a convolution or a state goes on from token to token "
+            "in memory, where it cannot branch; pack without share_prefixes"
+        )
+    return runs(ids)
 
 
 def packed_seq_params(ids_q: Any, ids_kv: Any = None, *, size: int | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rollkit._frameworks import AnyArray, framework_of
 from rollkit._rows.shard import Deal
 from rollkit.segments._ids import cu_pair
 from rollkit.segments._runs import DESCRIBED, like_of, runs
-from rollkit.segments._tokens import INT32_MAX, on_host, rewrapped
+from rollkit.segments._tokens import INT32_MAX, check_segments, on_host, rewrapped
 
 SCHEMES = ("zigzag", "dual_chunk", "striped", "contiguous")
 
@@ -84,6 +84,7 @@ def cp_pad(
         The rule is that of SkyRL's `preprocess_packed_seqs` (tp · 2 · cp, and lcm with 16 · cp for fp8).
     """
     like = like_of(lengths)
+    check_segments("lengths", lengths)
     given = runs(lengths).lengths if isinstance(lengths, DESCRIBED) else on_host("lengths", lengths)
     counts = _check.lengths("lengths", given)
     cp_size, tp_size = _check.positive("cp_size", cp_size), _check.positive("tp_size", tp_size)
@@ -221,6 +222,7 @@ def _dealt(
     cu_seqlens: Any, cu_seqlens_padded: Any, cp_size: int, scheme: str, stripe: int
 ) -> tuple[Int64s, Int64s, Deal]:
     """Valid sums, padded sums, and how the stream is dealt."""
+    check_segments("cu_seqlens", cu_seqlens)
     if isinstance(cu_seqlens, DESCRIBED):
         found = runs(cu_seqlens)._on_host()
         cu_seqlens = found.cu_seqlens()

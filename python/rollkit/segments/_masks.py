@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check
-from rollkit._batch import Batch
 from rollkit._check import Int64s
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
@@ -18,7 +17,7 @@ from rollkit._rows.trees import TreeLayout
 from rollkit.segments import _device, _trees
 from rollkit.segments._runs import Runs, ids_of, like_of, positions_of, runs
 from rollkit.segments._thd import MASKS, checked_window
-from rollkit.segments._tokens import check_framework, int32s, same_shape, tokens
+from rollkit.segments._tokens import check_framework, check_segments, int32s, rewrapped, same_shape, tokens
 
 Bools = NDArray[np.bool_]
 
@@ -63,13 +62,12 @@ def dense_mask(
     """
     _check.choice("mask", mask, MASKS)
     window = checked_window(window)
-    if isinstance(ids_q, Batch) and isinstance(ids_q.layout, TreeLayout):
-        ids_q = ids_q.layout
-    if isinstance(ids_q, TreeLayout):
+    if isinstance(trees := _trees.layout_of(ids_q), TreeLayout):
         _check_tree(mask, window)
         if ids_kv is not None or positions_q is not None or positions_kv is not None:
             raise TypeError("a TreeLayout attends to itself by its own positions; give nothing beside it")
-        return _trees.dense(ids_q)
+        return rewrapped(_trees.dense(trees), like_of(ids_q))
+    check_segments("ids_kv", ids_kv)
     itself = ids_kv is None
     ids_kv = ids_q if itself else ids_kv
     by_place = itself and positions_q is None and positions_kv is None and mask != "causal_bottom_right"
@@ -168,7 +166,7 @@ def block_mask(
     q_size, kv_size = (_check.positive("block_size", side) for side in sides)
     check_framework("torch", "flex_attention", ids=like_of(ids))
     window = checked_window(window)
-    layout = ids.layout if isinstance(ids, Batch) else ids
+    layout = _trees.layout_of(ids)
     if isinstance(layout, TreeLayout):
         _check_tree(mask, window)
     if device is None and (like := like_of(ids)) is not None:

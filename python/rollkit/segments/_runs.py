@@ -210,8 +210,9 @@ def _source(given: Any) -> Runs | Layout:
 
 def _layout(given: Any) -> Layout:
     """A layout, or that of a batch."""
-    layout: Layout = given.layout if isinstance(given, Batch) else given
-    check_segments("batch.layout" if isinstance(given, Batch) else "given", layout)
+    check_segments("given", given)
+    found: Any = given.layout if isinstance(given, Batch) else given
+    layout: Layout = found
     return layout
 
 
@@ -407,9 +408,14 @@ def _column(which: int, ids: Any, max_segments: int) -> Any:
 def _edged(sums: Int64s, size: int | None) -> AnyArray:
     if sums[-1] > INT32_MAX:
         raise OverflowError(f"{sums[-1]} tokens are beyond int32, which attention kernels take")
-    if size is not None:
-        size = _check.positive("size", size)
-        if size < len(sums):
-            raise ValueError(f"there are {len(sums) - 1} segments, size={size} has room for {size - 1}")
-        sums = np.pad(sums, (0, size - len(sums)), mode="edge")
-    return sums.astype(np.int32)
+    return sized(sums, size).astype(np.int32)
+
+
+def sized(sums: Int64s, size: int | None) -> Int64s:
+    """Running sums, the last of them repeated up to a size."""
+    if size is None:
+        return sums
+    size = _check.positive("size", size)
+    if size < len(sums):
+        raise ValueError(f"there are {len(sums) - 1} segments, size={size} has room for {size - 1}")
+    return np.pad(sums, (0, size - len(sums)), mode="edge")

@@ -9,7 +9,7 @@ import numpy as np
 from rollkit import _check, _native
 from rollkit.segments import _device
 from rollkit.segments._runs import DESCRIBED, Runs, ids_of, positions_of, runs
-from rollkit.segments._tokens import Tokens, room_for, same_shape, tokens, unreadable
+from rollkit.segments._tokens import Tokens, check_segments, room_for, same_shape, tokens, unreadable
 
 MASKS = ("causal", "causal_bottom_right", "padding")
 
@@ -104,6 +104,8 @@ def thd(
     _check.choice("mask", mask, MASKS)
     _check.choice("on_reentry", on_reentry, ("raise", "te"))
     checked_window(window)
+    check_segments("ids_q", ids_q)
+    check_segments("ids_kv", ids_kv)
     pair = on_reentry == "raise" and validate is not False
     if ids_kv is None:
         if positions_kv is not None:

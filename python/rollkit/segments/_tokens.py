@@ -8,6 +8,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
+from rollkit._batch import Batch
 from rollkit._frameworks import FRAMEWORKS, AnyArray, framework_of, is_array, same_framework
 from rollkit._rows.trees import TreeLayout
 
@@ -183,7 +184,9 @@ def _as_they_are(named: dict[str, Any]) -> Tokens | None:
 
 
 def check_segments(name: str, value: Any) -> None:
-    """Refuse the layout of rows that share tokens."""
+    """Refuse a batch, or its layout, of rows that share tokens."""
+    if isinstance(value, Batch):
+        name, value = "batch.layout", vars(value).get("layout")
     if isinstance(value, TreeLayout):
         raise TypeError(
             f"{name} is a TreeLayout, whose rows are no segments: they share tokens; use block_mask, "

@@ -14,18 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _check, _native
+from rollkit._batch import Batch
 from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
 from rollkit._rows.laid import counted
 from rollkit._rows.layout import Layout
 from rollkit._rows.trees import NONE, TreeLayout
-from rollkit.segments._tokens import INT32_MAX
+from rollkit.segments._runs import like_of
+from rollkit.segments._tokens import INT32_MAX, rewrapped
 
 Bools = NDArray[np.bool_]
 
 FULL: Final = 0
 CAUSAL: Final = 1
 """What MagiAttention calls the kinds of a slice in its `attn_type_map`."""
+
+
+def layout_of(given: Any) -> Any:
+    """The layout of a batch, or what is given."""
+    return given.layout if isinstance(given, Batch) else given
 
 
 def dense(layout: Layout | TreeLayout) -> Bools:
@@ -88,14 +95,14 @@ def predicate(torch: Any, ends: AnyArray, device: Any) -> Callable[..., Any]:
     return mask_mod
 
 
-def magi_ranges(layout: Layout | TreeLayout) -> dict[str, AnyArray]:
+def magi_ranges(layout: Layout | TreeLayout | Batch) -> dict[str, Any]:
     """Make the slices that MagiAttention (`flex_flash_attn_func`) takes, and any kernel of q and k ranges.
 
     A node attends to itself, causally, and what is below it attends to all of it: two slices for a node that
     has something below it, one for any other.
 
     Args:
-        layout: a `Layout` or `TreeLayout`; bins count through.
+        layout: a `Layout` or `TreeLayout`; bins count through. Or a `Batch`: results are where it is.
 
     Returns:
         `q_ranges` and `k_ranges`, `[slices, 2]` int32; `attn_type_map`, `[slices]` int32: 0 full, 1 causal.
@@ -109,6 +116,7 @@ def magi_ranges(layout: Layout | TreeLayout) -> dict[str, AnyArray]:
         >>> found["q_ranges"].tolist(), found["k_ranges"].tolist(), found["attn_type_map"]
         ([[0, 2], [2, 5], [2, 3], [3, 5]], [[0, 2], [0, 2], [2, 3], [3, 5]], array([1, 0, 1, 1], dtype=int32))
     """
+    like, layout = like_of(layout), layout_of(layout)
     starts, ends, visible = _spans(layout)
     if layout.size > INT32_MAX:
         raise OverflowError(f"the layout has {layout.size} elements, beyond int32")
@@ -120,14 +128,15 @@ def magi_ranges(layout: Layout | TreeLayout) -> dict[str, AnyArray]:
     # In the order of the keys, a node's own slice first.
     order = np.argsort(np.append(np.arange(len(own)), below), kind="stable")
     found = {"q_ranges": queries[order], "k_ranges": keys[order], "attn_type_map": kinds[order]}
-    return {name: array.astype(np.int32) for name, array in found.items()}
+    return {name: rewrapped(array.astype(np.int32), like) for name, array in found.items()}
 
 
-def flashmask_indices(layout: Layout | TreeLayout) -> NDArray[np.int32]:
+def flashmask_indices(layout: Layout | TreeLayout | Batch) -> Any:
     """Make FlashMask's `startend_row_indices` for `causal=True`: the row from which on a key is masked.
 
     Args:
-        layout: a `Layout` or `TreeLayout` of one or two dimensions.
+        layout: a `Layout` or `TreeLayout` of one or two dimensions. Or a `Batch`: the result is
+            where it is.
 
     Returns:
         `[bins, 1, T, 1]` int32: `visible_until`, for all heads.
@@ -136,11 +145,12 @@ def flashmask_indices(layout: Layout | TreeLayout) -> NDArray[np.int32]:
         >>> flashmask_indices(Layout.pack([3, 2], capacity=6)).reshape(-1)
         array([3, 3, 3, 5, 5, 5], dtype=int32)
     """
+    like, layout = like_of(layout), layout_of(layout)
     _check_lines(layout)
-    return layout.visible_until().reshape(-1, 1, layout.width, 1)
+    return rewrapped(layout.visible_until().reshape(-1, 1, layout.width, 1), like)
 
 
-def tree_varlen(layout: Layout | TreeLayout, *, most: float | None = 4.0) -> dict[str, Any]:
+def tree_varlen(layout: Layout | TreeLayout | Batch, *, most: float | None = 4.0) -> dict[str, Any]:
     """Make one varlen call of a forest: each node a sequence, whose keys are gathered along its path.
 
     `q[q_index]` are then the queries and `k[kv_index]` the keys of flash-attn's `flash_attn_varlen_func` with
@@ -148,7 +158,7 @@ def tree_varlen(layout: Layout | TreeLayout, *, most: float | None = 4.0) -> dic
     levels take little more, deep trees many times as much.
 
     Args:
-        layout: a `Layout` or `TreeLayout`; bins count through.
+        layout: a `Layout` or `TreeLayout`; bins count through. Or a `Batch`: results are where it is.
         most: keys per token that are placed, beyond which this is refused; None for any number.
 
     Returns:
@@ -165,6 +175,7 @@ def tree_varlen(layout: Layout | TreeLayout, *, most: float | None = 4.0) -> dic
         >>> found["kv_index"], found["cu_seqlens_q"].tolist(), found["cu_seqlens_k"].tolist()
         (array([0, 1, 0, 1, 2, 0, 1, 3, 4]), [0, 2, 3, 5], [0, 2, 5, 9])
     """
+    like, layout = like_of(layout), layout_of(layout)
     starts, ends, _ = _spans(layout)
     parents = layout.parents if isinstance(layout, TreeLayout) else np.full(len(starts), NONE)
     nodes = np.arange(len(starts))
@@ -179,14 +190,17 @@ def tree_varlen(layout: Layout | TreeLayout, *, most: float | None = 4.0) -> dic
     if keys > INT32_MAX:
         raise OverflowError(f"gathering along paths takes {keys} keys, beyond int32")
     cu_q, cu_k = _native.offsets_from_lengths(ends - starts), bounds[offsets]
-    return {
+    arrays: dict[str, AnyArray] = {
         "q_index": counted(starts, ends - starts),
         "kv_index": counted(begins, lengths),
         "cu_seqlens_q": cu_q.astype(np.int32),
         "cu_seqlens_k": cu_k.astype(np.int32),
+    }
+    longest = {
         "max_seqlen_q": int((ends - starts).max(initial=0)),
         "max_seqlen_k": int(np.diff(cu_k).max(initial=0)),
     }
+    return {name: rewrapped(array, like) for name, array in arrays.items()} | longest
 
 
 def _spans(layout: Any) -> tuple[Int64s, Int64s, Int64s]:
@@ -203,6 +217,6 @@ def _spans(layout: Any) -> tuple[Int64s, Int64s, Int64s]:
 
 def _check_lines(layout: Any) -> None:
     if not isinstance(layout, Layout | TreeLayout):
-        raise TypeError(f"layout must be a Layout or a TreeLayout, got {type(layout).__name__}")
+        raise TypeError(f"layout must be a Layout, a TreeLayout or a Batch, got {type(layout).__name__}")
     if len(layout.shape) > 2:
         raise ValueError(f"the layout must be [tokens] or [bins, tokens], got shape {layout.shape}")

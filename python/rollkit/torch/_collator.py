@@ -17,7 +17,7 @@ from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.labels import labels
-from rollkit._rollouts.names import Names, check_names
+from rollkit._rollouts.names import Names, check_names, check_shared_names
 from rollkit._rollouts.sources import Sources
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
@@ -47,6 +47,9 @@ class Collator:
         side: where padding goes, `"right"` or `"left"`.
         pack: tokens of a bin: features are packed into `[bins, pack]`, however many bins that takes. None:
             each has a line of its own.
+        share_prefixes: lay once what features share of their beginnings, as `rollkit.pack` does: a `Batch`
+            whose other columns per token are among its `rows`. There are no labels in it: it goes with
+            `labels=False`, and `names="rollkit"` or `{old: new}`.
         multiple_of: the width of padded batches is rounded up to a multiple of this.
         labels: whether there are `labels`: those of the features; else all tokens, or the ones that
             `loss_masks` count. The first token of each feature is never one.
@@ -81,6 +84,7 @@ class Collator:
     labels: bool = True
     names: Names = "hf"
     keep: Sequence[str] = ()
+    share_prefixes: bool = False
 
     def __post_init__(self) -> None:
         """Check the options where they are given, and not at the first batch."""
@@ -95,6 +99,15 @@ class Collator:
             for name, alone in (("side", "right"), ("multiple_of", 1)):
                 if (found := getattr(self, name)) != alone:
                     raise ValueError(f"{name}={found!r} is for padding; leave it out, or pack")
+        if _check.flag("share_prefixes", self.share_prefixes):
+            if self.pack is None:
+                raise ValueError("share_prefixes=True is for packing; give pack, the tokens of a bin")
+            check_shared_names(self.names)
+            if self.labels:
+                raise ValueError(
+                    "labels=True is for batches of segments, and this one shares prefixes; set labels=False, "
+                    "and take the loss of rollkit.next_token_logprobs"
+                )
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> Any:
         """A dict of tensors; a `Batch` of them for `names="rollkit"`."""
@@ -120,7 +133,7 @@ class Collator:
         if self.pack is None:
             batch = pad(columns, pad_id=self.pad_id, side=self.side, multiple_of=self.multiple_of)
         else:
-            batch = pack(columns, self.pack, pad_id=self.pad_id)
+            batch = pack(columns, self.pack, pad_id=self.pad_id, share_prefixes=self.share_prefixes)
         batch = batch.to("torch")
         if self.labels and "labels" not in batch and self.names not in ("grain", "maxtext"):
             batch |= {"labels": labels(batch)}

@@ -38,7 +38,8 @@ class PackedDataset(_Dataset):  # type: ignore[misc]
         labels: whether there is an int64 array `labels`, as `rollkit.labels` makes them. Of `names="hf"`
             there always is.
         names: as `rollkit.pack` has them. `"hf"` is what models take and no more: int64 `input_ids`,
-            `position_ids` and `labels`, unless `columns` says otherwise.
+            `position_ids` and `labels`, unless `columns` says otherwise. Bins that share prefixes have their
+            own names, and neither labels nor `flash_kwargs`.
         flash_kwargs: add `cu_seq_lens_q`, `cu_seq_lens_k` (int32) and `max_length_q`, `max_length_k` (ints),
             by which attention kernels know segments. They are of one bin: a batch is of one bin, collated by
             `collate_one`.
@@ -88,6 +89,8 @@ class PackedDataset(_Dataset):  # type: ignore[misc]
             _check_options(packing)
             bins = Bins(rollouts, capacity, names=names, **packing)
         self._labels = _check.flag("labels", labels) and "labels" not in bins.names
+        if bins._shares:
+            _check_shared(self._labels, self._flash)
         if columns is None and names == "hf":
             columns = _OF_A_MODEL
         wanted = bins.names if columns is None else [str(x) for x in _check.items("columns", columns)]
@@ -180,6 +183,16 @@ def _check_options(packing: Mapping[str, Any]) -> None:
 def _check_planned(what: str, given: Mapping[str, Any]) -> None:
     if given:
         raise TypeError(f"{what} planned already; leave out {', '.join(given)}")
+
+
+def _check_shared(labels: bool, flash: bool) -> None:
+    """Refuse what is of segments, of bins that share prefixes."""
+    for name, given in (("labels", labels), ("flash_kwargs", flash)):
+        if given:
+            raise ValueError(
+                f"{name}=True is for bins of segments, and these share prefixes; `visible_until` is their "
+                "mask, and `predecessors` say what predicts each token"
+            )
 
 
 def _check_labelled(bins: Bins) -> None:
