@@ -118,6 +118,7 @@ _SUBPACKAGES = (
     "grain",
     "jax",
     "plot",
+    "ray",
     "routing",
     "segments",
     "testing",

@@ -18,7 +18,7 @@ FLOORS = (
     ("_files",),
     ("_loading",),
     ("segments", "routing", "decode", "forest"),
-    ("compat", "datasets", "engines", "grain", "jax", "plot", "testing", "torch"),
+    ("compat", "datasets", "engines", "grain", "jax", "plot", "ray", "testing", "torch"),
     ("_cli",),
 )
 """From the ground up; a room imports its own floor's ground, or rooms below."""
