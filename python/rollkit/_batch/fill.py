@@ -191,7 +191,7 @@ class Filling(NamedTuple):
     def padding(
         self, layout: Layout, spare: Mapping[str, AnyArray]
     ) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
-        """The arrays that Rust writes, all of them padding, and their memory: to `write` rows in by and by."""
+        """The arrays that Rust writes, all of them padding, and their memory: `write` puts rows in."""
         made: dict[str, AnyArray] = {}
         memory: dict[str, AnyArray] = {}
         for array in self.arrays:

@@ -12,8 +12,8 @@
 Ray is imported where a ref is met, so that plans are made and tried without it. See docs/scale.md.
 """
 
-from rollkit.ray._chunk import Chunk, ChunkLost, with_lengths
+from rollkit.ray._chunk import Chunk, ChunkLost, homes, with_lengths
 from rollkit.ray._execute import execute
 from rollkit.ray._plan import RankPlan, agree, plan
 
-__all__ = ["Chunk", "ChunkLost", "RankPlan", "agree", "execute", "plan", "with_lengths"]
+__all__ = ["Chunk", "ChunkLost", "RankPlan", "agree", "execute", "homes", "plan", "with_lengths"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import at
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, as_rollouts
+from rollkit._rows.step_plan import NOBODY
 
 
 class Chunk(NamedTuple):
@@ -52,7 +56,7 @@ class ChunkLost(RuntimeError):
 
 
 def with_lengths(rollouts: Source | Sequence[Source]) -> tuple[Rollouts, Int64s]:
-    """What a task, or a method of an actor, returns of rollouts: with `num_returns=2`, the two refs of a `Chunk`.
+    """What a task, or a method of an actor, returns of rollouts: the two refs of a `Chunk`.
 
     A value that is returned belongs to who asked for it, and outlives the process that made it. What an actor
     puts in the store itself (`ray.put`) is gone when the actor is.
@@ -75,6 +79,38 @@ def with_lengths(rollouts: Source | Sequence[Source]) -> tuple[Rollouts, Int64s]
     """
     found = as_rollouts(rollouts)
     return found, Sources.of(found).lengths
+
+
+def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
+    """A rank on the node where each chunk is, as `plan(…, home=)` takes it.
+
+    Args:
+        refs: one for each chunk, an `ObjectRef` or a `Chunk`.
+        nodes: the node of each rank: `ray.get_runtime_context().get_node_id()` there.
+
+    Returns:
+        `[chunks]` int64: of the ranks of a node one after the other; -1 where a chunk is with none of them,
+        or so small (100 kB) that Ray has it nowhere.
+
+    Example:
+        >>> homes([{"response_ids": [[1]]}], nodes=["a", "b"])
+        array([-1])
+    """
+    found = [chunk.ref if isinstance(chunk, Chunk) else chunk for chunk in _by_number("refs", refs)]
+    ranks: dict[str, list[int]] = {}
+    for rank, node in enumerate(_check.items("nodes", nodes)):
+        ranks.setdefault(str(node), []).append(rank)
+    remote = list(dict.fromkeys(filter(is_ref, found)))
+    where = sys.modules["ray"].experimental.get_object_locations(remote) if remote else {}
+    chosen = np.full(len(found), NOBODY, np.int64)
+    given: Counter[str] = Counter()
+    for i, ref in enumerate(found):
+        there = where.get(ref, {}).get("node_ids", ()) if is_ref(ref) else ()
+        node = next((node for node in there if node in ranks), None)
+        if node is not None:
+            chosen[i] = ranks[node][given[node] % len(ranks[node])]
+            given[node] += 1
+    return chosen
 
 
 def lengths_of(chunks: Any) -> list[Int64s]:
@@ -140,8 +176,8 @@ def _all(numbers: Sequence[int], refs: Sequence[Any]) -> list[Any]:
     try:
         return list(ray.get(list(refs)))
     except ray.exceptions.RayError as error:
-        if len(refs) == 1:
-            raise ChunkLost(numbers[0], _why(ray.exceptions, error)) from error
+        if len(refs) == 1:  # Ray's frames hold the refs, and are in a cycle with its exception
+            raise ChunkLost(numbers[0], _why(ray.exceptions, error)) from error.with_traceback(None)
     return [_all([number], [ref])[0] for number, ref in zip(numbers, refs, strict=True)]
 
 

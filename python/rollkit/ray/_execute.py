@@ -15,7 +15,7 @@ from rollkit._batch.fill import MADE, PACKED, Filling, asked
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, at, refusal, retold, row_of
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.columns import joined_entries, take_column
+from rollkit._rollouts.columns import LISTS, joined_entries, take_column
 from rollkit._rollouts.names import Names, check_names, renamed
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Sources
@@ -56,15 +56,20 @@ def execute(
 
     Only the chunks that have rows of this rank are fetched, each once, `fetch` of them ahead of the one that
     is placed; it is read where Ray has it on this node, and let go before the next. So a rank has memory for
-    its batch, and Ray's store for `fetch + 1` chunks. A batch depends on the plan and the chunks alone: a rank
-    that died, or a chunk that is made again, gives the same bytes.
+    its batch, and Ray's store for `fetch + 1` chunks. A batch depends on the plan and the chunks alone: a
+    rank that died, or a chunk that is made again, gives the same bytes.
 
     Args:
         plan: of this rank, or of some of its bins (`plan[a:b]`).
         refs: one for each chunk of the plan, or a dict of those of `plan.chunks` by number: an `ObjectRef`, a
             `Chunk`, or rollouts (as `rollkit.pack` takes them).
         columns: the names of the columns to take; all by default.
-        pad_id, fills, dtypes, levels, names, validate: as in `rollkit.pack`.
+        pad_id: as in `rollkit.pack`.
+        fills: likewise.
+        dtypes: likewise.
+        levels: likewise.
+        names: likewise.
+        validate: likewise.
         out: a batch whose memory is filled again, where it is large enough. After an error its arrays hold
             what was placed before.
         fetch: how many chunks are under way while one is placed.
@@ -79,6 +84,7 @@ def execute(
             column and row, here with the chunk in front.
 
     Example:
+        >>> from rollkit.ray import plan
         >>> chunks = [{"response_ids": [[1, 2, 3], [4]]}, {"response_ids": [[5, 6], [7, 8]]}]
         >>> plans = plan([[3, 1], [2, 2]], capacity=4, ranks=2)
         >>> [execute(part, chunks)["input_ids"].tolist() for part in plans]
@@ -193,7 +199,9 @@ class _Making:
         if lists:
             self._arrays |= first.with_lists(lists, prompts, responses, back).write(layout)[0]
         prompts = prompts[back]
-        made = Filling.derived({name: MADE[name] for name in PACKED}, prompts, responses[back], None)
+        made = Filling.derived(
+            {name: np.dtype(MADE[name]) for name in PACKED}, prompts, responses[back], None
+        )
         arrays, memory = made.write(layout, self._spare)
         arrays |= self._arrays
         arrays = {name: arrays[name] for name in first.names}
@@ -203,12 +211,16 @@ class _Making:
 
 
 def _chosen(rollouts: Rollouts, options: _Options) -> Rollouts:
-    """The columns that are asked for."""
+    """The columns that are asked for, as lists where `levels` says that they are."""
     for name in options.columns or ():
         if name not in rollouts:
             known = ", ".join(map(repr, rollouts))
             raise ValueError(f"columns has {name!r}, which is no column; there are {known}")
     found = rollouts if options.columns is None else rollouts.select(*options.columns)
+    for name, level in _check.mapping("levels", options.levels).items():
+        if name in found and isinstance(level, str) and level.endswith(LISTS):
+            with at(column=name):
+                found = found.with_columns(**{name: Ragged.from_rows(found.columns[name], lists=True)})
     return found
 
 

@@ -50,7 +50,7 @@ class RankPlan:
         >>> first
         RankPlan(rank 0 of 2: 5 rows of 2 chunks in 2 bins × 12, 91.7 % used)
         >>> first.rows, first.layout.starts
-        (array([0, 7, 1, 5, 9]), array([ 0,  9, 12, 20, 24]))
+        (array([0, 7, 2, 5, 9]), array([ 0,  9, 12, 18, 22]))
     """
 
     rank: int
@@ -69,16 +69,16 @@ class RankPlan:
     @cached_property
     def layout(self) -> Layout:
         """Where each row goes, `[bins, capacity]`: row `i` of it is row `rows[i]`."""
-        taken = -(-self.lengths // self.align) * self.align
-        before = _native.offsets_from_lengths(taken)[:-1]
         counts = np.diff(self.bounds)
-        opened = np.append(before, 0)[self.bounds[:-1]]  # of a bin without rows it is not asked for
-        starts = before + np.repeat(np.arange(len(self)) * self.capacity - opened, counts)
+        before = _native.offsets_from_lengths(self.lengths, self.align)
+        within = before[:-1] - np.repeat(before[self.bounds[:-1]], counts)
+        within = np.minimum(within, self.capacity)  # of empty rows after one whose slot ends beyond
+        starts = within + np.repeat(np.arange(len(self)) * self.capacity, counts)
         return Layout((len(self), self.capacity), starts, self.lengths, self.lengths)
 
     @cached_property
     def by_chunk(self) -> tuple[Int64s, Int64s]:
-        """Which rows are of which chunk: their places in `rows`, chunk after chunk, and where each's begin."""
+        """The places in `rows` of each chunk's rows, chunk after chunk, and where each chunk's begin."""
         chunk = np.searchsorted(self.firsts, self.rows, side="right") - 1
         return np.argsort(chunk, kind="stable"), np.searchsorted(
             np.sort(chunk), np.arange(len(self.chunks) + 1)
@@ -100,8 +100,9 @@ class RankPlan:
             raise ValueError(f"bins of a plan are sliced in their order, one after the other, got {key}")
         bounds = self.bounds[begin : max(begin, end) + 1]
         rows = slice(bounds[0], bounds[-1])
+        needed = _needed(self.rows[rows], self.chunks, self.firsts, self.sizes)
         bins = self.rows[rows], self.lengths[rows], bounds - bounds[0]
-        return RankPlan(*self._named, *bins, *_needed(bins[0], self.chunks, self.firsts, self.sizes))
+        return RankPlan(*(*self._named, *bins, *needed))
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same bins of the same plan."""
@@ -114,7 +115,7 @@ class RankPlan:
     __hash__ = None  # type: ignore[assignment]
 
     @property
-    def _named(self) -> tuple[Any, ...]:
+    def _named(self) -> Any:
         return self.rank, self.ranks, self.capacity, self.align, self.digest, self.num_chunks
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -153,10 +154,14 @@ def plan(
             or an `ObjectRef` of lengths.
         capacity: tokens of a micro-batch, never exceeded.
         ranks: data-parallel ranks.
-        cost, sync, max_segments, seed, align: as in `rollkit.plan_steps`.
+        cost: as in `rollkit.plan_steps`.
+        sync: likewise.
         home: `[chunks]` ints, a rank on the node where each chunk is, -1 where none is; see `homes`.
             Micro-batches that cost the same go where most of their tokens are.
+        max_segments: likewise.
         groups: `[rows]` ids, counted through all chunks: rows of one id stay in one micro-batch.
+        seed: likewise.
+        align: likewise.
 
     Returns:
         A `RankPlan` for each rank, all with equally many bins.
@@ -213,10 +218,9 @@ def agree(digests: Sequence[str | RankPlan]) -> str:
         >>> first, second = plan([[3, 2], [4]], 8, 2)
         >>> agree([first, second.digest]) == first.digest
         True
-        >>> agree([first, plan([[3, 2], [5]], 8, 2)[1]])
+        >>> agree([first, "another"])
         Traceback (most recent call last):
-        ValueError: rank 1 has plan '30f1a45bb1ae6f2a', rank 0 has 'c4c8d2dbdd1a9b3f': all ranks plan the same
-        lengths with the same options, or take theirs from one driver
+        ValueError: rank 1 has plan 'another', rank 0 'ea52823fa5d5ae2e': all plan the same lengths alike
     """
     found = [
         entry.digest if isinstance(entry, RankPlan) else entry for entry in _check.items("digests", digests)
@@ -227,10 +231,8 @@ def agree(digests: Sequence[str | RankPlan]) -> str:
         if not isinstance(digest, str):
             raise TypeError(f"digests[{rank}] must be the digest of a RankPlan, got {type(digest).__name__}")
         if digest != found[0]:
-            raise ValueError(
-                f"rank {rank} has plan {digest!r}, rank 0 has {found[0]!r}: all ranks plan the same lengths with "
-                "the same options, or take theirs from one driver"
-            )
+            text = f"rank {rank} has plan {digest!r}, rank 0 {found[0]!r}: all plan the same lengths alike"
+            raise ValueError(text)
     return str(found[0])
 
 
@@ -243,7 +245,7 @@ def _of_ranks(steps: StepPlan, sizes: Int64s) -> list[RankPlan]:
     for rank in range(steps.ranks):
         bounds = offsets[rank * steps.steps : (rank + 1) * steps.steps + 1]
         rows = order[bounds[0] : bounds[-1]]
-        named = rank, steps.ranks, steps.capacity, steps.align, digest, len(sizes)
+        named: Any = rank, steps.ranks, steps.capacity, steps.align, digest, len(sizes)
         needed = _needed(rows, chunks, firsts, sizes)
         plans.append(RankPlan(*named, rows, steps.lengths[rows], bounds - bounds[0], *needed))
     return plans
@@ -277,5 +279,5 @@ def _small(array: Int64s) -> Any:
     return array.astype(np.min_scalar_type(int(array.max(initial=0))))
 
 
-def _unpickled(named: tuple[Any, ...], arrays: Sequence[Any]) -> RankPlan:
-    return RankPlan(*named, *(array.astype(np.int64) for array in arrays))
+def _unpickled(named: Any, arrays: Sequence[Any]) -> RankPlan:
+    return RankPlan(*[*named, *(array.astype(np.int64) for array in arrays)])
