@@ -31,13 +31,15 @@ PART = 16
 """Lists are so slow that a part of the rollouts stands for all."""
 
 
-@ray.remote(num_cpus=0)
-class Producer:
+class _Producer:
     """Makes a chunk."""
 
-    @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
+    @ray.method(num_returns=2)
     def make(self, seed: int, rows: int) -> Any:
         return with_lengths(made(seed, rows))
+
+
+Producer: Any = ray.remote(num_cpus=0)(_Producer)
 
 
 def made(seed: int, rows: int) -> rk.Rollouts:
@@ -61,8 +63,7 @@ def made(seed: int, rows: int) -> rk.Rollouts:
     })  # fmt: skip
 
 
-@ray.remote(num_cpus=0)
-class Rank:
+class _Rank:
     """Has a batch, as a trainer does, and fills it again."""
 
     def __init__(self) -> None:
@@ -84,6 +85,9 @@ class Rank:
         before = private()
         batch = execute(plan, refs)
         return private() - before, sum(array.nbytes for array in batch.values())
+
+
+Rank: Any = ray.remote(num_cpus=0)(_Rank)
 
 
 def private() -> int:
@@ -210,7 +214,12 @@ def gathering(scene: Scene) -> dict[str, str]:
 def listed(rollouts: rk.Rollouts) -> Any:
     """A part of rollouts as trainers have them: lists of ints and floats. Their ref, so that it is put once."""
     some = rollouts[: len(rollouts) // PART]
-    return ray.put({name: column.to_list() if isinstance(column, rk.Ragged) else list(column) for name, column in some.items()})
+    return ray.put(
+        {
+            name: column.to_list() if isinstance(column, rk.Ragged) else list(column)
+            for name, column in some.items()
+        }
+    )
 
 
 def lengths_of(rollouts: rk.Rollouts) -> Any:
@@ -233,13 +242,14 @@ def main(rows: int = 20_000) -> None:
         producers = [Producer.remote() for _ in range(PRODUCERS)]
         chunks = [Chunk(*p.make.remote(i, rows // PRODUCERS)) for i, p in enumerate(producers)]
         lengths = ray.get([chunk.lengths for chunk in chunks])
-        sizes = [sum(getattr(c, "values", c).nbytes for c in ray.get(chunk.ref).values()) for chunk in chunks]
         tokens = int(sum(map(np.sum, lengths)))
         for producer in producers:
             ray.kill(producer)  # what they returned stays
         ranks = [Rank.remote() for _ in range(RANKS)]
         scene = Scene(ranks, chunks, plan(lengths, CAPACITY, RANKS), tokens, sum(sizes))
-        print(f"{rows:,} rollouts, {tokens / 1e6:.1f} M tokens, {scene.bytes / 1e9:.2f} GB, {PRODUCERS} chunks")
+        print(
+            f"{rows:,} rollouts, {tokens / 1e6:.1f} M tokens, {scene.bytes / 1e9:.2f} GB, {PRODUCERS} chunks"
+        )
         print(f"{len(scene.plans[0]):,} bins of {CAPACITY:,} on each of {RANKS} ranks\n")
         print("| what | got |\n|---|---|", flush=True)
         for section in SECTIONS:

@@ -69,8 +69,7 @@ def told(batch: Any) -> str:
     return found.hexdigest()
 
 
-@ray.remote(max_restarts=0, num_cpus=0)
-class Producer:
+class _Producer:
     """An actor that makes chunks."""
 
     @ray.method(num_returns=2)  # type: ignore[untyped-decorator]
@@ -81,8 +80,10 @@ class Producer:
         return [ray.put(made(number))]
 
 
-@ray.remote(max_restarts=0, num_cpus=0)
-class Rank:
+Producer: Any = ray.remote(num_cpus=0)(_Producer)
+
+
+class _Rank:
     """An actor that places its rows."""
 
     def __init__(self) -> None:
@@ -98,6 +99,9 @@ class Rank:
         before = private()
         batch = execute(plan, chunks)
         return private() - before, sum(array.nbytes for array in batch.values())
+
+
+Rank: Any = ray.remote(num_cpus=0)(_Rank)
 
 
 def private() -> int:
@@ -151,9 +155,7 @@ def test_returned_chunks_outlive_their_producer_and_others_do_not() -> None:
     wait_until_dead(producer)
     assert ray.get(rank.run.remote(mine, [chunk]))[0] == told(execute(mine, [chunk])) == wanted
     with pytest.raises(ChunkLost) as lost:
-        for _ in range(100):  # until Ray has noticed
-            execute(mine, [put])
-            time.sleep(0.1)
+        again_and_again(lambda: execute(mine, [put]))  # until Ray has noticed
     assert lost.value.chunk == 0
     assert str(lost.value) == (
         "chunk 0 is gone: the process that owned it has died; return chunks, do not ray.put them in an actor"
@@ -165,17 +167,20 @@ def test_returned_chunks_outlive_their_producer_and_others_do_not() -> None:
 
 def wait_until_dead(actor: Any) -> None:
     with pytest.raises(ray.exceptions.RayActorError):
-        for _ in range(100):
-            ray.get(actor.__ray_ready__.remote())
-            time.sleep(0.1)
+        again_and_again(lambda: ray.get(actor.__ray_ready__.remote()))
+
+
+def again_and_again(call: Any) -> None:
+    for _ in range(100):
+        call()
+        time.sleep(0.1)
 
 
 def test_what_a_producer_says_when_it_fails_is_told() -> None:
-    @ray.remote(num_returns=2, max_retries=0)
     def fail() -> Any:
         raise ValueError("no such prompt\nmore")
 
-    chunk = Chunk(*fail.remote())
+    chunk = Chunk(*ray.remote(num_returns=2, max_retries=0)(fail).remote())
     with pytest.raises(ChunkLost, match=r"^chunk 1 was not made: ValueError: no such prompt$"):
         plan([[3], chunk], 8, 1)
     good = Chunk(*with_lengths({"response_ids": [[1, 2]]}))

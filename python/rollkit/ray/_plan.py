@@ -245,9 +245,9 @@ def _of_ranks(steps: StepPlan, sizes: Int64s) -> list[RankPlan]:
     for rank in range(steps.ranks):
         bounds = offsets[rank * steps.steps : (rank + 1) * steps.steps + 1]
         rows = order[bounds[0] : bounds[-1]]
-        named: Any = rank, steps.ranks, steps.capacity, steps.align, digest, len(sizes)
-        needed = _needed(rows, chunks, firsts, sizes)
-        plans.append(RankPlan(*named, rows, steps.lengths[rows], bounds - bounds[0], *needed))
+        named = rank, steps.ranks, steps.capacity, steps.align, digest, len(sizes)
+        bins = rows, steps.lengths[rows], bounds - bounds[0]
+        plans.append(RankPlan(*(*named, *bins, *_needed(rows, chunks, firsts, sizes))))
     return plans
 
 
@@ -280,4 +280,5 @@ def _small(array: Int64s) -> Any:
 
 
 def _unpickled(named: Any, arrays: Sequence[Any]) -> RankPlan:
-    return RankPlan(*[*named, *(array.astype(np.int64) for array in arrays)])
+    found = {name: array.astype(np.int64) for name, array in zip(_ARRAYS, arrays, strict=True)}
+    return RankPlan(*named, **found)
