@@ -119,6 +119,16 @@ def interleaved(calls: dict[str, Callable[[], Any]], runs: int = RUNS) -> dict[s
     return {name: median(found[1:]) for name, found in times.items()}
 
 
+def least(call: Callable[[], Any], runs: int = 21) -> float:
+    """Least CPU time, in seconds."""
+    times = []
+    for _ in range(runs):
+        begun = time.thread_time()
+        call()
+        times.append(time.thread_time() - begun)
+    return min(times)
+
+
 def planning(scene: Scene) -> dict[str, str]:
     lengths = ray.get([chunk.lengths for chunk in scene.chunks])
     rows = sum(map(len, lengths))
@@ -126,10 +136,10 @@ def planning(scene: Scene) -> dict[str, str]:
         "plan": lambda: plan(lengths, CAPACITY, RANKS),
         "plan_steps in it": lambda: rk.plan_steps(np.concatenate(lengths), capacity=CAPACITY, ranks=RANKS),
     }
-    took = interleaved(calls, 21)
+    took = {name: least(call) for name, call in calls.items()}
     sizes = [len(pickle.dumps(part)) / len(part.rows) for part in scene.plans]
     return {
-        f"plan of {rows:,} rows for {RANKS} ranks (wanted 3 ms)": ", ".join(
+        f"plan of {rows:,} rows for {RANKS} ranks (wanted 3 ms), CPU": ", ".join(
             f"{name} {1e3 * seconds:.1f} ms" for name, seconds in took.items()
         ),
         "a rank's plan, pickled (wanted 24 bytes a row)": f"{max(sizes):.1f} bytes a row",
@@ -155,11 +165,11 @@ def step(scene: Scene) -> dict[str, str]:
 
     took = interleaved({"pack": packed, "one": one, "placed": placed})
     speed = {name: scene.tokens / seconds / 1e6 for name, seconds in took.items()}
-    ratio, alone = speed["placed"] / speed["pack"], speed["one"] / speed["pack"]
+    found = {name: f"{each:.0f} Mtok/s, {each / speed['pack']:.2f} ×" for name, each in speed.items()}
     return {
         "`pack(rows=, layout=, out=)` of all, one process": f"{speed['pack']:.0f} Mtok/s",
-        "`execute`, both ranks at once (wanted 0.6 of `pack`)": f"{speed['placed']:.0f} Mtok/s, {ratio:.2f} ×",
-        "`execute`, one rank after the other": f"{speed['one']:.0f} Mtok/s, {alone:.2f} ×",
+        "`execute`, both ranks at once (wanted 0.6 of `pack`)": found["placed"],
+        "`execute`, one rank after the other": found["one"],
     }
 
 
@@ -171,55 +181,48 @@ def memory(scene: Scene) -> dict[str, str]:
 
 
 def gathering(scene: Scene) -> dict[str, str]:
-    """Drivers that fetch all rollouts, pack them, and send batches to ranks."""
+    """Drivers that fetch all rollouts, pack them, and send each rank its batch."""
     refs = [chunk.ref for chunk in scene.chunks]
-    own: list[Any] = [None] * RANKS
+    own: list[Any] = [None]
 
     def by_ranks() -> None:
         plans = plan(scene.chunks, CAPACITY, RANKS)
         ray.get([rank.place.remote(part, refs) for rank, part in zip(scene.ranks, plans, strict=True)])
 
-    def arrays() -> None:
-        whole = rk.concat(ray.get(refs))
-        layout = rk.Layout.pack(lengths_of(whole), CAPACITY, bins_multiple_of=RANKS)
-        own[0] = rk.pack(whole, layout=layout, out=own[0])
-        send(own[0].split(RANKS))
+    def gather(parts: list[Any]) -> None:
+        whole = {name: [row for part in ray.get(parts) for row in part[name]] for name in ray.get(refs[0])}
+        pack_and_send(rk.Rollouts(whole))
 
-    def send(batches: Any) -> None:
-        ray.get([rank.take.remote(ray.put(b)) for rank, b in zip(scene.ranks, batches, strict=True)])
-
-    def lists() -> None:
-        whole: dict[str, list[Any]] = {}
-        for part in ray.get(as_lists):
-            for name, column in part.items():
-                whole.setdefault(name, []).extend(column)
-        rollouts = rk.Rollouts(whole)
+    def pack_and_send(rollouts: rk.Rollouts) -> None:
         layout = rk.Layout.pack(lengths_of(rollouts), CAPACITY, bins_multiple_of=RANKS)
-        send(rk.pack(rollouts, layout=layout).split(RANKS))
+        own[0] = rk.pack(rollouts, layout=layout, out=own[0])
+        sent = [ray.put(batch) for batch in own[0].split(RANKS)]
+        ray.get([rank.take.remote(batch) for rank, batch in zip(scene.ranks, sent, strict=True)])
 
-    took = interleaved({"ranks": by_ranks, "arrays": arrays}, 3)
-    for rank in scene.ranks:
-        ray.get(rank.take.remote(None))
-    as_lists = ray.get([listed.remote(ref) for ref in refs])
-    took["lists"] = PART * interleaved({"lists": lists}, 1)["lists"]
-    found = {name: f"{took[name]:.2f} s, {took[name] / took['ranks']:.1f} ×" for name in ("arrays", "lists")}
+    took = interleaved(
+        {"by ranks": by_ranks, "columns": lambda: pack_and_send(rk.concat(ray.get(refs)))}, runs=3
+    )
+    for kind, part, runs in (("arrays", 1, 3), ("lists", PART, 1)):
+        parts = [rows_of.remote(ref, kind, part) for ref in refs]
+        ray.wait(parts, num_returns=len(parts), fetch_local=False)
+        took[kind] = part * interleaved({kind: lambda parts=parts: gather(parts)}, runs)[kind]  # type: ignore[misc]
+        del parts
+    found = {name: f"{seconds:.2f} s, {seconds / took['by ranks']:.1f} ×" for name, seconds in took.items()}
     return {
-        "a step: plan, and both ranks place": f"{took['ranks']:.2f} s",
-        "a driver that gathers arrays, packs and sends (wanted 3 ×)": found["arrays"],
-        f"the same of lists, {PART} × a {PART}th of the rollouts (wanted 20 ×)": found["lists"],
+        "a step: plan, and both ranks place": f"{took['by ranks']:.2f} s",
+        "a driver that gathers columns, packs and sends (all is in one memory here)": found["columns"],
+        "a driver that gathers an array a row (wanted 3 ×)": found["arrays"],
+        f"a driver that gathers lists (wanted 20 ×; {PART} × the time of 1/{PART})": found["lists"],
     }
 
 
 @ray.remote(num_cpus=0)
-def listed(rollouts: rk.Rollouts) -> Any:
-    """A part of rollouts as trainers have them: lists of ints and floats. Their ref, so that it is put once."""
-    some = rollouts[: len(rollouts) // PART]
-    return ray.put(
-        {
-            name: column.to_list() if isinstance(column, rk.Ragged) else list(column)
-            for name, column in some.items()
-        }
-    )
+def rows_of(rollouts: rk.Rollouts, kind: str, part: int) -> Any:
+    """Some rollouts as trainers have them: a list or an array for each row of a column."""
+    some = rollouts[: len(rollouts) // part].items()
+    if kind == "arrays":
+        return {name: list(map(np.array, c)) if isinstance(c, rk.Ragged) else c for name, c in some}
+    return {name: c.to_list() if isinstance(c, rk.Ragged) else np.asarray(c).tolist() for name, c in some}
 
 
 def lengths_of(rollouts: rk.Rollouts) -> Any:
@@ -243,10 +246,11 @@ def main(rows: int = 20_000) -> None:
         chunks = [Chunk(*p.make.remote(i, rows // PRODUCERS)) for i, p in enumerate(producers)]
         lengths = ray.get([chunk.lengths for chunk in chunks])
         tokens = int(sum(map(np.sum, lengths)))
+        size = sum(getattr(c, "values", c).nbytes for ref, _ in chunks for c in ray.get(ref).values())
         for producer in producers:
             ray.kill(producer)  # what they returned stays
         ranks = [Rank.remote() for _ in range(RANKS)]
-        scene = Scene(ranks, chunks, plan(lengths, CAPACITY, RANKS), tokens, sum(sizes))
+        scene = Scene(ranks, chunks, plan(lengths, CAPACITY, RANKS), tokens, size)
         print(
             f"{rows:,} rollouts, {tokens / 1e6:.1f} M tokens, {scene.bytes / 1e9:.2f} GB, {PRODUCERS} chunks"
         )
