@@ -80,9 +80,8 @@ class RankPlan:
     def by_chunk(self) -> tuple[Int64s, Int64s]:
         """The places in `rows` of each chunk's rows, chunk after chunk, and where each chunk's begin."""
         chunk = np.searchsorted(self.firsts, self.rows, side="right") - 1
-        return np.argsort(chunk, kind="stable"), np.searchsorted(
-            np.sort(chunk), np.arange(len(self.chunks) + 1)
-        )
+        places = np.argsort(_small(chunk), kind="stable")  # of 16 bits NumPy sorts by digits
+        return places, np.searchsorted(chunk[places], np.arange(len(self.chunks) + 1))
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
