@@ -345,6 +345,11 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         "plan must be a RankPlan, got list; rollkit.ray.plan makes one a rank",
     ),
+    (
+        lambda: execute(plan([], 4, 1)[0], []),
+        ValueError,
+        "the plan is of no chunks, and no chunk says what columns there are",
+    ),
     (lambda: execute(PART, [ONE]), ValueError, "refs has 1 chunks, the plan has 2"),
     (lambda: execute(PART, {1: ONE}), ValueError, "refs has no chunk 0, of which the plan has rows"),
     (

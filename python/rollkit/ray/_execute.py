@@ -95,6 +95,8 @@ def execute(
         raise TypeError(
             f"plan must be a RankPlan, got {type(given).__name__}; rollkit.ray.plan makes one a rank"
         )
+    if not len(plan.chunks):
+        raise ValueError("the plan is of no chunks, and no chunk says what columns there are")
     check_names(names)
     if out is not None and not isinstance(out, Batch):
         raise TypeError(f"out must be a Batch, got {type(out).__name__}")
