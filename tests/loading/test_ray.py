@@ -164,6 +164,15 @@ def test_a_plan_is_small_and_knows_what_it_is_of() -> None:
     assert plans[0] != "a plan"
 
 
+def test_lengths_are_those_of_chunks_and_of_rollouts() -> None:
+    chunks = [made(9, number) for number in range(2)]
+    lengths = lengths_of(chunks)
+    wanted = plan(lengths, CAPACITY, 2)
+    assert plan(chunks, CAPACITY, 2) == wanted
+    assert plan([Chunk(None, lengths[0]), dict(chunks[1].items())], CAPACITY, 2) == wanted
+    assert plan([lengths[0].tolist(), lengths[1].astype(np.int32)], CAPACITY, 2) == wanted
+
+
 def test_home_is_by_chunk() -> None:
     lengths = [[8], [8], [8], [8]]
     first, second = plan(lengths, 8, 2, home=[1, 0, 1, 0])
@@ -297,6 +306,10 @@ def but(**columns: Any) -> dict[str, Any]:
     return {name: column for name, column in {**ONE, **columns}.items() if column is not None}
 
 
+def torch_ones() -> Any:
+    return pytest.importorskip("torch").ones(3, requires_grad=True)
+
+
 REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: plan([[3, 9], [7, 70, 1]], 64, 2),
@@ -312,6 +325,22 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: plan([[3], [7]], 64, 2, home=[1]),
         ValueError,
         "home has 1 chunks, lengths has 2",
+    ),
+    (
+        lambda: plan([[3], [7]], 64, 2, home=[0, 2]),
+        ValueError,
+        "home[1] is 2, expected a rank below 2, or -1 for none",
+    ),
+    (
+        lambda: execute(SHORT, [with_lengths(ONE)]),
+        TypeError,
+        "chunk 0 is rollouts and lengths in one; what returns with_lengths has num_returns=2",
+    ),
+    (
+        lambda: execute(SHORT, [but(x=Ragged(torch_ones(), np.array([0, 2, 3])))]),
+        TypeError,
+        "chunk 0: column 'x': chunks are in the host's memory, not on a device or with a gradient: "
+        ".detach().cpu()",
     ),
     (
         lambda: plan(Rollouts(ONE), 64, 2),
@@ -377,17 +406,17 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: execute(PART, [ONE, but(x=Ragged.from_rows([[1, 2], [3]], np.float64))]),
         TypeError,
-        "chunk 1: column 'x': has rows of float64, in chunk 0 rows of float32; make all chunks alike",
+        "chunk 1: column 'x': got rows of float64, chunk 0 has rows of float32; make all chunks alike",
     ),
     (
         lambda: execute(PART, [ONE, but(x=[[[1], [2]], [[3]]])]),
         TypeError,
-        "chunk 1: column 'x': has rows of int64 (1,), in chunk 0 rows of float32; make all chunks alike",
+        "chunk 1: column 'x': got rows of int64 (1,), chunk 0 has rows of float32; make all chunks alike",
     ),
     (
         lambda: execute(PART, [ONE, but(y=["a", "b"])]),
         TypeError,
-        "chunk 1: column 'y': has a list of objects, in chunk 0 int64 per row; make all chunks alike",
+        "chunk 1: column 'y': got a list of objects, chunk 0 has int64 per row; make all chunks alike",
     ),
     (
         lambda: execute(PART, [ONE, {"response_ids": [[1, 2]], "x": [[1.0, 2.0]], "y": [1]}]),

@@ -120,7 +120,11 @@ def lengths_of(chunks: Any) -> list[Int64s]:
     refs = [i for i, lengths in enumerate(found) if is_ref(lengths)]
     for i, lengths in zip(refs, _all(refs, [found[i] for i in refs]), strict=True):
         found[i] = lengths
-    return [_check.lengths(f"lengths[{i}]", lengths) for i, lengths in enumerate(found)]
+    return [_lengths(f"lengths[{i}]", lengths) for i, lengths in enumerate(found)]
+
+
+def _lengths(name: str, given: Any) -> Int64s:
+    return with_lengths(given)[1] if isinstance(given, Rollouts | Mapping) else _check.lengths(name, given)
 
 
 def refs_of(given: Any, numbers: Sequence[int], count: int) -> dict[int, Any]:
@@ -147,6 +151,11 @@ def fetched(refs: Mapping[int, Any], ahead: int) -> Iterator[tuple[int, Rollouts
     _start(waiting)
     for number, ref in refs.items():
         value = _all([number], [ref])[0] if is_ref(ref) else ref
+        if isinstance(value, tuple) and value and isinstance(value[0], Rollouts):
+            text = (
+                f"chunk {number} is rollouts and lengths in one; what returns with_lengths has num_returns=2"
+            )
+            raise TypeError(text)
         with at(path=f"chunk {number}"):
             found = as_rollouts(value)
         del value

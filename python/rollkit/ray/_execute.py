@@ -152,14 +152,14 @@ class _Making:
         self._names = rollouts.keys()
         for name, column in rollouts.items():
             if isinstance(column, Ragged) and own_ops(column.values) is not None:
-                text = "is on a device, or has a gradient; chunks are in the host's memory (.cpu())"
+                text = "chunks are in the host's memory, not on a device or with a gradient: .detach().cpu()"
                 raise refusal(TypeError, text, column=name, path=f"chunk {number}")
             kind = _kind(column)
             if kind is None:
                 continue
             first, chunk = self._kinds.setdefault(name, (kind, number))
             if kind != first:
-                text = f"has {kind}, in chunk {chunk} {first}; make all chunks alike"
+                text = f"got {kind}, chunk {chunk} has {first}; make all chunks alike"
                 raise refusal(TypeError, text, column=name, path=f"chunk {number}")
 
     def _write(self, rollouts: Rollouts, rows: Int64s, places: Int64s) -> None:

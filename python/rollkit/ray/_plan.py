@@ -17,7 +17,7 @@ from rollkit._errors import TELLING, retold, row_of
 from rollkit._loading.digest import digits
 from rollkit._rows.balance import Cost, GroupIds
 from rollkit._rows.layout import Layout
-from rollkit._rows.step_plan import StepPlan, plan_steps
+from rollkit._rows.step_plan import NOBODY, StepPlan, plan_steps
 from rollkit.ray._chunk import lengths_of
 
 _ARRAYS: Final = ("rows", "lengths", "bounds", "chunks", "firsts", "sizes")
@@ -149,8 +149,8 @@ def plan(
     Needs no Ray, but for lengths that are refs.
 
     Args:
-        lengths: one for each chunk: `[rows]` ints, the tokens of each row (prompt and response), a `Chunk`,
-            or an `ObjectRef` of lengths.
+        lengths: one for each chunk: `[rows]` ints, the tokens of each row (prompt and response), an
+            `ObjectRef` of them, a `Chunk`, or rollouts that are at hand.
         capacity: tokens of a micro-batch, never exceeded.
         ranks: data-parallel ranks.
         cost: as in `rollkit.plan_steps`.
@@ -186,7 +186,7 @@ def plan(
             ranks=ranks,
             cost=cost,
             sync=sync,
-            home=_homes(home, sizes),
+            home=_homes(home, sizes, ranks),
             max_segments=max_segments,
             groups=groups,
             seed=seed,
@@ -263,13 +263,16 @@ def _digest(steps: StepPlan, sizes: Int64s) -> str:
     return digits((told.hexdigest(), steps.ranks, steps.steps, steps.capacity, steps.align))
 
 
-def _homes(home: ArrayLike | None, sizes: Int64s) -> Int64s | None:
+def _homes(home: ArrayLike | None, sizes: Int64s, ranks: int) -> Int64s | None:
     """The rank of each row, of those of chunks."""
     if home is None:
         return None
     found = _check.int64s("home", home)
     if len(found) != len(sizes):
         raise ValueError(f"home has {len(found)} chunks, lengths has {len(sizes)}")
+    if (odd := (found < NOBODY) | (found >= _check.positive("ranks", ranks))).any():
+        chunk = int(odd.argmax())
+        raise ValueError(f"home[{chunk}] is {found[chunk]}, expected a rank below {ranks}, or -1 for none")
     return np.repeat(found, sizes)
 
 
