@@ -29,6 +29,8 @@ MADE: Final = {"segment_ids": np.int32, "positions": np.int32, "attention_mask":
 PACKED: Final = ("segment_ids", "positions")
 """Those that any batch has."""
 
+_NO_ROWS = np.empty(0, np.int64)
+
 
 class _Column(NamedTuple):
     """An array to be whose rows Rust moves: of one column, or of prompts and responses (level `"tokens"`)."""
@@ -59,6 +61,9 @@ class _Column(NamedTuple):
         picked = tuple((name, parts.pick(rows)) for name, parts in self.sources)
         return self._replace(sources=picked)
 
+    def without_rows(self) -> _Column:
+        return self._replace(sources=tuple((name, _emptied(parts)) for name, parts in self.sources))
+
 
 class _Apart(NamedTuple):
     """An array to be that is placed by itself: by the framework of its rows, or because it is of lists."""
@@ -74,6 +79,9 @@ class _Apart(NamedTuple):
 
     def pick(self, rows: Int64s) -> _Apart:
         return self._replace(parts=self.parts.pick(rows))
+
+    def without_rows(self) -> _Apart:
+        return self._replace(parts=_emptied(self.parts))
 
 
 class Filling(NamedTuple):
@@ -176,6 +184,11 @@ class Filling(NamedTuple):
         columns = [array for array in self.arrays if isinstance(array, _Column)]
         some = [array for array in columns if any(parts.lengths.any() for _, parts in array.sources)]
         return self._replace(arrays=some)
+
+    def without_rows(self) -> Filling:
+        """The same arrays, which hold none of the memory of their rows."""
+        arrays = [array if isinstance(array, str) else array.without_rows() for array in self.arrays]
+        return Filling(arrays, _NO_ROWS, _NO_ROWS, None)
 
     def of_lists(self) -> dict[str, Parts]:
         """The rows of the arrays that are of lists, or that their framework places."""
@@ -317,6 +330,10 @@ def buffer(
 
 def _name(array: str | _Column | _Apart) -> str:
     return array if isinstance(array, str) else array.name
+
+
+def _emptied(parts: Parts) -> Parts:
+    return Parts([], _NO_ROWS, parts.dtype, parts.inner)
 
 
 def _constant(value: int, lengths: Int64s) -> Parts:

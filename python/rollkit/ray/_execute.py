@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Final, NamedTuple
 
@@ -118,7 +118,7 @@ class _Making:
         self._plan, self._options, self._spare = plan, options, spare
         self._order, self._bounds = plan.by_chunk
         self._seen: list[int] = []
-        self._names: Set[str] = set()
+        self._names: frozenset[str] = frozenset()
         self._kinds: dict[str, tuple[str, int]] = {}
         self._fillings: list[Filling] = []  # that of the first chunk, which says what arrays there are
         self._arrays: dict[str, Any] = {}
@@ -149,7 +149,7 @@ class _Making:
         if self._seen and rollouts.keys() != self._names:
             odd = ", ".join(map(repr, sorted(rollouts.keys() ^ self._names)))
             raise ValueError(f"chunk {number} and chunk {self._seen[0]} differ in columns: {odd}")
-        self._names = rollouts.keys()
+        self._names = frozenset(rollouts)
         for name, column in rollouts.items():
             if isinstance(column, Ragged) and own_ops(column.values) is not None:
                 text = "chunks are in the host's memory, not on a device or with a gradient: .detach().cpu()"
@@ -174,7 +174,7 @@ class _Making:
         if options.validate:
             sources.check_values()
         filling = Filling.of(sources, options.pad_id, options.fills, options.dtypes, PACKED)
-        self._fillings = self._fillings or [filling]
+        self._fillings = self._fillings or [filling.without_rows()]
         filled = filling.filled()
         self._begin(filled)
         layout = Layout._trusted(plan.layout.shape, plan.layout.starts[places], lengths, lengths)
