@@ -262,7 +262,7 @@ def test_chunks_are_let_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) 
     add = _Making.add
 
     def watched(self: Any, number: int, rollouts: Rollouts) -> None:
-        assert [ref() for ref in seen] == [None] * len(seen)
+        assert all(ref() is None for ref in seen)
         seen.extend(map(weakref.ref, arrays_of(rollouts)))
         add(self, number, rollouts)
 
