@@ -118,7 +118,7 @@ $(VENV)/.cli: $(VENV)/.built $(CONSTRAINTS)
 
 $(VENV)/.test: $(VENV)/.built $(CONSTRAINTS)
 	$(call say,Installing what the tests need: torch and JAX are large)
-	@$(NEEDS) --group test --group beside --extra torch --extra jax --extra arrow --extra grain --extra transformers --extra plot --extra cli \
+	@$(NEEDS) --group test --group beside --extra torch --extra jax --extra arrow --extra ray --extra grain --extra transformers --extra plot --extra cli \
 		--extra remote
 	@touch $@
 

@@ -21,6 +21,7 @@ OPTIONAL = (
     "matplotlib",
     "obstore",
     "pyarrow",
+    "ray",
     "safetensors",
     "tensordict",
     "torch",

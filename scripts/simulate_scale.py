@@ -586,7 +586,7 @@ def planner(of: Setting) -> Iterator[str]:
 
 def record(of: Setting) -> Path:
     """Write the tables of benches/results."""
-    path = RESULTS / f"scale-{date.today()}-{platform.machine()}.md"
+    path = RESULTS / f"simulation-{date.today()}-{platform.machine()}.md"
     settings = of, replace(of, routes=(48, 8)), replace(of, sync="step"), replace(of, rows=1_000_000)
     parts = [
         f"# 1 000 ranks, simulated {date.today()}",

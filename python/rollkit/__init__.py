@@ -120,6 +120,7 @@ _SUBPACKAGES = (
     "grain",
     "jax",
     "plot",
+    "ray",
     "routing",
     "segments",
     "testing",

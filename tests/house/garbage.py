@@ -40,7 +40,7 @@ from rollkit import (
     segments,
 )
 
-MODULES = (rollkit, datasets, segments, routing, decode, forest, engines, plot)
+MODULES = (rollkit, datasets, segments, routing, decode, forest, engines, plot, rollkit.ray)
 """Oracles do what they say and nothing else: their arguments are those of who writes tests."""
 
 DOORS = ("grain", "jax", "torch")
@@ -266,6 +266,10 @@ def ledger() -> Ledger:
     return found
 
 
+def rank_plan() -> rollkit.ray.RankPlan:
+    return rollkit.ray.plan([[3, 3, 3]], 8, 1)[0]
+
+
 INSTANCES: dict[str, Callable[[], Any]] = {
     "ActiveBatch": lambda: decode.ActiveBatch(5),
     "AllowedSet": allowed,
@@ -284,6 +288,7 @@ INSTANCES: dict[str, Callable[[], Any]] = {
     "Mixture": lambda: Mixture({"a": ([1, 2], 1)}, seed=0),
     "Moments": lambda: Moments.of([[1.0, 2.0]]),
     "OnlinePacker": lambda: OnlinePacker(8),
+    "RankPlan": rank_plan,
     "PartialHead": lambda: decode.PartialHead(np.ones((6, 2), np.float32), allowed()),
     "Ragged": ragged,
     "Rollouts": lambda: Rollouts(columns()),
@@ -473,6 +478,16 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
     },
     "rollkit.jax.device_batch": {"sharding": device},
     "rollkit.jax.prefetch": {"batches": lambda: [columns()], "sharding": device},
+    "rollkit.ray.Chunk": {"ref": columns, "lengths": lambda: [3, 2, 3]},
+    "rollkit.ray.ChunkLost": {"chunk": lambda: 3, "why": lambda: "is gone"},
+    "rollkit.ray.RankPlan": {
+        name: lambda name=name: getattr(rank_plan(), name)  # type: ignore[misc]
+        for name in rollkit.ray.RankPlan.__match_args__
+    },
+    "rollkit.ray.agree": {"digests": lambda: [rank_plan()]},
+    "rollkit.ray.execute": {"plan": rank_plan, "refs": lambda: [columns()]},
+    "rollkit.ray.homes": {"refs": lambda: [columns()], "nodes": lambda: ["a"]},
+    "rollkit.ray.plan": {"lengths": lambda: [[3, 2, 4]], "capacity": lambda: 8, "ranks": lambda: 1},
     "rollkit.torch.PackedDataset": {"capacity": lambda: 8},
     "rollkit.torch.Packer": {"source": list},
     "rollkit.torch.Packer.load_state_dict": {"state": lambda: rollkit.torch.Packer([], 8).state_dict()},
@@ -622,7 +637,7 @@ def _of_class(called: str, found: type) -> Iterator[Target]:
         yield from _target(called, functools.partial(_itself, found), found)
     for name, member in inspect.getmembers(found):
         theirs = not str(getattr(member, "__module__", "rollkit")).startswith("rollkit")
-        inherited = theirs or any(hasattr(base, name) for base in (tuple, list, Mapping))
+        inherited = theirs or any(hasattr(base, name) for base in (tuple, list, Mapping, BaseException))
         if name.startswith("_") or not callable(member) or inherited or name in INNER:
             continue
         if inspect.ismethod(member):

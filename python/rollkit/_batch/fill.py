@@ -29,6 +29,8 @@ MADE: Final = {"segment_ids": np.int32, "positions": np.int32, "attention_mask":
 PACKED: Final = ("segment_ids", "positions")
 """Those that any batch has."""
 
+_NO_ROWS = np.empty(0, np.int64)
+
 
 class _Column(NamedTuple):
     """An array to be whose rows Rust moves: of one column, or of prompts and responses (level `"tokens"`)."""
@@ -59,6 +61,9 @@ class _Column(NamedTuple):
         picked = tuple((name, parts.pick(rows)) for name, parts in self.sources)
         return self._replace(sources=picked)
 
+    def without_rows(self) -> _Column:
+        return self._replace(sources=tuple((name, _emptied(parts)) for name, parts in self.sources))
+
 
 class _Apart(NamedTuple):
     """An array to be that is placed by itself: by the framework of its rows, or because it is of lists."""
@@ -74,6 +79,9 @@ class _Apart(NamedTuple):
 
     def pick(self, rows: Int64s) -> _Apart:
         return self._replace(parts=self.parts.pick(rows))
+
+    def without_rows(self) -> _Apart:
+        return self._replace(parts=_emptied(self.parts))
 
 
 class Filling(NamedTuple):
@@ -171,14 +179,57 @@ class Filling(NamedTuple):
         picked = [array if isinstance(array, str) else array.pick(rows) for array in self.arrays]
         return Filling(picked, self.prompt_lengths[rows], self.response_lengths[rows], None)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the arrays."""
+        return [_name(array) for array in self.arrays]
+
+    def filled(self) -> Filling:
+        """The arrays that Rust writes, of which these rows have an element."""
+        columns = [array for array in self.arrays if isinstance(array, _Column)]
+        some = [array for array in columns if any(parts.lengths.any() for _, parts in array.sources)]
+        return self._replace(arrays=some)
+
+    def without_rows(self) -> Filling:
+        """The same arrays, which hold none of the memory of their rows."""
+        arrays = [array if isinstance(array, str) else array.without_rows() for array in self.arrays]
+        return Filling(arrays, _NO_ROWS, _NO_ROWS, None)
+
+    def of_lists(self) -> dict[str, Parts]:
+        """The rows of the arrays that are of lists, or that their framework places."""
+        return {array.name: array.parts for array in self.arrays if isinstance(array, _Apart)}
+
+    def with_lists(
+        self, parts: Mapping[str, Parts], prompt_lengths: Int64s, response_lengths: Int64s, order: Int64s
+    ) -> Filling:
+        """Those arrays alone, of other rows."""
+        found = [a._replace(parts=parts[a.name]) for a in self.arrays if isinstance(a, _Apart)]
+        return Filling(found, prompt_lengths, response_lengths, order)
+
+    def padding(
+        self, layout: Layout, spare: Mapping[str, AnyArray]
+    ) -> tuple[dict[str, AnyArray], dict[str, AnyArray]]:
+        """The arrays that Rust writes, all of them padding, and their memory: `write` puts rows in."""
+        made: dict[str, AnyArray] = {}
+        memory: dict[str, AnyArray] = {}
+        for array in self.arrays:
+            if isinstance(array, _Column):
+                zeros = array.name not in spare and not array.element.view(np.uint8).any()
+                out = buffer(memory, array.name, layout, array.dtype, array.inner, spare, zeros=zeros)
+                if not zeros and out.size:
+                    out.reshape(layout.size, -1)[...] = array.element
+                made[array.name] = out
+        return made, memory
+
     def write(
-        self, layout: Layout, spare: Mapping[str, AnyArray] = MappingProxyType({})
+        self, layout: Layout, spare: Mapping[str, AnyArray] = MappingProxyType({}), *, padded: bool = False
     ) -> tuple[dict[str, Any], dict[str, AnyArray]]:
         """Write all arrays: those that Rust moves in one call, which finds each row's place once.
 
         Args:
             layout: of the rows, in the order of the batch.
             spare: flat memory by name, which is filled again where it is large enough.
+            padded: it has its padding: what is between the rows stays.
 
         Returns:
             The arrays, and their flat memory.
@@ -195,7 +246,7 @@ class Filling(NamedTuple):
             if isinstance(array, str):
                 made[array] = buffer(memory, array, layout, MADE[array], (), spare)
                 continue
-            zeroed = array.name not in spare and is_new(layout.size, array.element)
+            zeroed = padded or (array.name not in spare and is_new(layout.size, array.element))
             out = buffer(memory, array.name, layout, array.dtype, array.inner, spare, zeros=zeroed)
             made[array.name] = out
             if out.size:
@@ -284,6 +335,10 @@ def buffer(
 
 def _name(array: str | _Column | _Apart) -> str:
     return array if isinstance(array, str) else array.name
+
+
+def _emptied(parts: Parts) -> Parts:
+    return Parts([], _NO_ROWS, parts.dtype, parts.inner)
 
 
 def _constant(value: int, lengths: Int64s) -> Parts:

@@ -91,7 +91,8 @@ class StepPlan:
     def _order(self) -> tuple[Int64s, Int64s]:
         """Rows by slot, and where each slot's begin."""
         counts = np.bincount(self.slots, minlength=self.ranks * self.steps).astype(np.int64, copy=False)
-        return np.argsort(self.slots, kind="stable"), _native.offsets_from_lengths(counts)
+        slots = self.slots.astype(np.min_scalar_type(max(len(counts) - 1, 0)))  # 16 bits are sorted by digits
+        return np.argsort(slots, kind="stable"), _native.offsets_from_lengths(counts)
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same plan."""
