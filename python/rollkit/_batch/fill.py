@@ -179,11 +179,6 @@ class Filling(NamedTuple):
         picked = [array if isinstance(array, str) else array.pick(rows) for array in self.arrays]
         return Filling(picked, self.prompt_lengths[rows], self.response_lengths[rows], None)
 
-    @property
-    def names(self) -> list[str]:
-        """The names of the arrays."""
-        return [_name(array) for array in self.arrays]
-
     def filled(self) -> Filling:
         """The arrays that Rust writes, of which these rows have an element."""
         columns = [array for array in self.arrays if isinstance(array, _Column)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rollkit import _check
-from rollkit._batch import Batch, pack
+from rollkit._batch import pack
 from rollkit._errors import at
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
@@ -68,11 +68,12 @@ class PackBatches:
                     f"keep has {name!r}, which is no column; there are {', '.join(map(repr, rollouts))}"
                 )
         batch = pack(rollouts, self._capacity, **self._options)
+        assert isinstance(batch.layout, Layout)
         columns = {}
         for name, array in batch.items():
             with at(column=name):
                 columns[name] = _rows_of(pa, array, batch.layout.width)
-        return pa.table(columns | {name: _kept(pa, table[name], batch) for name in self._keep})
+        return pa.table(columns | {name: _kept(pa, table[name], batch.layout) for name in self._keep})
 
 
 def _rows_of(pa: Any, array: AnyArray | Lists, width: int) -> Any:
@@ -86,9 +87,9 @@ def _rows_of(pa: Any, array: AnyArray | Lists, width: int) -> Any:
     return elements
 
 
-def _kept(pa: Any, column: Any, batch: Batch) -> Any:
+def _kept(pa: Any, column: Any, layout: Layout) -> Any:
     """The entries of a column by bins, in the order that their rows have there."""
-    rows, offsets = _rows_in_bins(batch.layout)
+    rows, offsets = _rows_in_bins(layout)
     return pa.LargeListArray.from_arrays(pa.array(offsets), column.combine_chunks().take(pa.array(rows)))
 
 
