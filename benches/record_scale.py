@@ -253,6 +253,7 @@ SECTIONS: tuple[Section, ...] = (planning, step, memory, gathering)
 def main(rows: int = 20_000) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

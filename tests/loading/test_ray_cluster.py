@@ -35,6 +35,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         ray.init(
+            address="local",  # and not another one that runs here
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,

@@ -37,6 +37,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PATHS)
         ray.init(
+            address="local",  # and not another one that runs here
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,
@@ -196,7 +197,7 @@ def test_nobody_at_an_address(tmp_path: Path) -> None:
 SOURCE = "rows.jsonl"
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"capacity": 0}, ValueError, "capacity must be at least 1, got 0"),
-    ({"capacity": "8"}, TypeError, "capacity must be an int, got str"),
+    ({"capacity": "8"}, TypeError, "capacity must be a number, got str"),
     ({"colour": 1}, TypeError, "'colour' is no option of shards; there are "),
     ({"packing": {}}, TypeError, "'packing' is no option of shards; there are "),
     ({"folder": ""}, ValueError, "a path is empty; give the name of a file"),
