@@ -318,6 +318,11 @@ class Batch(Mapping[str, Any]):
         try:
             return self._arrays[key]
         except (KeyError, TypeError):
+            if key in self._per_token:
+                raise KeyError(
+                    f"no array {key!r}: a token that rows share may have another in each; "
+                    f"batch.unpack({key!r}) has that of all rows"
+                ) from None
             known = ", ".join(map(repr, self._arrays))
             raise KeyError(f"no array {key!r}; there are {known}") from None
 
