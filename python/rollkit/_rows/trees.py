@@ -237,8 +237,8 @@ class TreeLayout(NoSegments, Laid):
             column: rows with an element per token, of any framework; or, where rows are cut, per token
                 that is left, as `take` gives them.
             how: `"sum"` of all rows that have the token: of weights, which gives a loss that is linear in
-                them its gradient; `"first"`, that of the first row, as `place` does; `"equal"`, likewise, which
-                it is in all rows, or the error says where not.
+                them its gradient; `"first"`, that of the first row, as `place` does; `"equal"`, likewise,
+                which it is in all rows, or the error says where not.
 
         Returns:
             `[*shape, *inner]`, 0 in padding. Integers and bools are summed in 64 bits (in JAX what it has for

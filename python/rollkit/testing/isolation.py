@@ -14,7 +14,7 @@ from rollkit._rollouts.labels import laid_of, tokens_of
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
 from rollkit._rows.place import place
-from rollkit._rows.ragged import Ragged
+from rollkit._rows.ragged import Ragged, trusted
 
 _PLACES: Final = ("segment_ids", "visible_until", "predecessors", "multiplicity")
 """The arrays that say where rows are in a batch, which of a row alone are others."""
@@ -99,8 +99,9 @@ def _alone(batch: Batch, columns: Mapping[str, Ragged], like: Any) -> Batch:
     else:
         single = pack(rows, len(tokens), dtypes=dtypes, share_prefixes=not isinstance(batch.layout, Layout))
     made = {name: single[name] for name in _PLACES if name in batch}
+    ends = np.array([0, len(tokens)])
     own = {
-        name: place(Ragged(_on_host(column.flat), [0, len(tokens)]), single.layout.written)
+        name: place(trusted(_on_host(column.flat), ends), single.layout.written)
         for name, column in columns.items()
         if name not in made
     }
