@@ -444,3 +444,10 @@ def test_equal_columns_keep_their_gradient() -> None:
     assert values.grad.tolist() == [1, 1, 1, 0, 0, 1]
     with pytest.raises(ValueError, match="row 1, position 0 differs"):
         layout.reduce(Ragged(values * torch.arange(6), np.array([0, 3, 6])), "equal")
+
+
+def test_what_has_no_values_is_not_compared() -> None:
+    jax = pytest.importorskip("jax")
+    layout = Forest.build([[5, 6, 7], [5, 6, 8]]).pack(4)
+    with pytest.raises(TypeError, match="column has no values yet, and whether rows agree is read off them"):
+        jax.jit(lambda x: layout.reduce(Ragged(x, np.array([0, 3, 6])), "equal"))(np.ones(6))

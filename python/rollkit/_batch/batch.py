@@ -342,7 +342,8 @@ class Batch(Mapping[str, Any]):
         }
         found = vars(self)
         placed = found.get("layout"), found.get("prompt_lengths")
-        return _unpickled, (arrays, *placed, dict(self._rows), self._per_token)
+        rows = {name: _sent(x) if name in self._per_token else x for name, x in self._rows.items()}
+        return _unpickled, (arrays, *placed, rows, self._per_token)
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{name} {_kind(array)}" for name, array in self._arrays.items())
@@ -353,6 +354,13 @@ class Batch(Mapping[str, Any]):
 def _kind(array: Any) -> Any:
     """What a leaf is, in words: a function of trees may put anything there."""
     return getattr(array, "dtype", type(array).__name__)
+
+
+def _sent(column: Ragged) -> Any:
+    """A column per token as a pickle has it: of tensors in two parts, whose memory a `Ragged` would take."""
+    held = column._held
+    values = held.values if isinstance(held, Lists) else held
+    return column if isinstance(values, np.ndarray) else (held, column.offsets)
 
 
 def _each(make: Callable[[Any], Any], array: Any) -> Any:
@@ -377,4 +385,8 @@ def _unpickled(
     per_token: tuple[str, ...] = (),
 ) -> Batch:
     viewed = {name: array if dtype is None else array.view(dtype) for name, (array, dtype) in arrays.items()}
-    return Batch(viewed, layout, prompt_lengths, rows, per_token=per_token)
+    found = {
+        name: trusted(*column) if name in per_token and isinstance(column, tuple) else column
+        for name, column in rows.items()
+    }
+    return Batch(viewed, layout, prompt_lengths, found, per_token=per_token)

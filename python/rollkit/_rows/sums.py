@@ -37,6 +37,11 @@ def equal_rows(parts: Parts, layout: Laid) -> Any:
     found, offsets = found[offsets[0] : offsets[-1]], offsets - offsets[0]
     given = _placed_values(parts, layout, np.diff(offsets))
     own = parts.own or ops("numpy")
+    if own.is_traced(given):
+        raise TypeError(
+            "column has no values yet, and whether rows agree is read off them; call reduce outside of jit, "
+            "or take the first: how='first'"
+        )
     a, b = own.to_host(found), own.to_host(given)  # what is given out keeps its gradient
     odd = (a != b) & ((a == a) | (b == b))  # NaN equals NaN here
     if odd.any():
