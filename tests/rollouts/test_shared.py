@@ -341,7 +341,7 @@ def test_pickles_keep_the_framework(framework: str) -> None:
     rows = {
         "response_ids": [[1, 2], [1, 3]],
         "kept_token_ids": [[[1], [2, 3]], [[], [4]]],
-        "tags": [(1,), (2,)],
+        "tags": ["a", "b"],
     }
     batch = pack(rows, 4, share_prefixes=True).to(framework)
     for found in (
