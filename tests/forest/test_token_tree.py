@@ -643,7 +643,7 @@ def test_threads_commit_one_after_the_other() -> None:
             with ThreadPoolExecutor(6) as threads:
                 for done in [threads.submit(work, tree, seed) for seed in range(6)]:
                     done.result()
-            branches = tree.branches()
+            branches: Any = tree.branches()
             assert len(branches) == 6
             assert branches["rollout_logprobs"].to_list() == branches["response_ids"].to_list()
     finally:

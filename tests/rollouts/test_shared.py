@@ -24,6 +24,7 @@ from tests.rollouts.sharing import (
 from tests.thorough import combinations, examples
 
 from rollkit import Batch, Forest, Ragged, Rollouts, TreeLayout, next_token_logprobs, pack, take
+from rollkit._batch.unlike import _shared_spans
 from rollkit.segments import block_mask, dense_mask, runs
 from rollkit.testing import tree_mask_reference
 
@@ -356,3 +357,9 @@ def test_pickles_keep_the_framework(framework: str) -> None:
             assert type(held) is type(wanted) is not np.ndarray
             assert found.unpack(name).to_list() == batch.unpack(name).to_list()
         assert found.rows["tags"] == batch.rows["tags"]
+
+
+def test_rows_that_grow_are_compared_once_each() -> None:
+    forest = Forest.build([list(range(n)) for n in range(1, 30)])
+    spans = list(_shared_spans(forest, forest.row_lengths))
+    assert spans == [(n, n - 1, 0, n) for n in range(1, 29)]

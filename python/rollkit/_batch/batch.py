@@ -284,11 +284,13 @@ class Batch(Mapping[str, Any]):
     def _picked(self, name: str, column: Any, rows: Int64s) -> Any:
         """Some rows of a column; of one per token on the side where the batch is."""
         found = take_column(column, rows)
-        if name not in self._per_token or isinstance(column._held, Lists):
+        if name not in self._per_token:
             return found
-        own = ops_of(column.values)
-        here = framework_of(found.values) == framework_of(column.values)
-        return found if here else trusted(own.from_host(found.values, column.values), found.offsets)
+        like = _numbers(column)
+        if framework_of(_numbers(found)) == framework_of(like):
+            return found
+        own = ops_of(like)
+        return trusted(_each(lambda part: own.from_host(part, like), found._held), found.offsets)
 
     def _with(self, arrays: Mapping[str, Any], rows: Mapping[str, Any] | None = None) -> Batch:
         found = vars(self)
@@ -358,9 +360,13 @@ def _kind(array: Any) -> Any:
 
 def _sent(column: Ragged) -> Any:
     """A column per token as a pickle has it: of tensors in two parts, whose memory a `Ragged` would take."""
+    return column if isinstance(_numbers(column), np.ndarray) else (column._held, column.offsets)
+
+
+def _numbers(column: Ragged) -> Any:
+    """The numbers of a column, or of its lists."""
     held = column._held
-    values = held.values if isinstance(held, Lists) else held
-    return column if isinstance(values, np.ndarray) else (held, column.offsets)
+    return held.values if isinstance(held, Lists) else held
 
 
 def _each(make: Callable[[Any], Any], array: Any) -> Any:

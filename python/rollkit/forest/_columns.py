@@ -79,7 +79,7 @@ class GrowingLists:
 
 
 Column = Growing | GrowingLists
-C = TypeVar("C", Growing, GrowingLists)
+C = TypeVar("C", bound=Growing | GrowingLists)
 
 
 def until_now(column: C) -> C:
