@@ -51,7 +51,7 @@ def check_isolation(
     layout = laid_of(batch)
     like = tokens_of(batch, layout)
     together = {name: batch.unpack(found) for name, found in _outputs(model(batch), batch).items()}
-    columns = {name: batch.unpack(name) for name, array in batch.items() if not isinstance(array, Lists)}
+    columns = {name: batch.unpack(name) for name in batch}
     for row in np.flatnonzero(np.diff(layout.row_offsets())).tolist():
         single = _alone(batch, {name: column.take([row]) for name, column in columns.items()}, like)
         for name, found in _outputs(model(single), single).items():
@@ -101,7 +101,7 @@ def _alone(batch: Batch, columns: Mapping[str, Ragged], like: Any) -> Batch:
     made = {name: single[name] for name in _PLACES if name in batch}
     ends = np.array([0, len(tokens)])
     own = {
-        name: place(trusted(_on_host(column.flat), ends), single.layout.written)
+        name: place(trusted(_on_host(column._held), ends), single.layout.written)
         for name, column in columns.items()
         if name not in made
     }
@@ -112,7 +112,9 @@ def _alone(batch: Batch, columns: Mapping[str, Ragged], like: Any) -> Batch:
     return single.to(like.device) if framework == "torch" else single.to(framework)
 
 
-def _on_host(values: Any) -> AnyArray:
+def _on_host(values: Any) -> Any:
+    if isinstance(values, Lists):
+        return Lists(*map(_on_host, values))
     found: AnyArray = ops(framework_of(values) or "numpy").to_host(values)
     return found
 
