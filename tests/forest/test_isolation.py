@@ -90,7 +90,7 @@ def test_what_a_model_may_return() -> None:
 
 
 def test_a_row_alone_has_the_arrays_of_the_batch() -> None:
-    rows = {**ROWS, "scales": [[1.0, 2.0], [0.5, 1.0, 4.0], [2.0, 1.0], []]}
+    rows: dict[str, Any] = {**ROWS, "scales": [[1.0, 2.0], [0.5, 1.0, 4.0], [2.0, 1.0], []]}
     rows["kept_token_ids"] = [[[i] * i for i in range(len(row))] for row in rows["response_ids"]]
     for batch in (
         pad(rows, side="right"),

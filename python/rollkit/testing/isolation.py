@@ -121,5 +121,6 @@ def _on_host(values: Any) -> Any:
 
 def _host(values: Any) -> AnyArray:
     """Numbers on the host, in as many bits as there are."""
-    found = _on_host(values)
-    return found.astype(np.complex128 if found.dtype.kind == "c" else np.float64)
+    numbers = _on_host(values)
+    found: AnyArray = numbers.astype(np.complex128 if numbers.dtype.kind == "c" else np.float64)
+    return found
