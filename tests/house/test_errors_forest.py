@@ -120,6 +120,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: share(4, layout=LAYOUT), TypeError, "pack takes a capacity or a layout, not both: a layout has its capacity"),
     (lambda: share(None, layout=LAYOUT, bins=2), TypeError, "pack takes bins or a layout, not both: a layout has its bins"),
     (lambda: share(None, layout=LAYOUT, order="shuffled", seed=1), TypeError, "pack takes an order or a layout, not both: a layout has its order"),
+    (lambda: rollkit.pack({"response_ids": [[1]]}, layout=rollkit.Layout.concat([1]), oversize="drop"), TypeError, "pack takes oversize or a layout, not both: a layout has been planned"),
+    (lambda: rollkit.pack({"response_ids": [[1]]}, layout=rollkit.Layout.concat([1]), align=4), TypeError, "pack takes align or a layout, not both: a layout has been planned"),
     (lambda: share(None, layout=LAYOUT, groups=[1, 2]), TypeError, "pack takes groups or a layout, not both: a TreeLayout says what is shared"),
     (lambda: rollkit.pack(TURNS, layout=LAYOUT, match="images"), TypeError, "pack takes match or a layout, not both: a TreeLayout says what is shared"),
     (lambda: share(None, layout=NODES), TypeError, "share_prefixes=True takes a TreeLayout, got Layout; Forest.pack makes one"),

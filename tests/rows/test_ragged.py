@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import rollkit
 from rollkit import Ragged
 from rollkit.testing import raggeds
 
@@ -248,3 +250,27 @@ def test_pickles_name_what_stays_where_it_is() -> None:
     """Pickles outlive the code that made them: what they call must be found where it was."""
     call = Ragged.from_rows([[1]]).__reduce__()[0]
     assert (call.__module__, call.__qualname__) == ("rollkit._rows.ragged", "_unpickled")
+
+
+MASKED: Any = np.ma.masked_array([1, 2, 3], [False, True, False])
+TAKES_ARRAYS: list[Callable[[], Any]] = [
+    lambda: Ragged.from_rows([MASKED]),
+    lambda: Ragged.from_rows([[1], MASKED]),
+    lambda: Ragged.from_rows(MASKED.reshape(1, 3)),
+    lambda: Ragged(MASKED, np.array([0, 3])),
+    lambda: Ragged.from_rows([[1], [2]]).take(MASKED),
+    lambda: rollkit.place([MASKED], rollkit.Layout.concat([3])),
+    lambda: rollkit.take(MASKED, rollkit.Layout.concat([3])),
+    lambda: rollkit.Layout.pack(MASKED, 9),
+    lambda: rollkit.Forest.build([MASKED]),
+    lambda: rollkit.Rollouts({"response_ids": [MASKED]}),
+    lambda: rollkit.gae([MASKED], [MASKED], gamma=1, lam=1),
+    lambda: rollkit.segments.thd(MASKED, max_segments=4),
+    lambda: rollkit.balance(MASKED, 2),
+]
+
+
+@pytest.mark.parametrize("call", TAKES_ARRAYS)
+def test_a_mask_is_not_lost(call: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=r"got a masked array; fill it \(.filled\), or give what is left"):
+        call()

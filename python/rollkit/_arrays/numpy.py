@@ -35,7 +35,9 @@ def register_tree(kind: type, flat: Any, made: Any) -> None:
 
 
 def memory(array: AnyArray) -> AnyArray:
-    """Return the array itself."""
+    """Return the array itself; refuse one with a mask, which nothing here looks at."""
+    if type(array) is not np.ndarray and hasattr(array, "mask"):  # without an import of numpy.ma
+        raise TypeError("got a masked array; fill it (.filled), or give what is left (.compressed)")
     return array
 
 
@@ -124,7 +126,7 @@ def is_traced(array: Any) -> bool:
 
 def to_host(array: Any) -> AnyArray:
     """Return the array, or one of what a list holds."""
-    return np.asarray(array)
+    return np.asarray(memory(array))
 
 
 def from_host(array: AnyArray, like: Any) -> AnyArray:

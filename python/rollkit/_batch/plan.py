@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from rollkit import _check
 from rollkit._rollouts.sources import Sources
-from rollkit._rows.binpack import Packing
+from rollkit._rows.binpack import DEFAULTS, Packing
 from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
 
@@ -54,8 +54,10 @@ def check_alone(called: str, capacity: int | None, bins: int | None, packing: Pa
         if given is not None:
             article = "a " if name == "capacity" else ""
             raise TypeError(f"{called} takes {article}{name} or a layout, not both: a layout has its {name}")
-    if packing["order"] != "opened" or packing["seed"] is not None:
-        raise TypeError(f"{called} takes an order or a layout, not both: a layout has its order")
+    for name, value in packing.items():
+        if value != DEFAULTS[name]:  # type: ignore[literal-required]
+            noun, told = ("an order", "its order") if name in ("order", "seed") else (name, "been planned")
+            raise TypeError(f"{called} takes {noun} or a layout, not both: a layout has {told}")
 
 
 def check_rows(sources: Sources, layout: Layout | TreeLayout) -> None:

@@ -27,7 +27,7 @@ Joined = tuple[Any, Int64s]
 def joined_rows(rows: Any, dtype: DTypeLike | None) -> Joined:
     """Rows of elements, joined in one write; see `Ragged.from_rows`."""
     if isinstance(rows, np.ndarray) and rows.dtype != object:
-        return _from_rectangle(rows, dtype)
+        return _from_rectangle(as_array(rows), dtype)
     if not isinstance(rows, list | tuple):
         rows = list(_check_rows(rows))
     tensors = None if rows and isinstance(rows[0], np.ndarray) else Parts.of_arrays(rows)
