@@ -261,10 +261,10 @@ def test_chunks_are_let_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) 
     seen: list[Any] = []
     add = _Making.add
 
-    def watched(self: Any, number: int, rollouts: Rollouts) -> None:
+    def watched(self: Any, wanted: Any, part: Any) -> None:
         assert all(ref() is None for ref in seen)
-        seen.extend(map(weakref.ref, arrays_of(rollouts)))
-        add(self, number, rollouts)
+        seen.extend(map(weakref.ref, arrays_of(part.rollouts)))
+        add(self, wanted, part)
 
     monkeypatch.setattr(_Making, "add", watched)
     chunks = [
