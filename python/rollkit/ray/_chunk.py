@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,17 +98,31 @@ def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
     ranks: dict[str, list[int]] = {}
     for rank, node in enumerate(_check.items("nodes", nodes)):
         ranks.setdefault(str(node), []).append(rank)
-    remote = list(dict.fromkeys(filter(is_ref, found)))
-    where = sys.modules["ray"].experimental.get_object_locations(remote) if remote else {}
+    where = nodes_of(filter(is_ref, found))
     chosen = np.full(len(found), NOBODY, np.int64)
     given: Counter[str] = Counter()
     for i, ref in enumerate(found):
-        there = where.get(ref, {}).get("node_ids", ()) if is_ref(ref) else ()
+        there = where[ref] if is_ref(ref) else ()
         node = next((node for node in there if node in ranks), None)
         if node is not None:
             chosen[i] = ranks[node][given[node] % len(ranks[node])]
             given[node] += 1
     return chosen
+
+
+def nodes_of(refs: Iterable[Any]) -> dict[Any, Sequence[str]]:
+    """The nodes that have each object; none where it is small, or gone, or nobody knows of it.
+
+    Each owner is asked by itself: Ray ends a process that asks two at once, of whom one is dead.
+    """
+    owned: dict[bytes, list[Any]] = {}
+    for ref in dict.fromkeys(refs):
+        owned.setdefault(ref.owner_address(), []).append(ref)
+    found: dict[Any, Sequence[str]] = {}
+    for asked in owned.values():
+        told = sys.modules["ray"].experimental.get_object_locations(asked)
+        found |= {ref: told.get(ref, {}).get("node_ids", ()) for ref in asked}
+    return found
 
 
 def lengths_of(chunks: Any) -> list[Int64s]:

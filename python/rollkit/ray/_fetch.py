@@ -13,13 +13,13 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import at, refusal
+from rollkit._errors import TELLING, at, refusal
 from rollkit._rollouts.columns import LISTS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import as_rollouts
 from rollkit._rows.parts import own_ops
 from rollkit._rows.ragged import Ragged
-from rollkit.ray._chunk import all_of, is_ref
+from rollkit.ray._chunk import all_of, is_ref, nodes_of
 
 
 class Wanted(NamedTuple):
@@ -108,11 +108,10 @@ def _nodes_to_pick_at(
         asked = [one.number for one in wanted if 2 * len(one.rows) < one.size and is_ref(refs[one.number])]
     if pick is False or not asked:
         return {}
-    ray = sys.modules["ray"]
-    here = ray.get_runtime_context().get_node_id()
-    where = ray.experimental.get_object_locations(list({refs[number] for number in asked}))
-    nodes = {number: where.get(refs[number], {}).get("node_ids", ()) for number in asked}
+    where = nodes_of(refs[number] for number in asked)
+    nodes = {number: where[refs[number]] for number in asked}
     if pick is None:
+        here = sys.modules["ray"].get_runtime_context().get_node_id()
         nodes = {number: there for number, there in nodes.items() if there and here not in there}
     return {number: min(there, default=None) for number, there in nodes.items()}
 
@@ -131,15 +130,19 @@ def _task() -> Any:
     return sys.modules["ray"].remote(num_cpus=0)(_pick)
 
 
-def _pick(chunk: Any, wanted: Wanted) -> Part:
-    return Part.of(wanted, chunk, alone=True)
+def _pick(chunk: Any, wanted: Wanted) -> Part | None:
+    """What a task does. What it refuses the rank will, which then reads the chunk itself."""
+    try:
+        return Part.of(wanted, chunk, alone=True)
+    except TELLING:
+        return None
 
 
 def _picked(ref: Any) -> Part | None:
-    """The rows that a task has taken; None where it has not: what is wrong the chunk itself will tell."""
+    """The rows that a task has taken; None where it has not, and the chunk itself will tell why."""
     ray = sys.modules["ray"]
     try:
-        found: Part = ray.get(ref)
+        found: Part | None = ray.get(ref)
     except ray.exceptions.RayError:
         return None
     return found
