@@ -17,7 +17,7 @@ from tests.loading.test_ray_cluster import again_and_again, in_use, wait_until_f
 from tests.thorough import LEVEL
 
 import rollkit
-from rollkit import Rollouts
+from rollkit import Ragged, Rollouts
 from rollkit.ray import Chunk, ChunkLost, execute, homes, plan, with_lengths
 from rollkit.ray._execute import _Making
 
@@ -177,7 +177,7 @@ def _bomb(fuses: str, safe: int) -> Bomb:
     return made
 
 
-@pytest.mark.parametrize("kills", [1, 3, 9])
+@pytest.mark.parametrize("kills", [1, 4])
 def test_a_worker_that_dies_while_it_picks_changes_nothing(
     refs: list[Chunk], chunks: list[Rollouts], tmp_path: Path, kills: int
 ) -> None:
@@ -192,7 +192,7 @@ def test_a_worker_that_dies_while_it_picks_changes_nothing(
     fuses.write_text(str(kills))
     before = settled()
     same(execute(part, sources), whole(part, [chunk]))
-    assert int(fuses.read_text()) == max(kills - 4, 0)
+    assert fuses.read_text() == "0"
     assert here(sources) == ([0] if kills > 3 else [])
     wait_until_free(before)
 
@@ -219,7 +219,8 @@ def test_what_is_wrong_with_a_chunk_is_said_alike(refs: list[Chunk], pick: bool 
     text = (
         f"chunk 1: row {row} has {part.lengths[part.rows == ROWS + row][0] - 1} tokens (prompt and response)"
     )
-    assert told(Rollouts({**made(ROWS, 1).columns, "response_ids": tokens}).drop()).startswith(text)
+    cut = made(ROWS, 1).drop("response_ids").with_columns(response_ids=Ragged.from_rows(tokens, np.int64))
+    assert told(cut).startswith(text)
     assert told(made(ROWS, 1), columns=["z"]).startswith("chunk 0: columns has 'z', which is no column")
 
 

@@ -188,11 +188,9 @@ def plan_steps(
             taken, costs, ids, there, ranks=many, steps=0, **options
         )
     else:
-        if there is None:
-            raise TypeError(
-                "nodes need home, which says on which of them each row is; homes(…) in rollkit.ray"
-            )
         node = _nodes(nodes, many)
+        if there is None:
+            raise TypeError("nodes needs home, which says where each row is: a rank of its node")
         bound, total = _native.balance_bound(costs, ids, parts=many, equal_counts=False)
         where = np.where(there < 0, NOBODY, node[there])
         slots, steps = _near(Rows(taken, costs, ids, where), node, options)
