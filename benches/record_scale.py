@@ -14,6 +14,7 @@ import os
 import pickle
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,20 +80,37 @@ class _Rank:
         self.batch = batch
 
     def memory(self, plan: RankPlan, refs: Any) -> tuple[int, int]:
-        """The memory of its own that a batch takes, most of all while it is made, and the batch's bytes."""
+        """The memory of its own that making a batch takes, and the batch's bytes."""
         self.batch = None
         execute(plan[:1], refs)
-        before = private()
-        batch = execute(plan, refs)
-        return private() - before, sum(array.nbytes for array in batch.values())
+        used, batch = most_memory(lambda: execute(plan, refs))
+        return used, sum(array.nbytes for array in batch.values())
 
 
 Rank: Any = ray.remote(num_cpus=0)(_Rank)
 
 
-def private() -> int:
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return sum(int(kb) << 10 for kb in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
+def most_memory(call: Callable[[], Any]) -> tuple[int, Any]:
+    """The most memory of its own that this process has during a call, beyond what it had, and the result."""
+
+    def anonymous() -> int:
+        (kb,) = re.findall(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        return int(kb) << 10
+
+    seen, done = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen.append(anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = call()
+    finally:
+        done.set()
+        watcher.join()
+    return max([*seen, anonymous()]) - seen[0], result
 
 
 class Scene(NamedTuple):
@@ -235,6 +253,7 @@ SECTIONS: tuple[Section, ...] = (planning, step, memory, gathering)
 def main(rows: int = 20_000) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         log_to_driver=False,

@@ -554,6 +554,9 @@ OWN: dict[str, dict[str, Callable[[], Any]]] = {
 }
 """The same for functions where the name means something else."""
 
+AT_A_CLUSTER = {"rollkit.ray.write_shards"}
+"""What needs a connection to Ray; tests/loading/test_ray_data.py has its refusals."""
+
 EXEMPT = {
     ("rollkit.Batch.to", "target"),  # device 0 is one, on other machines
     ("rollkit.Batch.to", "device"),
@@ -620,10 +623,19 @@ def public(module: ModuleType) -> list[str]:
     own = module.__name__
     known = getattr(module, "__all__", None)
     names = [name for name in dir(module) if not name.startswith("_")] if known is None else known
+    names = [name for name in names if f"{own}.{name}" not in AT_A_CLUSTER and _is_there(module, name)]
     homes = {name: str(getattr(getattr(module, name), "__module__", "")) for name in names}
     imported = known is not None or hasattr(module, "__path__")
     ours = [name for name, home in homes.items() if home == own or (imported and home.startswith("rollkit"))]
     return sorted([*ours, *ORIGINAL.get(own, ())])
+
+
+def _is_there(module: ModuleType, name: str) -> bool:
+    """Whether what a name needs is installed."""
+    try:
+        return hasattr(module, name)
+    except ModuleNotFoundError:
+        return False
 
 
 def _itself(found: Any) -> Any:

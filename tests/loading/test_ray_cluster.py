@@ -9,7 +9,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         ray.init(
+            address="local",  # and not another one that runs here
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,
@@ -96,17 +97,34 @@ class _Rank:
     def memory(self, plan: Any, chunks: Any) -> tuple[int, int]:
         """How much memory of its own a batch adds to this process, and how large it is."""
         execute(plan[:1], chunks)  # what the first call imports and keeps
-        before = private()
-        batch = execute(plan, chunks)
-        return private() - before, sum(array.nbytes for array in batch.values())
+        used, batch = most_memory(lambda: execute(plan, chunks))
+        return used, sum(array.nbytes for array in batch.values())
 
 
 Rank: Any = ray.remote(num_cpus=0)(_Rank)
 
 
-def private() -> int:
-    text = Path("/proc/self/smaps_rollup").read_text()
-    return sum(int(kb) << 10 for kb in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
+def most_memory(call: Callable[[], Any]) -> tuple[int, Any]:
+    """The most memory of its own that this process has during a call, beyond what it had, and the result."""
+
+    def anonymous() -> int:
+        (kb,) = re.findall(r"^RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        return int(kb) << 10
+
+    seen, done = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            seen.append(anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        result = call()
+    finally:
+        done.set()
+        watcher.join()
+    return max([*seen, anonymous()]) - seen[0], result
 
 
 def in_use() -> tuple[float, int]:

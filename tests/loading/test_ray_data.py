@@ -37,6 +37,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", PATHS)
         ray.init(
+            address="local",  # and not another one that runs here
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,
@@ -191,6 +192,33 @@ def test_nobody_at_an_address(tmp_path: Path) -> None:
         assert ended.stderr.startswith(f"rollkit: no Ray at '{address}': ")
         assert said in ended.stderr
         assert ended.stderr.count("\n") == 1
+
+
+SOURCE = "rows.jsonl"
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"capacity": 0}, ValueError, "capacity must be at least 1, got 0"),
+    ({"capacity": "8"}, TypeError, "capacity must be a number, got str"),
+    ({"colour": 1}, TypeError, "'colour' is no option of shards; there are "),
+    ({"packing": {}}, TypeError, "'packing' is no option of shards; there are "),
+    ({"folder": ""}, ValueError, "a path is empty; give the name of a file"),
+    ({"folder": "s3://bucket/out"}, ValueError, "s3://bucket/out: URLs of s3 are not taken here"),
+    ({"sources": "nothing.jsonl"}, FileNotFoundError, ""),
+    ({"sources": 3}, TypeError, "expected a path, got int"),
+]
+
+
+@pytest.mark.parametrize(("given", "kind", "said"), REFUSED)
+def test_refusals_of_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path(SOURCE), made(3, 0))
+    arguments = {"sources": SOURCE, "folder": "out", "capacity": 64} | given
+    write: Any = rollkit.ray.write_shards
+    with pytest.raises(kind) as caught:
+        write(**arguments)
+    assert str(caught.value).startswith(said)
+    assert not Path("out").exists()
 
 
 # Datasets.

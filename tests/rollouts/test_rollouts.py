@@ -193,3 +193,30 @@ def test_lists_go_through_rows() -> None:
     lists = Ragged.from_rows([[[1], [2, 3]], []], np.float32, lists=True)
     rollouts = Rollouts({"response_ids": [[1], [2]], "images": lists})
     assert Rollouts.from_rows(rollouts.to_rows()).equals(rollouts)
+
+
+ENTRIES: list[tuple[Any, Any, bool]] = [
+    ({"pixels": np.ones(2)}, {"pixels": np.ones(2)}, True),
+    ({"pixels": np.ones(2)}, {"pixels": np.ones(2, np.float32)}, False),
+    ({"pixels": np.ones(2)}, {"pixels": np.array([1, np.nan])}, False),
+    ({"pixels": [np.array([np.nan])]}, {"pixels": [np.array([np.nan])]}, True),
+    ({"a": 1}, {"b": 1}, False),
+    ([{"a": np.ones(2)}], ({"a": np.ones(2)},), False),
+    ((1, np.ones(2)), (1, np.ones(2)), True),
+    ((1, np.ones(2)), (1,), False),
+    ({"a": "x"}, {"a": "x"}, True),
+]
+
+
+@pytest.mark.parametrize(("a", "b", "same"), ENTRIES)
+def test_entries_are_equal_with_what_is_in_them(a: Any, b: Any, same: bool) -> None:
+    ours, theirs = (Rollouts({"response_ids": [[1]], "image": [entry]}) for entry in (a, b))
+    assert ours.equals(theirs) == theirs.equals(ours) == same
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch", "jax"])
+def test_a_reward_may_be_an_array_of_one_number(framework: str) -> None:
+    module: Any = pytest.importorskip(framework)
+    make = (module.numpy if framework == "jax" else module).asarray
+    rows = Rollouts({"response_ids": [[1], [2], [3]], "rewards": [make(0.5), make(1), 2.0]})
+    np.testing.assert_array_equal(rows["rewards"], [0.5, 1, 2])

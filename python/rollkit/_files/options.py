@@ -48,7 +48,8 @@ class Options:
         derived: bool = False,
         **packing: Unpack[Packing],
     ) -> None:
-        self.capacity, self.pad_id, self.packing = capacity, pad_id, packing
+        self.capacity, self.packing = _check.number("capacity", capacity), packing
+        self.pad_id = _check.number("pad_id", pad_id)
         self.bins_per_shard = _check.positive("bins_per_shard", bins_per_shard)
         self.chunk_rows = _check.positive("chunk_rows", chunk_rows)
         self.nonfinite, self.rename = nonfinite, dict(rename or {})

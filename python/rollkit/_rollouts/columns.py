@@ -9,9 +9,10 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from rollkit import _check, _native
+from rollkit._arrays.ops import ops_of
 from rollkit._check import Int64s, same_ints
 from rollkit._errors import at, refusal
-from rollkit._frameworks import AnyArray, as_array, is_array, kind_of
+from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, kind_of
 from rollkit._rollouts.arrow import A_TABLE, column_from_arrow
 from rollkit._rollouts.fields import FIELDS, Field
 from rollkit._rows.arrow import is_arrow
@@ -321,6 +322,8 @@ def _from_list(found: Sequence[Any], field: Field | None) -> Column:
 
 def _scalars(found: Sequence[Any], field: Field | None) -> Column:
     """One entry per row: an array if they are numbers. Kept wide, there are few of them."""
+    if field is not None and any(map(is_array, found)):
+        found = _check.entries("the column", found)  # a tensor for each reward, as scorers give them
     array = np.array(found) if all(isinstance(x, int | float | np.generic) for x in found) else None
     if found and array is not None and array.dtype.kind in "biuf" and not _is_rounded(array, found):
         return array
@@ -390,8 +393,15 @@ def same_column(a: Column, b: Column) -> bool:
 
 
 def _same_entry(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return same_column(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else False
+    """Whether two entries are equal, arrays in dtype too, also within dicts and lists."""
+    if is_array(a) or is_array(b):
+        if framework_of(a) != framework_of(b):
+            return False
+        return same_column(*(ops_of(entry).to_host(entry) for entry in (a, b)))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same_entry(value, b[name]) for name, value in a.items())
+    if isinstance(a, list | tuple) and type(a) is type(b):
+        return len(a) == len(b) and all(map(_same_entry, a, b))
     return bool(a == b)
 
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from rollkit._arrays.ops import array_maker
 from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.lists import Lists
-from rollkit.torch._tensors import tensor
 
 extra("ray", "ray")
 from ray.data.collate_fn import ArrowBatchCollateFn  # noqa: E402
+
+_TENSOR = array_maker("torch", None, {}, None)
 
 
 class CollateArrow(ArrowBatchCollateFn):
@@ -80,7 +82,7 @@ def _column(name: str, column: Any) -> Any:
     parts = [_numbers(name, chunk) for chunk in column.chunks]
     # A copy: what Ray has is read-only, and belongs to all who read it.
     joined = np.concatenate(parts) if parts else np.empty(0, kind.to_pandas_dtype())
-    return tensor(joined.reshape(len(column), *shape))
+    return _TENSOR(joined.reshape(len(column), *shape))
 
 
 def _lists(name: str, column: Any) -> Any:
@@ -89,7 +91,7 @@ def _lists(name: str, column: Any) -> Any:
     while hasattr(found.type, "list_size") and not found.null_count:
         found = found.flatten()
     offsets = np.array(found.offsets)
-    return tensor(Lists(np.array(_numbers(name, found.flatten())), offsets - offsets[0]))
+    return Lists(_TENSOR(np.array(_numbers(name, found.flatten()))), _TENSOR(offsets - offsets[0]))
 
 
 def _numbers(name: str, chunk: Any) -> Any:

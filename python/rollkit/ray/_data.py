@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.lists import Lists
 
-_OPTIONS = ("rows", "layout", "out", "share_prefixes", "groups", "match")
+_OF_ONE = ("rows", "layout", "out", "share_prefixes", "groups", "match")
+"""Options of `pack` that are of one batch alone."""
 
 
 class PackBatches:
@@ -48,7 +50,10 @@ class PackBatches:
     def __init__(self, capacity: int, *, keep: Sequence[str] = (), **options: Any) -> None:
         self._capacity = _check.positive("capacity", capacity)
         self._keep = tuple(map(str, _check.items("keep", keep)))
-        for name in _OPTIONS:
+        for name in options:
+            if name not in signature(pack).parameters:
+                raise TypeError(f"{name!r} is no option of rollkit.pack")
+        for name in _OF_ONE:
             if name in options:
                 raise TypeError(
                     f"{name} is of one batch, and batches of a dataset are packed alike; leave it out"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 from rollkit._files import stream
 from rollkit._files.paths import local_files
 from rollkit._files.source import File, PathLike, local_path
 from rollkit._files.spooling import size_of
+from rollkit._rows.binpack import DEFAULTS
 from rollkit.ray._tasks import Tasks, check_shared, connected
 
 
@@ -42,6 +44,10 @@ def write_shards(
         ValueError: as `rollkit pack`; or a node does not see a file.
         OSError: Ray gave a task up.
     """
+    known = {*signature(stream.Options).parameters, *DEFAULTS} - {"packing"}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{name!r} is no option of shards; there are {', '.join(sorted(known))}")
     paths = [sources] if isinstance(sources, str) or not isinstance(sources, Sequence) else sources
     return _written(local_files(paths), folder, stream.Options(capacity=capacity, **options), resume=resume)
 

@@ -32,6 +32,8 @@ class Tasks:
 
     def __init__(self, ahead: int | None = None) -> None:
         self._ray = extra("ray", "ray")
+        if not self._ray.is_initialized():  # else Ray starts one of its own
+            raise ValueError("there is no connection to Ray; call ray.init(…) first")
         self._ahead = ahead or max(2, 2 * int(self._ray.cluster_resources().get("CPU", 1)))
 
     def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -57,10 +59,10 @@ class Tasks:
             raise OSError(f"Ray did not finish a task: {str(error).splitlines()[0]}") from error
 
     def _end(self, running: list[Any]) -> None:
-        for ref in running:
-            self._ray.cancel(ref, force=True)
-        if running:
-            self._ray.wait(running, num_returns=len(running))
+        while running:  # Ray ends a task unless it is just about to begin: so it is asked again
+            for ref in running:
+                self._ray.cancel(ref, force=True)
+            _, running = self._ray.wait(running, num_returns=len(running), timeout=1)
 
 
 @cache
