@@ -200,8 +200,8 @@ def test_a_plan_of_nodes_is_that_of_a_step(lengths: list[list[int]], nodes: list
 
 def test_chunks_agree_on_levels_where_prompts_tell() -> None:
     """Without a prompt, one per response token and one per sequence token are the same."""
-    without = {"prompt_token_ids": [[], []], "response_ids": [[1, 2], [3]], "x": [[1, 2], [3]]}
-    with_prompts = {"prompt_token_ids": [[9], [9]], "response_ids": [[1], [3]], "x": [[1, 2], [3, 4]]}
+    without: Any = {"prompt_token_ids": [[], []], "response_ids": [[1, 2], [3]], "x": [[1, 2], [3]]}
+    with_prompts: Any = {"prompt_token_ids": [[9], [9]], "response_ids": [[1], [3]], "x": [[1, 2], [3, 4]]}
     both = [
         Rollouts(
             {**chunk, "lists": Ragged.from_rows([[[n] * n for n in row] for row in chunk["x"]], lists=True)}
