@@ -174,6 +174,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: plan_steps([1, 1], capacity=8, ranks=2, nodes=["a", "b"]), TypeError, "nodes needs home, which says where each row is: a rank of its node"),
     (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, 1], nodes=["a"]), ValueError, "nodes has 1 ranks, there are 2"),
     (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, 1], nodes=["a", []]), TypeError, "nodes[1] is list; give an id that has a hash"),
+    (lambda: plan_steps([1, 1], capacity=8, ranks=2, home=[0, 1], nodes=["a", ([],)]), TypeError, "nodes[1] is tuple; give an id that has a hash"),
     (lambda: plan_steps([1, 9], capacity=8, ranks=2, home=[0, 1], nodes=["a", "b"]), ValueError, "row 1 has 9 elements, more than the capacity of 8; raise capacity, or cut the row"),
     (lambda: plan_steps([2**62, 2**62], capacity=2**62, ranks=2, home=[0, 1], nodes=["a", "b"]), OverflowError, "the costs up to row 1 add up to more than 2**63 - 1; give smaller costs"),
     (lambda: plan_steps([1], capacity=8, ranks=2).rows(2, 0), ValueError, "rank must be below 2, got 2"),

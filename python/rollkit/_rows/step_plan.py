@@ -231,9 +231,11 @@ def _nodes(nodes: Sequence[Hashable], ranks: int) -> Int64s:
         raise ValueError(f"nodes has {len(found)} ranks, there are {ranks}")
     numbers: dict[Hashable, int] = {}
     for rank, node in enumerate(found):
-        if not isinstance(node, Hashable):
-            raise TypeError(f"nodes[{rank}] is {type(node).__name__}; give an id that has a hash")
-        numbers.setdefault(node, len(numbers))
+        try:
+            numbers.setdefault(node, len(numbers))
+        except TypeError:
+            text = f"nodes[{rank}] is {type(node).__name__}; give an id that has a hash"
+            raise TypeError(text) from None
     return np.array([numbers[node] for node in found], np.int64)
 
 
