@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.loading.test_ray import made, same, whole
-from tests.loading.test_ray_cluster import again_and_again, in_use, wait_until_free
+from tests.loading.test_ray_cluster import again_and_again, in_use, wait_until_dead, wait_until_free
 from tests.thorough import LEVEL
 
 import rollkit
@@ -233,6 +233,7 @@ def test_a_chunk_whose_owner_died_is_lost(refs: list[Chunk], pick: bool | None) 
     owner = ray.remote(num_cpus=0, resources={"far": 0.1})(Owner).remote()
     (put,) = ray.get(owner.put.remote())
     ray.kill(owner)
+    wait_until_dead(owner)  # else a copy may be here before, and stay a while
     with pytest.raises(ChunkLost, match=r"^chunk 1 is gone: the process that owned it has died") as lost:
         again_and_again(lambda: execute(part, [refs[0], put, *refs[2:]], pick=pick))
     assert lost.value.chunk == 1
