@@ -171,6 +171,9 @@ def plan_steps(
         >>> plan = plan_steps([5, 1, 4, 2, 3], capacity=6, ranks=2, cost=(0, 1))
         >>> [[plan.rows(rank, t).tolist() for t in range(plan.steps)] for rank in range(2)]
         [[[0], [1, 3]], [[2], [4]]]
+        >>> near = plan_steps([4, 4, 3, 3, 2], capacity=8, ranks=2, home=[0, 1, 0, 1, 0], nodes=["a", "b"])
+        >>> near.slots // near.steps  # all stay; without nodes three move, and one micro-batch a rank is enough
+        array([0, 1, 0, 1, 0])
     """
     rows = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
     wide, many = _check.positive("capacity", capacity), _check.positive("ranks", ranks)
