@@ -172,7 +172,7 @@ def plan_steps(
         >>> [[plan.rows(rank, t).tolist() for t in range(plan.steps)] for rank in range(2)]
         [[[0], [1, 3]], [[2], [4]]]
         >>> near = plan_steps([4, 4, 3, 3, 2], capacity=8, ranks=2, home=[0, 1, 0, 1, 0], nodes=["a", "b"])
-        >>> near.slots // near.steps  # all stay; without nodes three move, and one micro-batch a rank is enough
+        >>> near.slots // near.steps  # all stay; without nodes two move, and one micro-batch a rank will do
         array([0, 1, 0, 1, 0])
     """
     rows = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
