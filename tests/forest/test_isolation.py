@@ -87,3 +87,55 @@ def test_what_a_model_may_return() -> None:
     for model in (lambda batch: 5, lambda batch: np.zeros(3), lambda batch: {"x": None}):
         with pytest.raises(TypeError, match="model must return arrays of shape"):
             check_isolation(model, batch)
+
+
+def test_a_row_alone_has_the_arrays_of_the_batch() -> None:
+    rows: dict[str, Any] = {**ROWS, "scales": [[1.0, 2.0], [0.5, 1.0, 4.0], [2.0, 1.0], []]}
+    rows["kept_token_ids"] = [[[i] * i for i in range(len(row))] for row in rows["response_ids"]]
+    for batch in (
+        pad(rows, side="right"),
+        pack(rows, 8).rename("hf"),
+        pack(rows, 8),
+        pack(rows, 8, share_prefixes=True) | {"own": np.arange(16.0).reshape(2, 8)},
+    ):
+        seen: list[Batch] = []
+
+        def model(given: Batch, seen: list[Batch] = seen) -> Any:
+            seen.append(given)
+            return {
+                name: array
+                for name, array in given.items()
+                if name
+                not in (
+                    "kept_token_ids",
+                    "visible_until",
+                    "multiplicity",
+                    "segment_ids",
+                    "predecessors",
+                    "own",
+                )
+            }
+
+        check_isolation(model, batch)
+        for alone in seen[1:]:
+            assert set(alone) == set(batch)
+            assert type(alone.layout) is type(batch.layout)
+            for name in batch:
+                if name != "kept_token_ids":
+                    assert alone[name].dtype == batch[name].dtype
+            if "visible_until" in batch:
+                assert alone["visible_until"].tolist() == alone.layout.visible_until().tolist()
+                assert alone["multiplicity"].tolist() == [[1] * alone.layout.size]
+
+
+def test_what_is_no_real_number_is_compared_whole() -> None:
+    batch = pack({"response_ids": [[1, 2], [3, 4, 5]]}, capacity=8)
+    with pytest.raises(AssertionError, match=r"row 1, token 0: 'output' is off by 3 .* \(0\+3j\)"):
+        check_isolation(lambda batch: batch["input_ids"].cumsum(1) * 1j, batch)
+
+
+def test_what_is_no_batch() -> None:
+    wrong: Any
+    for wrong, message in (("a", "batch must be a Batch, got str"), (Batch({}), "this batch has no layout")):
+        with pytest.raises(TypeError, match=message):
+            check_isolation(attention, wrong)

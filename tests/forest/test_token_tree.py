@@ -3,7 +3,9 @@
 import base64
 import copy
 import pickle
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -620,3 +622,29 @@ def test_integers_that_no_integer_dtype_holds_together_are_refused() -> None:
     tree.commit([1], [2], x=np.array([-1]))
     with pytest.raises(TypeError, match="column 'x': no integer dtype holds int64 and uint64"):
         tree.commit([1], [3], x=np.array([2**63], np.uint64))
+
+
+def test_threads_commit_one_after_the_other() -> None:
+    def work(tree: TokenTree, seed: int) -> None:
+        rng, context = np.random.default_rng(seed), [1, 2, 3]
+        for _ in range(40):
+            response = rng.integers(0, 1000, 5).tolist()
+            tree.commit(context, response, rollout_logprobs=[float(token) for token in response])
+            context = context + response
+            if seed == 0:
+                pickle.loads(pickle.dumps(tree)).commit([5], [6], rollout_logprobs=[0.0])
+                tree.branches()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(4):
+            tree = TokenTree()
+            with ThreadPoolExecutor(6) as threads:
+                for done in [threads.submit(work, tree, seed) for seed in range(6)]:
+                    done.result()
+            branches: Any = tree.branches()
+            assert len(branches) == 6
+            assert branches["rollout_logprobs"].to_list() == branches["response_ids"].to_list()
+    finally:
+        sys.setswitchinterval(before)

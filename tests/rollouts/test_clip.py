@@ -171,3 +171,19 @@ def test_where_old_log_probabilities_differ(framework: str) -> None:
         clip_weights(pack(rows, 6, share_prefixes=True).to(framework))
     error: Any = caught.value
     assert (error.column, error.row, error.position) == ("rollout_logprobs", 2, 2)
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch", "jax"])
+def test_a_nan_is_not_lost(framework: str) -> None:
+    pytest.importorskip(framework)
+    rows = ROWS | {"advantages": [float("nan"), 1.0, -1.0]}
+    batch = pack(rows, 6, share_prefixes=True).to(framework)
+    positive, negative, _ = (np.asarray(part)[0] for part in clip_weights(batch))
+    of_row = np.zeros(6, bool)
+    weights = batch.rows["loss_weights"].to_list()[0]
+    of_row[[i for i, w in zip(batch.layout.gather_indices(), weights, strict=False) if w]] = True
+    assert of_row.any()
+    np.testing.assert_array_equal(np.isnan(positive), of_row)
+    np.testing.assert_array_equal(np.isnan(negative), of_row)
+    none = batch["visible_until"] * 0  # a row without weight may have no advantage
+    assert not any(np.asarray(part).any() for part in clip_weights(batch | {"none": none}, weights="none"))

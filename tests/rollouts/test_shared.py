@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import warnings
 from typing import Any
@@ -23,6 +24,7 @@ from tests.rollouts.sharing import (
 from tests.thorough import combinations, examples
 
 from rollkit import Batch, Forest, Ragged, Rollouts, TreeLayout, next_token_logprobs, pack, take
+from rollkit._batch.unlike import _shared_spans
 from rollkit.segments import block_mask, dense_mask, runs
 from rollkit.testing import tree_mask_reference
 
@@ -332,3 +334,32 @@ def test_gradients_of_a_token_that_several_follow(framework: str, dtype: str) ->
         found.append(sums)
     bound = 0.05 if dtype == "bfloat16" else 1e-6
     np.testing.assert_allclose(found[0], found[1], rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_pickles_keep_the_framework(framework: str) -> None:
+    pytest.importorskip(framework)
+    rows = {
+        "response_ids": [[1, 2], [1, 3]],
+        "kept_token_ids": [[[1], [2, 3]], [[], [4]]],
+        "tags": ["a", "b"],
+    }
+    batch = pack(rows, 4, share_prefixes=True).to(framework)
+    for found in (
+        pickle.loads(pickle.dumps(batch)),
+        copy.deepcopy(batch),
+        pickle.loads(pickle.dumps(batch[:1])),
+    ):
+        for name in ("loss_masks", "kept_token_ids"):
+            held, wanted = found.rows[name]._held, batch.rows[name]._held
+            if name == "kept_token_ids":
+                held, wanted = held.values, wanted.values
+            assert type(held) is type(wanted) is not np.ndarray
+            assert found.unpack(name).to_list() == batch.unpack(name).to_list()
+        assert found.rows["tags"] == batch.rows["tags"]
+
+
+def test_rows_that_grow_are_compared_once_each() -> None:
+    forest = Forest.build([list(range(n)) for n in range(1, 30)])
+    spans = list(_shared_spans(forest, forest.row_lengths))
+    assert spans == [(n, n - 1, 0, n) for n in range(1, 29)]

@@ -432,3 +432,22 @@ def test_rows_that_lie_end_to_end_are_compared_without_what_follows(rows: list[l
     layout = Forest.build(Ragged.from_rows(rows, np.int32)).pack(4)
     found = layout.reduce(Ragged.from_rows(rows, np.int32), "equal")
     np.testing.assert_array_equal(found, place(Ragged.from_rows(rows, np.int32), layout))
+
+
+def test_equal_columns_keep_their_gradient() -> None:
+    torch = pytest.importorskip("torch")
+    layout = Forest.build([[5, 6, 7], [5, 6, 8]]).pack(4)
+    values = torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0, 4.0], requires_grad=True)
+    found = layout.reduce(Ragged(values, np.array([0, 3, 6])), "equal")
+    assert found.tolist() == [[1, 2, 3, 4]]
+    found.sum().backward()
+    assert values.grad.tolist() == [1, 1, 1, 0, 0, 1]
+    with pytest.raises(ValueError, match="row 1, position 0 differs"):
+        layout.reduce(Ragged(values * torch.arange(6), np.array([0, 3, 6])), "equal")
+
+
+def test_what_has_no_values_is_not_compared() -> None:
+    jax = pytest.importorskip("jax")
+    layout = Forest.build([[5, 6, 7], [5, 6, 8]]).pack(4)
+    with pytest.raises(TypeError, match="column has no values yet, and whether rows agree is read off them"):
+        jax.jit(lambda x: layout.reduce(Ragged(x, np.array([0, 3, 6])), "equal"))(np.ones(6))

@@ -149,3 +149,11 @@ def test_a_tree_is_no_segments() -> None:
         for mask in (segments.block_mask, segments.dense_mask):
             with pytest.raises(ValueError, match=wanted):
                 mask(layout, **options)
+
+
+def test_blocks_larger_than_all() -> None:
+    for layout in (Forest.build([[1, 2, 3], [1, 4]]).pack(4), Layout.pack([3, 2], 4)):
+        for size in (5, 2**31, 2**40, 2**62):
+            found, wanted = (segments.block_mask(layout, block_size=(n, n)) for n in (size, 8))
+            for name in ("kv_num_blocks", "full_kv_num_blocks", "kv_indices", "full_kv_indices"):
+                assert getattr(found, name).equal(getattr(wanted, name))

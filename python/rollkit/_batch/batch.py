@@ -284,11 +284,13 @@ class Batch(Mapping[str, Any]):
     def _picked(self, name: str, column: Any, rows: Int64s) -> Any:
         """Some rows of a column; of one per token on the side where the batch is."""
         found = take_column(column, rows)
-        if name not in self._per_token or isinstance(column._held, Lists):
+        if name not in self._per_token:
             return found
-        own = ops_of(column.values)
-        here = framework_of(found.values) == framework_of(column.values)
-        return found if here else trusted(own.from_host(found.values, column.values), found.offsets)
+        like = _numbers(column)
+        if framework_of(_numbers(found)) == framework_of(like):
+            return found
+        own = ops_of(like)
+        return trusted(_each(lambda part: own.from_host(part, like), found._held), found.offsets)
 
     def _with(self, arrays: Mapping[str, Any], rows: Mapping[str, Any] | None = None) -> Batch:
         found = vars(self)
@@ -318,6 +320,11 @@ class Batch(Mapping[str, Any]):
         try:
             return self._arrays[key]
         except (KeyError, TypeError):
+            if key in self._per_token:
+                raise KeyError(
+                    f"no array {key!r}: a token that rows share may have another in each; "
+                    f"batch.unpack({key!r}) has that of all rows"
+                ) from None
             known = ", ".join(map(repr, self._arrays))
             raise KeyError(f"no array {key!r}; there are {known}") from None
 
@@ -337,7 +344,8 @@ class Batch(Mapping[str, Any]):
         }
         found = vars(self)
         placed = found.get("layout"), found.get("prompt_lengths")
-        return _unpickled, (arrays, *placed, dict(self._rows), self._per_token)
+        rows = {name: _sent(x) if name in self._per_token else x for name, x in self._rows.items()}
+        return _unpickled, (arrays, *placed, rows, self._per_token)
 
     def __repr__(self) -> str:
         kinds = ", ".join(f"{name} {_kind(array)}" for name, array in self._arrays.items())
@@ -348,6 +356,17 @@ class Batch(Mapping[str, Any]):
 def _kind(array: Any) -> Any:
     """What a leaf is, in words: a function of trees may put anything there."""
     return getattr(array, "dtype", type(array).__name__)
+
+
+def _sent(column: Ragged) -> Any:
+    """A column per token as a pickle has it: of tensors in two parts, whose memory a `Ragged` would take."""
+    return column if isinstance(_numbers(column), np.ndarray) else (column._held, column.offsets)
+
+
+def _numbers(column: Ragged) -> Any:
+    """The numbers of a column, or of its lists."""
+    held = column._held
+    return held.values if isinstance(held, Lists) else held
 
 
 def _each(make: Callable[[Any], Any], array: Any) -> Any:
@@ -372,4 +391,8 @@ def _unpickled(
     per_token: tuple[str, ...] = (),
 ) -> Batch:
     viewed = {name: array if dtype is None else array.view(dtype) for name, (array, dtype) in arrays.items()}
-    return Batch(viewed, layout, prompt_lengths, rows, per_token=per_token)
+    found = {
+        name: trusted(*column) if name in per_token and isinstance(column, tuple) else column
+        for name, column in rows.items()
+    }
+    return Batch(viewed, layout, prompt_lengths, found, per_token=per_token)

@@ -74,11 +74,13 @@ def clip_weights(
     own = ops_of(like)
     w, old = _column(batch, "weights", weights, like), _column(batch, "old_logprobs", old_logprobs, like)
     gains = _column(batch, "advantages", advantages, like, w)
+    gains = own.where((w == 0) & (gains != gains), 0, gains)  # a row without a say may have no advantage
     each = w * gains
     indices = layout.indices(own, each)
     positive, negative = (
         own.scatter_sum(layout.size, part, indices).reshape(layout.shape)
-        for part in (own.where(gains > 0, each, 0), own.where(gains < 0, -each, 0))
+        # A NaN is in both sums, as it is in the loss of rows.
+        for part in (own.where(gains <= 0, 0, each), own.where(gains >= 0, 0, -each))
     )
     agreed = _agreed(layout, own.to_host(old), own.to_host(each != 0), old_logprobs)
     return positive, negative, own.from_host(agreed.reshape(layout.shape), like)

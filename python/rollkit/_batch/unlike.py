@@ -63,18 +63,23 @@ def _other_routes(routes: Ragged, forest: Forest) -> str | None:
 
 
 def _shared_spans(forest: Forest, lengths: Int64s) -> Iterator[tuple[int, int, int, int]]:
-    """Each row with one before it that shares a node, and where that begins and ends; from the leaf up.
+    """Each row with one before it that shares nodes, and where these begin and end; from the leaf up.
 
     Of the rows before it, it is the first with the longest column: what equals that equals all of them.
     """
     longest: dict[int, int] = {}
-    parents, begins, ends = (array.tolist() for array in (forest.parents, forest.begins, forest.ends))
+    parents, ends = forest.parents.tolist(), forest.ends.tolist()
     sizes = lengths.tolist()
     for row, node in enumerate(forest.leaf.tolist()):
+        last, end = row, 0  # with whom the nodes below are shared, in one span, and where that ends
         while node >= 0:
             other = longest.setdefault(node, row)
-            if other != row:
-                yield row, other, begins[node], ends[node]
-                if sizes[row] > sizes[other]:
-                    longest[node] = row
+            if other != last:
+                if last != row:
+                    yield row, last, ends[node], end
+                last, end = other, ends[node]
+            if sizes[row] > sizes[other]:
+                longest[node] = row
             node = parents[node]
+        if last != row:
+            yield row, last, 0, end

@@ -23,7 +23,7 @@ from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts
 from rollkit._rows.place import Column, parts_of
 from rollkit._rows.ragged import Ragged
-from rollkit._rows.trees import TreeLayout
+from rollkit._rows.trees import NONE, TreeLayout
 
 OVERSIZE: Final = ("raise", "truncate", "alone", "drop")
 
@@ -65,6 +65,24 @@ class Forest:
         if (odd := (self.source_rows < 0) | (self.source_rows >= self.rows)).any():
             node = int(odd.argmax())
             raise ValueError(f"node {node} is of row {self.source_rows[node]}; there are {self.rows} rows")
+        self._check_rows()
+
+    def _check_rows(self) -> None:
+        """Refuse nodes of no row, or of another than they say, and more tokens than an int64 counts."""
+        _native.offsets_from_lengths(self.row_lengths)
+        lengths = self.ends - self.begins
+        places = _native.offsets_from_lengths(lengths)
+        starts, width = places[:-1], max(int(places[-1]), 1)
+        below, rows, _ = _native.read_forest(self.parents, starts, lengths, self.leaf, width=width)
+        if (none := rows == 0).any():
+            raise ValueError(f"node {int(none.argmax())} is of no row: none ends in or below it")
+        leaf = self.leaf[self.source_rows]
+        at = starts[leaf]
+        if (odd := (leaf == NONE) | (at < starts) | (at >= below)).any():
+            node = int(odd.argmax())
+            raise ValueError(
+                f"node {node} is of row {self.source_rows[node]}, which does not end in or below it"
+            )
 
     @classmethod
     def build(
@@ -346,7 +364,7 @@ def _group_ids(groups: Any, count: int) -> Int64s:
     if numbers is not None and numbers.ndim == 1 and numbers.dtype.kind in "iu":
         ids = np.ascontiguousarray(numbers.astype(np.int64))  # uint64 of 2**63 and up are the negative ones
     else:
-        ids = Groups.by(groups).ids
+        ids = Groups.by(groups, called="groups").ids
     if len(ids) != count:
         raise ValueError(f"groups has {len(ids)} entries, there are {count} rows")
     return ids

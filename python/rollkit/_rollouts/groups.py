@@ -40,20 +40,24 @@ class Groups:
     offsets: Int64s
 
     @classmethod
-    def by(cls, entries: Sequence[Hashable] | AnyArray) -> Groups:
+    def by(cls, entries: Sequence[Hashable] | AnyArray, *, called: str = "entries") -> Groups:
         """Group rows that have equal entries.
+
+        Args:
+            entries: one per row.
+            called: the argument that has them, for errors.
 
         Raises:
             TypeError: an entry has no hash, such as a list.
         """
-        entries = _check.entries("entries", entries)
+        entries = _check.entries(called, entries)
         numbers: dict[Hashable, int] = {}
         try:
             ids = np.array([numbers.setdefault(entry, len(numbers)) for entry in entries], np.int64)
         except TypeError:
             row, entry = next((i, entry) for i, entry in enumerate(entries) if not _hashable(entry))
             raise TypeError(
-                f"entries[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, "
+                f"{called}[{row}] is {type(entry).__name__}, which cannot be grouped by; give one number, "
                 "text or other hashable object per row"
             ) from None
         counts = np.bincount(ids, minlength=len(numbers)).astype(np.int64)

@@ -9,7 +9,6 @@ import numpy as np
 from rollkit._arrays.ops import ops
 from rollkit._check import Int64s
 from rollkit._errors import refusal
-from rollkit._frameworks import as_array
 from rollkit._rows.laid import Laid
 from rollkit._rows.parts import Parts, end_to_end, place_parts, same_rows, taken
 
@@ -37,7 +36,13 @@ def equal_rows(parts: Parts, layout: Laid) -> Any:
     # A view of all, where rows lie end to end.
     found, offsets = found[offsets[0] : offsets[-1]], offsets - offsets[0]
     given = _placed_values(parts, layout, np.diff(offsets))
-    a, b = as_array(found), as_array(given)
+    own = parts.own or ops("numpy")
+    if own.is_traced(given):
+        raise TypeError(
+            "column has no values yet, and whether rows agree is read off them; call reduce outside of jit, "
+            "or take the first: how='first'"
+        )
+    a, b = own.to_host(found), own.to_host(given)  # what is given out keeps its gradient
     odd = (a != b) & ((a == a) | (b == b))  # NaN equals NaN here
     if odd.any():
         at = int(odd.reshape(len(odd), -1).any(axis=1).argmax())

@@ -224,6 +224,8 @@ class TreeLayout(NoSegments, Laid):
             (array([0, 1, 1, 3]), array([1, 2, 3, 4]))
         """
         if isinstance(where, Ragged):
+            if where.of_lists:
+                raise TypeError("where has a list for each token; give one number or bool each")
             where = self.reduce(Ragged(where.flat != 0, where.offsets - where.offsets[0]), "sum")
         before = self.predecessors()
         return chosen_edges(before >= 0, before.reshape(-1), where)
@@ -235,8 +237,8 @@ class TreeLayout(NoSegments, Laid):
             column: rows with an element per token, of any framework; or, where rows are cut, per token
                 that is left, as `take` gives them.
             how: `"sum"` of all rows that have the token: of weights, which gives a loss that is linear in
-                them its gradient; `"first"`, that of the first row, as `place` does; `"equal"`, which it is
-                in all rows, or the error says where not.
+                them its gradient; `"first"`, that of the first row, as `place` does; `"equal"`, likewise,
+                which it is in all rows, or the error says where not.
 
         Returns:
             `[*shape, *inner]`, 0 in padding. Integers and bools are summed in 64 bits (in JAX what it has for

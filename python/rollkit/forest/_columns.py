@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from copy import copy
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -78,6 +79,15 @@ class GrowingLists:
 
 
 Column = Growing | GrowingLists
+C = TypeVar("C", bound=Growing | GrowingLists)
+
+
+def until_now(column: C) -> C:
+    """A view of a column that stays as long as it is, whatever is written behind its end."""
+    found = copy(column)
+    if isinstance(found, GrowingLists):
+        found._entries, found._bounds = copy(found._entries), copy(found._bounds)
+    return found
 
 
 def of_rows(rows: Row) -> Column:

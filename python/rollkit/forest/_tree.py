@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +24,17 @@ from rollkit._rows.parts import Parts
 from rollkit._rows.ragged import Ragged
 from rollkit._rows.trees import NONE
 from rollkit.forest._branches import Branches
-from rollkit.forest._columns import Column, GrowingLists, Row, fitting, of_rows, row_of, wider, write
+from rollkit.forest._columns import (
+    Column,
+    GrowingLists,
+    Row,
+    fitting,
+    of_rows,
+    row_of,
+    until_now,
+    wider,
+    write,
+)
 from rollkit.routing._join import common_dtype
 from rollkit.routing._payload import Payload
 
@@ -70,6 +81,7 @@ class TokenTree:
     def __init__(self, levels: Mapping[str, str] | None = None) -> None:
         for name, level in mapping("levels", levels).items():
             check_level(name, level)
+        self._lock = Lock()  # nodes and columns change together
         self._nodes = _native.TokenTree()
         self._levels = {name: level.removesuffix(LISTS) for name, level in (levels or {}).items()}
         self._lists = {name for name, level in (levels or {}).items() if level.endswith(LISTS)}
@@ -97,8 +109,9 @@ class TokenTree:
     @property
     def leaves(self) -> Int64s:
         """The nodes without children, one per branch, in the order of `branches`."""
-        leaf = np.ones(len(self) + 1, bool)  # the last for the parent of roots
-        leaf[self.parents] = False
+        parents = self.parents
+        leaf = np.ones(len(parents) + 1, bool)  # the last for the parent of roots
+        leaf[parents] = False
         return np.flatnonzero(leaf[:-1])
 
     def commit(
@@ -129,8 +142,13 @@ class TokenTree:
                 out tokens, or are malformed. The tree is then as it was.
             OverflowError: a number that does not fit its column.
 
-        Where several nodes match the prompt equally far, the newest is continued.
+        Where several nodes match the prompt equally far, the newest is continued. Threads that commit to one
+        tree take turns.
         """
+        with self._lock:
+            return self._commit(prompt_token_ids, response_ids, routes, columns)
+
+    def _commit(self, prompt_token_ids: Any, response_ids: Any, routes: Any, columns: dict[str, Any]) -> int:
         prompt = _token_ids("prompt_token_ids", prompt_token_ids)
         response = _token_ids("response_ids", response_ids)
         self._check_names({"loss_masks", *columns}, routes is not None)
@@ -217,6 +235,10 @@ class TokenTree:
         if not len(self):
             raise ValueError("the tree is empty; commit a turn first")
         once = flag("once", once)
+        with self._lock:
+            return self._branches(final, num_experts, once)
+
+    def _branches(self, final: str | None, num_experts: int | None, once: bool) -> Rollouts:
         branches = Branches.of(self._nodes)
         tokens = self._tokens.rows
         columns = {"prompt_token_ids": branches.prompts(tokens), "response_ids": branches.responses(tokens)}
@@ -237,13 +259,18 @@ class TokenTree:
         Its columns are `parents`, `sampled`, `captured` (how many tokens have routes), `token_ids`, and
         those of the turns.
         """
-        parents, begins, lengths, sampled, captured = self._nodes.columns()
-        layout = Layout.concat(lengths)
-        columns: dict[str, Any] = {"parents": parents, "sampled": sampled.astype(bool), "captured": captured}
-        for name, column in self._kept().items():
-            columns[name] = Ragged.laid(Parts.over(column.rows, begins, lengths), layout)
-        lists = (name for name, column in self._columns.items() if isinstance(column, GrowingLists))
-        said = {_WHOLE: ",".join(sorted(self._whole)), _OF_LISTS: ",".join(lists)}
+        with self._lock:
+            parents, begins, lengths, sampled, captured = self._nodes.columns()
+            layout = Layout.concat(lengths)
+            columns: dict[str, Any] = {
+                "parents": parents,
+                "sampled": sampled.astype(bool),
+                "captured": captured,
+            }
+            for name, column in self._kept().items():
+                columns[name] = Ragged.laid(Parts.over(column.rows, begins, lengths), layout)
+            lists = (name for name, column in self._columns.items() if isinstance(column, GrowingLists))
+            said = {_WHOLE: ",".join(sorted(self._whole)), _OF_LISTS: ",".join(lists)}
         return Rollouts(columns).to_arrow().replace_schema_metadata(said)
 
     @classmethod
@@ -343,10 +370,14 @@ class TokenTree:
         return deepcopy(self)  # what grows is not shared
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_nodes": self._nodes.columns()}
+        with self._lock:
+            found = vars(self) | {"_lock": None, "_nodes": self._nodes.columns()}
+            routes = None if self._routes is None else until_now(self._routes)
+            columns = {name: until_now(column) for name, column in self._columns.items()}
+            return found | {"_tokens": until_now(self._tokens), "_columns": columns, "_routes": routes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update(state, _lock=Lock())
         self._nodes = _native.TokenTree(self._tokens.rows, state["_nodes"])
 
     def __len__(self) -> int:

@@ -39,7 +39,7 @@ class Tasks:
     def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield `function(item)` of each."""
         ray, coming = self._ray, iter(items)
-        call = ray.put(function)
+        call = [ray.put(function)]  # in a list, so that a task gets the ref
         running = deque(_called().remote(call, item) for item in islice(coming, self._ahead))
         try:
             while running:
@@ -70,8 +70,17 @@ def _called() -> Any:
     return extra("ray", "ray").remote(_call)
 
 
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+_KEPT: dict[str, Callable[[Any], Any]] = {}
+"""The function that this process called last: of many rows, reading it takes longer than calling it."""
+
+
+def _call(held: list[Any], item: Any) -> Any:
+    (ref,) = held
+    number = ref.hex()  # and not the ref, which would keep what it is of in the store
+    if number not in _KEPT:
+        _KEPT.clear()
+        _KEPT[number] = extra("ray", "ray").get(ref)
+    return _KEPT[number](item)
 
 
 @contextmanager
@@ -114,7 +123,8 @@ def check_shared(paths: Iterable[Path]) -> None:
     names = [str(path.absolute()) for path in paths]
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     asked = [_called().options(scheduling_strategy=strategy(node, soft=False), num_cpus=0) for node in nodes]
-    missing = ray.get([task.remote(_unseen, names) for task in asked])
+    call = [ray.put(_unseen)]
+    missing = ray.get([task.remote(call, names) for task in asked])
     for node, unseen in zip(nodes, missing, strict=True):
         for path in unseen:
             text = (

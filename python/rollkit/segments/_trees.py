@@ -58,6 +58,8 @@ def grids(ends: AnyArray, q_size: int, kv_size: int) -> tuple[Bools, Bools]:
     shape = lines, 1, -(-width // q_size), -(-width // kv_size)
     if not width or not lines:
         return np.zeros(shape, bool), np.zeros(shape, bool)
+    # One that holds more than all holds it likewise, and int32, in which ends are counted, holds its size.
+    q_size, kv_size = min(q_size, width + 1), min(kv_size, width + 1)
     edges = np.union1d(np.arange(0, width, q_size), np.arange(0, width, kv_size))
     last = np.maximum.reduceat(ends, edges, axis=1)
     # A key that is padding ends where it is: where all are, nothing of the cell is seen.
