@@ -50,7 +50,8 @@ fn steps(c: &mut Criterion) {
         let (costs, mut out) = (costs(&lengths), vec![0i64; rows]);
         group.throughput(Throughput::Elements(rows as u64));
         for sync in [Sync::MicroBatch, Sync::Step] {
-            let options = step_plan::Options { capacity, ranks, sync, max_segments: None, seed: None };
+            let options =
+                step_plan::Options { capacity, ranks, sync, max_segments: None, steps: 0, seed: None };
             group.bench_function(
                 BenchmarkId::new(format!("{sync:?}"), format!("{rows}/{capacity}/{ranks}")),
                 |b| {

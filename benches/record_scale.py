@@ -28,6 +28,8 @@ import rollkit as rk
 from rollkit.ray import Chunk, RankPlan, execute, plan, with_lengths
 
 CAPACITY, PRODUCERS, RANKS, RUNS = 24576, 4, 2, 7
+SMALL, MANY = 256, 50
+"""Rows of a chunk, and chunks, where rows are picked."""
 PART = 16
 """Lists are so slow that a part of the rollouts stands for all."""
 
@@ -150,7 +152,7 @@ def least(call: Callable[[], Any], runs: int = 21) -> float:
 def planning(scene: Scene) -> dict[str, str]:
     lengths = ray.get([chunk.lengths for chunk in scene.chunks])
     rows = sum(map(len, lengths))
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "plan": lambda: plan(lengths, CAPACITY, RANKS),
         "plan_steps in it": lambda: rk.plan_steps(np.concatenate(lengths), capacity=CAPACITY, ranks=RANKS),
     }
@@ -196,6 +198,25 @@ def memory(scene: Scene) -> dict[str, str]:
     used, size = ray.get(scene.ranks[0].memory.remote(scene.plans[0], refs))
     text = f"{used / 2**20:,.0f} MB for {size / 2**20:,.0f} MB, {used / size:.3f} ×"
     return {"memory of a rank beyond the store (wanted 1.1 × its batch)": text}
+
+
+def picking(scene: Scene) -> dict[str, str]:
+    """Of many chunks, an eighth of the rows of each: the price of a task; what it saves is on a network."""
+    chunks = [made(i, SMALL) for i in range(MANY)]
+    refs = [ray.put(chunk) for chunk in chunks]
+    part = plan(chunks, CAPACITY, 8)[0]
+    calls: dict[str, Callable[[], Any]] = {
+        name: lambda pick=pick, fetch=fetch: execute(part, refs, pick=pick, fetch=fetch)  # type: ignore[misc]
+        for name, pick, fetch in (("whole", False, 2), ("picked", True, 2), ("fetch=8", True, 8))
+    }
+    took = {name: 1e3 * seconds / MANY for name, seconds in interleaved(calls, runs=3).items()}
+    size = sum(column.nbytes for column in map(values_of, chunks[0].values()))
+    text = ", ".join(f"{name} {each:.1f} ms" for name, each in took.items())
+    return {f"a chunk of {size / 1e6:.1f} MB, of which a rank wants an eighth": text}
+
+
+def values_of(column: Any) -> Any:
+    return getattr(column, "values", column)
 
 
 def gathering(scene: Scene) -> dict[str, str]:
@@ -247,7 +268,7 @@ def lengths_of(rollouts: rk.Rollouts) -> Any:
     return rollouts.ragged("prompt_token_ids").lengths + rollouts.ragged("response_ids").lengths
 
 
-SECTIONS: tuple[Section, ...] = (planning, step, memory, gathering)
+SECTIONS: tuple[Section, ...] = (planning, step, memory, picking, gathering)
 
 
 def main(rows: int = 20_000) -> None:
@@ -265,7 +286,7 @@ def main(rows: int = 20_000) -> None:
         chunks = [Chunk(*p.make.remote(i, rows // PRODUCERS)) for i, p in enumerate(producers)]
         lengths = ray.get([chunk.lengths for chunk in chunks])
         tokens = int(sum(map(np.sum, lengths)))
-        size = sum(getattr(c, "values", c).nbytes for ref, _ in chunks for c in ray.get(ref).values())
+        size = sum(values_of(c).nbytes for ref, _ in chunks for c in ray.get(ref).values())
         for producer in producers:
             ray.kill(producer)  # what they returned stays
         ranks = [Rank.remote() for _ in range(RANKS)]

@@ -13,7 +13,8 @@ which rank runs which rows in which micro-batch. Then time passes so:
 * Ranks wait for one another after each micro-batch (`--sync micro_batch`) or at the end (`step`).
 * A rank asks for the rows of a micro-batch `fetch` micro-batches ahead. A node sends, and takes in, what is
   asked for in turn, at `node_bandwidth`, both ways at once; a rank places its rows at `rank_bandwidth`.
-* Ranks fetch the rows that they run, or, `whole`, the chunks that have them, each once a node.
+* Ranks fetch the rows that they run, as `rollkit.ray.execute` does from other nodes, or, `whole`, the chunks
+  that have them, each once a node.
 * A driver that gathers has one port of `node_bandwidth`. It sends when it has everything; its own packing
   costs it nothing here.
 
@@ -24,12 +25,12 @@ rollouts again. All but the planner's CPU seconds follows from the seed.
 from __future__ import annotations
 
 import argparse
-import heapq
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,18 @@ def by_plan(world: World, rows: Ints, ranks: Ints) -> Split:
     """`plan_steps` over all rows, with `home`."""
     number = np.full(world.of.ranks, -1)
     number[ranks] = np.arange(len(ranks))
+    return _planned(world, rows, ranks, home=number[world.chunk[rows]])
+
+
+def by_node(world: World, rows: Ints, ranks: Ints) -> Split:
+    """`plan_steps` with `nodes`: rows leave a node that has more than its share."""
+    nodes = ranks // world.of.ranks_per_node
+    first = np.full(world.of.nodes, -1)
+    first[nodes[::-1]] = np.arange(len(ranks))[::-1]
+    return _planned(world, rows, ranks, home=first[world.home[rows]], nodes=nodes.tolist())
+
+
+def _planned(world: World, rows: Ints, ranks: Ints, **where: Any) -> Split:
     begun = time.thread_time()
     plan = rollkit.plan_steps(
         world.lengths[rows],
@@ -198,68 +211,11 @@ def by_plan(world: World, rows: Ints, ranks: Ints) -> Split:
         ranks=len(ranks),
         cost=world.of.cost,
         sync=world.of.sync,
-        home=number[world.chunk[rows]],
+        **where,
     )
     seconds = time.thread_time() - begun
     rank, step = np.divmod(plan.slots, plan.steps)
     return Split(rows, ranks[rank], step, plan.steps, seconds)
-
-
-def by_node(world: World, rows: Ints, ranks: Ints, whole: bool = False) -> Split:
-    """Rows leave a node that has more than its share; then each node balances micro-batches of its own."""
-    begun = time.thread_time()
-    of, lengths = world.of, world.lengths[rows]
-    ranks_of = np.split(ranks, np.searchsorted(ranks // of.ranks_per_node, range(1, of.nodes)))
-    node = _even_nodes(world, rows, np.array([len(own) for own in ranks_of]), whole)
-    nodes = [(np.flatnonzero(node == number), own) for number, own in enumerate(ranks_of) if len(own)]
-    nodes = [(here, own) for here, own in nodes if len(here)]
-    bins = [int(rollkit.plan_bins(lengths[here], of.capacity).max()) + 1 for here, _ in nodes]
-    steps = max(-(-count // len(own)) for count, (_, own) in zip(bins, nodes, strict=True))
-    rank, step = np.zeros((2, len(rows)), np.int64)
-    for here, own in nodes:
-        count = len(own) * steps
-        parts = rollkit.balance(lengths[here], count, cost=of.cost, capacity=of.capacity)
-        loads = np.bincount(parts, world.costs[rows[here]], count)
-        place = np.empty(count, np.int64)
-        place[np.argsort(-loads, kind="stable")] = np.arange(count)  # those of one step cost the same
-        step[here], turn = np.divmod(place[parts], len(own))
-        rank[here] = own[np.where(step[here] % 2, len(own) - 1 - turn, turn)]
-    return Split(rows, rank, step, steps, time.thread_time() - begun)
-
-
-def by_node_of_chunks(world: World, rows: Ints, ranks: Ints) -> Split:
-    """The same, but rows that leave are of few chunks, and those of one go to few nodes."""
-    return by_node(world, rows, ranks, whole=True)
-
-
-def _even_nodes(world: World, rows: Ints, ranks: Ints, whole: bool) -> Ints:
-    """The node that runs each row, so that all have as much to do for each rank.
-
-    Those that leave are the longest, which have most cost a byte, and go to whoever needs most; or, `whole`,
-    one chunk's after the other's, to one node after the other.
-    """
-    node, costs = world.home[rows], world.costs[rows]
-    held = np.bincount(node, costs, world.of.nodes).astype(np.int64)
-    short = (costs.sum() * ranks // ranks.sum() - held).tolist()
-    order = np.lexsort((-costs, world.chunk[rows])) if whole else np.argsort(-costs, kind="stable")
-    giving = order[np.less(short, 0)[node[order]]]
-    given: list[int] = []
-    for row, number, cost in zip(
-        *(of[giving].tolist() for of in (np.arange(len(rows)), node, costs)), strict=True
-    ):
-        if cost <= -short[number]:
-            short[number] += cost
-            given.append(row)
-    needy = [(-left, number) for number, left in enumerate(short) if left > 0]
-    heapq.heapify(needy)
-    number = heapq.heappop(needy)[1] if needy else 0
-    for row in given:
-        cost = int(costs[row])
-        if not whole or short[number] < cost:
-            number = heapq.heappushpop(needy, (-short[number], number))[1]
-        short[number] -= cost
-        node[row] = number
-    return node
 
 
 def by_hash(world: World, rows: Ints, ranks: Ints) -> Split:
@@ -311,8 +267,8 @@ STRATEGIES = (
     Strategy("`plan_steps`, `home=`", by_plan),
     Strategy("the same, nothing to slow ranks", by_plan, leave_slow=True),
     Strategy("the same, whole chunks", by_plan, whole=True, ways=()),
-    Strategy("nodes first, `balance` in each", by_node),
-    Strategy("nodes first, whole chunks", by_node_of_chunks, whole=True, ways=()),
+    Strategy("`plan_steps`, `nodes=`", by_node),
+    Strategy("the same, chunks whole", by_node, whole=True, ways=()),
     Strategy("driver gathers, plans, scatters", by_plan, driver=True),
     Strategy("rank by hash", by_hash, ways=("dealt again",)),
     Strategy("each rank its own chunk", at_home, ways=("dealt again",)),
@@ -566,22 +522,26 @@ def planner(of: Setting) -> Iterator[str]:
     cases = [(rows, 65536, sync) for rows in (16_000, 64_000, 256_000, 1_000_000) for sync in syncs]
     cases += [(64_000, 32768, sync) for sync in syncs] + [(64_000, 131072, "micro_batch")]
     rows = []
-    for count, capacity, sync in cases:
+    for (count, capacity, sync), plan in product(cases, (by_plan, by_node)):
         world = World.make(replace(of, rows=count, capacity=capacity, sync=sync))
-        split = by_plan(world, np.arange(count), np.arange(of.ranks))
+        split = plan(world, np.arange(count), np.arange(of.ranks))
         rows.append(
             (
                 f"{count:,}",
                 f"{capacity:,}",
                 sync,
+                "`nodes=`" if plan is by_node else "`home=`",
                 f"{split.seconds * 1e3:,.0f} ms",
                 f"{split.seconds / count * 1e9:,.0f} ns",
                 f"{split.steps}",
                 f"{world.lengths.sum() / (of.ranks * split.steps * capacity):.1%}",
                 f"{split.idle(world):.2%}",
+                f"{split.moved(world, world.home).sum() / world.bytes.sum():.1%}",
             )
         )
-    yield from table("rows, capacity, ranks wait, plan, a row, micro-batches a rank, full, idle", rows)
+    yield from table(
+        "rows, capacity, ranks wait, by, plan, a row, micro-batches a rank, full, idle, moved", rows
+    )
 
 
 def record(of: Setting) -> Path:

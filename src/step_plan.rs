@@ -43,6 +43,8 @@ pub struct Options {
     pub sync: Sync,
     /// Rows a micro-batch holds.
     pub max_segments: Option<usize>,
+    /// Micro-batches of each rank, at least.
+    pub steps: usize,
     /// What the order of micro-batches is shuffled by; costliest first without.
     pub seed: Option<u64>,
 }
@@ -68,7 +70,8 @@ pub struct Planned {
 /// ```
 /// use rollkit::step_plan::{Options, Sync, plan_steps};
 ///
-/// let options = Options { capacity: 12, ranks: 2, sync: Sync::MicroBatch, max_segments: None, seed: None };
+/// let sync = Sync::MicroBatch;
+/// let options = Options { capacity: 12, ranks: 2, sync, max_segments: None, steps: 0, seed: None };
 /// let lengths = [9, 8, 6, 5, 4, 4, 3, 2, 2, 1];
 /// let mut slots = [0i64; 10];
 /// let planned = plan_steps(&lengths, &lengths, None, None, &options, &mut slots)?;
@@ -155,8 +158,9 @@ fn micro_batches(
     let limits = Limits { size: options.capacity, most, ..Limits::NONE };
     balance::fit_alone(items, &limits, groups)?;
     let (fitted, needed) = balance::first_fit(items, &limits)?;
-    let count =
-        needed.checked_next_multiple_of(ranks).ok_or(Error::NoMemory { name: "ranks", got: ranks })?;
+    let too_many = || Error::NoMemory { name: "ranks", got: ranks };
+    let least = options.steps.checked_mul(ranks).ok_or_else(too_many)?;
+    let count = needed.checked_next_multiple_of(ranks).ok_or_else(too_many)?.max(least);
     let mut dealt = balance::lightest(items, count, &limits, way)?.unwrap_or(fitted);
     // None is empty where there are rows enough.
     let limits = Limits { least: i64::from(items.len() >= count), ..limits };

@@ -125,11 +125,12 @@ proptest! {
         ranks in 1..6usize,
         each: bool,
         max_segments in option::of(1..9usize),
+        steps in 0..4usize,
         seed in option::of(any::<u64>()),
         homes in option::of(0..9i64),
     ) {
         let sync = if each { Sync::MicroBatch } else { Sync::Step };
-        let options = step_plan::Options { capacity, ranks, sync, max_segments, seed };
+        let options = step_plan::Options { capacity, ranks, sync, max_segments, steps, seed };
         let home = homes.map(|of| (0..lengths.len() as i64).map(|row| row * of % (ranks as i64 + 1) - 1).collect::<Vec<_>>());
         let groups = groups.as_deref();
         let mut slots = vec![-7i64; lengths.len()];
@@ -156,7 +157,9 @@ proptest! {
         }
         if groups.is_none() || max_segments.is_none() {
             let needed = bins(&items, capacity, max_segments).unwrap();
-            prop_assert_eq!(batches, needed.next_multiple_of(ranks));
+            // Of more ranks than rows, some have nothing: the others' micro-batches count.
+            prop_assert!(batches >= needed.next_multiple_of(ranks).max(steps * ranks));
+            prop_assert!(planned.steps == steps || batches == needed.next_multiple_of(ranks));
         }
         let load = |rank: usize, step: usize| sum(&costs, rank * planned.steps + step);
         let longest = |step| (0..ranks).map(|rank| load(rank, step)).max().unwrap();
@@ -258,8 +261,14 @@ fn refuses() {
         refused(&[8, 1, 1, 1], None, Options { capacity: Some(8), ..equal }),
         Error::Balance(Problem::EqualCapacity { capacity: 8, fullest: 9 })
     );
-    let step =
-        step_plan::Options { capacity: 8, ranks: 2, sync: Sync::Step, max_segments: Some(1), seed: None };
+    let step = step_plan::Options {
+        capacity: 8,
+        ranks: 2,
+        sync: Sync::Step,
+        max_segments: Some(1),
+        steps: 0,
+        seed: None,
+    };
     let plan = |groups, home, options| plan_steps(&[1, 2], &[1, 2], groups, home, &options, &mut [0i64; 2]);
     assert_eq!(
         plan(None, Some(&[0, 2]), step),
@@ -282,7 +291,8 @@ fn refuses() {
 fn micro_batches_go_home() {
     let (lengths, home) = ([4, 4, 4, 4], [1, 0, 1, 0]);
     for sync in [Sync::MicroBatch, Sync::Step] {
-        let options = step_plan::Options { capacity: 4, ranks: 2, sync, max_segments: None, seed: None };
+        let options =
+            step_plan::Options { capacity: 4, ranks: 2, sync, max_segments: None, steps: 0, seed: None };
         let mut slots = [0i64; 4];
         let planned = plan_steps(&lengths, &lengths, None, Some(&home), &options, &mut slots).unwrap();
         let at_home =

@@ -76,8 +76,14 @@ fn rows_are_dealt_out_in_memory_of_the_rows() {
     }
     for sync in [Sync::MicroBatch, Sync::Step] {
         check(&format!("{sync:?}"), 600.0, |count| {
-            let options =
-                step_plan::Options { capacity: 4_000, ranks: 8, sync, max_segments: Some(9), seed: Some(1) };
+            let options = step_plan::Options {
+                capacity: 4_000,
+                ranks: 8,
+                sync,
+                max_segments: Some(9),
+                steps: 0,
+                seed: Some(1),
+            };
             let (lengths, ids) = (numbers(count, 997), numbers(count, count as i64));
             let (home, mut out) = (numbers(count, 8), vec![0i64; count]);
             plan_steps(&lengths, &lengths, None, Some(&home), &options, &mut out).unwrap();

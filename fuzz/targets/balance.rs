@@ -58,6 +58,7 @@ fuzz_target!(|case: Case| {
         ranks: parts,
         sync: if case.sync { Sync::MicroBatch } else { Sync::Step },
         max_segments: case.max_segments.map(usize::from),
+        steps: 0,
         seed: case.seed,
     };
     let home = case.equal_counts.then_some(&ids[..]);

@@ -372,6 +372,7 @@ def plan_steps(
     ranks: int,
     sync: str,
     max_segments: int | None,
+    steps: int,
     seed: int | None,
 ) -> tuple[_Int64s, int, int, int, int]:
     """Where each row goes, the steps, the makespan, what that is at least, and what all rows cost."""

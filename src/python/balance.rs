@@ -67,7 +67,7 @@ type Planned<'py> = (Array<'py>, usize, i64, i64, i64);
 
 /// One optimizer step.
 #[pyfunction]
-#[pyo3(signature = (lengths, costs, groups, home, /, *, capacity, ranks, sync, max_segments, seed))]
+#[pyo3(signature = (lengths, costs, groups, home, /, *, capacity, ranks, sync, max_segments, steps, seed))]
 #[allow(clippy::too_many_arguments)] // keywords of one Python call
 pub fn plan_steps<'py>(
     py: Python<'py>,
@@ -79,6 +79,7 @@ pub fn plan_steps<'py>(
     ranks: usize,
     sync: &str,
     max_segments: Option<usize>,
+    steps: usize,
     seed: Option<u64>,
 ) -> PyResult<Planned<'py>> {
     let (lengths, costs) = (array::int64s("lengths", lengths)?, array::int64s("cost", costs)?);
@@ -89,7 +90,7 @@ pub fn plan_steps<'py>(
         "step" => Sync::Step,
         _ => return Err(Error::UnknownName { name: "sync", got: sync.to_owned() }.into()),
     };
-    let options = step_plan::Options { capacity, ranks, sync, max_segments, seed };
+    let options = step_plan::Options { capacity, ranks, sync, max_segments, steps, seed };
     let out = array::fresh::<i64>(py, lengths.len())?;
     let slots = array::out_slice("slots", &out, [])?;
     let found = py.detach(|| step_plan::plan_steps(lengths, costs, groups, home, &options, slots))?;

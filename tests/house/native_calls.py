@@ -181,6 +181,7 @@ def plan_steps(rng: Rng, rows: int) -> Call:
         "ranks": 4,
         "sync": str(rng.choice(["micro_batch", "step"])),
         "max_segments": [None, 5][rng.integers(2)],
+        "steps": int(rng.integers(3)),
         "seed": [None, 3][rng.integers(2)],
     }
     return Call([lengths, lengths**2, groups_of(rng, rows), home], named)

@@ -180,6 +180,43 @@ def test_home_is_by_chunk() -> None:
     assert homes([made(1, 0)], ["a"]).tolist() == [-1]
 
 
+@settings(max_examples=examples(100))
+@given(
+    lengths=st.lists(st.lists(st.integers(0, 20), max_size=9), min_size=1, max_size=6),
+    nodes=st.lists(st.sampled_from("ab"), min_size=1, max_size=4),
+)
+def test_a_plan_of_nodes_is_that_of_a_step(lengths: list[list[int]], nodes: list[str]) -> None:
+    ranks = len(nodes)
+    home = [chunk % (ranks + 1) - 1 for chunk in range(len(lengths))]
+    plans = plan(lengths, 20, ranks, home=home, nodes=nodes)
+    rows = [n for chunk in lengths for n in chunk]
+    of_rows = [rank for rank, chunk in zip(home, lengths, strict=True) for _ in chunk]
+    steps = plan_steps(rows, capacity=20, ranks=ranks, home=of_rows, nodes=nodes)
+    for rank, part in enumerate(plans):
+        assert len(part) == steps.steps
+        for t in range(steps.steps):
+            assert part[t].rows.tolist() == steps.rows(rank, t).tolist()
+
+
+def test_chunks_agree_on_levels_where_prompts_tell() -> None:
+    """Without a prompt, one per response token and one per sequence token are the same."""
+    without: Any = {"prompt_token_ids": [[], []], "response_ids": [[1, 2], [3]], "x": [[1, 2], [3]]}
+    with_prompts: Any = {"prompt_token_ids": [[9], [9]], "response_ids": [[1], [3]], "x": [[1, 2], [3, 4]]}
+    both = [
+        Rollouts(
+            {**chunk, "lists": Ragged.from_rows([[[n] * n for n in row] for row in chunk["x"]], lists=True)}
+        )
+        for chunk in (without, with_prompts)
+    ]
+    for chunks in (both, both[::-1], [both[0], both[0]]):
+        for part in plan(lengths_of(chunks), 4, 1):
+            batch, wanted = execute(part, chunks), whole(part, chunks)
+            assert batch["x"].tolist() == wanted["x"].tolist()
+            for part_of in ("values", "offsets"):
+                ours, theirs = (getattr(of["lists"], part_of) for of in (batch, wanted))
+                assert ours.tolist() == theirs.tolist()
+
+
 def test_memory_is_filled_again() -> None:
     chunks = [made(20, number) for number in range(3)]
     first, second = plan(lengths_of(chunks), CAPACITY, 2)
@@ -261,10 +298,10 @@ def test_chunks_are_let_go_one_after_the_other(monkeypatch: pytest.MonkeyPatch) 
     seen: list[Any] = []
     add = _Making.add
 
-    def watched(self: Any, number: int, rollouts: Rollouts) -> None:
+    def watched(self: Any, wanted: Any, part: Any) -> None:
         assert all(ref() is None for ref in seen)
-        seen.extend(map(weakref.ref, arrays_of(rollouts)))
-        add(self, number, rollouts)
+        seen.extend(map(weakref.ref, arrays_of(part.rollouts)))
+        add(self, wanted, part)
 
     monkeypatch.setattr(_Making, "add", watched)
     chunks = [
@@ -310,6 +347,7 @@ ONE: dict[str, Any] = {
     "x": Ragged.from_rows([[1, 2], [3]], np.float32),
     "y": [1, 2],
 }
+LEVELS = {"prompt_token_ids": [[1], []], "response_ids": [[1], [3]], "x": [[1, 2], [3]]}
 (PART,) = plan([[2, 1], [2, 1]], 3, 1)
 (SHORT,) = plan([[2, 1]], 3, 1)
 
@@ -342,6 +380,28 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: plan([[3], [7]], 64, 2, home=[0, 2]),
         ValueError,
         "home[1] is 2, expected a rank below 2, or -1 for none",
+    ),
+    (
+        lambda: plan([[3], [7]], 64, 2, home=[0, 1], nodes=["a"]),
+        ValueError,
+        "nodes has 1 ranks, there are 2",
+    ),
+    (
+        lambda: plan([[3], [7]], 64, 2, nodes=["a", "b"]),
+        TypeError,
+        "nodes needs home, which says where each row is: a rank of its node",
+    ),
+    (
+        lambda: plan([[3, 9], [7, 70, 1]], 64, 2, home=[0, 1], nodes=["a", "b"]),
+        ValueError,
+        "chunk 1: row 1 has 70 elements, more than the capacity of 64; raise capacity, or cut the row",
+    ),
+    (lambda: execute(SHORT, [ONE], pick="rows"), TypeError, "pick must be True or False, got str"),
+    (
+        lambda: execute(PART, [LEVELS, {**LEVELS, "x": [[1], [2]]}]),
+        ValueError,
+        "chunk 1: column 'x': got an element per response token, chunk 0 has one per sequence token; make "
+        "all chunks alike",
     ),
     (
         lambda: execute(SHORT, [with_lengths(ONE)]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from tests.thorough import examples
 
 from rollkit import Layout, StepPlan, pack, place, plan_bins, plan_steps, take
+from rollkit._rows.near import Rows, even_nodes
 from rollkit._rows.step_plan import SYNCS
+from rollkit.testing import even_nodes_reference
 
 MODEL = (24576, 1)
 
@@ -199,6 +202,91 @@ def test_seed_shuffles_steps_alone() -> None:
     assert np.array_equal(np.sort(theirs[:, order], 0), np.sort(ours, 0))
     assert shuffled != plan_steps(lengths, **options, seed=8)
     assert shuffled.excess == plain.excess
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 30), max_size=50),
+    capacity=st.integers(30, 90),
+    nodes=st.lists(st.sampled_from("abc"), min_size=1, max_size=7),
+    cost=st.sampled_from([None, (1, 0), (7, 1), (0, 0)]),
+    sync=st.sampled_from(SYNCS),
+    max_segments=st.none() | st.integers(1, 6),
+    align=st.sampled_from([1, 1, 4]),
+    pairs=st.booleans(),
+    seed=st.none() | st.integers(0, 9),
+)
+def test_plans_of_nodes_keep_the_rules(
+    lengths: list[int],
+    capacity: int,
+    nodes: list[str],
+    cost: tuple[int, int] | None,
+    sync: str,
+    max_segments: int | None,
+    align: int,
+    pairs: bool,
+    seed: int | None,
+) -> None:
+    ranks, rows = len(nodes), np.array(lengths, np.int64)
+    home = np.arange(len(rows)) * 5 % (ranks + 1) - 1
+    groups = np.arange(len(rows)) // 2 if pairs else None
+    options: dict[str, Any] = {"capacity": capacity, "ranks": ranks, "cost": cost, "sync": sync}
+    options |= {"max_segments": max_segments, "groups": groups, "align": align, "seed": seed}
+    try:
+        plan = plan_steps(rows, **options, home=home, nodes=nodes)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=f"^{re.escape(str(error))}$"):
+            plan_steps(rows, **options)
+        return
+    assert plan == plan_steps(lengths, **options, home=home.tolist(), nodes=tuple(nodes))
+    assert plan.steps >= plan_steps(rows, **options).steps
+    found = [plan.rows(rank, t) for rank in range(ranks) for t in range(plan.steps)]
+    assert sorted(np.concatenate([[], *found]).tolist()) == list(range(len(rows)))
+    for of in found:
+        assert (-(-rows[of] // align) * align).sum() <= capacity + align - 1
+        assert max_segments is None or len(of) <= max_segments
+    if pairs:
+        assert np.array_equal(plan.slots[: len(rows) // 2 * 2 : 2], plan.slots[1::2])
+    token, square = cost or (1, 0)
+    costs = token * rows + square * rows**2
+    assert plan.excess == pytest.approx(excess_of(plan, costs, sync) if costs.any() else 0, abs=1e-12)
+    assert 0 <= plan.bound <= plan.excess + 1e-12
+    if pairs or not plan.steps:
+        return
+    names = list(dict.fromkeys(nodes))
+    counts = [nodes.count(name) for name in names]
+    at = np.array([-1 if rank < 0 else names.index(nodes[rank]) for rank in home])
+    ran = [names.index(nodes[slot // plan.steps]) for slot in plan.slots]
+    assert ran == even_nodes_reference(costs, at, counts)
+    # Who leaves is of a node that has more than its share, and no more leaves than that.
+    for number, count in enumerate(counts):
+        left = costs[(at == number) & (np.array(ran) != number)].sum()
+        assert left <= max(0, costs[at == number].sum() - costs.sum() * count // ranks)
+
+
+def test_nodes_balance_their_own() -> None:
+    lengths = log_normal(4000)
+    home = np.random.default_rng(0).integers(0, 5, 4000) % 4 * 4  # one of four nodes has twice the rows
+    options: dict[str, Any] = {"capacity": 65536, "ranks": 16, "cost": MODEL}
+    plan = plan_steps(lengths, **options, home=home, nodes=[rank // 4 for rank in range(16)])
+    assert plan.excess < 0.01
+    away = plan.slots // plan.steps // 4 != home // 4
+    assert set(home[away].tolist()) == {0}
+    assert lengths[away].sum() < 0.16 * lengths.sum()
+    plain = plan_steps(lengths, **options, home=home)
+    assert lengths[plain.slots // plain.steps // 4 != home // 4].sum() > 3 * lengths[away].sum()
+
+
+def test_groups_go_where_most_of_them_is() -> None:
+    lengths, groups = [4, 3, 2, 9], [0, 0, 0, 1]
+    for home, node in (([0, 1, 1, 0], 1), ([0, 1, -1, 1], 0), ([-1, -1, 1, 0], 1)):
+        rows = Rows(np.array(lengths), np.array(lengths), np.array(groups), np.array(home))
+        assert even_nodes(rows, np.array([1, 1])).tolist() == [node] * 3 + [0 if node else 1]
+
+
+def test_rows_that_cost_nothing_go_round() -> None:
+    plan = plan_steps([4] * 8, capacity=4, ranks=4, cost=(0, 0), home=[-1] * 8, nodes=[0, 1, 2, 3])
+    assert plan.steps == 2
 
 
 @settings(max_examples=examples(200), deadline=None)

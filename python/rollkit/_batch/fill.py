@@ -195,10 +195,19 @@ class Filling(NamedTuple):
         return {array.name: array.parts for array in self.arrays if isinstance(array, _Apart)}
 
     def with_lists(
-        self, parts: Mapping[str, Parts], prompt_lengths: Int64s, response_lengths: Int64s, order: Int64s
+        self,
+        parts: Mapping[str, Parts],
+        levels: Mapping[str, str],
+        prompt_lengths: Int64s,
+        response_lengths: Int64s,
+        order: Int64s,
     ) -> Filling:
-        """Those arrays alone, of other rows."""
-        found = [a._replace(parts=parts[a.name]) for a in self.arrays if isinstance(a, _Apart)]
+        """Those arrays alone, of other rows, which may tell that they have elements for other tokens."""
+        found = [
+            a._replace(parts=parts[a.name], level=levels.get(a.name, a.level))
+            for a in self.arrays
+            if isinstance(a, _Apart)
+        ]
         return Filling(found, prompt_lengths, response_lengths, order)
 
     def padding(

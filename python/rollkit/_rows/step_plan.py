@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -12,9 +12,10 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check, _native
 from rollkit._check import Int64s
-from rollkit._errors import refusal
+from rollkit._errors import TELLING, refusal
 from rollkit._rows.balance import Cost, GroupIds, group_ids, over_mean, row_costs
 from rollkit._rows.layout import Layout
+from rollkit._rows.near import Rows, plan_near
 
 SYNCS: Final = ("micro_batch", "step")
 NOBODY: Final = -1
@@ -126,6 +127,7 @@ def plan_steps(
     cost: Cost = None,
     sync: str = "micro_batch",
     home: ArrayLike | None = None,
+    nodes: Sequence[Hashable] | None = None,
     max_segments: int | None = None,
     groups: GroupIds = None,
     seed: int | None = None,
@@ -144,7 +146,12 @@ def plan_steps(
         sync: when ranks wait for one another: after each `"micro_batch"`, as FSDP and pipelines do, or at the
             end of the `"step"`, as DDP does with `no_sync`.
         home: `[rows]` ints, the rank that has each row already, -1 where none has. Micro-batches that cost
-            the same go where most of their elements are; the excess stays what it is.
+            the same go where most of their elements are; the excess stays what it is. With `nodes`, any rank
+            of the node that has the row.
+        nodes: `[ranks]`, the node of each rank: an id that has a hash. Rows leave a node only where it has
+            more than its share (of the cost, by its ranks), the costliest first; each node's are planned for
+            its ranks. So few rows move, but there may be one more micro-batch a rank, and with few of them
+            the excess is larger. A node with fewer rows than micro-batches has empty ones.
         max_segments: at most that many rows in a micro-batch.
         groups: see `balance`; rows of one id stay in one micro-batch.
         seed: shuffles micro-batches, all ranks' alike. Without, they come costliest first, so that memory is
@@ -164,24 +171,75 @@ def plan_steps(
         >>> plan = plan_steps([5, 1, 4, 2, 3], capacity=6, ranks=2, cost=(0, 1))
         >>> [[plan.rows(rank, t).tolist() for t in range(plan.steps)] for rank in range(2)]
         [[[0], [1, 3]], [[2], [4]]]
+        >>> near = plan_steps([4, 4, 3, 3, 2], capacity=8, ranks=2, home=[0, 1, 0, 1, 0], nodes=["a", "b"])
+        >>> near.slots // near.steps  # all stay; without nodes two move, and one micro-batch a rank will do
+        array([0, 1, 0, 1, 0])
     """
     rows = _check.lengths("lengths", lengths).copy()  # a plan of its own, whatever becomes of theirs
     wide, many = _check.positive("capacity", capacity), _check.positive("ranks", ranks)
     align = _check.positive("align", align)
-    slots, steps, makespan, bound, total = _native.plan_steps(
-        _taken(rows, wide, align),
-        row_costs(rows, cost),
-        group_ids(groups, len(rows)),
-        _homes(home, len(rows), many),
-        capacity=wide,
-        ranks=many,
-        sync=_check.choice("sync", sync, SYNCS),
-        max_segments=None if max_segments is None else _check.positive("max_segments", max_segments),
-        seed=None if seed is None else _check.positive("seed", seed, least=0),
-    )
+    taken, costs, ids = _taken(rows, wide, align), row_costs(rows, cost), group_ids(groups, len(rows))
+    there = _homes(home, len(rows), many)
+    options: dict[str, Any] = {
+        "capacity": wide,
+        "sync": _check.choice("sync", sync, SYNCS),
+        "max_segments": None if max_segments is None else _check.positive("max_segments", max_segments),
+        "seed": None if seed is None else _check.positive("seed", seed, least=0),
+    }
+    if nodes is None:
+        slots, steps, makespan, bound, total = _native.plan_steps(
+            taken, costs, ids, there, ranks=many, steps=0, **options
+        )
+    else:
+        node = _nodes(nodes, many)
+        if there is None:
+            raise TypeError("nodes needs home, which says where each row is: a rank of its node")
+        bound, total = _native.balance_bound(costs, ids, parts=many, equal_counts=False)
+        where = np.where(there < 0, NOBODY, node[there])
+        slots, steps = _near(Rows(taken, costs, ids, where), node, options)
+        makespan = _makespan(costs, slots, many, steps, sync)
     return StepPlan(
         rows, slots, many, steps, wide, over_mean(makespan, many, total), over_mean(bound, many, total), align
     )
+
+
+def _near(rows: Rows, nodes: Int64s, options: dict[str, Any]) -> tuple[Int64s, int]:
+    """`plan_near`, which refuses what a plan without nodes does, in its words."""
+
+    def plan(own: Int64s, ranks: int, steps: int) -> tuple[Int64s, int]:
+        groups = None if rows.groups is None else np.unique(rows.groups[own], return_inverse=True)[1]
+        slots, steps, *_ = _native.plan_steps(
+            rows.lengths[own], rows.costs[own], groups, None, ranks=ranks, steps=steps, **options
+        )
+        return slots, steps
+
+    try:
+        return plan_near(rows, nodes, plan)
+    except TELLING:
+        _native.plan_steps(rows.lengths, rows.costs, rows.groups, None, ranks=len(nodes), steps=0, **options)
+        raise
+
+
+def _makespan(costs: Int64s, slots: Int64s, ranks: int, steps: int, sync: str) -> int:
+    """What passes from the first micro-batch to the last, as cost."""
+    loads = np.zeros((ranks, steps), np.int64)
+    np.add.at(loads.reshape(-1), slots, costs)
+    return int(loads.max(axis=0).sum() if sync == "micro_batch" else loads.sum(axis=1).max())
+
+
+def _nodes(nodes: Sequence[Hashable], ranks: int) -> Int64s:
+    """The number of the node of each rank."""
+    found = _check.items("nodes", nodes)
+    if len(found) != ranks:
+        raise ValueError(f"nodes has {len(found)} ranks, there are {ranks}")
+    numbers: dict[Hashable, int] = {}
+    for rank, node in enumerate(found):
+        try:
+            numbers.setdefault(node, len(numbers))
+        except TypeError:
+            text = f"nodes[{rank}] is {type(node).__name__}; give an id that has a hash"
+            raise TypeError(text) from None
+    return np.array([numbers[node] for node in found], np.int64)
 
 
 def _taken(lengths: Int64s, capacity: int, align: int) -> Int64s:

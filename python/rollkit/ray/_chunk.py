@@ -1,18 +1,16 @@
-"""Rollouts where they were made: `Chunk`, and how a rank gets them."""
+"""Rollouts where they were made: `Chunk`."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import at
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, as_rollouts
 from rollkit._rows.step_plan import NOBODY
@@ -100,12 +98,11 @@ def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
     ranks: dict[str, list[int]] = {}
     for rank, node in enumerate(_check.items("nodes", nodes)):
         ranks.setdefault(str(node), []).append(rank)
-    remote = list(dict.fromkeys(filter(is_ref, found)))
-    where = sys.modules["ray"].experimental.get_object_locations(remote) if remote else {}
+    where = nodes_of(filter(is_ref, found))
     chosen = np.full(len(found), NOBODY, np.int64)
     given: Counter[str] = Counter()
     for i, ref in enumerate(found):
-        there = where.get(ref, {}).get("node_ids", ()) if is_ref(ref) else ()
+        there = where[ref] if is_ref(ref) else ()
         node = next((node for node in there if node in ranks), None)
         if node is not None:
             chosen[i] = ranks[node][given[node] % len(ranks[node])]
@@ -113,12 +110,27 @@ def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
     return chosen
 
 
+def nodes_of(refs: Iterable[Any]) -> dict[Any, Sequence[str]]:
+    """The nodes that have each object; none where it is small, or gone, or nobody knows of it.
+
+    Each owner is asked by itself: Ray ends a process that asks two at once, of whom one is dead.
+    """
+    owned: dict[bytes, list[Any]] = {}
+    for ref in dict.fromkeys(refs):
+        owned.setdefault(ref.owner_address(), []).append(ref)
+    found: dict[Any, Sequence[str]] = {}
+    for asked in owned.values():
+        told = sys.modules["ray"].experimental.get_object_locations(asked)
+        found |= {ref: told.get(ref, {}).get("node_ids", ()) for ref in asked}
+    return found
+
+
 def lengths_of(chunks: Any) -> list[Int64s]:
     """The lengths of the rows of each chunk, as `plan` takes them."""
     given = _by_number("lengths", chunks)
     found = [chunk.lengths if isinstance(chunk, Chunk) else chunk for chunk in given]
     refs = [i for i, lengths in enumerate(found) if is_ref(lengths)]
-    for i, lengths in zip(refs, _all(refs, [found[i] for i in refs]), strict=True):
+    for i, lengths in zip(refs, all_of(refs, [found[i] for i in refs]), strict=True):
         found[i] = lengths
     return [_lengths(f"lengths[{i}]", lengths) for i, lengths in enumerate(found)]
 
@@ -141,43 +153,13 @@ def refs_of(given: Any, numbers: Sequence[int], count: int) -> dict[int, Any]:
     return {number: ref.ref if isinstance(ref, Chunk) else ref for number, ref in found.items()}
 
 
-def fetched(refs: Mapping[int, Any], ahead: int) -> Iterator[tuple[int, Rollouts]]:
-    """Each chunk and its number, while the next ones are on their way.
-
-    What is read of the store is views of it, so that a chunk is free again once nobody has its arrays.
-    """
-    coming = iter(refs.values())
-    waiting = list(islice(coming, ahead + 1))
-    _start(waiting)
-    for number, ref in refs.items():
-        value = _all([number], [ref])[0] if is_ref(ref) else ref
-        if isinstance(value, tuple) and value and isinstance(value[0], Rollouts):
-            text = (
-                f"chunk {number} is rollouts and lengths in one; what returns with_lengths has num_returns=2"
-            )
-            raise TypeError(text)
-        with at(path=f"chunk {number}"):
-            found = as_rollouts(value)
-        del value
-        yield number, found
-        del found  # before the next one is waited for
-        _start(list(islice(coming, 1)))
-
-
 def is_ref(value: Any) -> bool:
     """Whether this is a ref of Ray's; whoever has one has imported Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and isinstance(value, ray.ObjectRef)
 
 
-def _start(refs: Sequence[Any]) -> None:
-    """Let Ray bring objects to this node, and do not wait for them."""
-    remote = list(dict.fromkeys(filter(is_ref, refs)))
-    if remote:
-        sys.modules["ray"].wait(remote, num_returns=len(remote), timeout=0, fetch_local=True)
-
-
-def _all(numbers: Sequence[int], refs: Sequence[Any]) -> list[Any]:
+def all_of(numbers: Sequence[int], refs: Sequence[Any]) -> list[Any]:
     """The values of refs; the chunk that cannot be had is named."""
     if not refs:
         return []
@@ -187,7 +169,7 @@ def _all(numbers: Sequence[int], refs: Sequence[Any]) -> list[Any]:
     except ray.exceptions.RayError as error:
         if len(refs) == 1:  # Ray's frames hold the refs, and are in a cycle with its exception
             raise ChunkLost(numbers[0], _why(ray.exceptions, error)) from error.with_traceback(None)
-    return [_all([number], [ref])[0] for number, ref in zip(numbers, refs, strict=True)]
+    return [all_of([number], [ref])[0] for number, ref in zip(numbers, refs, strict=True)]
 
 
 def _why(exceptions: Any, error: Exception) -> str:

@@ -13,16 +13,16 @@ from rollkit import _check
 from rollkit._batch.batch import Batch
 from rollkit._batch.fill import MADE, PACKED, Filling, asked
 from rollkit._check import Int64s
-from rollkit._errors import TELLING, at, refusal, retold, row_of
+from rollkit._errors import TELLING, refusal, retold, row_of
 from rollkit._frameworks import AnyArray
-from rollkit._rollouts.columns import LISTS, joined_entries, take_column
+from rollkit._rollouts.columns import joined_entries, take_column
 from rollkit._rollouts.names import Names, check_names, renamed
-from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Sources
 from rollkit._rows.layout import Layout
-from rollkit._rows.parts import Parts, end_to_end, own_ops
+from rollkit._rows.parts import Parts, end_to_end
 from rollkit._rows.ragged import Ragged, trusted
-from rollkit.ray._chunk import fetched, refs_of
+from rollkit.ray._chunk import refs_of
+from rollkit.ray._fetch import Part, Wanted, fetched
 from rollkit.ray._plan import RankPlan
 
 _PLAIN: Final = (str, bytes, int, float, bool, type(None), np.generic)
@@ -51,13 +51,15 @@ def execute(
     validate: bool = False,
     out: Batch | None = None,
     fetch: int = 2,
+    pick: bool | None = None,
 ) -> Batch:
     """Place the rows of one rank: `[bins, capacity]`, bin `t` the micro-batch `t` of the plan.
 
     Only the chunks that have rows of this rank are fetched, each once, `fetch` of them ahead of the one that
     is placed; it is read where Ray has it on this node, and let go before the next. So a rank has memory for
-    its batch, and Ray's store for `fetch + 1` chunks. A batch depends on the plan and the chunks alone: a
-    rank that died, or a chunk that is made again, gives the same bytes.
+    its batch, and Ray's store for `fetch + 1` chunks. Of a chunk on another node that has few of its rows, a
+    task there sends those alone (`pick`). A batch depends on the plan and the chunks alone: a rank that died,
+    or a chunk that is made again, gives the same bytes.
 
     Args:
         plan: of this rank, or of some of its bins (`plan[a:b]`).
@@ -73,6 +75,9 @@ def execute(
         out: a batch whose memory is filled again, where it is large enough. After an error its arrays hold
             what was placed before.
         fetch: how many chunks are under way while one is placed.
+        pick: whether a task at the chunk's node copies this rank's rows (of `columns`), so that those alone
+            come here. None: of chunks that are on other nodes, where less than half of the rows are this
+            rank's; others come whole. False: all come whole. True: all are picked from, on this node too.
 
     Returns:
         What `rollkit.pack(chunks, rows=plan.rows, layout=plan.layout)` gives.
@@ -100,15 +105,28 @@ def execute(
     check_names(names)
     if out is not None and not isinstance(out, Batch):
         raise TypeError(f"out must be a Batch, got {type(out).__name__}")
-    wanted = None if columns is None else [str(name) for name in _check.items("columns", columns)]
+    chosen = None if columns is None else [str(name) for name in _check.items("columns", columns)]
     dtypes, validate = asked(dtypes, names), _check.flag("validate", validate)
-    options = _Options(wanted, pad_id, fills, dtypes, levels, validate)
+    options = _Options(chosen, pad_id, fills, dtypes, levels, validate)
     ahead = _check.positive("fetch", fetch, least=0)
+    pick = None if pick is None else _check.flag("pick", pick)
     made = _Making(plan, options, {} if out is None else out._memory)
-    for number, rollouts in fetched(refs_of(refs, plan.chunks.tolist(), plan.num_chunks), ahead):
-        made.add(number, rollouts)
-        del rollouts  # which would stay in the store while the next one is waited for
+    refs = refs_of(refs, plan.chunks.tolist(), plan.num_chunks)
+    for wanted, part in fetched(refs, _wanted(plan, options), ahead, pick):
+        made.add(wanted, part)
+        del part  # which would stay in the store while the next one is waited for
     return made.batch(names)
+
+
+def _wanted(plan: RankPlan, options: _Options) -> list[Wanted]:
+    """The rows of each chunk."""
+    order, bounds = plan.by_chunk
+    rows = np.split(plan.rows[order], bounds[1:-1])
+    chunks = zip(plan.chunks.tolist(), plan.sizes.tolist(), plan.firsts.tolist(), rows, strict=True)
+    return [
+        Wanted(number, size, of - first, options.columns, options.levels)
+        for number, size, first, of in chunks
+    ]
 
 
 class _Making:
@@ -120,6 +138,7 @@ class _Making:
         self._seen: list[int] = []
         self._names: frozenset[str] = frozenset()
         self._kinds: dict[str, tuple[str, int]] = {}
+        self._levels: dict[str, tuple[str, int]] = {}
         self._fillings: list[Filling] = []  # that of the first chunk, which says what arrays there are
         self._arrays: dict[str, Any] = {}
         self._memory: dict[str, AnyArray] = {}
@@ -127,34 +146,26 @@ class _Making:
         self._rows: dict[str, list[Any]] = {}
         self._lengths: list[tuple[Int64s, Int64s]] = []  # of prompts and responses
 
-    def add(self, number: int, rollouts: Rollouts) -> None:
+    def add(self, wanted: Wanted, part: Part) -> None:
         """Write the rows of the next chunk."""
-        index = len(self._seen)
+        number, index = wanted.number, len(self._seen)
         places = self._order[self._bounds[index] : self._bounds[index + 1]]
-        rows = self._plan.rows[places] - self._plan.firsts[index]
-        with at(path=f"chunk {number}"):
-            rollouts = _chosen(rollouts, self._options)
-        self._check_chunk(number, rollouts, int(self._plan.sizes[index]))
+        self._check_alike(number, part)
         self._seen.append(number)
         try:
-            self._write(rollouts, rows, places)
+            self._write(part, places)
         except TELLING as error:
             row = row_of(error)
-            raise retold(error, path=f"chunk {number}", row=None if row is None else int(rows[row])) from None
+            row = None if row is None else int(wanted.rows[row])
+            raise retold(error, path=f"chunk {number}", row=row) from None
 
-    def _check_chunk(self, number: int, rollouts: Rollouts, size: int) -> None:
-        """Refuse other rows than the plan has, and other columns than the chunks before."""
-        if len(rollouts) != size:
-            raise ValueError(f"chunk {number} has {len(rollouts)} rows, the plan has {size} for it")
-        if self._seen and rollouts.keys() != self._names:
-            odd = ", ".join(map(repr, sorted(rollouts.keys() ^ self._names)))
+    def _check_alike(self, number: int, part: Part) -> None:
+        """Refuse other columns than the chunks before have, and others' dtypes."""
+        if self._seen and part.kinds.keys() != self._names:
+            odd = ", ".join(map(repr, sorted(part.kinds.keys() ^ self._names)))
             raise ValueError(f"chunk {number} and chunk {self._seen[0]} differ in columns: {odd}")
-        self._names = frozenset(rollouts)
-        for name, column in rollouts.items():
-            if isinstance(column, Ragged) and own_ops(column.values) is not None:
-                text = "chunks are in the host's memory, not on a device or with a gradient: .detach().cpu()"
-                raise refusal(TypeError, text, column=name, path=f"chunk {number}")
-            kind = _kind(column)
+        self._names = frozenset(part.kinds)
+        for name, kind in part.kinds.items():
             if kind is None:
                 continue
             first, chunk = self._kinds.setdefault(name, (kind, number))
@@ -162,9 +173,23 @@ class _Making:
                 text = f"got {kind}, chunk {chunk} has {first}; make all chunks alike"
                 raise refusal(TypeError, text, column=name, path=f"chunk {number}")
 
-    def _write(self, rollouts: Rollouts, rows: Int64s, places: Int64s) -> None:
+    def _check_levels(self, sources: Sources) -> None:
+        """Refuse a column that has an element for other tokens than in the chunks before.
+
+        Where no row has a prompt, one per response token and one per sequence token are the same.
+        """
+        if not sources.prompt_lengths.any():
+            return
+        for name in sources.tokens:
+            level, number = sources.level(name), self._seen[-1]
+            first, chunk = self._levels.setdefault(name, (level, number))
+            if level != first:
+                text = f"got an element per {level} token, chunk {chunk} has one per {first} token"
+                raise refusal(ValueError, f"{text}; make all chunks alike", column=name)
+
+    def _write(self, part: Part, places: Int64s) -> None:
         options, plan = self._options, self._plan
-        sources = Sources.of(rollouts, options.levels, rows)
+        sources = Sources.of(part.rollouts, options.levels, part.rows)
         lengths = plan.lengths[places]
         if (odd := sources.lengths != lengths).any():
             row = int(odd.argmax())
@@ -174,6 +199,7 @@ class _Making:
         if options.validate:
             sources.check_values()
         filling = Filling.of(sources, options.pad_id, options.fills, options.dtypes, PACKED)
+        self._check_levels(sources)
         self._fillings = self._fillings or [filling.without_rows()]
         filled = filling.filled()
         self._begin(filled)
@@ -199,7 +225,8 @@ class _Making:
         prompts, responses = (np.concatenate(found) for found in zip(*self._lengths, strict=True))
         lists = {name: Parts.join([rows.parts() for rows in found]) for name, found in self._lists.items()}
         if lists:
-            self._arrays |= first.with_lists(lists, prompts, responses, back).write(layout)[0]
+            levels = {name: level for name, (level, _) in self._levels.items()}
+            self._arrays |= first.with_lists(lists, levels, prompts, responses, back).write(layout)[0]
         prompts = prompts[back]
         made = Filling.derived(
             {name: np.dtype(MADE[name]) for name in PACKED}, prompts, responses[back], None
@@ -210,39 +237,6 @@ class _Making:
         rows = {name: take_column(joined_entries(name, found), back) for name, found in self._rows.items()}
         arrays = arrays if names == "rollkit" else renamed(arrays, layout, names)
         return Batch(arrays, layout, prompts, rows, self._memory | memory)
-
-
-def _chosen(rollouts: Rollouts, options: _Options) -> Rollouts:
-    """The columns that are asked for, as lists where `levels` says that they are."""
-    for name in options.columns or ():
-        if name not in rollouts:
-            known = ", ".join(map(repr, rollouts))
-            raise ValueError(f"columns has {name!r}, which is no column; there are {known}")
-    found = rollouts if options.columns is None else rollouts.select(*options.columns)
-    for name, level in _check.mapping("levels", options.levels).items():
-        if name in found and isinstance(level, str) and level.endswith(LISTS):
-            with at(column=name):
-                found = found.with_columns(**{name: Ragged.from_rows(found.columns[name], lists=True)})
-    return found
-
-
-def _kind(column: Any) -> str | None:
-    """What a column holds, in words; None where it has no element, which might be of any dtype."""
-    if not len(column):
-        return None
-    if isinstance(column, list):
-        return "a list of objects"
-    if not isinstance(column, Ragged):
-        return f"{_element(column.dtype, column.shape[1:])} per row"
-    if not len(column.flat):
-        return None
-    if column.of_lists:
-        return f"lists of {column.dtype} per token"
-    return f"rows of {_element(column.dtype, column.inner)}"
-
-
-def _element(dtype: Any, inner: tuple[int, ...]) -> str:
-    return f"{dtype} {inner}" if inner else str(dtype)
 
 
 def _own(column: Any) -> Any:

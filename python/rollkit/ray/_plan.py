@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -137,6 +137,7 @@ def plan(
     cost: Cost = None,
     sync: str = "micro_batch",
     home: ArrayLike | None = None,
+    nodes: Sequence[Hashable] | None = None,
     max_segments: int | None = None,
     groups: GroupIds = None,
     seed: int | None = None,
@@ -157,6 +158,8 @@ def plan(
         sync: likewise.
         home: `[chunks]` ints, a rank on the node where each chunk is, -1 where none is; see `homes`.
             Micro-batches that cost the same go where most of their tokens are.
+        nodes: `[ranks]`, the node of each rank, as in `homes`: rows leave a node only where it has more than
+            its share. See `rollkit.plan_steps`.
         max_segments: likewise.
         groups: `[rows]` ids, counted through all chunks: rows of one id stay in one micro-batch.
         seed: likewise.
@@ -187,6 +190,7 @@ def plan(
             cost=cost,
             sync=sync,
             home=_homes(home, sizes, ranks),
+            nodes=nodes,
             max_segments=max_segments,
             groups=groups,
             seed=seed,

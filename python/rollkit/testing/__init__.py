@@ -6,6 +6,7 @@ The strategies need hypothesis, which is imported when one is called.
 
 from rollkit.testing.balance import balance_reference as balance_reference
 from rollkit.testing.balance import differencing_reference as differencing_reference
+from rollkit.testing.balance import even_nodes_reference as even_nodes_reference
 from rollkit.testing.batches import labels_reference as labels_reference
 from rollkit.testing.batches import next_token_logprobs_reference as next_token_logprobs_reference
 from rollkit.testing.batches import pack_reference as pack_reference
@@ -54,6 +55,7 @@ __all__ = [
     "check_isolation",
     "concat_reference",
     "differencing_reference",
+    "even_nodes_reference",
     "forest_rows",
     "gae_reference",
     "labels_reference",

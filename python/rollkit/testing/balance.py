@@ -44,6 +44,46 @@ def balance_reference(
     return None if best is None else np.array(best[1], np.int64)
 
 
+def even_nodes_reference(
+    costs: Sequence[int] | NDArray[np.integer],
+    home: Sequence[int] | NDArray[np.integer],
+    ranks: Sequence[int] | NDArray[np.integer],
+) -> list[int]:
+    """The node that runs each row under `plan_steps(nodes=…)`, one row after the other.
+
+    Args:
+        costs: `[rows]`.
+        home: `[rows]`, the node that has each, -1 where none has.
+        ranks: `[nodes]`, how many ranks each has.
+
+    Example:
+        >>> even_nodes_reference([5, 3, 2, 2], home=[0, 0, 0, 1], ranks=[1, 1])
+        [0, 1, 0, 1]
+    """
+    nodes = range(len(ranks))
+    node = [int(of) for of in home]
+    total = sum(int(cost) for cost in costs)
+    share = [total * int(of) // sum(int(of) for of in ranks) for of in ranks]
+    has = [sum(int(cost) for cost, of in zip(costs, node, strict=True) if of == number) for number in nodes]
+    over = [has[number] > share[number] for number in nodes]
+    falling = sorted(range(len(node)), key=lambda row: -int(costs[row]))
+    given = []
+    for row in falling:
+        cost, of = int(costs[row]), node[row]
+        if of < 0:
+            given.append(row)
+        elif over[of] and 0 < cost <= has[of] - share[of]:
+            has[of] -= cost
+            given.append(row)
+    taken = [0 for _ in nodes]
+    for row in given:
+        to = min(nodes, key=lambda number: (has[number] - share[number], taken[number], number))
+        node[row] = to
+        has[to] += int(costs[row])
+        taken[to] += 1
+    return node
+
+
 def differencing_reference(costs: Sequence[int] | NDArray[np.integer], parts: int) -> NDArray[np.int64]:
     """Parts of equal counts by the largest differencing method, as trainers make them.
 
