@@ -20,6 +20,7 @@ import rollkit
 from rollkit import Ragged, Rollouts
 from rollkit.ray import Chunk, ChunkLost, execute, homes, plan, with_lengths
 from rollkit.ray._execute import _Making
+from rollkit.ray._tasks import check_shared
 
 ray: Any = pytest.importorskip("ray")
 
@@ -245,3 +246,14 @@ class Owner:
 
     def put(self) -> Any:
         return [ray.put(made(ROWS, 1))]
+
+
+def test_a_path_that_a_node_does_not_see_is_told(far: str, tmp_path: Path) -> None:
+    check_shared([tmp_path])
+    gone = tmp_path / "gone"
+    with pytest.raises(
+        ValueError, match=r"of the Ray cluster does not see it; it must lie on storage"
+    ) as told:
+        check_shared([tmp_path, gone])
+    assert str(told.value).startswith(f"{gone}: node ")
+    assert "\n" not in str(told.value)

@@ -80,7 +80,7 @@ def with_lengths(rollouts: Source | Sequence[Source]) -> tuple[Rollouts, Int64s]
 
 
 def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
-    """A rank on the node where each chunk is, as `plan(…, home=)` takes it.
+    """A rank on the node where each chunk is, as `plan(…, home=)` takes it. Waits until all are made.
 
     Args:
         refs: one for each chunk, an `ObjectRef` or a `Chunk`.
@@ -98,7 +98,10 @@ def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
     ranks: dict[str, list[int]] = {}
     for rank, node in enumerate(_check.items("nodes", nodes)):
         ranks.setdefault(str(node), []).append(rank)
-    where = nodes_of(filter(is_ref, found))
+    remote = list(dict.fromkeys(filter(is_ref, found)))
+    if remote:  # who is not made yet is nowhere
+        sys.modules["ray"].wait(remote, num_returns=len(remote), fetch_local=False)
+    where = nodes_of(remote)
     chosen = np.full(len(found), NOBODY, np.int64)
     given: Counter[str] = Counter()
     for i, ref in enumerate(found):
