@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from rollkit._errors import at
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, as_rollouts
 from rollkit._rows.step_plan import NOBODY
+
+_TWO: Final = "what returns with_lengths has num_returns=2"
 
 
 class Chunk(NamedTuple):
@@ -124,6 +126,8 @@ def lengths_of(chunks: Any) -> list[Int64s]:
 
 
 def _lengths(name: str, given: Any) -> Int64s:
+    if _is_pair(given):
+        raise TypeError(f"{name} is rollouts and lengths in one; {_TWO}")
     return with_lengths(given)[1] if isinstance(given, Rollouts | Mapping) else _check.lengths(name, given)
 
 
@@ -151,17 +155,19 @@ def fetched(refs: Mapping[int, Any], ahead: int) -> Iterator[tuple[int, Rollouts
     _start(waiting)
     for number, ref in refs.items():
         value = _all([number], [ref])[0] if is_ref(ref) else ref
-        if isinstance(value, tuple) and value and isinstance(value[0], Rollouts):
-            text = (
-                f"chunk {number} is rollouts and lengths in one; what returns with_lengths has num_returns=2"
-            )
-            raise TypeError(text)
+        if _is_pair(value):
+            raise TypeError(f"chunk {number} is rollouts and lengths in one; {_TWO}")
         with at(path=f"chunk {number}"):
             found = as_rollouts(value)
         del value
         yield number, found
         del found  # before the next one is waited for
         _start(list(islice(coming, 1)))
+
+
+def _is_pair(value: Any) -> bool:
+    """Whether this is both of what `with_lengths` returns."""
+    return isinstance(value, tuple) and len(value) > 0 and isinstance(value[0], Rollouts)
 
 
 def is_ref(value: Any) -> bool:
