@@ -73,6 +73,18 @@ class Setting:
     slower: float = 1.2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be simulated: a node is lost, so there are two."""
+        ones = dict.fromkeys(("rows", "ranks_per_node", "capacity", "fetch"), 1)
+        none = dict.fromkeys(("slow_ranks", "seed", "cost", "routes"), 0)
+        for name, wanted in {"nodes": 2, **ones, **none}.items():
+            value = getattr(self, name)
+            if np.min(value) < wanted:
+                raise ValueError(f"{name} must be at least {wanted}, got {value}")
+        for name in ("seconds_per_cost", "node_bandwidth", "rank_bandwidth", "slower", "cost"):
+            if not np.sum(getattr(self, name)) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+
     @property
     def ranks(self) -> int:
         """All of them."""
@@ -414,6 +426,8 @@ def lose(world: World, outcome: Outcome, way: str) -> Loss:
     lost, during = int(random.integers(of.nodes)), int(random.integers(split.steps))
     ranks = np.unique(split.rank)
     left = ranks[ranks // of.ranks_per_node != lost]
+    if not len(left):  # those that are slow step in
+        left = np.flatnonzero(np.arange(of.ranks) // of.ranks_per_node != lost)
     survives, fetched = split.node(world) != lost, split.step < during + of.fetch
     done = survives & (split.step < during)
     after, remade = world, 0
@@ -576,7 +590,10 @@ def main() -> None:
     recorded = given.pop("record")
     for name in ("cost", "routes"):
         given[name] = tuple(given[name])
-    of = Setting(**given)
+    try:
+        of = Setting(**given)
+    except ValueError as error:
+        parser.error(str(error))
     if recorded:
         print(record(of))
         return

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from tests.thorough import examples
 
 import rollkit
-from rollkit._files import spooling
+from rollkit._files import shard, shard_writer, spooling
 from rollkit._files.folder import WORK
 from rollkit._files.read import chunks_of
 from rollkit._files.source import File
@@ -133,3 +136,59 @@ def test_a_wrong_row_is_told_by_its_line(tmp_path: Path) -> None:
     source = written(tmp_path / "a.jsonl", rows)
     said = outcome([source], tmp_path / "out", {"chunk_rows": 4}, elsewhere)
     assert said.startswith(f"{source}:34: ")
+
+
+class Abreast:
+    """Passes chunks through, one at a time of two attempts that have the same barrier."""
+
+    def __init__(self, barrier: Barrier) -> None:
+        self.barrier = barrier
+
+    def __call__(self, items: Iterable[Any], label: str, total: int | None) -> Iterator[Any]:
+        for chunk in items:
+            self.barrier.wait(10)
+            yield chunk
+
+
+def test_two_attempts_at_a_part_read_the_same(tmp_path: Path) -> None:
+    """A node that is out of reach goes on for a while, and Ray has another do what it did."""
+    source = written(tmp_path / "a.jsonl", [{"response_ids": [i, i]} for i in range(64)])
+
+    def twice(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if isinstance(function, spooling.Reader):
+                reader = replace(function, watch=Abreast(Barrier(2)))
+                with ThreadPoolExecutor(2) as attempts:
+                    yield list(attempts.map(reader, [item, item]))[1]
+            else:
+                yield function(item)
+
+    options = {"chunk_rows": 1, "bins_per_shard": 9}
+    assert outcome([source], tmp_path / "parts", options, twice) == outcome(
+        [source], tmp_path / "one", options, None
+    )
+
+
+def test_two_attempts_at_a_shard_write_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = written(tmp_path / "a.jsonl", [{"response_ids": [i, i]} for i in range(64)])
+    save, calls = shard.save_shard, list[int]()
+
+    def each(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if isinstance(function, shard_writer.Writer):
+
+                def saved(*given: Any, item: Any = item, **named: Any) -> Any:
+                    found = save(*given, **named)
+                    if not calls or calls[-1] != item:
+                        calls.append(item)
+                        function(item)  # while this one has not ended
+                    return found
+
+                monkeypatch.setattr(shard_writer, "save_shard", saved)
+            yield function(item)
+
+    options = {"chunk_rows": 4, "bins_per_shard": 1}
+    assert outcome([source], tmp_path / "parts", options, each) == outcome(
+        [source], tmp_path / "one", options, None
+    )
+    assert len(calls) > 3

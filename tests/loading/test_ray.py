@@ -404,6 +404,11 @@ REFUSALS: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "all chunks alike",
     ),
     (
+        lambda: plan([[1], with_lengths(ONE)], 8, 1),
+        TypeError,
+        "lengths[1] is rollouts and lengths in one; what returns with_lengths has num_returns=2",
+    ),
+    (
         lambda: execute(SHORT, [with_lengths(ONE)]),
         TypeError,
         "chunk 0 is rollouts and lengths in one; what returns with_lengths has num_returns=2",

@@ -225,6 +225,21 @@ def test_homes_are_ranks_of_the_node() -> None:
     assert homes(refs, ["elsewhere"]).tolist() == [-1, -1, -1]
 
 
+def test_refs_of_a_closed_connection_start_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunk = made(0)
+    ref = ray.put(chunk)
+    (part,) = plan([with_lengths(chunk)[1]], CAPACITY, 1)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for call in (
+        lambda: execute(part, [ref]),
+        lambda: execute(part, [ref], pick=True),
+        lambda: plan([ref], CAPACITY, 1),
+        lambda: homes([ref], ["a"]),
+    ):
+        with pytest.raises(ValueError, match="^there is no connection to Ray any more"):
+            call()
+
+
 def test_killed_producers_and_ranks_lose_no_row_and_change_no_byte() -> None:
     """One is killed in every step, at a random moment; who has lost something makes it again."""
     rng = random.Random(0)

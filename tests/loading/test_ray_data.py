@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ torch: Any = pytest.importorskip("torch")
 
 import rollkit.ray  # noqa: E402
 from rollkit.ray import CollateArrow, PackBatches  # noqa: E402
+from rollkit.ray._shards import written_at  # noqa: E402
 from rollkit.ray._tasks import Tasks  # noqa: E402
 
 PYTHON = Path(rollkit.__file__).parents[1]
@@ -68,6 +71,10 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def files_in_all(folder: Path) -> list[tuple[str, int]]:
+    return sorted((str(path), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file())
 
 
 # Tasks.
@@ -171,6 +178,27 @@ def test_the_command_line_writes_the_same_bytes_at_a_cluster(tmp_path: Path) -> 
     assert files_in(tmp_path / "ray") == files_in(tmp_path / "one")
 
 
+def test_sigterm_ends_a_run_at_a_cluster_and_what_is_whole_stays(tmp_path: Path) -> None:
+    """Ray has its driver print a stack trace, while tasks run on."""
+    source, out = written(tmp_path / "a.jsonl", made(2000, 3)), tmp_path / "ray"
+    words = [sys.executable, "-m", "rollkit", "pack", str(source), "--capacity", "64", "--quiet"]
+    words += ["--bins-per-shard", "1"]
+    environment = {**os.environ, "PYTHONPATH": PATHS}
+    at_cluster = [*words, "-o", str(out), "--ray", ray.get_runtime_context().gcs_address]
+    with subprocess.Popen(at_cluster, env=environment, stdout=-1, stderr=-1, text=True) as run:
+        while run.poll() is None and not (out / "shard-00000.safetensors").exists():
+            time.sleep(0.01)
+        run.terminate()
+        said = run.communicate()
+    assert (run.returncode, *said) == (128 + signal.SIGTERM, "", "")
+    left = files_in_all(out)
+    time.sleep(0.3)
+    assert files_in_all(out) == left  # no task writes after it
+    subprocess.run([*words, "-o", str(out), "--resume"], env=environment, check=True)
+    subprocess.run([*words, "-o", str(tmp_path / "one")], env=environment, check=True)
+    assert files_in(out) == files_in(tmp_path / "one")
+
+
 def test_nobody_at_an_address(tmp_path: Path) -> None:
     source = written(tmp_path / "a.jsonl", made(3, 3))
     words = [
@@ -192,6 +220,14 @@ def test_nobody_at_an_address(tmp_path: Path) -> None:
         assert ended.stderr.startswith(f"rollkit: no Ray at '{address}': ")
         assert said in ended.stderr
         assert ended.stderr.count("\n") == 1
+
+
+def test_what_is_wrong_with_paths_is_told_before_ray_is_asked(tmp_path: Path) -> None:
+    source, options = written(tmp_path / "a.jsonl", made(3, 3)), Options(capacity=64)
+    with pytest.raises(FileNotFoundError):
+        written_at("nowhere", [tmp_path / "b.jsonl"], tmp_path / "out", options)
+    with pytest.raises(ValueError, match=r"^s3://bucket/out: URLs of s3 are not taken here"):
+        written_at("nowhere", [source], "s3://bucket/out", options)
 
 
 SOURCE = "rows.jsonl"
@@ -249,6 +285,23 @@ def test_a_dataset_becomes_bins_and_tensors() -> None:
     assert sorted(found) == sorted(
         (row["task"], row["prompt_token_ids"] + row["response_ids"]) for row in rows
     )
+
+
+@OF_RAY
+def test_steps_in_numpy_before_and_after_change_nothing() -> None:
+    """Ray's default: rows of several lengths become tensors of Ray's, and so do bins."""
+    rows = made(100, 6)
+    dataset = ray.data.from_arrow(pa.Table.from_pylist(rows))
+    how: dict[str, Any] = {"batch_format": "pyarrow", "batch_size": 100}
+    plain = dataset.map_batches(PackBatches(256), **how)
+    steps = dataset.map_batches(lambda batch: batch).map_batches(PackBatches(256), **how)
+    found = [
+        list(bins.iter_torch_batches(batch_size=4, collate_fn=CollateArrow()))
+        for bins in (plain, steps.map_batches(lambda batch: batch))
+    ]
+    for batch, wanted in zip(*found, strict=True):
+        assert batch.keys() == wanted.keys()
+        assert all(torch.equal(batch[name], wanted[name]) for name in wanted)
 
 
 @OF_RAY

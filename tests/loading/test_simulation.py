@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,3 +187,24 @@ def test_the_script_prints_tables(
     scale.main()
     lines = capsys.readouterr().out.splitlines()
     assert all(any(line.startswith(f"| {name} |") for line in lines) for name in BY)
+
+
+def test_a_report_of_ranks_that_are_nearly_all_slow() -> None:
+    """Who is left when a node is lost are the slow ones."""
+    assert len(list(scale.report(scale.Setting(rows=200, nodes=2, ranks_per_node=2, seed=1)))) > 10
+    assert len(list(scale.report(scale.Setting(rows=200, nodes=2, ranks_per_node=1)))) > 10
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rows": 0}, "rows must be at least 1, got 0"),
+        ({"nodes": 1}, "nodes must be at least 2, got 1"),
+        ({"fetch": 0}, "fetch must be at least 1, got 0"),
+        ({"node_bandwidth": 0.0}, "node_bandwidth must be above 0, got 0.0"),
+        ({"cost": (0, 0)}, "cost must be above 0, got (0, 0)"),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        scale.Setting(**given)

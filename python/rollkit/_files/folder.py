@@ -84,9 +84,21 @@ def _locked(work: Path, folder: Path) -> Iterator[None]:
 
 # What a run itself puts into its work folder, and what it may continue from.
 _OURS: Final = re.compile(r"lock|plan\.json|shard-\d{5,}\.safetensors\.json")
-# The last is how safetensors calls a file while it writes it.
-_PASSING: Final = re.compile(r"(plan|index)\.json\.tmp|shard-\d{5,}\.safetensors(\.json)?\.tmp|\.tmp\w{6}")
-_SPOOLED: Final = re.compile(r"(\d+-)?\d+\.bin")
+# The last is how safetensors calls a file while it writes it. Eight digits are those of `attempt`, which an
+# earlier version did not write.
+_PASSING: Final = re.compile(
+    r"((plan|index)\.json|shard-\d{5,}\.safetensors(\.json)?)(\.[0-9a-f]{8})?\.tmp|\.tmp\w{6}"
+)
+_SPOOLED: Final = re.compile(r"(\d+-)?([0-9a-f]{8}-)?\d+\.bin")
+
+
+def attempt() -> str:
+    """Digits for the names of what an attempt writes before it is whole.
+
+    A process that was given up, for its node was out of reach or its driver died, may go on for a while; what
+    it writes is not what the next attempt writes.
+    """
+    return os.urandom(4).hex()
 
 
 def _refuse_foreign(work: Path) -> None:
@@ -163,7 +175,7 @@ def digest(path: Path) -> str:
 
 
 def write_json(work: Path, path: Path, value: Any) -> None:
-    temporary = work / f"{path.name}.tmp"
+    temporary = work / f"{path.name}.{attempt()}.tmp"
     with naming(path), temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=2)
         file.write("\n")

@@ -10,7 +10,7 @@ from typing import Any
 from rollkit._batch import Batch, pack
 from rollkit._check import Int64s
 from rollkit._files.atomic import replace
-from rollkit._files.folder import digest, write_json
+from rollkit._files.folder import attempt, digest, write_json
 from rollkit._files.options import Options
 from rollkit._files.shard import save_shard, shard_name
 from rollkit._files.shard_plan import Shards
@@ -72,7 +72,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write a shard under a temporary name, its record, and then give it its own name."""
     layout, name = batch.layout, shard_name(header["number"])
-    temporary = work / f"{name}.tmp"
+    temporary = work / f"{name}.{attempt()}.tmp"
     contents = save_shard(temporary, batch, rows, scalars, derived=derived, **header)
     shard = {
         "file": name,

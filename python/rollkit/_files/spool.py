@@ -77,7 +77,7 @@ class _Column:
         self.name = name
         self.kind: Kind | None = None
         self._path = path
-        self._path.write_bytes(b"")  # a part that is read again begins anew
+        self._path.write_bytes(b"")
         self._dtype: np.dtype[Any] | None = None  # of the elements; None until there is one
         self._inner: tuple[int, ...] = ()
         self._lengths: list[Int64s] = []

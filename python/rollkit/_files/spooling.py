@@ -16,7 +16,7 @@ import numpy as np
 from rollkit._batch import pack
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal
-from rollkit._files.folder import digest
+from rollkit._files.folder import attempt, digest
 from rollkit._files.options import Options
 from rollkit._files.read import check_columns, chunks_of, in_file
 from rollkit._files.shard import PREFIXES, TAKEN
@@ -128,7 +128,7 @@ class Reader:
     def __call__(self, numbered: tuple[int, Part]) -> Read:
         """Read and check all rows of a part."""
         number, part = numbered
-        spool = Spool(self.folder, f"{number}-")
+        spool = Spool(self.folder, f"{number}-{attempt()}-")
         found = [(source, *self._read(spool, file)) for source, file in part]
         return Read(spool.finish(), found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from rollkit._check import Int64s
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources, as_rollouts
 from rollkit._rows.step_plan import NOBODY
+
+TWO: Final = "what returns with_lengths has num_returns=2"
 
 
 class Chunk(NamedTuple):
@@ -100,7 +102,7 @@ def homes(refs: Sequence[Any], nodes: Sequence[str]) -> Int64s:
         ranks.setdefault(str(node), []).append(rank)
     remote = list(dict.fromkeys(filter(is_ref, found)))
     if remote:  # who is not made yet is nowhere
-        sys.modules["ray"].wait(remote, num_returns=len(remote), fetch_local=False)
+        connection().wait(remote, num_returns=len(remote), fetch_local=False)
     where = nodes_of(remote)
     chosen = np.full(len(found), NOBODY, np.int64)
     given: Counter[str] = Counter()
@@ -139,6 +141,8 @@ def lengths_of(chunks: Any) -> list[Int64s]:
 
 
 def _lengths(name: str, given: Any) -> Int64s:
+    if is_pair(given):
+        raise TypeError(f"{name} is rollouts and lengths in one; {TWO}")
     return with_lengths(given)[1] if isinstance(given, Rollouts | Mapping) else _check.lengths(name, given)
 
 
@@ -156,17 +160,32 @@ def refs_of(given: Any, numbers: Sequence[int], count: int) -> dict[int, Any]:
     return {number: ref.ref if isinstance(ref, Chunk) else ref for number, ref in found.items()}
 
 
+def is_pair(value: Any) -> bool:
+    """Whether this is both of what `with_lengths` returns."""
+    return isinstance(value, tuple) and len(value) > 0 and isinstance(value[0], Rollouts)
+
+
 def is_ref(value: Any) -> bool:
     """Whether this is a ref of Ray's; whoever has one has imported Ray."""
     ray = sys.modules.get("ray")
     return ray is not None and isinstance(value, ray.ObjectRef)
 
 
+def connection() -> Any:
+    """Ray, of who has refs of it; refused where the connection is closed, since Ray would make a new one."""
+    ray = sys.modules["ray"]
+    if not ray.is_initialized():
+        raise ValueError(
+            "there is no connection to Ray any more, and refs are of one; call ray.init(…) first"
+        )
+    return ray
+
+
 def all_of(numbers: Sequence[int], refs: Sequence[Any]) -> list[Any]:
     """The values of refs; the chunk that cannot be had is named."""
     if not refs:
         return []
-    ray = sys.modules["ray"]
+    ray = connection()
     try:
         return list(ray.get(list(refs)))
     except ray.exceptions.RayError as error:

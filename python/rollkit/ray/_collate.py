@@ -12,6 +12,7 @@ from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.lists import Lists
+from rollkit.ray._tables import check_table, listed
 
 extra("ray", "ray")
 from ray.data.collate_fn import ArrowBatchCollateFn  # noqa: E402
@@ -29,9 +30,9 @@ class CollateArrow(ArrowBatchCollateFn):
 
     Args:
         collate: makes a batch of rows that are not packed yet, such as `rollkit.torch.Collator(pack=16384)`.
-            None: rows are bins, as `PackBatches` makes them. Then lists of one size are tensors
-            `[rows, size, …]` (`rollkit.Lists` where each element is a list), numbers are tensors `[rows]`,
-            and other columns lists of what Python has.
+            None: rows are bins, as `PackBatches` makes them. Then lists of one size, and tensors of Ray's,
+            are tensors `[rows, size, …]` (where each element is a list, `values` and `offsets` of all,
+            as in a `Batch`), numbers are tensors `[rows]`, and other columns lists of what Python has.
 
     Returns:
         A dict from each call; with `collate`, what that gives.
@@ -56,6 +57,7 @@ class CollateArrow(ArrowBatchCollateFn):
 
     def __call__(self, batch: Any) -> Any:
         """Make tensors of a table of pyarrow."""
+        check_table(batch)
         if self._collate is not None:
             return self._collate(_features(batch))
         return {name: _column(name, batch.column(name)) for name in batch.column_names}
@@ -63,41 +65,62 @@ class CollateArrow(ArrowBatchCollateFn):
 
 def _features(table: Any) -> list[dict[str, Any]]:
     """Each row as a dict, whose arrays are views."""
-    rows = Rollouts.from_arrow(table)
+    pa = extra("pyarrow", "ray")
+    rows = Rollouts.from_arrow(
+        pa.table({name: listed(name, table.column(name)) for name in table.column_names})
+    )
     return [{name: column[i] for name, column in rows.items()} for i in range(len(rows))]
 
 
 def _column(name: str, column: Any) -> Any:
     pa = extra("pyarrow", "ray")
-    kind, shape = column.type, []
+    column = listed(name, column)
+    shape, kind = _shape_of(column.type)
+    if _is_number(kind):
+        parts = [_numbers(name, chunk) for chunk in column.chunks]
+        # A copy: what Ray has is read-only, and belongs to all who read it.
+        joined = np.concatenate(parts) if parts else np.empty(0, kind.to_pandas_dtype())
+        return _TENSOR(joined.reshape(len(column), *shape))
+    if not shape:
+        return column.to_pylist()
+    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
+        inner, element = _shape_of(kind.value_type)
+        if _is_number(element):
+            return _lists(name, column, inner)
+    raise refusal(TypeError, f"has lists of {kind}, expected numbers", column=name)
+
+
+def _shape_of(kind: Any) -> tuple[list[int], Any]:
+    """The sizes of lists of one size, the outermost first, and what these hold."""
+    pa, shape = extra("pyarrow", "ray"), []
     while pa.types.is_fixed_size_list(kind):
         shape.append(kind.list_size)
         kind = kind.value_type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        if shape and pa.types.is_large_list(kind):
-            return _lists(name, column)
-        if shape:
-            raise refusal(TypeError, f"has lists of {kind}, expected numbers", column=name)
-        return column.to_pylist()
-    parts = [_numbers(name, chunk) for chunk in column.chunks]
-    # A copy: what Ray has is read-only, and belongs to all who read it.
-    joined = np.concatenate(parts) if parts else np.empty(0, kind.to_pandas_dtype())
-    return _TENSOR(joined.reshape(len(column), *shape))
+    return shape, kind
 
 
-def _lists(name: str, column: Any) -> Any:
+def _is_number(kind: Any) -> bool:
+    types = extra("pyarrow", "ray").types
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+
+
+def _lists(name: str, column: Any, inner: list[int]) -> Any:
     """A list for each element of lists of one size."""
-    found = column.combine_chunks()
-    while hasattr(found.type, "list_size") and not found.null_count:
-        found = found.flatten()
-    offsets = np.array(found.offsets)
-    return Lists(_TENSOR(np.array(_numbers(name, found.flatten()))), _TENSOR(offsets - offsets[0]))
+    found = _flat(name, column.combine_chunks())
+    offsets = np.array(found.offsets, np.int64)
+    values = np.array(_numbers(name, found.flatten())).reshape(-1, *inner)
+    return Lists(_TENSOR(values), _TENSOR(offsets - offsets[0]))
 
 
 def _numbers(name: str, chunk: Any) -> Any:
     """The numbers of lists of one size, end to end."""
+    return _flat(name, chunk).to_numpy(zero_copy_only=False)
+
+
+def _flat(name: str, chunk: Any) -> Any:
+    """What lists of one size hold, end to end."""
     while hasattr(chunk.type, "list_size") and not chunk.null_count:
         chunk = chunk.flatten()
     if chunk.null_count:
         raise refusal(ValueError, "has nulls; fill them, or leave the rows out", column=name)
-    return chunk.to_numpy(zero_copy_only=False)
+    return chunk

@@ -13,12 +13,16 @@ from rollkit._batch import pack
 from rollkit._errors import at
 from rollkit._extras import extra
 from rollkit._frameworks import AnyArray
+from rollkit._rollouts.columns import check_level
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.layout import ABSENT, Layout
 from rollkit._rows.lists import Lists
+from rollkit.ray._tables import check_table, listed, nested
 
 _OF_ONE = ("rows", "layout", "out", "share_prefixes", "groups", "match")
 """Options of `pack` that are of one batch alone."""
+_OF_COLUMNS = ("fills", "dtypes", "levels")
+"""Options of `pack` by the names of columns, which only a batch has."""
 
 
 class PackBatches:
@@ -59,13 +63,18 @@ class PackBatches:
                     f"{name} is of one batch, and batches of a dataset are packed alike; leave it out"
                 )
         self._options = options
-        pack(
-            {"response_ids": [[0]]}, self._capacity, **{**options, "levels": None}
-        )  # what is wrong, is so here
+        for name in _OF_COLUMNS:
+            _check.mapping(name, options.get(name))
+        for name, level in (options.get("levels") or {}).items():
+            check_level(name, level)
+        # What is wrong, is so here.
+        pack({"response_ids": [[0]]}, self._capacity, **{**options, **dict.fromkeys(_OF_COLUMNS)})
 
     def __call__(self, table: Any) -> Any:
         """Pack a table of pyarrow; gives one with a row for each bin."""
         pa = extra("pyarrow", "ray")
+        check_table(table)
+        table = pa.table({name: listed(name, table.column(name)) for name in table.column_names})
         rollouts = Rollouts.from_arrow(table)
         for name in self._keep:
             if name not in rollouts:
@@ -76,6 +85,10 @@ class PackBatches:
         assert isinstance(batch.layout, Layout)
         columns = {}
         for name, array in batch.items():
+            if name in self._keep:
+                raise ValueError(
+                    f"keep has {name!r}, which is an array of the bins; give the column another name"
+                )
             with at(column=name):
                 columns[name] = _rows_of(pa, array, batch.layout.width)
         return pa.table(columns | {name: _kept(pa, table[name], batch.layout) for name in self._keep})
@@ -84,12 +97,18 @@ class PackBatches:
 def _rows_of(pa: Any, array: AnyArray | Lists, width: int) -> Any:
     """A row of an array for each bin: lists of one size; of inner dimensions such lists again."""
     if isinstance(array, Lists):
-        elements = pa.LargeListArray.from_arrays(pa.array(array.offsets), pa.array(array.values))
+        elements = pa.LargeListArray.from_arrays(pa.array(array.offsets), _elements(pa, array.values))
         return pa.FixedSizeListArray.from_arrays(elements, width)
-    elements = pa.array(np.ascontiguousarray(array).reshape(-1))
-    for size in array.shape[:0:-1]:
-        elements = pa.FixedSizeListArray.from_arrays(elements, size)
-    return elements
+    return nested(pa, _elements(pa, array), array.shape[1:])
+
+
+def _elements(pa: Any, array: AnyArray) -> Any:
+    """The numbers of an array, end to end."""
+    try:
+        return pa.array(np.ascontiguousarray(array).reshape(-1))
+    except NotImplementedError:
+        text = f"Arrow has no {array.dtype}; ask for another by dtypes, such as float16 or float32"
+        raise TypeError(text) from None
 
 
 def _kept(pa: Any, column: Any, layout: Layout) -> Any:

@@ -19,7 +19,7 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import as_rollouts
 from rollkit._rows.parts import own_ops
 from rollkit._rows.ragged import Ragged
-from rollkit.ray._chunk import all_of, is_ref, nodes_of
+from rollkit.ray._chunk import TWO, all_of, connection, is_pair, is_ref, nodes_of
 
 
 class Wanted(NamedTuple):
@@ -48,11 +48,8 @@ class Part(NamedTuple):
     def of(cls, wanted: Wanted, chunk: Any, *, alone: bool = False) -> Part:
         """Read a chunk, or refuse it; `alone` copies the rows, and leaves the others where they are."""
         number, size = wanted.number, wanted.size
-        if isinstance(chunk, tuple) and chunk and isinstance(chunk[0], Rollouts):
-            text = (
-                f"chunk {number} is rollouts and lengths in one; what returns with_lengths has num_returns=2"
-            )
-            raise TypeError(text)
+        if is_pair(chunk):
+            raise TypeError(f"chunk {number} is rollouts and lengths in one; {TWO}")
         with at(path=f"chunk {number}"):
             found = _chosen(as_rollouts(chunk), wanted)
         if len(found) != size:
@@ -108,6 +105,7 @@ def _nodes_to_pick_at(
         asked = [one.number for one in wanted if 2 * len(one.rows) < one.size and is_ref(refs[one.number])]
     if pick is False or not asked:
         return {}
+    connection()
     where = nodes_of(refs[number] for number in asked)
     nodes = {number: where[refs[number]] for number in asked}
     if pick is None:
@@ -152,7 +150,7 @@ def _start(refs: Sequence[Any]) -> None:
     """Let Ray bring objects to this node, and do not wait for them."""
     remote = list(dict.fromkeys(filter(is_ref, refs)))
     if remote:
-        sys.modules["ray"].wait(remote, num_returns=len(remote), timeout=0, fetch_local=True)
+        connection().wait(remote, num_returns=len(remote), timeout=0, fetch_local=True)
 
 
 def _chosen(rollouts: Rollouts, wanted: Wanted) -> Rollouts:

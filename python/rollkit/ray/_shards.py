@@ -57,6 +57,7 @@ def written_at(
 ) -> dict[str, Any]:
     """Write shards at the cluster of an address, see `connected`, for a process that has no connection."""
     files = local_files(sources)
+    local_path(folder)
     for file in files:  # what is not there is told before anything is started
         size_of(file)
     with connected(address):
