@@ -236,7 +236,7 @@ def test_refs_of_a_closed_connection_start_no_other(monkeypatch: pytest.MonkeyPa
         lambda: plan([ref], CAPACITY, 1),
         lambda: homes([ref], ["a"]),
     ):
-        with pytest.raises(ValueError, match="^there is no connection to Ray any more"):
+        with pytest.raises(ValueError, match=r"^there is no connection to Ray any more"):
             call()
 
 
