@@ -138,9 +138,14 @@ def shared(call: Call, rng: np.random.Generator) -> Call:
 def bounded(name: str, call: Call) -> bool:
     """Whether the outputs that a call asks for fit the machine: they are allocated as asked for."""
     if name == "split_rows":
-        lengths, capacity = call.args[0], call.named["capacity"]
-        counts = isinstance(lengths, np.ndarray) and lengths.dtype.kind in "iu" and isinstance(capacity, int)
-        return not counts or capacity < 1 or np.abs(lengths.astype(float)).sum() / capacity < 1 << 20
+        lengths, capacity = next(iter(call.args), None), call.named.get("capacity")
+        if (
+            not isinstance(lengths, np.ndarray)
+            or lengths.dtype.kind not in "iu"
+            or not isinstance(capacity, int)
+        ):
+            return True
+        return capacity < 1 or bool(np.abs(lengths.astype(float)).sum() / capacity < 1 << 20)
     most = call.named.get("max_segments", 0)
     return name not in ("thd", "seqlens_and_offsets") or not isinstance(most, int) or most < 1 << 20
 
