@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.loading.test_ray import made, same, whole
-from tests.loading.test_ray_cluster import again_and_again, in_use, wait_until_dead, wait_until_free
 from tests.thorough import LEVEL
 
 import rollkit
@@ -23,6 +22,13 @@ from rollkit.ray._execute import _Making
 from rollkit.ray._tasks import check_shared
 
 ray: Any = pytest.importorskip("ray")
+
+from tests.loading.test_ray_cluster import (  # noqa: E402
+    again_and_again,
+    in_use,
+    wait_until_dead,
+    wait_until_free,
+)
 
 pytestmark = pytest.mark.skipif(LEVEL == 0, reason="two nodes take long to start")
 
