@@ -246,7 +246,7 @@ def test_killed_producers_and_ranks_lose_no_row_and_change_no_byte() -> None:
     wanted = [told_of(part) for part in planned([with_lengths(made(i))[1] for i in range(CHUNKS)])]
     step = Step()
     before = in_use()
-    for _ in range(by_level(5, 50)):
+    for _ in range(by_level(5, 12, 50)):
         timer = threading.Timer(rng.uniform(0, 0.4), step.kill, [rng])
         timer.start()
         results = step.run()
