@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
-import os
 import random
 import re
 import threading
@@ -16,34 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.loading.on_ray import one_machine
 from tests.thorough import by_level
 
-import rollkit
 from rollkit import Rollouts
 from rollkit.ray import Chunk, ChunkLost, execute, homes, plan, with_lengths
 
 ray: Any = pytest.importorskip("ray")
 
-PYTHON = Path(rollkit.__file__).parents[1]
 CAPACITY, CHUNKS, RANKS = 4096, 4, 2
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One machine; its workers import the package that is tested."""
-    paths = [str(PYTHON), str(PYTHON.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        ray.init(
-            address="local",  # and not another one that runs here
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=1 << 28,
-        )
+    with one_machine(ray):
         yield
-        ray.shutdown()
 
 
 def made(number: int, rows: int = 60, longest: int = 400) -> Rollouts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.loading.on_ray import PATHS, one_machine
 from tests.thorough import by_level
 
 import rollkit
@@ -30,25 +30,12 @@ from rollkit.ray import CollateArrow, PackBatches  # noqa: E402
 from rollkit.ray._shards import written_at  # noqa: E402
 from rollkit.ray._tasks import Tasks  # noqa: E402
 
-PYTHON = Path(rollkit.__file__).parents[1]
-PATHS = os.pathsep.join([str(PYTHON), str(PYTHON.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One machine; its workers import the package that is tested."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", PATHS)
-        ray.init(
-            address="local",  # and not another one that runs here
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=1 << 28,
-        )
+    with one_machine(ray):
         yield
-        ray.shutdown()
 
 
 def made(rows: int, seed: int) -> list[dict[str, Any]]:

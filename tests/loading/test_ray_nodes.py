@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.loading.on_ray import paths
 from tests.loading.test_ray import made, same, whole
 from tests.thorough import LEVEL
 
-import rollkit
 from rollkit import Ragged, Rollouts
 from rollkit.ray import Chunk, ChunkLost, execute, homes, plan, with_lengths
 from rollkit.ray._execute import _Making
@@ -41,10 +41,7 @@ def far() -> Iterator[str]:
     """A node beside the one of this driver."""
     from ray.cluster_utils import Cluster
 
-    root = Path(rollkit.__file__).parents[1]
-    paths = [str(root), str(root.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    with paths():
         store: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 1 << 28}
         cluster = Cluster(initialize_head=True, head_node_args={**store, "include_dashboard": False})
         node = cluster.add_node(**store, resources={"far": 1})

@@ -353,6 +353,15 @@ class Batch(Mapping[str, Any]):
         return f"Batch({layout}: {kinds})"
 
 
+def spare_of(out: Any) -> Mapping[str, AnyArray]:
+    """The memory of a batch that is written again, by name; none where there is no such batch."""
+    if out is None:
+        return {}
+    if not isinstance(out, Batch):
+        raise TypeError(f"out must be a Batch, got {type(out).__name__}")
+    return out._memory
+
+
 def _kind(array: Any) -> Any:
     """What a leaf is, in words: a function of trees may put anything there."""
     return getattr(array, "dtype", type(array).__name__)

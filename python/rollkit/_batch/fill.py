@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit import _native
-from rollkit._batch.batch import Batch
+from rollkit._batch.batch import Batch, spare_of
 from rollkit._check import Int64s, mapping
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
@@ -301,11 +301,10 @@ def fill(
     attention_mask: bool = False,
 ) -> Batch:
     """See `pack`."""
-    if out is not None and not isinstance(out, Batch):
-        raise TypeError(f"out must be a Batch, got {type(out).__name__}")
+    spare = spare_of(out)
     dtypes = asked(dtypes, names)
     filling = Filling.of(sources, pad_id, fills, dtypes, MADE if attention_mask else PACKED)
-    made, memory = filling.write(layout, {} if out is None else out._memory)
+    made, memory = filling.write(layout, spare)
     rows = {name: sources.ordered(column) for name, column in sources.rows.items()}
     made = made if names == "rollkit" else renamed(made, layout, names)
     return Batch(made, layout, sources.ordered(sources.prompt_lengths), rows, memory)

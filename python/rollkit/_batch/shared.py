@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit._arrays.ops import ops_of
-from rollkit._batch.batch import Batch
+from rollkit._batch.batch import Batch, spare_of
 from rollkit._batch.fill import PACKED, Filling, buffer
 from rollkit._batch.plan import check_alone, check_rows
 from rollkit._batch.unlike import warn_of_unlike
@@ -195,13 +195,11 @@ def fill_shared(
     check: bool = False,
 ) -> Batch:
     """The arrays of trees, and the columns of rows; see `pack`."""
-    if out is not None and not isinstance(out, Batch):
-        raise TypeError(f"out must be a Batch, got {type(out).__name__}")
+    spare = spare_of(out)
     check_shared_names(names)
     filling = SharedFilling.of(sources, pad_id, fills, dtypes)
     if check:
         filling.check(layout)
-    spare = _NOTHING if out is None else out._memory
     made, memory = filling.write(layout, None, spare)
     rows, more = filling.columns(layout, spare)
     arrays = renamed(made, layout, names)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from rollkit import _check
-from rollkit._batch import Batch
+from rollkit._batch.batch import Batch, spare_of
 from rollkit._batch.fill import PACKED, Filling, asked
 from rollkit._batch.plan import planned, shares
 from rollkit._check import Int64s
@@ -277,9 +277,8 @@ class Bins(Sequence[dict[str, Any]]):
             >>> batch.unpack("input_ids").to_list(), batch.rows["row_numbers"]
             ([[1, 2, 3], [4, 5]], array([0, 1]))
         """
-        if out is not None and not isinstance(out, Batch):
-            raise TypeError(f"out must be a Batch, got {type(out).__name__}")
-        chosen, spare = self._numbers(numbers), {} if out is None else out._memory
+        spare = spare_of(out)
+        chosen = self._numbers(numbers)
         arrays, memory, layout, prompt_lengths = self._written(chosen, spare)
         columns, more = self._store.columns(chosen, spare)
         return Batch(arrays, layout, prompt_lengths, columns, {**memory, **more}, self._store.per_token)

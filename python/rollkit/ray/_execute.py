@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from rollkit import _check
-from rollkit._batch.batch import Batch
+from rollkit._batch.batch import Batch, spare_of
 from rollkit._batch.fill import MADE, PACKED, Filling, asked
 from rollkit._check import Int64s
 from rollkit._errors import TELLING, refusal, retold, row_of
@@ -103,14 +103,13 @@ def execute(
     if not len(plan.chunks):
         raise ValueError("the plan is of no chunks, and no chunk says what columns there are")
     check_names(names)
-    if out is not None and not isinstance(out, Batch):
-        raise TypeError(f"out must be a Batch, got {type(out).__name__}")
+    spare = spare_of(out)
     chosen = None if columns is None else [str(name) for name in _check.items("columns", columns)]
     dtypes, validate = asked(dtypes, names), _check.flag("validate", validate)
     options = _Options(chosen, pad_id, fills, dtypes, levels, validate)
     ahead = _check.positive("fetch", fetch, least=0)
     pick = None if pick is None else _check.flag("pick", pick)
-    made = _Making(plan, options, {} if out is None else out._memory)
+    made = _Making(plan, options, spare)
     refs = refs_of(refs, plan.chunks.tolist(), plan.num_chunks)
     for wanted, part in fetched(refs, _wanted(plan, options), ahead, pick):
         made.add(wanted, part)
