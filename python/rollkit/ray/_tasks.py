@@ -20,13 +20,15 @@ from rollkit._extras import extra
 LOCAL: Final = "local"
 _PATIENCE: Final = 10
 """Seconds that a cluster has to answer."""
+_GRACE: Final = 3
+"""Seconds that tasks have to end by themselves before Ray is asked to end them."""
 
 
 class Tasks:
     """Calls a function with each of some items, each call a task of Ray's; what they return comes in order.
 
     Ray calls again what a node or a process did not finish. Where a call fails, or nobody asks on, those that
-    run are ended, and waited for, so that none writes after it.
+    run are waited for, and ended after three seconds, so that none writes after it.
 
     Args:
         ahead: calls at a time; twice the CPUs of the cluster by default, so that none waits for its turn.
@@ -61,10 +63,16 @@ class Tasks:
             raise OSError(f"Ray did not finish a task: {str(error).splitlines()[0]}") from error
 
     def _end(self, running: list[Any]) -> None:
+        # Cancelling a task in the instant in which it returns aborts the process that asks (a check of Ray's,
+        # "Tried to complete task that was not pending", in 2.60): so short tasks are waited for.
+        running = self._left(running, _GRACE)
         while running:  # Ray ends a task unless it is just about to begin: so it is asked again
             for ref in running:
                 self._ray.cancel(ref, force=True)
-            _, running = self._ray.wait(running, num_returns=len(running), timeout=1)
+            running = self._left(running, 1)
+
+    def _left(self, running: list[Any], seconds: float) -> list[Any]:
+        return self._ray.wait(running, num_returns=len(running), timeout=seconds)[1] if running else []
 
 
 @cache
