@@ -10,6 +10,8 @@ An exception survives `pickle` with its attributes, so that it says the same fro
 
 from __future__ import annotations
 
+import sys
+import warnings
 from types import TracebackType
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -35,6 +37,14 @@ class Words(NamedTuple):
     after: str
     placed: bool
     label: str | None
+
+
+def warn(text: str, kind: type[Warning] = UserWarning) -> None:
+    """Warn, at the line that called the package, however far up that is."""
+    level, frame = 1, sys._getframe()
+    while (outer := frame.f_back) is not None and frame.f_globals["__name__"].startswith("rollkit."):
+        level, frame = level + 1, outer
+    warnings.warn(text, kind, stacklevel=level)
 
 
 def refusal(

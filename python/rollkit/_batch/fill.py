@@ -17,6 +17,7 @@ from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import fill_of, narrow
 from rollkit._rollouts.names import Names, renamed
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rewards import check_scalars
 from rollkit._rollouts.sources import Sources, from_batch
 from rollkit._rows.dtypes import numpy_dtype
@@ -302,6 +303,7 @@ def fill(
 ) -> Batch:
     """See `pack`."""
     spare = spare_of(out)
+    warn_of_other_masks(sources.names)
     dtypes = asked(dtypes, names)
     filling = Filling.of(sources, pad_id, fills, dtypes, MADE if attention_mask else PACKED)
     made, memory = filling.write(layout, spare)

@@ -20,6 +20,7 @@ from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import take_column
 from rollkit._rollouts.forest import Forest
 from rollkit._rollouts.names import Names, check_shared_names, renamed
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.sources import Sources
 from rollkit._rows.binpack import DEFAULTS, Packing
 from rollkit._rows.layout import Layout
@@ -122,6 +123,7 @@ class SharedFilling(NamedTuple):
             if name in sources.tokens or name in sources.rows:
                 text = "a batch that shares prefixes makes this array itself; rename or leave out the column"
                 raise refusal(ValueError, text, column=name)
+        warn_of_other_masks(sources.names)
         filling = Filling.of(sources, pad_id, fills, dtypes, PACKED)
         tokens = filling.without((*IN_TREES, *PACKED, *sources.rows))
         return cls(filling.only(IN_TREES), tokens, sources.rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from rollkit._check import Int64s
+from rollkit._errors import warn
 from rollkit._rollouts.forest import Forest
 from rollkit._rollouts.sources import Sources, on_host
 from rollkit._rows.ragged import Ragged
@@ -34,7 +34,7 @@ def warn_of_unlike(sources: Sources, forest: Forest, groups: Any, match: Any) ->
     if ROUTES in sources.tokens and ROUTES not in matched:
         text = _other_routes(on_host(sources.tokens[ROUTES]), forest)
         if text is not None:
-            warnings.warn(text, stacklevel=4)
+            warn(text)
     if groups is None and not matched:
         for name in IMAGES:
             if name in sources.rows or name in sources.tokens:
@@ -42,7 +42,7 @@ def warn_of_unlike(sources: Sources, forest: Forest, groups: Any, match: Any) ->
                     f"column {name!r}: equal tokens may stand for other images, and rollouts share them; say "
                     "which may by groups=, or by match= a column of the images' ids per token"
                 )
-                warnings.warn(text, stacklevel=4)
+                warn(text)
                 return
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rollkit import _native
+from rollkit._errors import warn
 from rollkit._files.source import BLOCK, JSONL, Bytes, Source, kind_of, read_bytes
 from rollkit._rows.ragged import Ragged
 
@@ -43,7 +43,7 @@ def jsonl(
         skipped += bad
         yield {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in found.items()}
     if skipped:
-        warnings.warn(f"{source}: skipped {skipped} bad lines", stacklevel=2)
+        warn(f"{source}: skipped {skipped} bad lines")
 
 
 def line_of(source: Source, row: int) -> int | None:

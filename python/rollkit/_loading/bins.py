@@ -18,6 +18,7 @@ from rollkit._check import Int64s
 from rollkit._frameworks import AnyArray
 from rollkit._loading.planned import Planned
 from rollkit._rollouts.names import Names, check_names, check_shared_names, renamed
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rows.binpack import Packing
 from rollkit._rows.layout import ABSENT, Layout
@@ -142,6 +143,8 @@ class Bins(Sequence[dict[str, Any]]):
             trees = planned_trees("Bins", sources, capacity, layout, None, groups, match, **packing)
             store = PlannedTrees(trees, shared, check=layout is not None)
         else:
+            if columns is None or not {"loss_masks", "labels"}.isdisjoint(columns):
+                warn_of_other_masks(sources.names)
             filling = Filling.of(sources, pad_id, fills, asked(dtypes, names), PACKED)
             plan = planned("Bins", sources, capacity, layout, **packing)
             store = Planned(sources.rows, plan, filling)

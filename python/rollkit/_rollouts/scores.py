@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,9 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import refusal
+from rollkit._errors import refusal, warn
 from rollkit._rollouts.columns import mask_column, turns_of
 from rollkit._rollouts.groups import Float64s, Groups
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import check_given, trajectories
@@ -108,6 +108,7 @@ def _masked(rollouts: Rollouts, lasts: Int64s, trajectory: Int64s) -> Bools:
     if "loss_masks" in rollouts:
         tokens = turns_of(mask_column(rollouts["loss_masks"]))[2]
     else:
+        warn_of_other_masks(rollouts.columns)
         tokens = rollouts.ragged("response_ids").lengths
     masked: Bools = np.bincount(trajectory, weights=tokens, minlength=len(lasts)) == 0
     return masked
@@ -145,4 +146,4 @@ def _warn_of_single(groups: Groups) -> None:
             f"each of {len(groups)} groups has one rollout, so there is nothing to compare it with: every "
             "advantage is 0; check what groups them (by=)"
         )
-        warnings.warn(text, stacklevel=4)
+        warn(text)

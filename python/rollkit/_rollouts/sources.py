@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import at, refusal
+from rollkit._errors import at, refusal, warn
 from rollkit._frameworks import as_array, is_array
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import (
@@ -146,6 +145,11 @@ class Sources:
         """Tokens of each rollout: prompt and response."""
         return self.prompt_lengths + self.responses.lengths
 
+    @property
+    def names(self) -> list[str]:
+        """The columns beside the token ids."""
+        return [*self.tokens, *self.rows]
+
     def ordered(self, column: Any) -> Any:
         """A column that has an entry per row, in the order of the batch."""
         return column if self.order is None else take_column(column, self.order)
@@ -258,10 +262,9 @@ def warn_cut(layout: Layout, prompt_lengths: Int64s) -> None:
     cut = placed & (layout.lengths < layout.row_lengths)
     empty = cut & (layout.lengths <= prompt_lengths) & (prompt_lengths < layout.row_lengths)
     if empty.any():
-        warnings.warn(
+        warn(
             f"truncation leaves {int(empty.sum()):,} of {len(empty):,} rows without a token of their "
-            f"response ({int(cut.sum()):,} are cut)",
-            stacklevel=3,
+            f"response ({int(cut.sum()):,} are cut)"
         )
 
 

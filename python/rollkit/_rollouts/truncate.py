@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s
-from rollkit._errors import at
+from rollkit._errors import at, warn
 from rollkit._rollouts.columns import Column, check_levels, check_uncut, level_of
 from rollkit._rows.parts import gathered
 from rollkit._rows.ragged import Ragged, trusted
@@ -93,4 +92,4 @@ def _cut(column: Ragged, spans: _Spans) -> Ragged:
 def _warn_lost(before: Ragged, after: Ragged) -> None:
     lost = np.count_nonzero(before._host("truncate", before.flat)) - np.count_nonzero(after._host("truncate"))
     if lost:
-        warnings.warn(f"truncate cuts off {lost:,} rewards other than 0", stacklevel=4)
+        warn(f"truncate cuts off {lost:,} rewards other than 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._check import Int64s, same_ints
-from rollkit._errors import refusal
+from rollkit._errors import refusal, warn
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
 from rollkit._rollouts.fields import FIELDS
@@ -55,7 +54,7 @@ def validate(columns: Mapping[str, Column], *, step_wise: bool = False) -> None:
     if _check.flag("step_wise", step_wise):
         _steps(columns)
     if not any_nonzero(masks.flat):
-        warnings.warn(ALL_MASKED, stacklevel=3)
+        warn(ALL_MASKED)
 
 
 def _wanted(name: str) -> tuple[Callable[[AnyArray], Any], str] | None:

@@ -17,6 +17,7 @@ from rollkit._errors import TELLING, refusal, retold, row_of
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import joined_entries, take_column
 from rollkit._rollouts.names import Names, check_names, renamed
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.sources import Sources
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, end_to_end
@@ -197,6 +198,7 @@ class _Making:
             raise refusal(ValueError, text, row=row)
         if options.validate:
             sources.check_values()
+        warn_of_other_masks(sources.names)
         filling = Filling.of(sources, options.pad_id, options.fills, options.dtypes, PACKED)
         self._check_levels(sources)
         self._fillings = self._fillings or [filling.without_rows()]

@@ -18,6 +18,7 @@ from rollkit._extras import extra
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.labels import labels
 from rollkit._rollouts.names import Names, check_names, check_shared_names
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.sources import Sources
 from rollkit._rows.layout import Layout
 from rollkit._rows.lists import Lists
@@ -193,6 +194,8 @@ class Collator:
                 f"features need 'input_ids', or 'response_ids', got {known}; a "
                 "Trainer hands on all columns with remove_unused_columns=False"
             )
+        if self.labels:
+            warn_of_other_masks(there)
         for name in self.keep:
             if name not in there:
                 known = ", ".join(map(repr, there))
