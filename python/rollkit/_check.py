@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollkit import _native
+from rollkit._errors import refusal
 from rollkit._frameworks import as_array, is_array
 
 Int64s = NDArray[np.int64]
@@ -90,6 +91,14 @@ def entries(name: str, value: Any) -> list[Any]:
     Equal tensors have hashes of their own: what is grouped by them would fall apart without a word.
     """
     return [_entry(entry) for entry in items(name, host(name, value).tolist() if is_array(value) else value)]
+
+
+def given(name: str, ids: Iterable[Any]) -> None:
+    """Refuse ids that are missing: rows without one would be taken for rows of one."""
+    for row, entry in enumerate(ids):
+        if entry is None or (isinstance(entry, float | np.floating) and entry != entry):
+            text = f" is {entry}; give each row an id, or leave the column out"
+            raise refusal(ValueError, text, column=name, row=row)
 
 
 def _entry(entry: Any) -> Any:

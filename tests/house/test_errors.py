@@ -151,6 +151,8 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: balance([1], 2, groups=[1, 2]), ValueError, "groups has 2 rows, lengths has 1"),
     (lambda: balance([1], 2, groups=np.array(1)), TypeError, "groups must be a sequence, got int"),
     (lambda: balance([1], 2, groups=[np.array([1])]), TypeError, "groups[0] is ndarray, which cannot be grouped by; give one number, text or other hashable object per row"),
+    (lambda: balance([1, 1], 2, groups=["a", None]), ValueError, "column 'groups': row 1 is None; give each row an id, or leave the column out"),
+    (lambda: balance([1, 1], 2, groups=[np.nan, 1.0]), ValueError, "column 'groups': row 0 is nan; give each row an id, or leave the column out"),
     (lambda: balance([1], 2, groups=[[1]]), TypeError, "groups[0] is list, which cannot be grouped by; give one number, text or other hashable object per row"),
     (lambda: balance([1] * 6, 2, groups=[0, 0, 1, 1, 2, 2], equal_counts=True), ValueError, "whole groups go to 2 parts with 2 to 4 rows; leave equal_counts out, or give a number of parts that divides the groups"),
     (lambda: balance([8, 1, 1, 1], 2, equal_counts=True, capacity=8), ValueError, "no parts of equal counts within the capacity of 8 were found, the fullest has 9; leave equal_counts out, or give more parts or a larger capacity"),

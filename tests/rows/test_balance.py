@@ -181,7 +181,7 @@ def test_groups_of_any_ids() -> None:
     for groups in (
         ["a", "b", "a", "c", "b", "c"],
         np.array([7, -3, 7, 2**40, -3, 2**40]),
-        [(1,), 0, (1,), None, 0, None],
+        [(1,), 0, (1,), "c", 0, "c"],
     ):
         assert balance(lengths, 2, groups=groups).tolist() == wanted
 

@@ -17,7 +17,7 @@ from rollkit._rollouts.groups import Float64s, Groups
 from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
-from rollkit._rollouts.trajectories import check_given, trajectories
+from rollkit._rollouts.trajectories import trajectories
 from rollkit._rollouts.validate import check_lengths
 from rollkit._rows.ragged import Ragged
 
@@ -63,7 +63,7 @@ def scores(rollouts: Rollouts, by: str | ArrayLike | Iterable[Any], ignore: Igno
     """Rewards by group; `ignore` is that of `advantages`."""
     groups, name = rollouts.group_by(by), by if isinstance(by, str) else "by"
     if any(key is None or key != key for key in groups.keys):
-        check_given(name, [groups.keys[group] for group in groups.ids])
+        _check.given(name, [groups.keys[group] for group in groups.ids])
     ids = groups.ids
     lasts, trajectory = trajectories(rollouts.columns, ids, name)
     counts = ~_ignored(rollouts, ignore, lasts, trajectory)

@@ -18,7 +18,6 @@ from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.masking import loss_masks_of
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, as_rollouts
-from rollkit._rollouts.trajectories import check_given
 from rollkit._rows.arrow import is_arrow
 from rollkit._rows.ragged import Ragged
 
@@ -27,6 +26,8 @@ Ids = str | ArrayLike | Iterable[Any] | None
 Tokens = Mapping[Any, int]
 
 EMPTY: Final = ("skip", "count")
+_ENTRY: Final = 100
+"""Bytes of a number in a dict, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ class Counted:
                 row = int(ids.rows[ids.offsets[group]])
                 text = f" is {key!r}; num_{name}={count} wants ints from 0 to {count - 1}"
                 raise refusal(ValueError, text, column=name, row=row)
+        np.empty(min(count * _ENTRY, 2**62), np.uint8)  # what there is no memory for is told at once
         return dict.fromkeys(range(count), 0) | found
 
 
@@ -272,7 +274,7 @@ def _grouped(name: str, ids: Ids, rollouts: Rollouts | None, count: int) -> Grou
         got = len(entries) if isinstance(entries, list) else "none"
         raise ValueError(f"{name} must be one id per row, {count}, got {got}")
     if not whole:  # a look at each takes as long as grouping them
-        check_given(name, entries)
+        _check.given(name, entries)
         entries = [_key(entry) for entry in entries]
     with at(column=name):
         return Groups.by(entries)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rollkit import _check
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._frameworks import AnyArray, as_array
@@ -19,14 +20,6 @@ def trajectory_keys(ids: Sequence[Any] | AnyArray) -> list[Any]:
     """What tells trajectories apart: `to_string()` where an id has it, else the id as text."""
     entries = ids.tolist() if isinstance(ids, np.ndarray) else ids
     return [entry.to_string() if hasattr(entry, "to_string") else str(entry) for entry in entries]
-
-
-def check_given(name: str, ids: Sequence[Any] | AnyArray) -> None:
-    """Refuse ids that are missing: rows without one would be taken for rows of one."""
-    for row, entry in enumerate(ids):
-        if entry is None or (isinstance(entry, float | np.floating) and entry != entry):
-            text = f" is {entry}; give each row an id, or leave the column out"
-            raise refusal(ValueError, text, column=name, row=row)
 
 
 def changes(keys: Sequence[Any]) -> list[int]:
@@ -116,7 +109,7 @@ def trajectory_ends(columns: Mapping[str, Any], count: int) -> NDArray[np.bool_]
     ids, found = columns.get("trajectory_ids"), columns.get("is_last_step")
     if ids is None:
         return None if found is None else last_steps(found, count)
-    check_given("trajectory_ids", ids)
+    _check.given("trajectory_ids", ids)
     keys = trajectory_keys(ids)
     begins = changes(keys)
     check_adjacent(keys, begins)

@@ -248,6 +248,7 @@ def group_ids(groups: GroupIds, rows: int) -> Int64s | None:
         return np.unique(given, return_inverse=True)[1].astype(np.int64, copy=False)
     entries = _check.entries("groups", groups)
     _check_count(len(entries), rows)
+    _check.given("groups", entries)
     numbers: dict[Hashable, int] = {}
     return np.array([_number(numbers, row, entry) for row, entry in enumerate(entries)], np.int64)
 
