@@ -29,16 +29,20 @@ test: $(VENV)/.built $(VENV)/.test
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
 
-# Decoding with the oldest transformers that pyproject.toml allows, which lies in front of the installed one.
+# Decoding with the oldest transformers that pyproject.toml allows, and Ray's functions with the oldest Ray: they lie
+# in front of the installed ones. This Ray leaves files of its log open.
 OLDEST := $(VENV)/oldest
+oldest = "$$(sed -n 's/.*"$(1)>=\([0-9.]*\)".*/$(1)==\1/p' pyproject.toml)"
 test-oldest: $(OLDEST)/.installed
 	PYTHONPATH=$(OLDEST) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/decode/test_cached.py \
 		tests/decode/test_generate*.py tests/decode/test_cache.py tests/decode/test_active.py \
 		tests/compat/test_transformers.py tests/house/test_errors_decode.py
+	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -q -W ignore::ResourceWarning \
+		-W ignore::pytest.PytestUnraisableExceptionWarning tests/loading/test_ray*.py
 
 $(OLDEST)/.installed: $(VENV)/.built $(VENV)/.test pyproject.toml
 	rm -rf $(OLDEST)
-	$(UV) pip install --quiet --python $(BIN)/python --target $(OLDEST) "$$(sed -n 's/.*"transformers>=\([0-9.]*\)".*/transformers==\1/p' pyproject.toml)"
+	$(UV) pip install --quiet --python $(BIN)/python --target $(OLDEST) $(call oldest,transformers) $(call oldest,ray)
 	touch $@
 
 # The newest version of everything, in an environment of its own, made anew each time.

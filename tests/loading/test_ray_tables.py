@@ -56,6 +56,19 @@ def test_tensors_of_ray_and_of_arrow_are_tensors(made: Callable[[], Any]) -> Non
     assert (none.dtype, none.shape) == (torch.float16, (0, 4, 2))
 
 
+def test_tensors_of_any_shape_are_tensors_where_they_have_one() -> None:
+    """Ray before 2.55 makes such of lists of one size, too."""
+    table = pa.table({"a": ragged([*VALUES, np.zeros((1, 2), np.float16)])})
+    assert COLLATE(table.slice(0, 3))["a"].tolist() == VALUES.tolist()
+    assert (
+        COLLATE(pa.concat_tables([table.slice(1, 1), table.slice(0, 1)]))["a"].tolist()
+        == VALUES[[1, 0]].tolist()
+    )
+    assert COLLATE(table.slice(2))["a"] == [VALUES[2].tolist(), [[0.0, 0.0]]]
+    empty = pa.table({"a": ragged([np.zeros((0, 2), np.float16)] * 2)})
+    assert COLLATE(empty)["a"] == [[], []]
+
+
 def test_rows_of_any_length_that_ray_has_as_tensors_are_packed() -> None:
     rows = [np.arange(4).reshape(2, 1, 2), np.zeros((0, 1, 2), int), np.arange(4, 6).reshape(1, 1, 2)]
     table = pa.table({

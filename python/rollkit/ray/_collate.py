@@ -12,7 +12,7 @@ from rollkit._errors import refusal
 from rollkit._extras import extra
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.lists import Lists
-from rollkit.ray._tables import check_table, listed
+from rollkit.ray._tables import check_table, is_tensors, listed
 
 extra("ray", "ray")
 from ray.data.collate_fn import ArrowBatchCollateFn  # noqa: E402
@@ -30,9 +30,10 @@ class CollateArrow(ArrowBatchCollateFn):
 
     Args:
         collate: makes a batch of rows that are not packed yet, such as `rollkit.torch.Collator(pack=16384)`.
-            None: rows are bins, as `PackBatches` makes them. Then lists of one size, and tensors of Ray's,
-            are tensors `[rows, size, …]` (where each element is a list, `values` and `offsets` of all,
-            as in a `Batch`), numbers are tensors `[rows]`, and other columns lists of what Python has.
+            None: rows are bins, as `PackBatches` makes them. Then lists of one size, and tensors of Ray's
+            that are of one in these rows, are tensors `[rows, size, …]` (where each element is a list,
+            `values` and `offsets` of all, as in a `Batch`), numbers are tensors `[rows]`, and other columns
+            lists of what Python has.
 
     Returns:
         A dict from each call; with `collate`, what that gives.
@@ -74,7 +75,7 @@ def _features(table: Any) -> list[dict[str, Any]]:
 
 def _column(name: str, column: Any) -> Any:
     pa = extra("pyarrow", "ray")
-    column = listed(name, column)
+    column = _of_one_size(listed(name, column)) if is_tensors(column.type) else column
     shape, kind = _shape_of(column.type)
     if _is_number(kind):
         parts = [_numbers(name, chunk) for chunk in column.chunks]
@@ -88,6 +89,22 @@ def _column(name: str, column: Any) -> Any:
         if _is_number(element):
             return _lists(name, column, inner)
     raise refusal(TypeError, f"has lists of {kind}, expected numbers", column=name)
+
+
+def _of_one_size(column: Any) -> Any:
+    """Rows that all have as many elements as lists of one size, others as they are.
+
+    Ray before 2.55 makes tensors of any size of lists of one size, in a step in NumPy.
+    """
+    pa = extra("pyarrow", "ray")
+    if not pa.types.is_large_list(column.type):
+        return column
+    sizes = {size for chunk in column.chunks for size in np.unique(chunk.value_lengths())}
+    if len(sizes) != 1 or not (size := sizes.pop()):
+        return column
+    return pa.chunked_array(
+        [pa.FixedSizeListArray.from_arrays(chunk.flatten(), size) for chunk in column.chunks]
+    )
 
 
 def _shape_of(kind: Any) -> tuple[list[int], Any]:

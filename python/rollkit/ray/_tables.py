@@ -23,6 +23,16 @@ def check_table(table: Any) -> None:
         )
 
 
+def is_tensors(kind: Any) -> bool:
+    """Whether a type is one of tensors, Ray's or Arrow's."""
+    pa = extra("pyarrow", "ray")
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return True
+    if not isinstance(kind, pa.BaseExtensionType):
+        return False
+    return kind.extension_name.startswith(_OF_RAY) and (hasattr(kind, "shape") or hasattr(kind, "ndim"))
+
+
 def listed(name: str, column: Any) -> Any:
     """A column of tensors, of Ray's types or of Arrow's, as one of lists; others as they are.
 
@@ -31,15 +41,13 @@ def listed(name: str, column: Any) -> Any:
     """
     pa = extra("pyarrow", "ray")
     kind = column.type
-    if not isinstance(kind, pa.BaseExtensionType):
+    if not is_tensors(kind):
         return column
     if isinstance(kind, pa.FixedShapeTensorType):
         permuted = kind.permutation not in (None, [*range(len(kind.shape))])
         if permuted:
             text = f"has tensors whose dimensions are permuted, {kind.permutation}; store them in their order"
             raise refusal(ValueError, text, column=name)
-    elif not kind.extension_name.startswith(_OF_RAY) or not (hasattr(kind, "shape") or hasattr(kind, "ndim")):
-        return column
     chunks = [chunk.storage for chunk in column.chunks]
     if any(chunk.null_count for chunk in chunks):
         raise refusal(ValueError, "has nulls; fill them, or leave the rows out", column=name)
