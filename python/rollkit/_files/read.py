@@ -39,6 +39,8 @@ class Reading:
     nonfinite: str = "raise"
     columns: Collection[str] | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
+    lists: Collection[str] = ()
+    """Our names of columns of which each element is a list, beside known ones."""
 
     def __post_init__(self) -> None:
         _check.choice("on_error", self.on_error, ("raise", "skip"))
@@ -64,16 +66,22 @@ class Reading:
         back = {ours: theirs for theirs, ours in self.rename.items()}
         return {name if name in self.rename else back.get(name, name) for name in self.columns}
 
+    def of_lists(self, theirs: str) -> bool:
+        """Whether each element of a file's column is a list."""
+        name = self.named(theirs)
+        return name in self.lists or (name in FIELDS and FIELDS[name].lists)
+
     def hints(self) -> dict[str, Any]:
         """The dtypes of known columns, by the file's names."""
-        names = [*self.rename, *(name for name in FIELDS if name not in self.rename)]
-        known = {name: FIELDS[self.named(name)] for name in names if self.named(name) in FIELDS}
-        # Lists of lists that are no rectangle are objects to the parser.
-        return {
-            name: object if field.lists else field.dtype
-            for name, field in known.items()
-            if field.dtype is not None and field.is_per_token
-        }
+        names = [*self.rename, *(name for name in (*FIELDS, *self.lists) if name not in self.rename)]
+        found: dict[str, Any] = {}
+        for name in names:
+            field = FIELDS.get(self.named(name))
+            if self.of_lists(name):
+                found[name] = object  # to the parser lists of lists that are no rectangle are objects
+            elif field is not None and field.dtype is not None and field.is_per_token:
+                found[name] = field.dtype
+        return found
 
     def renamed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Columns under the names that are wanted."""
@@ -261,7 +269,7 @@ def _columns(source: Source, rows: int | None, how: Reading) -> Iterator[dict[st
     if kind in (*PARQUET, *ARROW) and compression is None:
         from rollkit._files import arrow
 
-        return (arrow.parquet if kind in PARQUET else arrow.ipc)(source, rows, wanted)
+        return (arrow.parquet if kind in PARQUET else arrow.ipc)(source, rows, wanted, how.of_lists)
     if kind in TENSORS and compression is None:
         from rollkit._files.tensor_columns import tensor_columns
 
