@@ -11,7 +11,6 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._files.tensors import Place, Tensors
 from rollkit._frameworks import AnyArray
-from rollkit._native import offsets_from_lengths
 from rollkit._rows.lists import Lists
 
 OF_LISTS: Final = "list"
@@ -86,7 +85,7 @@ class ListPlaces(NamedTuple):
         counts, entries = tensors.read(f"{_COUNTS}{name}"), tensors.read(name)
         bounds = pairwise(self.begins.tolist())
         bins = [_checked(line, entries[a:b]) for line, (a, b) in zip(counts, bounds, strict=True)]
-        return joined(bins, entries[:0])
+        return joined(bins, np.empty_like(entries))
 
     def bin(self, data: AnyArray, line: int) -> Bin:
         """A bin over the bytes of the file."""
@@ -98,11 +97,14 @@ class ListPlaces(NamedTuple):
         return _checked(counts, entries.reshape(end - begin, *self.entries.shape[1:]))
 
 
-def joined(bins: Sequence[Bin], none: AnyArray) -> Lists:
-    """Copy the lists of some bins; `none` is no entry, of their dtype and shape."""
-    counts = np.concatenate([np.empty(0, np.int64), *(bin.counts for bin in bins)])
-    entries = np.concatenate([bin.entries for bin in bins] or [none])
-    return Lists(entries, offsets_from_lengths(counts))
+def joined(bins: Sequence[Bin], out: AnyArray) -> Lists:
+    """Copy the lists of some bins, their entries to `out`."""
+    counts = [bin.counts for bin in bins]
+    offsets = np.zeros(sum(map(len, counts)) + 1, np.int64)
+    if counts:  # whose sum int64 holds: `offsets_from_lengths` would look, in three times the time
+        np.cumsum(np.concatenate(counts), dtype=np.int64, out=offsets[1:])
+        np.concatenate([bin.entries for bin in bins], out=out)
+    return Lists(out, offsets)
 
 
 def _checked(counts: AnyArray, entries: AnyArray) -> Bin:

@@ -8,11 +8,12 @@ from bisect import bisect_right
 from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from rollkit._batch.fill import buffer
+from rollkit._batch.fill import buffer, flat_buffer
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._files.shard import Shard, filling_of, opened, parsed
@@ -86,7 +87,7 @@ class Stored:
         for name in names:
             column = self._columns[name]
             if column.of_lists:
-                made[name] = self._lists(parts, name)
+                made[name] = self._lists(parts, name, memory, spare)
             elif name not in made:
                 made[name] = buffer(memory, name, layout, column.dtype, column.inner, spare)
                 self._copy(parts, name, memory[name].view(np.uint8))
@@ -116,14 +117,17 @@ class Stored:
             begin = part.held.begins[name] + part.line * size
             out[i * size : (i + 1) * size] = part.data[begin : begin + size]
 
-    def _lists(self, parts: list[_Part], name: str) -> Lists:
-        """The lists of bins."""
+    def _lists(
+        self, parts: list[_Part], name: str, memory: dict[str, AnyArray], spare: Mapping[str, AnyArray]
+    ) -> Lists:
+        """The lists of bins; their entries are in the memory of that name."""
         column = self._columns[name]
         bins = []
         for part in parts:
             with at(path=self._paths[part.shard]), at(column=name):
                 bins.append(part.held.lists[name].bin(part.data, part.line))
-        return joined(bins, np.empty((0, *column.inner), column.dtype))
+        shape = (sum(len(bin.entries) for bin in bins), *column.inner)
+        return joined(bins, flat_buffer(memory, name, prod(shape), column.dtype, spare).reshape(shape))
 
     def columns(
         self, bins: Int64s, spare: Mapping[str, AnyArray]
