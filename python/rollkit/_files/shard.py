@@ -354,4 +354,5 @@ def _header(file: Tensors) -> dict[str, Any]:
 
 def told_formats() -> str:
     """Which formats are read."""
-    return " and ".join(map(str, FORMATS))
+    *others, last = map(str, FORMATS)
+    return f"{', '.join(others)} and {last}"

@@ -11,7 +11,17 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._files.atomic import naming
-from rollkit._files.spooled import Kind, Piece, Spooled, Stored, entries_of, is_packed, json_rows, mapped
+from rollkit._files.spooled import (
+    Element,
+    Kind,
+    Piece,
+    Spooled,
+    Stored,
+    entries_of,
+    is_packed,
+    json_rows,
+    mapped,
+)
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
 from rollkit._rollouts.fields import FIELDS
@@ -80,6 +90,7 @@ class Spool:
         if rows is not None and rows.of_lists and name not in self._counts and not self._columns[name].filled:
             self._counts[name] = self._begun(name)
             self._counts[name].append(_empty(self.rows))
+            self._columns[name].none = rows.dtype, rows.inner[1:]
         lists = name in self._counts
         if rows is not None and not len(rows.flat):
             if lists:
@@ -113,6 +124,7 @@ class _Column:
         self._dtype: np.dtype[Any] | None = None  # of the elements; None until there is one
         self._inner: tuple[int, ...] = ()
         self._lengths: list[Int64s] = []
+        self.none: Element = np.dtype(np.int64), ()  # what an element is where there is none
         self.only_none = True  # so far
         self._turned = False  # to objects from another kind
 
@@ -200,7 +212,7 @@ class _Column:
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
         offsets = np.append(0, np.cumsum(lengths))
         piece = Piece(self._path, self._dtype, self._inner, offsets)
-        return Stored(self.kind, [piece], self._turned, counts)
+        return Stored(self.kind, [piece], self._turned, counts, self.none)
 
     def _mapped(self) -> AnyArray:
         return mapped(self._path, self._dtype, self._inner)

@@ -25,6 +25,10 @@ Kind = Literal["tokens", "numbers", "objects"]
 """Elements per token, one number per row, or one object per row (kept as JSON text)."""
 
 
+Element = tuple[np.dtype[Any], tuple[int, ...]]
+"""The dtype and shape of an element."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows of a column in a file: the bytes of their elements, end to end.
@@ -51,12 +55,14 @@ class Stored:
         pieces: in the order of rows.
         turned: its kind was another one in the first rows, and what came before was converted.
         counts: where each element is a list, how many entries each has: the pieces hold entries then.
+        none: the dtype and shape of an element where there is none.
     """
 
     kind: Kind | None
     pieces: list[Piece]
     turned: bool = False
     counts: Stored | None = None
+    none: Element = (np.dtype(np.int64), ())
 
     @property
     def lengths(self) -> Int64s:
@@ -76,7 +82,8 @@ class Stored:
         """Let the rows of several count through, each of which goes on with the first."""
         counts = [part.counts for part in parts if part.counts is not None]
         pieces = [piece for part in parts for piece in part.pieces]
-        return cls(parts[0].kind, pieces, counts=cls.joined(counts) if counts else None)
+        joined = cls.joined(counts) if counts else None
+        return cls(parts[0].kind, pieces, counts=joined, none=parts[0].none)
 
     def take(self, rows: Int64s) -> Ragged:
         """Copy rows, which ascend where there are several pieces."""
@@ -88,10 +95,10 @@ class Stored:
 
     def _take(self, rows: Int64s) -> Ragged:
         # Mapped anew each time, so that pages read before count no longer as this process's memory.
+        dtype, inner = self._element()
         if len(self.pieces) == 1:
             (piece,) = self.pieces
-            return Ragged(mapped(piece.path, piece.dtype, piece.inner), piece.offsets).take(rows)
-        dtype, inner = self._element()
+            return Ragged(mapped(piece.path, dtype, inner), piece.offsets).take(rows)
         ends = np.cumsum([len(piece.offsets) - 1 for piece in self.pieces])
         bounds = np.searchsorted(rows, [0, *ends])
         found = []
@@ -105,11 +112,11 @@ class Stored:
             found.append(Parts.over(values, begins, lengths))
         return Ragged(*end_to_end(Parts.join(found)))
 
-    def _element(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    def _element(self) -> Element:
         """The dtype that all elements meet in, as in `read`, and their shape."""
         filled = [piece for piece in self.pieces if piece.dtype is not None]
         if not filled:
-            return np.dtype(np.int64), ()
+            return self.none
         # One after the other, as they would be appended.
         dtypes = [piece.dtype for piece in filled if piece.dtype is not None]
         return reduce(lambda a, b: common((a, b)), dtypes), filled[0].inner
