@@ -27,6 +27,8 @@ pytest.importorskip("safetensors")
 
 LEVELS = {"more": "sequence[]", "images": "row[]"}
 Row = dict[str, Any]
+OF_LISTS = {"sampling_masks": "int", "more": "float", "images": "int", "a": "int", "b": "int"}
+"""Columns of lists, and the dtype of their entries."""
 
 
 def drawn_rows(sizes: Sequence[tuple[int, int]], longest: int, seed: int) -> list[Row]:
@@ -54,25 +56,23 @@ def written(path: Path, rows: list[Row]) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif path.suffix == ".parquet":  # of another's making: nothing says there which columns are lists
         pa = pytest.importorskip("pyarrow")
-        values = {"more": pa.float64(), "images": pa.int64(), "sampling_masks": pa.int64()}
-        types = {
-            name: pa.list_(pa.list_(values[name])) if name in values else pa.list_(pa.int64())
-            for name in rows[0]
-        }
-        table = pa.table({name: pa.array([row[name] for row in rows], types[name]) for name in rows[0]})
+        flat, nested = pa.list_(pa.int64()), {"int": pa.int64(), "float": pa.float64()}
+        types = {name: pa.list_(pa.list_(nested[kind])) for name, kind in OF_LISTS.items()}
+        table = pa.table(
+            {name: pa.array([row[name] for row in rows], types.get(name, flat)) for name in rows[0]}
+        )
         pytest.importorskip("pyarrow.parquet").write_table(table, path, row_group_size=3)
     else:
         save(columns_of(rows), path)
     return path
 
 
-def columns_of(rows: list[Row], more: Any = np.float64) -> Rollouts:
+def columns_of(rows: list[Row], dtypes: Any = OF_LISTS) -> Rollouts:
     """Rows as rollouts, all of one kind."""
     found: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
-    of_lists = {"sampling_masks": np.int32, "more": more, "images": np.int64}
-    return Rollouts(
-        found | {name: Ragged.from_rows(found[name], dtype, lists=True) for name, dtype in of_lists.items()}
-    )
+    for name in found.keys() & OF_LISTS.keys():
+        found[name] = Ragged.from_rows(found[name], dtypes.get(name), lists=True)
+    return Rollouts(found)
 
 
 SIZES = st.lists(st.tuples(st.sampled_from([0, 0, 1, 5]), st.sampled_from([0, 1, 4, 9, 40])), max_size=9)
@@ -110,8 +110,8 @@ def test_lists_are_those_of_the_rollouts(
         for row in rows:
             row["images"] = []
         paths = [written(path, found) for path, found in zip(paths, filled, strict=True)]
-    more = None if kind == "jsonl" else np.float64  # text that has no number has no dtype
-    wanted = Bins(columns_of(rows, more), 20, levels=LEVELS, oversize=oversize)
+    dtypes = {} if kind == "jsonl" else OF_LISTS  # text without a number has no dtype
+    wanted = Bins(columns_of(rows, dtypes), 20, levels=LEVELS, oversize=oversize)
     if not len(wanted):
         return
     how: Any = {"levels": LEVELS, "oversize": oversize, "bins_per_shard": per_shard, "chunk_rows": chunk}
@@ -242,6 +242,21 @@ def test_a_data_set_of_torch_gives_lists_of_tensors(folder: Path, loader: bool) 
         )
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "safetensors"])
+def test_lists_under_another_name(tmp_path: Path, kind: str) -> None:
+    masks = [
+        (row["sampling_masks"], {name: row[name] for name in ROWS[0] if name.endswith("_ids")})
+        for row in ROWS
+    ]
+    source = written(tmp_path / f"a.{kind}", [{**ids, "a": found, "b": found} for found, ids in masks])
+    options: Any = {"rename": {"a": "theirs", "b": "kept_token_ids"}, "levels": {"theirs": "response[]"}}
+    write_shards([source], tmp_path / "out", Options(capacity=16, **options))
+    bin = Bins.open(tmp_path / "out")[0]
+    assert bin["kept_token_ids"].dtype == np.int32
+    for kept, theirs in zip(bin["kept_token_ids"], bin["theirs"], strict=True):
+        np.testing.assert_array_equal(kept, theirs)
+
+
 # What is refused.
 
 
@@ -254,20 +269,20 @@ def packed(folder: Path, *sources: list[Row], **options: Any) -> str:
     return str(caught.value).replace(str(folder), "")
 
 
-IDS: Row = {"response_ids": [1, 2]}
+X: Row = {"response_ids": [1, 2]}
 
 
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        ([IDS | {"x": [[1], [2, 3]]}, IDS | {"x": [4, 5]}], {"levels": {"x": "response[]"}},
+        ([X | {"x": [[1], [2, 3]]}, X | {"x": [4, 5]}], {"levels": {"x": "response[]"}},
          "/0.jsonl: column 'x': expected a list for each element, got int64"),
-        ([IDS | {"x": [[1], [2, 3]]}, IDS | {"x": [[4]]}], {"levels": {"x": "response[]"}},
+        ([X | {"x": [[1], [2, 3]]}, X | {"x": [[4]]}], {"levels": {"x": "response[]"}},
          "/0.jsonl:2: column 'x': this row has 1 elements; its prompt has 0 tokens, its response 2"),
-        ([IDS | {"x": [[1], [2, 3]]}, IDS | {"x": None}], {"levels": {"x": "response[]"}},
+        ([X | {"x": [[1], [2, 3]]}, X | {"x": None}], {"levels": {"x": "response[]"}},
          "/0.jsonl:2: column 'x': this row is NoneType; expected a list for each element"),
-        ([IDS], {"levels": {"x": "response[]"}}, "levels has 'x', which is no column; there are 'response"),
-        ([IDS | {"sampling_masks": [[1], [2]]}, {"response_ids": [3]}], {},
+        ([X], {"levels": {"x": "response[]"}}, "levels has 'x', which is no column; there are 'response"),
+        ([X | {"sampling_masks": [[1], [2]]}, {"response_ids": [3]}], {},
          "column 'sampling_masks' is missing or null in some rows"),
         ([{"response_ids": [1] * 20, "x": [[1]]}], {"levels": {"x": "row[]"}, "oversize": "truncate"},
          "/0.jsonl:1: column 'x': this row would be cut, and has 1 entries that may be of any of its"),
@@ -281,7 +296,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, rows: list[Row], options: Any, s
 def test_lists_in_one_source_and_none_in_another(tmp_path: Path, first: bool) -> None:
     lists = Rollouts({"response_ids": [[1, 2]], "x": Ragged.from_rows([[[1], [2, 3]]], lists=True)})
     save(lists, tmp_path / "lists.safetensors")
-    written(tmp_path / "none.jsonl", [IDS | {"x": [4, 5]}])
+    written(tmp_path / "none.jsonl", [X | {"x": [4, 5]}])
     sources = [tmp_path / "lists.safetensors", tmp_path / "none.jsonl"][:: 1 if first else -1]
     said = "column 'x' has a list for each token in some rows, and none in others; --level x=response"
     with pytest.raises(ValueError, match=said):
