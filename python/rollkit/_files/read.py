@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollkit import _check
-from rollkit._errors import TELLING, path_of, refusal, retold, row_of
+from rollkit._errors import TELLING, at, path_of, refusal, retold, row_of
 from rollkit._files.paths import sources
 from rollkit._files.source import (
     ARROW,
@@ -24,6 +24,7 @@ from rollkit._files.source import (
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
+from rollkit._rows.ragged import Ragged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,9 +235,11 @@ def chunks_of(source: Source, rows: int | None, how: Reading) -> Iterator[Rollou
 
 def _rollouts(columns: dict[str, Any], how: Reading) -> Rollouts:
     """Columns under our names; what `save` wrote is taken as it is."""
-    if isinstance(columns, Saved) and not how.rename:
-        return Rollouts._trusted(columns)
-    return Rollouts(how.renamed(columns))
+    named = how.renamed(columns)
+    for name in set(how.lists) & named.keys():
+        with at(column=name):
+            named[name] = Ragged.from_rows(named[name], lists=True)
+    return Rollouts._trusted(named) if isinstance(columns, Saved) and not how.rename else Rollouts(named)
 
 
 def _unchanged(found: Iterator[T], source: Source) -> Iterator[T]:

@@ -34,7 +34,7 @@ _REWRITE: Final = 1 << 22
 
 
 class Spool:
-    """Rollouts in a folder, one file a column. In memory there are only the lengths of rows.
+    """Rollouts in a folder, one file a column, two of lists. In memory there are only the lengths of rows.
 
     A file is open only while it is written to or read: a process may have fewer files open than there are
     columns.

@@ -15,7 +15,7 @@ import numpy as np
 
 from rollkit._batch import pack
 from rollkit._check import Int64s
-from rollkit._errors import TELLING, at, refusal
+from rollkit._errors import TELLING, refusal
 from rollkit._files.folder import attempt, digest
 from rollkit._files.options import Options
 from rollkit._files.read import check_columns, chunks_of, in_file
@@ -286,9 +286,9 @@ def wanted_of(chunk: Rollouts, options: Options) -> Rollouts:
     if isinstance(rewards, list) and None in rewards:  # as objects they would not be in the shard's arrays
         text = " is None; score it, leave the rollout out, or --skip-column rewards"
         raise refusal(ValueError, text, column="rewards", row=rewards.index(None))
-    for name in set(options.lists) & columns.keys():
-        with at(column=name):
-            columns[name] = Ragged.from_rows(columns[name], lists=True)
+    for name in TOKEN_IDS:
+        if isinstance(ids := columns.get(name), Ragged) and ids.of_lists:
+            raise refusal(ValueError, "expected token ids, got a list for each token", column=name)
     return Rollouts(columns)
 
 
