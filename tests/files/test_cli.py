@@ -582,14 +582,8 @@ def test_ctrl_c_during_imports(tmp_path: Path) -> None:
     assert told("-c", "import rollkit")[1].endswith("KeyboardInterrupt\n")
 
 
-def test_lists_per_token_are_no_columns_of_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_head_of_lists_per_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "a.jsonl"
     source.write_text('{"response_ids": [5, 6], "sampling_masks": [[5, 9], [6]]}\n')
-    assert run("pack", source, "-o", tmp_path / "out", "--capacity", 8) == 1
-    said = "has a list for each token, which shards do not hold; --skip-column leaves it out"
-    assert capsys.readouterr().err == f"rollkit: {source}: column 'sampling_masks' {said}\n"
-    assert not (tmp_path / "out").exists()
-    skipped = ("--skip-column", "sampling_masks", "--quiet")
-    assert run("pack", source, "-o", tmp_path / "out", "--capacity", 8, *skipped) == 0
     assert run("head", source) == 0
     assert "2: [5, 9] [6]" in capsys.readouterr().out

@@ -43,6 +43,16 @@ def same(got: Any, wanted: Any) -> None:
         np.testing.assert_array_equal(found, array)
 
 
+def test_a_bin_of_pieces_may_be_there_twice() -> None:
+    masks = [[[7], [], [8, 9], [1], [2, 2]], [[3]]]
+    bins = Bins(
+        {"response_ids": [[1, 2, 3, 4, 5], [6]], "sampling_masks": masks}, 3, oversize="split", order="opened"
+    )
+    batch = bins.batch([0, 1, 0])
+    for i, number in enumerate([0, 1, 0]):
+        same(line(batch, i), bins[number])
+
+
 def line(batch: Any, i: int) -> dict[str, Any]:
     """A bin of a whole batch."""
     width = batch.layout.width

@@ -36,22 +36,43 @@ def packed(rollouts: Rollouts, capacity: int, **options: Any) -> Iterator[Path]:
         yield Path(folder) / "out"
 
 
-def storable(rollouts: Rollouts) -> Rollouts:
-    """Without what shards do not hold: lists per token, and no more than a place for a row's objects."""
-    kept = {
-        name: column
-        for name, column in rollouts.items()
-        if not (isinstance(column, Ragged) and column.of_lists)
-    }
-    return Rollouts(kept)
+def with_lists(rollouts: Rollouts, seed: int, longest: int) -> Rollouts:
+    """With a list for each token of the responses, and one of pairs for each of all tokens."""
+    rng = np.random.default_rng(seed)
+    prompts, responses = (rollouts[name] for name in ("prompt_token_ids", "response_ids"))
+    assert isinstance(prompts, Ragged)
+    assert isinstance(responses, Ragged)
+
+    def lists(lengths: Any, *inner: int) -> Ragged:
+        ends = np.append(0, rng.integers(0, longest + 1, lengths.sum()).cumsum())
+        entries: Any = Ragged(rng.integers(0, 99, (ends[-1], *inner)).astype(np.int16), ends)
+        return Ragged(entries, np.append(0, lengths.cumsum()))
+
+    masks, pairs = lists(responses.lengths), lists(prompts.lengths + responses.lengths, 2)
+    return rollouts.with_columns(sampling_masks=masks, pairs=pairs)
 
 
 @settings(max_examples=examples(200), deadline=None)
-@given(drawn(), options, st.integers(1, 4), st.booleans(), st.sampled_from(["rollkit", "hf"]), st.data())
+@given(
+    drawn(),
+    options,
+    st.integers(1, 4),
+    st.booleans(),
+    st.sampled_from(["rollkit", "hf"]),
+    st.sampled_from([None, 0, 3, 300]),
+    st.data(),
+)
 def test_a_bin_is_that_of_the_rollouts(
-    rollouts: Rollouts, options: Any, per_shard: int, derived: bool, names: Any, data: st.DataObject
+    rollouts: Rollouts,
+    options: Any,
+    per_shard: int,
+    derived: bool,
+    names: Any,
+    longest: int | None,
+    data: st.DataObject,
 ) -> None:
-    rollouts = storable(rollouts)
+    if longest is not None:
+        rollouts = with_lists(rollouts, data.draw(st.integers(0, 99)), longest)
     options = {"oversize": "split" if names == "rollkit" else "drop", **options}
     if names == "hf" and options["oversize"] == "split":
         options["oversize"] = "truncate"
@@ -121,6 +142,22 @@ def test_memory_is_used_again(folder: Path) -> None:
     for i, found in enumerate(kept):
         same(found, bins[i])
         assert all(array.flags.writeable for array in found.values())
+
+
+def test_memory_of_lists_is_used_again() -> None:
+    with packed(with_lists(some(), 0, 5), 48, bins_per_shard=4) as folder:
+        bins = Bins.open(folder, columns=["sampling_masks", "pairs"])
+        sizes = [len(bins[i]["pairs"].values) for i in range(len(bins))]
+        batch = bins.batch([int(np.argmax(sizes))])
+        again = bins.batch([int(np.argmin(sizes))], out=batch)
+        same(again, bins.batch([int(np.argmin(sizes))]))
+        assert all(np.shares_memory(again[name].values, batch[name].values) for name in batch)
+        kept, wanted = [], list(map(bins.__getitem__, range(len(bins))))
+        for i, found in enumerate(bins.iterate()):
+            same(found, wanted[i])
+            kept += [found] if i % 3 else []
+        for found, i in zip(kept, (i for i in range(len(bins)) if i % 3), strict=True):
+            same(found, wanted[i])
 
 
 def test_it_pickles_as_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +341,8 @@ HEADERS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (tensor("layout.lengths", shape=[1], data_offsets=[0, 8]), "lengths has 1 rows, starts has"),
     (tensor("layout.prompt_lengths", shape=[1], data_offsets=[0, 8]), "prompt_lengths has 1 entries, "),
     (tensor("rows.rewards", shape=[1], data_offsets=[0, 8]), "rows.rewards does not have an entry for"),
-    (ours("format", 3), "format 3; this rollkit reads 1 and 2"),
+    (ours("format", 4), "format 4; this rollkit reads 1, 2 and 3"),
+    (ours("format", 3), "a shard of another run: format is 3, the index says 2"),
     (ours("number", 7), "a shard of another run: number is 7, the index says 1"),
     (ours("plan_sha256", "x"), "a shard of another run$"),
     (ours("derived", ["input_ids"]), "derived has 'input_ids', which nothing gives"),

@@ -147,6 +147,17 @@ def test_levels_of_lists() -> None:
         Rollouts({"sampling_masks": Ragged.from_rows([[[0.5]]], lists=True)})
 
 
+def test_rows_without_a_token_are_lists_too() -> None:
+    rows = Rollouts({"response_ids": [[], []], "x": [[], []], "sampling_masks": [[], []]})
+    batch = pack(rows, 2, levels={"x": "response[]"})
+    assert batch.unpack("x").to_list() == batch.unpack("sampling_masks").to_list() == [[], []]
+    assert batch["x"].dtype == np.int64
+    none = Ragged(np.arange(3, dtype=np.int16), np.array([2, 2, 2]))  # of a slice
+    assert Rollouts({"sampling_masks": none}).ragged("sampling_masks").of_lists
+    with pytest.raises(TypeError, match="column 'x': expected a list for each element, got int64"):
+        pack(Rollouts({"response_ids": [[], [1]], "x": [[], [1]]}), 2, levels={"x": "response[]"})
+
+
 def test_what_a_row_has_several_of_is_not_cut() -> None:
     rows: dict[str, Any] = {
         "response_ids": [[1, 2, 3], [4], [5, 6, 7]],

@@ -330,12 +330,24 @@ def buffer(
 ) -> AnyArray:
     """An array to fill, in spare memory where that is large enough."""
     shape = (*layout.shape, *inner)
-    size = prod(shape)
+    return flat_buffer(memory, name, prod(shape), dtype, spare, zeros=zeros).reshape(shape)
+
+
+def flat_buffer(
+    memory: dict[str, AnyArray],
+    name: str,
+    size: int,
+    dtype: DTypeLike,
+    spare: Mapping[str, AnyArray],
+    *,
+    zeros: bool = False,
+) -> AnyArray:
+    """Elements to fill, in spare memory where that is large enough."""
     found = spare.get(name)
     if found is None or found.size < size or found.dtype != dtype:
         found = (np.zeros if zeros else np.empty)(size, dtype)
     memory[name] = found
-    return (found if found.size == size else found[:size]).reshape(shape)
+    return found if found.size == size else found[:size]
 
 
 def _name(array: str | _Column | _Apart) -> str:

@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from rollkit._cli.text import closed, complain
-from rollkit._rollouts.columns import LEVELS
+from rollkit._rollouts.columns import LEVELS, LISTS
 
 FILES = "JSONL (.gz, .zst), Parquet, Arrow or .safetensors files, folders and globs of them, or - for JSONL \
 on the standard input"
@@ -102,7 +102,7 @@ def rename(text: str) -> tuple[str, str]:
 def level(text: str) -> tuple[str, str]:
     """A column's name, and what it has an element for."""
     name, equals, found = text.rpartition("=")
-    if not (name and equals and found in LEVELS):
-        known = ", ".join(LEVELS)
+    if not (name and equals and found.removesuffix(LISTS) in LEVELS):
+        known = ", ".join([*LEVELS, f"or one with {LISTS} behind it"])
         raise argparse.ArgumentTypeError(f"expected NAME=LEVEL, with a level of {known}, got {text!r}")
     return name, found

@@ -85,7 +85,8 @@ def _add_options(pack: Any) -> None:
         action="append",
         type=level,
         metavar="NAME=LEVEL",
-        help="what a column has an element for: prompt, response, sequence or row; repeatable",
+        help="what a column has an element for: prompt, response, sequence or row, with [] behind it where "
+        "each element is a list (response[]); repeatable",
     )
     add_reading(pack)
     add("--bins-per-shard", type=positive, metavar="K", help="bins in a file (64)")

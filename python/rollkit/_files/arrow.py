@@ -19,6 +19,8 @@ from rollkit._rows.ragged import Ragged
 
 Wanted = Callable[[Sequence[str]], list[str]]
 """Of the names of a file's columns, those to read; refuses a file that lacks one."""
+OfLists = Callable[[str], bool]
+"""Whether each element of a file's column is a list."""
 
 _DTYPES: Final = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -30,7 +32,7 @@ _BATCH: Final = 256 << 20
 """About the bytes of a record batch or row group: one is in memory when a file is read in pieces."""
 
 
-def parquet(source: Source, rows: int | None, wanted: Wanted) -> Iterator[dict[str, Any]]:
+def parquet(source: Source, rows: int | None, wanted: Wanted, of_lists: OfLists) -> Iterator[dict[str, Any]]:
     """The wanted columns of a file, `rows` rows at a time; all at once for None."""
     opened = extra("pyarrow.parquet", "arrow").ParquetFile
     with source.arrow(extra("pyarrow", "arrow")) as raw:
@@ -39,10 +41,10 @@ def parquet(source: Source, rows: int | None, wanted: Wanted) -> Iterator[dict[s
         names = wanted(schema.names)
         tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)
         for table in tables:
-            yield _columns(table, schema)
+            yield _columns(table, schema, of_lists)
 
 
-def ipc(source: Source, rows: int | None, wanted: Wanted) -> Iterator[dict[str, Any]]:
+def ipc(source: Source, rows: int | None, wanted: Wanted, of_lists: OfLists) -> Iterator[dict[str, Any]]:
     """The wanted columns of a file or stream, batch by batch: what is not wanted, or not yet, is not read."""
     pa = extra("pyarrow", "arrow")
     extra("pyarrow.ipc", "arrow")
@@ -54,13 +56,13 @@ def ipc(source: Source, rows: int | None, wanted: Wanted) -> Iterator[dict[str, 
         names = wanted(schema.names)
         reader = _opened(pa, raw, [schema.names.index(name) for name in names])
         if rows is None:
-            yield _columns(reader.read_all().select(names), schema)
+            yield _columns(reader.read_all().select(names), schema, of_lists)
             return
         at_once = hasattr(reader, "get_batch")
         batches = map(reader.get_batch, range(reader.num_record_batches)) if at_once else reader
         for batch in batches:
             for first in range(0, len(batch), rows):
-                yield _columns(batch.slice(first, rows).select(names), schema)
+                yield _columns(batch.slice(first, rows).select(names), schema, of_lists)
 
 
 def _opened(pa: Any, raw: Any, fields: Sequence[int]) -> Any:
@@ -77,12 +79,14 @@ def _opened(pa: Any, raw: Any, fields: Sequence[int]) -> Any:
 # What a column is that Arrow has no type for is in the metadata of its field.
 
 
-def _columns(table: Any, schema: Any) -> dict[str, Any]:
-    if MARK.encode() not in (schema.metadata or {}):
-        return columns_from_arrow(table)
+def _columns(table: Any, schema: Any, of_lists: OfLists) -> dict[str, Any]:
     names = table.schema.names
+    lists = [name for name in names if of_lists(name)]
+    if MARK.encode() not in (schema.metadata or {}):
+        return columns_from_arrow(table, lists)
     marks = {name: (schema.field(name).metadata or {}).get(MARK.encode()) for name in names}
-    found = columns_from_arrow(table, lists=[name for name, mark in marks.items() if mark == _LISTS.encode()])
+    lists += [name for name, mark in marks.items() if mark == _LISTS.encode()]
+    found = columns_from_arrow(table, lists)
     return Saved({name: _restored(column, marks[name]) for name, column in found.items()})
 
 

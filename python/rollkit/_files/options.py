@@ -11,7 +11,7 @@ from rollkit import _check
 from rollkit._batch import pack
 from rollkit._check import Int64s
 from rollkit._files.read import Reading
-from rollkit._rollouts.columns import check_level
+from rollkit._rollouts.columns import LISTS, check_level
 from rollkit._rows.binpack import DEFAULTS, Packing
 from rollkit._rows.layout import Layout
 
@@ -26,7 +26,8 @@ class Options:
         pad_id: the token id of padding.
         bins_per_shard: bins in a file; two shards' worth of tokens are in memory at a time.
         skip_columns: columns to leave out.
-        levels: what columns have an element for; see `rollkit.pack`.
+        levels: what columns have an element for, without the brackets of lists; see `rollkit.pack`.
+        lists: the columns of which each element is a list.
         chunk_rows: rows read at a time.
         nonfinite: as in `rollkit.read`.
         rename: as in `rollkit.read`.
@@ -54,7 +55,9 @@ class Options:
         self.chunk_rows = _check.positive("chunk_rows", chunk_rows)
         self.nonfinite, self.rename = nonfinite, dict(rename or {})
         self.derived = derived
-        self.skip_columns, self.levels = tuple(skip_columns), dict(levels or {})
+        self.skip_columns, self._said = tuple(skip_columns), dict(levels or {})
+        self.levels = {name: level.removesuffix(LISTS) for name, level in self._said.items()}
+        self.lists = [name for name, level in self._said.items() if level.endswith(LISTS)]
         # What is wrong with an option is wrong with it for any row: say so before reading.
         if capacity > _MOST:
             raise ValueError(
@@ -68,7 +71,7 @@ class Options:
         self.plan(np.ones(1, np.int64))
         layout = Layout.concat([1])
         pack({"response_ids": [[0]]}, layout=layout, pad_id=pad_id)
-        for name, level in self.levels.items():
+        for name, level in self._said.items():
             check_level(name, level)
 
     def plan(self, lengths: Int64s) -> Layout:
@@ -77,7 +80,7 @@ class Options:
 
     def reading(self, columns: Sequence[str] | None = None) -> Reading:
         """How the sources are read: these columns, or all."""
-        return Reading(nonfinite=self.nonfinite, columns=columns, rename=self.rename)
+        return Reading(nonfinite=self.nonfinite, columns=columns, rename=self.rename, lists=self.lists)
 
     def recorded(self) -> dict[str, Any]:
         """What decides the bytes of the output."""
@@ -88,7 +91,7 @@ class Options:
             "pad_id": self.pad_id,
             "bins_per_shard": self.bins_per_shard,
             "skip_columns": list(self.skip_columns),
-            "levels": self.levels,
+            "levels": self._said,
             # Options that came later: the index of a run without them is as it was.
             **({} if self.nonfinite == "raise" else {"nonfinite": self.nonfinite}),
             **({"rename": self.rename} if self.rename else {}),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rollkit import _check
-from rollkit._errors import TELLING, path_of, refusal, retold, row_of
+from rollkit._errors import TELLING, at, path_of, refusal, retold, row_of
 from rollkit._files.paths import sources
 from rollkit._files.source import (
     ARROW,
@@ -24,6 +24,7 @@ from rollkit._files.source import (
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.validate import check_values
+from rollkit._rows.ragged import Ragged
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,8 @@ class Reading:
     nonfinite: str = "raise"
     columns: Collection[str] | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
+    lists: Collection[str] = ()
+    """Our names of columns of which each element is a list, beside known ones."""
 
     def __post_init__(self) -> None:
         _check.choice("on_error", self.on_error, ("raise", "skip"))
@@ -64,16 +67,22 @@ class Reading:
         back = {ours: theirs for theirs, ours in self.rename.items()}
         return {name if name in self.rename else back.get(name, name) for name in self.columns}
 
+    def of_lists(self, theirs: str) -> bool:
+        """Whether each element of a file's column is a list."""
+        name = self.named(theirs)
+        return name in self.lists or (name in FIELDS and FIELDS[name].lists)
+
     def hints(self) -> dict[str, Any]:
         """The dtypes of known columns, by the file's names."""
-        names = [*self.rename, *(name for name in FIELDS if name not in self.rename)]
-        known = {name: FIELDS[self.named(name)] for name in names if self.named(name) in FIELDS}
-        # Lists of lists that are no rectangle are objects to the parser.
-        return {
-            name: object if field.lists else field.dtype
-            for name, field in known.items()
-            if field.dtype is not None and field.is_per_token
-        }
+        names = [*self.rename, *(name for name in (*FIELDS, *self.lists) if name not in self.rename)]
+        found: dict[str, Any] = {}
+        for name in names:
+            field = FIELDS.get(self.named(name))
+            if self.of_lists(name):
+                found[name] = object  # to the parser lists of lists that are no rectangle are objects
+            elif field is not None and field.dtype is not None and field.is_per_token:
+                found[name] = field.dtype
+        return found
 
     def renamed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Columns under the names that are wanted."""
@@ -226,9 +235,11 @@ def chunks_of(source: Source, rows: int | None, how: Reading) -> Iterator[Rollou
 
 def _rollouts(columns: dict[str, Any], how: Reading) -> Rollouts:
     """Columns under our names; what `save` wrote is taken as it is."""
-    if isinstance(columns, Saved) and not how.rename:
-        return Rollouts._trusted(columns)
-    return Rollouts(how.renamed(columns))
+    named = how.renamed(columns)
+    for name in set(how.lists) & named.keys():
+        with at(column=name):
+            named[name] = Ragged.from_rows(named[name], lists=True)
+    return Rollouts._trusted(named) if isinstance(columns, Saved) and not how.rename else Rollouts(named)
 
 
 def _unchanged(found: Iterator[T], source: Source) -> Iterator[T]:
@@ -261,7 +272,7 @@ def _columns(source: Source, rows: int | None, how: Reading) -> Iterator[dict[st
     if kind in (*PARQUET, *ARROW) and compression is None:
         from rollkit._files import arrow
 
-        return (arrow.parquet if kind in PARQUET else arrow.ipc)(source, rows, wanted)
+        return (arrow.parquet if kind in PARQUET else arrow.ipc)(source, rows, wanted, how.of_lists)
     if kind in TENSORS and compression is None:
         from rollkit._files.tensor_columns import tensor_columns
 

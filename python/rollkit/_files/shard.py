@@ -19,16 +19,20 @@ from rollkit._batch.fill import MADE, PACKED, Filling
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
+from rollkit._files.shard_lists import ListPlaces, inner_of, list_names, list_tensors
 from rollkit._files.source import File, changed, state_of
 from rollkit._files.state import misfit
 from rollkit._files.tensors import Place, Tensors
 from rollkit._frameworks import AnyArray
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 from rollkit._rows.place import place
 from rollkit._rows.ragged import Ragged
 
 FORMAT: Final = 2
-FORMATS: Final = (1, FORMAT)
+WITH_LISTS: Final = 3
+"""What is written where a column is of lists; what a reader of format 2 reads stays format 2."""
+FORMATS: Final = (1, FORMAT, WITH_LISTS)
 """Those that are read. Format 1 stored what is derived now, and had no offsets of JSON and no pieces."""
 TAKEN: Final = ("segment_ids", "positions", "attention_mask", "row_numbers")
 """Names that a shard has for itself, and those that begin so."""
@@ -73,7 +77,12 @@ def save_shard(
     """
     layout = batch.layout
     left_out = [] if derived else derivable(batch, rows)
-    tensors: dict[str, Any] = {name: array for name, array in batch.items() if name not in left_out}
+    tensors: dict[str, Any] = {}
+    for name, array in batch.items():
+        if isinstance(array, Lists):
+            tensors |= list_tensors(name, array, layout.width)
+        elif name not in left_out:
+            tensors[name] = array
     tensors |= {f"layout.{name}": getattr(layout, name) for name in _LAYOUT}
     if layout.has_pieces:
         tensors |= {f"layout.{name}": x for name, x in zip(_PIECES, layout.pieces_of_rows(), strict=True)}
@@ -85,13 +94,19 @@ def save_shard(
             tensors[f"rows.{name}"] = found
     contents = {
         "columns": {
-            name: {"dtype": array.dtype.name, "shape": ["bins", *array.shape[1:]]}
+            name: {"dtype": array.dtype.name, "shape": ["bins", layout.width, *inner_of(array)]}
             for name, array in batch.items()
         },
         "derived": left_out,
         "rows": {name: "json" if isinstance(x, Ragged) else x.dtype.name for name, x in rows.items()},
     }
-    header |= {"format": FORMAT, "arrays": list(batch), "derived": left_out, "rows": contents["rows"]}
+    lists = any(isinstance(array, Lists) for array in batch.values())
+    header |= {
+        "format": WITH_LISTS if lists else FORMAT,
+        "arrays": list(batch),
+        "derived": left_out,
+        "rows": contents["rows"],
+    }
     # safetensors writes entries of its metadata in no fixed order, so there is one.
     _save(path, tensors, {"rollkit": json.dumps(header)})
     return contents
@@ -137,6 +152,7 @@ class Shard:
         tensors: what is stored.
         arrays: the names of all arrays of its batch, in their order.
         derived: the names of those that are not stored.
+        lists: the names of those that have a list for each token.
         kinds: by column per row, its dtype, or `"json"`.
 
     Raises:
@@ -149,6 +165,7 @@ class Shard:
         self.arrays: list[str] = header["arrays"]
         self.kinds: dict[str, str] = header["rows"]
         self.derived: list[str] = header.get("derived", [])
+        self.lists = list_names(tensors, self.arrays)
         check_derived(self.derived, self.kinds)
         if index is not None:
             self._check(header, index, number)
@@ -164,10 +181,22 @@ class Shard:
             if name in self.derived:
                 continue
             shape = (index["shards"][number]["bins"], *column["shape"][1:])
-            _, dtype, found = self.tensors.place(name)
+            dtype, found = self._kind(name)
             if (dtype.name, found) != (column["dtype"], shape):
                 text = f"{name} is {dtype} of shape {found}, the index says {column['dtype']} of {shape}"
                 raise ValueError(f"not the shard that rollkit wrote: {text}")
+
+    def _kind(self, name: str) -> tuple[np.dtype[Any], tuple[Any, ...]]:
+        """The dtype and shape of a stored array, as an index says them."""
+        if name in self.lists:
+            found = self.list_places(name)
+            return found.entries.dtype, found.shape
+        return self.tensors.place(name)[1:]
+
+    def list_places(self, name: str) -> ListPlaces:
+        """Where the lists of an array are."""
+        with at(column=name):
+            return ListPlaces.of(self.tensors, name, self.tensors.shape("input_ids"))
 
     @cached_property
     def layout(self) -> Layout:
@@ -238,9 +267,17 @@ class Shard:
         layout, prompts = self.layout, self.prompt_lengths
         filling = filling_of(self.derived, prompts, layout.row_lengths - prompts, self.rewards)
         found, _ = filling.write(layout)
-        arrays = {name: found[name] if name in found else self.tensors.read(name) for name in self.arrays}
+        arrays = {name: found[name] if name in found else self._array(name) for name in self.arrays}
         rows = {"row_numbers": self.row_numbers, **{name: self.rows(name) for name in self.kinds}}
         return Batch(arrays, layout, prompts, rows)
+
+    def _array(self, name: str) -> Any:
+        """A stored array, or its lists."""
+        if name not in self.lists:
+            return self.tensors.read(name)
+        places = self.list_places(name)
+        with at(column=name):
+            return places.read(self.tensors, name)
 
     def _int64s(self, name: str) -> Int64s:
         return _check.int64s(f"layout.{name}", self.tensors.read(f"layout.{name}"))
@@ -317,4 +354,5 @@ def _header(file: Tensors) -> dict[str, Any]:
 
 def told_formats() -> str:
     """Which formats are read."""
-    return " and ".join(map(str, FORMATS))
+    *others, last = map(str, FORMATS)
+    return f"{', '.join(others)} and {last}"

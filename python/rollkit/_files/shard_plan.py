@@ -16,6 +16,7 @@ from rollkit._files.read import in_file
 from rollkit._files.source import File
 from rollkit._files.spooled import Spooled
 from rollkit._files.spooling import TOKEN_IDS
+from rollkit._rollouts.columns import check_uncut
 from rollkit._rollouts.sources import warn_cut
 from rollkit._rows.layout import ABSENT, Layout
 
@@ -99,7 +100,21 @@ def planned(spool: Spooled, options: Options, files: Sequence[File], counts: Seq
     except TELLING as error:
         raise _in_files(error, files, counts) from None
     layout = laid(lengths, prompt_lengths, options, files, counts)
+    try:
+        _check_cut(layout, spool, levels)
+    except TELLING as error:
+        raise _in_files(error, files, counts) from None
     return Shards.of(layout, prompt_lengths, options.bins_per_shard, levels)
+
+
+def _check_cut(layout: Layout, spool: Spooled, levels: Mapping[str, str]) -> None:
+    """Refuse to cut rows that have lists which may be of any of their tokens."""
+    if layout.has_pieces:
+        return  # which are not cut
+    cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
+    for name, column in spool.columns.items():
+        if column.counts is not None and levels.get(name) == "row":
+            check_uncut(name, column.lengths, cut)
 
 
 def laid(

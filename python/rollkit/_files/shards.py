@@ -19,6 +19,7 @@ from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._files.folder import INDEX, WORK, digest
 from rollkit._files.shard import FORMATS, check_derived, opened, shard_name, told_formats
+from rollkit._files.shard_lists import OF_LISTS
 from rollkit._files.source import local_path
 from rollkit._files.state import DERIVED_SHAPE, INDEX_SHAPE, misfit, read_state
 from rollkit._files.tensors import DTYPES
@@ -61,7 +62,8 @@ def _check_index(index: dict[str, Any]) -> None:
         wrong = f"totals.bins is {index['totals']['bins']:,}, and the shards have others"
     for name, column in index["columns"].items() if wrong is None else ():
         shape = column["shape"]
-        if shape[:2] != ["bins", index["totals"]["width"]] or misfit(shape[2:], [int]) is not None:
+        inner = shape[3:] if shape[2:3] == [OF_LISTS] else shape[2:]
+        if shape[:2] != ["bins", index["totals"]["width"]] or misfit(inner, [int]) is not None:
             wrong = f"columns.{name}.shape is {shape}, of bins of {index['totals']['width']:,} tokens"
         elif column["dtype"] not in DTYPES:
             wrong = f"columns.{name}.dtype is {column['dtype']!r}, expected one of {', '.join(DTYPES)}"

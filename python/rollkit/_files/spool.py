@@ -11,7 +11,17 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._errors import refusal
 from rollkit._files.atomic import naming
-from rollkit._files.spooled import Kind, Piece, Spooled, Stored, entries_of, is_packed, json_rows, mapped
+from rollkit._files.spooled import (
+    Element,
+    Kind,
+    Piece,
+    Spooled,
+    Stored,
+    entries_of,
+    is_packed,
+    json_rows,
+    mapped,
+)
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
 from rollkit._rollouts.fields import FIELDS
@@ -24,7 +34,7 @@ _REWRITE: Final = 1 << 22
 
 
 class Spool:
-    """Rollouts in a folder, one file a column. In memory there are only the lengths of rows.
+    """Rollouts in a folder, one file a column, two of lists. In memory there are only the lengths of rows.
 
     A file is open only while it is written to or read: a process may have fewer files open than there are
     columns.
@@ -40,7 +50,9 @@ class Spool:
     def __init__(self, folder: Path, prefix: str = "") -> None:
         folder.mkdir(exist_ok=True)
         self._files = folder, prefix
+        self._made = 0  # files
         self._columns: dict[str, _Column] = {}
+        self._counts: dict[str, _Column] = {}  # of columns of lists, the entries of each; the rest is flat
         self.rows = 0
 
     def append(self, chunk: Rollouts) -> None:
@@ -52,17 +64,48 @@ class Spool:
         columns: dict[str, Column] = {name: [None] * len(chunk) for name in self._columns}
         for name, found in {**columns, **chunk.columns}.items():
             if name not in self._columns:
-                folder, prefix = self._files
-                path = folder / f"{prefix}{len(self._columns)}.bin"
-                self._columns[name] = _Column(name, path)
+                self._columns[name] = self._begun(name)
                 if self.rows:
                     self._columns[name].append([None] * self.rows)
-            self._columns[name].append(found)
+            self._columns[name].append(self._without_counts(name, found))
         self.rows += len(chunk)
 
     def finish(self) -> Spooled:
         """What was appended, to be read."""
-        return Spooled({name: column.stored() for name, column in self._columns.items()}, self.rows)
+        counts = {name: column.stored() for name, column in self._counts.items()}
+        stored = {name: column.stored(counts.get(name)) for name, column in self._columns.items()}
+        return Spooled(stored, self.rows)
+
+    def _begun(self, name: str) -> _Column:
+        folder, prefix = self._files
+        self._made += 1
+        return _Column(name, folder / f"{prefix}{self._made - 1}.bin")
+
+    def _without_counts(self, name: str, found: Column) -> Column:
+        """What there is of a column in its file: of lists the entries of all, end to end.
+
+        The first row that has an element tells whether elements are lists.
+        """
+        rows = found if isinstance(found, Ragged) else None
+        if rows is not None and rows.of_lists and name not in self._counts and not self._columns[name].filled:
+            self._counts[name] = self._begun(name)
+            self._counts[name].append(_empty(self.rows))
+            self._columns[name].none = rows.dtype, rows.inner[1:]
+        lists = name in self._counts
+        if rows is not None and not len(rows.flat):
+            if lists:
+                self._counts[name].append(_empty(len(rows)))
+            return _empty(len(rows))
+        null = _only_none(found) or self._columns[name].only_none  # `append` says what is wrong with it
+        if lists != (rows is not None and rows.of_lists) and not null:
+            text = "has a list for each token in some rows, and none in others"
+            raise _refusal(name, f"{text}; --level {name}=response[] says that each has one")
+        if not lists or rows is None:
+            return found
+        elements: Any = rows.flat
+        bounds = rows.offsets - rows.offsets[0]
+        self._counts[name].append(Ragged(elements.lengths, bounds))
+        return Ragged(elements.values, elements.offsets[bounds])
 
 
 def per_token(columns: Mapping[str, Column], levels: Mapping[str, str]) -> dict[str, Column]:
@@ -81,23 +124,21 @@ class _Column:
         self._dtype: np.dtype[Any] | None = None  # of the elements; None until there is one
         self._inner: tuple[int, ...] = ()
         self._lengths: list[Int64s] = []
-        self._only_none = True  # so far
+        self.none: Element = np.dtype(np.int64), ()  # what an element is where there is none
+        self.only_none = True  # so far
         self._turned = False  # to objects from another kind
 
     def append(self, column: Column) -> None:
-        if isinstance(column, Ragged) and column.of_lists:
-            text = "has a list for each token, which shards do not hold; --skip-column leaves it out"
-            raise _refusal(self.name, text)
         kind, none = _kind(column), _only_none(column)
         if self.kind is None:
             self.kind = kind
         elif kind != self.kind:
-            if "tokens" in (kind, self.kind) and (none or self._only_none):
+            if "tokens" in (kind, self.kind) and (none or self.only_none):
                 text = "is missing or null in some rows; a column of arrays needs an array in every row"
                 raise _refusal(self.name, text)
             self._become_objects()
             kind = "objects"
-        self._only_none &= none
+        self.only_none &= none
         self._extend(self._as_ragged(column, kind))
 
     def _as_ragged(self, column: Column, kind: Kind) -> Ragged:
@@ -162,10 +203,16 @@ class _Column:
             for part in parts:
                 file.write(_bytes(part))
 
-    def stored(self) -> Stored:
+    @property
+    def filled(self) -> bool:
+        """Whether a row has an element."""
+        return any(lengths.any() for lengths in self._lengths)
+
+    def stored(self, counts: Stored | None = None) -> Stored:
         lengths = np.concatenate(self._lengths) if self._lengths else np.zeros(0, np.int64)
         offsets = np.append(0, np.cumsum(lengths))
-        return Stored(self.kind, [Piece(self._path, self._dtype, self._inner, offsets)], self._turned)
+        piece = Piece(self._path, self._dtype, self._inner, offsets)
+        return Stored(self.kind, [piece], self._turned, counts, self.none)
 
     def _mapped(self) -> AnyArray:
         return mapped(self._path, self._dtype, self._inner)
@@ -175,6 +222,10 @@ def _kind(column: Column) -> Kind:
     if isinstance(column, Ragged):
         return "tokens"
     return "numbers" if isinstance(column, np.ndarray) and column.ndim == 1 else "objects"
+
+
+def _empty(rows: int) -> Ragged:
+    return Ragged(np.empty(0, np.int64), np.zeros(rows + 1, np.int64))
 
 
 def _refusal(name: str, text: str) -> ValueError:

@@ -14,6 +14,7 @@ import numpy as np
 from rollkit._check import Int64s
 from rollkit._errors import at
 from rollkit._frameworks import AnyArray
+from rollkit._native import offsets_from_lengths
 from rollkit._rollouts.columns import Column, Level, level_of
 from rollkit._rollouts.fields import FIELDS
 from rollkit._rows.dtypes import common
@@ -22,6 +23,10 @@ from rollkit._rows.ragged import Ragged
 
 Kind = Literal["tokens", "numbers", "objects"]
 """Elements per token, one number per row, or one object per row (kept as JSON text)."""
+
+
+Element = tuple[np.dtype[Any], tuple[int, ...]]
+"""The dtype and shape of an element."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +54,51 @@ class Stored:
         kind: what an entry of it is.
         pieces: in the order of rows.
         turned: its kind was another one in the first rows, and what came before was converted.
+        counts: where each element is a list, how many entries each has: the pieces hold entries then.
+        none: the dtype and shape of an element where there is none.
     """
 
     kind: Kind | None
     pieces: list[Piece]
     turned: bool = False
+    counts: Stored | None = None
+    none: Element = (np.dtype(np.int64), ())
 
     @property
     def lengths(self) -> Int64s:
         """`[rows]`, the elements of each row."""
+        if self.counts is not None:
+            return self.counts.lengths
         return np.concatenate([np.diff(piece.offsets) for piece in self.pieces])
 
     def goes_on_with(self, other: Stored) -> bool:
         """Whether the entries of another are stored as they are where they are appended to these."""
         inner = {piece.inner for piece in (*self.pieces, *other.pieces) if piece.dtype is not None}
-        return other.kind == self.kind and not other.turned and len(inner) < 2
+        alike = other.kind == self.kind and (other.counts is None) == (self.counts is None)
+        return alike and not other.turned and len(inner) < 2
+
+    @classmethod
+    def joined(cls, parts: Sequence[Stored]) -> Stored:
+        """Let the rows of several count through, each of which goes on with the first."""
+        counts = [part.counts for part in parts if part.counts is not None]
+        pieces = [piece for part in parts for piece in part.pieces]
+        joined = cls.joined(counts) if counts else None
+        return cls(parts[0].kind, pieces, counts=joined, none=parts[0].none)
 
     def take(self, rows: Int64s) -> Ragged:
         """Copy rows, which ascend where there are several pieces."""
+        if self.counts is None:
+            return self._take(rows)
+        counts, entries = self.counts.take(rows), self._take(rows)
+        lists: Any = Ragged(entries.values, offsets_from_lengths(counts.values))
+        return Ragged(lists, counts.offsets)
+
+    def _take(self, rows: Int64s) -> Ragged:
         # Mapped anew each time, so that pages read before count no longer as this process's memory.
+        dtype, inner = self._element()
         if len(self.pieces) == 1:
             (piece,) = self.pieces
-            return Ragged(mapped(piece.path, piece.dtype, piece.inner), piece.offsets).take(rows)
-        dtype, inner = self._element()
+            return Ragged(mapped(piece.path, dtype, inner), piece.offsets).take(rows)
         ends = np.cumsum([len(piece.offsets) - 1 for piece in self.pieces])
         bounds = np.searchsorted(rows, [0, *ends])
         found = []
@@ -85,11 +112,11 @@ class Stored:
             found.append(Parts.over(values, begins, lengths))
         return Ragged(*end_to_end(Parts.join(found)))
 
-    def _element(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    def _element(self) -> Element:
         """The dtype that all elements meet in, as in `read`, and their shape."""
         filled = [piece for piece in self.pieces if piece.dtype is not None]
         if not filled:
-            return np.dtype(np.int64), ()
+            return self.none
         # One after the other, as they would be appended.
         dtypes = [piece.dtype for piece in filled if piece.dtype is not None]
         return reduce(lambda a, b: common((a, b)), dtypes), filled[0].inner
@@ -119,7 +146,7 @@ class Spooled:
             others = [part.columns[name] for part in parts[1:] if name in part.columns]
             if len(others) < len(parts) - 1 or not all(map(column.goes_on_with, others)):
                 return None
-            columns[name] = Stored(column.kind, [piece for c in (column, *others) for piece in c.pieces])
+            columns[name] = Stored.joined([column, *others])
         if any(len(part.columns) != len(columns) for part in parts):
             return None
         return cls(columns, sum(part.rows for part in parts))
@@ -147,6 +174,11 @@ class Spooled:
             if name not in ("prompt_token_ids", ids) and (lengths is not None or name in said):
                 found[name] = level_of(name, lengths, prompts, responses, said)
         return {name: level for name, level in found.items() if name in said or name not in FIELDS}
+
+    def has_lists(self, levels: Mapping[str, str]) -> bool:
+        """Whether a column that `pack` takes is of lists."""
+        packed = (x for name, x in self.columns.items() if is_packed(name, x.kind, levels))
+        return any(column.counts is not None for column in packed)
 
     def tokens(self, rows: Int64s, levels: Mapping[str, str]) -> dict[str, Column]:
         """What `pack` takes of these rows: columns per token, and rewards."""
@@ -185,7 +217,7 @@ def mapped(path: Path, dtype: np.dtype[Any] | None, inner: tuple[int, ...]) -> A
 
 def entries_of(column: Ragged | AnyArray) -> Iterator[Any]:
     """The entries of a column, as lists and numbers."""
-    return (row.tolist() for row in column)
+    return (row.to_list() if isinstance(row, Ragged) else row.tolist() for row in column)
 
 
 def json_rows(name: str, entries: Any) -> Ragged:

@@ -26,6 +26,7 @@ from rollkit._files.spooled import Spooled
 from rollkit._files.watch import Each, Watch, unwatched
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.layout import Layout
+from rollkit._rows.ragged import Ragged
 
 TOKEN_IDS: Final = ("prompt_token_ids", "response_ids", "input_ids")
 
@@ -285,6 +286,9 @@ def wanted_of(chunk: Rollouts, options: Options) -> Rollouts:
     if isinstance(rewards, list) and None in rewards:  # as objects they would not be in the shard's arrays
         text = " is None; score it, leave the rollout out, or --skip-column rewards"
         raise refusal(ValueError, text, column="rewards", row=rewards.index(None))
+    for name in TOKEN_IDS:
+        if isinstance(ids := columns.get(name), Ragged) and ids.of_lists:
+            raise refusal(ValueError, "expected token ids, got a list for each token", column=name)
     return Rollouts(columns)
 
 

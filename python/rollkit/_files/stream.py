@@ -17,7 +17,7 @@ from rollkit._files.folder import INDEX, PLAN, SPOOL, agree, claimed, write_json
 from rollkit._files.options import Options as Options
 from rollkit._files.paths import local_files
 from rollkit._files.read import chunks_of, in_file
-from rollkit._files.shard import FORMAT, derivable
+from rollkit._files.shard import FORMAT, WITH_LISTS, derivable
 from rollkit._files.shard_plan import Shards, laid, planned, totals
 from rollkit._files.shard_plan import no_rollouts as no_rollouts
 from rollkit._files.shard_writer import Writer
@@ -40,6 +40,7 @@ from rollkit._files.watch import unwatched as unwatched
 from rollkit._native import __version__
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 
 
 def write_shards(
@@ -91,6 +92,8 @@ def write_shards(
                     raise changed(file)
             shards = planned(spool, options, files, counts)
             header = {**job, "plan_sha256": shards.digest(job["sources"])}
+            if spool.has_lists(shards.levels):
+                header["format"] = WITH_LISTS
             writer = Writer(work, spool, shards, options, header["plan_sha256"])
             index = _written(work, header, shards, writer, watch, each or map)
         return index
@@ -104,7 +107,8 @@ def _finished(work: Path, job: dict[str, Any]) -> dict[str, Any] | None:
     if earlier is None and (work / PLAN).exists():
         earlier = read_state(work / PLAN, "a plan", PLAN_SHAPE)
     if earlier is not None:
-        agree(work, earlier, job)
+        # Whether there are lists is not known before all rows are read.
+        agree(work, earlier, {**job, "format": WITH_LISTS} if earlier["format"] == WITH_LISTS else job)
     if index is not None:
         for wrong in check_shards(folder):
             raise ValueError(wrong)
@@ -163,14 +167,17 @@ def _sizes(chunk: Rollouts, options: Options) -> tuple[float, float]:
     rest = {name: column for name, column in chunk.items() if name not in columns or name == "rewards"}
     left_out = () if options.derived else derivable(batch, rest)
     stored = [array for name, array in batch.items() if name not in left_out]
-    token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in stored)
+    lists = [array for array in stored if isinstance(array, Lists)]
+    plain = [array for array in stored if not isinstance(array, Lists)]
+    token = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in plain) + len(lists)
     entries = (
         column.nbytes / len(chunk)
         if isinstance(column, np.ndarray)
         else len(json.dumps(column, default=str)) / len(chunk) + _PER_NUMBER
         for column in rest.values()
     )
-    return token, _PER_NUMBER * _PER_ROW + sum(entries)
+    of_lists = sum(found.values.nbytes for found in lists) / len(chunk)
+    return token, _PER_NUMBER * _PER_ROW + sum(entries) + of_lists
 
 
 _PER_NUMBER: Final = 8

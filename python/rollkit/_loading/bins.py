@@ -299,7 +299,9 @@ class Bins(Sequence[dict[str, Any]]):
         for number in range(len(self)) if order is None else order:
             spare = next((memory for memory in ring if _is_free(memory)), {})
             arrays, memory = self._apart(np.array([self._number(number)]), spare)
-            if memory and not spare:  # lists have none
+            if spare:
+                spare |= memory  # lists may have outgrown what there was
+            elif memory:  # lists of rollouts have none
                 ring.append(memory)
             found = {name: _bin(array, 0, self.capacity) for name, array in arrays.items()}
             del arrays, memory, spare

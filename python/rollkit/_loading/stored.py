@@ -8,14 +8,16 @@ from bisect import bisect_right
 from collections.abc import Container, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from rollkit._batch.fill import buffer
+from rollkit._batch.fill import buffer, flat_buffer
 from rollkit._check import Int64s
 from rollkit._errors import at, refusal
 from rollkit._files.shard import Shard, filling_of, opened, parsed
+from rollkit._files.shard_lists import OF_LISTS, ListPlaces, joined
 from rollkit._files.shards import check_shards, read_index, read_layout
 from rollkit._files.source import local_path, state_of
 from rollkit._frameworks import AnyArray
@@ -23,6 +25,7 @@ from rollkit._loading.lines import Lines
 from rollkit._loading.planned import ROW_NUMBERS
 from rollkit._rows.dtypes import numpy_dtype
 from rollkit._rows.layout import Layout
+from rollkit._rows.lists import Lists
 
 _MOST_MAPS: Final = 128
 """Shards that are mapped at a time: a map holds a file open, of which a process may have few."""
@@ -82,8 +85,10 @@ class Stored:
         derived = [name for name in names if name in self._derived]
         made, memory = self._made(parts, layout, chosen, derived, prompts, spare)
         for name in names:
-            if name not in made:
-                column = self._columns[name]
+            column = self._columns[name]
+            if column.of_lists:
+                made[name] = self._lists(parts, name, memory, spare)
+            elif name not in made:
                 made[name] = buffer(memory, name, layout, column.dtype, column.inner, spare)
                 self._copy(parts, name, memory[name].view(np.uint8))
         return {name: made[name] for name in names}, memory, layout, prompts
@@ -111,6 +116,18 @@ class Stored:
         for i, part in enumerate(parts):
             begin = part.held.begins[name] + part.line * size
             out[i * size : (i + 1) * size] = part.data[begin : begin + size]
+
+    def _lists(
+        self, parts: list[_Part], name: str, memory: dict[str, AnyArray], spare: Mapping[str, AnyArray]
+    ) -> Lists:
+        """The lists of bins; their entries are in the memory of that name."""
+        column = self._columns[name]
+        bins = []
+        for part in parts:
+            with at(path=self._paths[part.shard]), at(column=name):
+                bins.append(part.held.lists[name].bin(part.data, part.line))
+        shape = (sum(len(bin.entries) for bin in bins), *column.inner)
+        return joined(bins, flat_buffer(memory, name, prod(shape), column.dtype, spare).reshape(shape))
 
     def columns(
         self, bins: Int64s, spare: Mapping[str, AnyArray]
@@ -189,19 +206,24 @@ class _Column(NamedTuple):
 
     Attributes:
         dtype: of its elements.
-        inner: the shape of what a token has.
-        line: the bytes of a bin.
+        inner: the shape of what a token has, or of an entry of its list.
+        line: the bytes of a bin; of lists it is each bin's own.
+        of_lists: a token has a list.
     """
 
     dtype: np.dtype[Any]
     inner: tuple[int, ...]
     line: int
+    of_lists: bool
 
     @classmethod
     def of(cls, column: Mapping[str, Any]) -> _Column:
         dtype = numpy_dtype(column["dtype"])
         _, width, *inner = column["shape"]
-        return cls(dtype, tuple(inner), int(np.prod([width, *inner], dtype=object)) * dtype.itemsize)
+        of_lists = inner[:1] == [OF_LISTS]
+        inner = inner[of_lists:]
+        line = 0 if of_lists else int(np.prod([width, *inner], dtype=object)) * dtype.itemsize
+        return cls(dtype, tuple(inner), line, of_lists)
 
 
 class _Held(NamedTuple):
@@ -212,6 +234,7 @@ class _Held(NamedTuple):
     row_numbers: Int64s
     rewards: Any
     begins: dict[str, int]
+    lists: dict[str, ListPlaces]
     offsets: dict[str, Int64s]  # of JSON; read when it is asked for
 
     @classmethod
@@ -219,7 +242,9 @@ class _Held(NamedTuple):
         stored = [*(name for name in shard.arrays if name not in shard.derived)]
         begins = {name: shard.tensors.place(name).begin for name in stored}
         begins |= {f"rows.{name}": shard.row_place(name).begin for name in shard.kinds}
-        return cls(Lines(shard.layout), shard.prompt_lengths, shard.row_numbers, shard.rewards, begins, {})
+        lists = {name: shard.list_places(name) for name in shard.lists}
+        of_rows = shard.prompt_lengths, shard.row_numbers, shard.rewards
+        return cls(Lines(shard.layout), *of_rows, begins, lists, {})
 
 
 class _Part(NamedTuple):

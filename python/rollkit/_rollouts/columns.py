@@ -94,10 +94,10 @@ def check_levels(levels: Mapping[str, str] | None, columns: Mapping[str, Any]) -
     return {name: level.removesuffix(LISTS) for name, level in (levels or {}).items()}
 
 
-def check_uncut(name: str, column: Ragged, cut: Any) -> None:
+def check_uncut(name: str, lengths: Int64s, cut: Any) -> None:
     """Refuse to cut a row that has entries of a column that no token tells the place of."""
-    if (odd := cut & (column.lengths > 0)).any():
-        text = f" would be cut, and has {column.lengths[odd][0]} entries that may be of any of its tokens"
+    if (odd := cut & (lengths > 0)).any():
+        text = f" would be cut, and has {lengths[odd][0]} entries that may be of any of its tokens"
         raise refusal(ValueError, text, column=name, row=int(odd.argmax()))
 
 

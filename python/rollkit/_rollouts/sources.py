@@ -170,7 +170,7 @@ class Sources:
         cut = (layout.starts != ABSENT) & (layout.lengths < layout.row_lengths)
         for name, column in self.rows.items():
             if isinstance(column, Ragged) and column.of_lists:
-                check_uncut(name, self.ordered(column), cut)
+                check_uncut(name, self.ordered(column).lengths, cut)
         warn_cut(layout, self.ordered(self.prompt_lengths))
 
     def check_values(self) -> None:

@@ -48,7 +48,7 @@ def truncated(
             continue
         level = "response" if name == main else level_of(name, column.lengths, prompts, responses, levels)
         if level == "row":
-            check_uncut(name, column, (first[1] < prompts) | (second[1] < responses))
+            check_uncut(name, column.lengths, (first[1] < prompts) | (second[1] < responses))
             found[name] = column
             continue
         spans = {

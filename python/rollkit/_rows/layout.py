@@ -444,7 +444,9 @@ class Layout(Rowwise):
         starts = np.where(present, self.starts + (low - begins), ABSENT)
         kept = np.where(present, kept, 0)
         # A piece that holds nothing of the part is of nothing: it begins anywhere, so at the part's start.
-        return Layout(self.shape, starts, kept, wanted, rows, np.where(present, low - first[rows], 0))
+        begins = np.where(present, low - first[rows], 0)
+        # Parts are within their pieces, of which two may have the same elements: a bin that is there twice.
+        return Layout._trusted(self.shape, starts, kept, wanted, self.order, rows, begins)
 
     def kept(self, rows: ArrayLike) -> Layout:
         """Lay only some rows where they are; the others keep their numbers, and have no place.

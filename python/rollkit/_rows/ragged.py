@@ -481,6 +481,8 @@ def as_lists(rows: Ragged) -> Ragged:
     """Rows whose elements are lists; those that have all one length, and so an inner dimension, too."""
     if isinstance(rows.values, Ragged):
         return rows
+    if not rows.inner and not rows.lengths.any():  # no element tells
+        return trusted(trusted(rows.values[:0], np.zeros(1, np.int64)), np.zeros_like(rows.offsets))
     if not rows.inner:
         raise TypeError(f"expected a list for each element, got {rows.dtype}")
     width, *rest = rows.inner
