@@ -100,6 +100,31 @@ def test_flash_kwargs_cover_every_element() -> None:
     assert kwargs["max_length_q"] == kwargs["max_length_k"] == 4
 
 
+@pytest.mark.parametrize(
+    ("names", "column"),
+    [
+        ("hf", "position_ids"),
+        ("maxtext", "inputs"),
+        ("maxtext", "targets"),
+        ("maxtext", "inputs_segmentation"),
+        ("grain", "input_ids_positions"),
+        ("grain", "loss_masks_segment_ids"),
+    ],
+)
+def test_a_column_that_is_called_what_a_trainer_calls_another_array(names: str, column: str) -> None:
+    rows = {"response_ids": [[1, 2], [3]], column: [[7, 8], [9]]}
+    text = f"^column '{column}': names='{names}' makes this array itself; rename or leave out the column$"
+    for call in (
+        lambda: pack(rows, 4, names=names),
+        lambda: pack(rows, 4).rename(names),
+        lambda: rollkit.Bins(rows, 4, names=names),
+    ):
+        with pytest.raises(ValueError, match=text) as found:
+            call()
+        assert getattr(found.value, "column", None) == column
+    assert pack(rows, 4)[column].tolist() == [[7, 8, 9, 0]]
+
+
 def test_names_by_hand_and_what_is_refused() -> None:
     batch = pack(ROWS, 10)
     assert "ids" in batch.rename({"input_ids": "ids"})

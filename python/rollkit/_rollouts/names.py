@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -83,12 +83,21 @@ def _by_mapping(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     return found
 
 
+def _check_free(names: str, made: Iterable[str], columns: Mapping[str, Any]) -> None:
+    """Refuse a column that is called what a trainer calls an array that is made: one would hide the other."""
+    for name in made:
+        if name in columns:
+            text = f"column {name!r}: names={names!r} makes this array itself; rename or leave out the column"
+            raise refusal(ValueError, text, column=name, label="")
+
+
 def _own(batch: Named) -> dict[str, Any]:
     return dict(batch.arrays)
 
 
 def _hugging_face(batch: Named) -> dict[str, Any]:
     _check_positions(batch.layout)
+    _check_free("hf", ("position_ids",), batch.arrays)
     found = _by_mapping(batch.arrays, {"positions": "position_ids"})
     if "labels" in found:
         own = ops_of(found["labels"])
@@ -122,14 +131,17 @@ def _check_positions(layout: Layout) -> None:
 
 
 def _grain(batch: Named) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for name, array in batch.arrays.items():
         if name not in ("segment_ids", "positions", "attention_mask"):
             found[name] = array
             if isinstance(array, Lists):
                 continue
-            found[f"{name}_segment_ids"] = batch["segment_ids"]
-            found[f"{name}_positions"] = batch["positions"]
+            beside = {f"{name}_segment_ids": batch["segment_ids"], f"{name}_positions": batch["positions"]}
+            found |= beside
+            made |= beside
+    _check_free("grain", made, batch.arrays)
     return found
 
 
@@ -148,6 +160,7 @@ def _maxtext(batch: Named) -> dict[str, Any]:
     }
     taken = ("input_ids", "segment_ids", "positions")
     rest = {name: array for name, array in batch.arrays.items() if name not in taken}
+    _check_free("maxtext", found, rest)
     return found | {name: _beside_targets(batch, name, array) for name, array in rest.items()}
 
 
