@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from rollkit import _check
 from rollkit._errors import refusal
 from rollkit._rollouts.gae import discount
-from rollkit._rollouts.masking import loss_masks_of, on_tokens, spread_rewards
+from rollkit._rollouts.loss_masks import loss_masks_of
+from rollkit._rollouts.masking import on_tokens, spread_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scans import Tokens, scan_flat
 from rollkit._rollouts.scores import Ignored, scores

@@ -68,7 +68,7 @@ def labels(batch: Batched, ignore_index: int = -100, mask: Any = "loss_masks", *
     own = ops(framework_of(tokens) or "numpy")
     found = own.wide(tokens)
     if mask is not None:
-        counts = _nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
+        counts = nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
         found = own.where(counts, found, ignore_index)
     if _check.flag("shift", shift):
         return to_predecessors(own, layout, found, ignore_index)
@@ -127,7 +127,7 @@ def tokens_of(batch: Batched, layout: Laid) -> Any:
     return tokens
 
 
-def _nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
+def nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
     """Where a mask is not 0, beside the tokens."""
     if framework_of(mask) != framework_of(tokens):
         mask = own.from_host(_check.host("mask", mask), tokens)

@@ -12,7 +12,7 @@ from rollkit import _check
 from rollkit._arrays.ops import ops_of
 from rollkit._errors import refusal
 from rollkit._rollouts.fields import FIELDS, fill_of
-from rollkit._rollouts.labels import labels, to_predecessors
+from rollkit._rollouts.labels import labels, nonzero, to_predecessors
 from rollkit._rows.edges import followers
 from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
@@ -103,6 +103,9 @@ def _hugging_face(batch: Named) -> dict[str, Any]:
         own = ops_of(found["labels"])
         chosen = own.from_host(followers(batch.layout), found["labels"])
         found["labels"] = own.where(chosen, found["labels"], FIELDS["labels"].fill)
+        if "loss_masks" in found:
+            counts = nonzero(own, found["loss_masks"], found["labels"])
+            found["labels"] = own.where(counts, found["labels"], FIELDS["labels"].fill)
     else:
         found["labels"] = labels(batch)
     for name in {"input_ids", "position_ids", "attention_mask", "labels"} & found.keys():
