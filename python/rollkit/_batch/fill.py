@@ -124,7 +124,7 @@ class Filling(NamedTuple):
             prepared.add("loss_masks", level, masks, fills.get("loss_masks", 0))
         routes = sources.tokens.get("rollout_expert_indices")
         if routes is not None and "route_masks" not in sources.tokens:
-            zeros = _constant(0, routes.lengths)
+            zeros = Parts.of_one(0, routes.lengths)
             prepared.add("route_masks", "sequence", zeros, fills.get("route_masks", 1))
         if "rewards" in sources.rows:
             scalars = np.asarray(sources.rows["rewards"])
@@ -351,14 +351,8 @@ def _masks(sources: Sources) -> tuple[str, Parts]:
     """The loss masks where none are given: those of labels, or all of each response."""
     labels = sources.tokens.get("labels")
     if labels is None or labels.inner:
-        return "response", _constant(1, sources.responses.lengths)
+        return "response", Parts.of_one(1, sources.responses.lengths)
     return sources.level("labels"), masks_of_labels(labels)
-
-
-def _constant(value: int, lengths: Int64s) -> Parts:
-    """Rows of one value: all of one array, which is as long as the longest."""
-    values = np.full(int(lengths.max(initial=0)), value, np.uint8)
-    return Parts.over(values, np.zeros_like(lengths), lengths)
 
 
 class _Preparing:
