@@ -37,9 +37,10 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
 
     Returns:
         Rollouts with the prompt of a row's first turn; every column per response token, 0 where an
-        observation is; `loss_masks`, where neither these nor `labels` are given: 1 on all else; columns per token of prompt and response (`rollout_expert_indices`), each turn
-        giving what the turns before it lack; and of all columns per row (a scalar reward, the stop
-        reason, `is_last_step`, ids) the entry of the row's last turn.
+        observation is; `loss_masks` of that where neither these nor `labels` are given, 1 on all else;
+        columns per token of prompt and response (`rollout_expert_indices`), each turn giving what the turns
+        before it lack; and of all columns per row (a scalar reward, the stop reason, `is_last_step`, ids)
+        the entry of the row's last turn.
 
     Raises:
         ValueError: no column says where trajectories end, or `is_last_step` is not where `trajectory_ids`
