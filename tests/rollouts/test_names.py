@@ -144,3 +144,23 @@ def test_names_by_hand_and_what_is_refused() -> None:
     arrays = {"input_ids": np.zeros(4), "positions": going_on.positions(), "segment_ids": np.zeros(4)}
     with pytest.raises(ValueError, match="positions go on from row 0 to row 1"):
         Batch(arrays, going_on, np.zeros(2, np.int64), {}).rename("hf")
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("oversize", ["raise", "split"])
+def test_maxtext_shifts_all_that_is_per_token_and_keeps_its_dtype(kind: str, oversize: str) -> None:
+    rows = {
+        "response_ids": [[1, 2, 3], [4, 5]],
+        "kept": [np.array([True, False, True]), np.array([False, True])],
+        "top": [np.arange(6, dtype=np.int16).reshape(3, 2), np.full((2, 2), 9, np.int16)],
+    }
+    batch = pack(rows, 6 if oversize == "raise" else 2, oversize=oversize).to(kind)
+    found = batch.rename("maxtext")
+    before, token = batch.layout.edges()
+    for name in ("kept", "top"):
+        given, moved = np.asarray(batch[name]), np.asarray(found[name])
+        wanted = np.zeros_like(given)
+        inner = given.shape[2:]
+        wanted.reshape(-1, *inner)[np.asarray(before)] = given.reshape(-1, *inner)[np.asarray(token)]
+        assert moved.dtype == given.dtype
+        np.testing.assert_array_equal(moved, wanted)

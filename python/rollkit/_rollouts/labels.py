@@ -76,17 +76,24 @@ def labels(batch: Batched, ignore_index: int = -100, mask: Any = "loss_masks", *
 
 
 def to_predecessors(own: Ops, layout: Layout, values: Any, fill: Any) -> Any:
-    """Each element where its predecessor in its row is, and `fill` where there is none."""
-    flat = values.reshape(-1)
+    """Each element where its predecessor in its row is, and `fill` where there is none; of the same dtype."""
+    inner = tuple(values.shape[len(layout.shape) :])
+    flat = values.reshape(layout.size, *inner)
+    # Of a Python number `where` makes int64 of bools.
+    none = own.cast(own.from_host(np.full((1, *(1 for _ in inner)), fill), values), values.dtype)
+
+    def chosen(there: Any, moved: Any) -> Any:
+        return own.where(own.from_host(there.reshape(-1, *(1 for _ in inner)), values), moved, none)
+
     if layout.begins is not None:
         before, after = edges(layout, None)
         source, there = np.zeros(layout.size, np.int64), np.zeros(layout.size, bool)
         source[before], there[before] = after, True
-        moved = own.gather(flat, own.index(source, values))
-        return own.where(own.from_host(there, values), moved, fill).reshape(values.shape)
+        return chosen(there, own.gather(flat, own.index(source, values))).reshape(values.shape)
     # One to the left, which takes no index: what begins a segment does not count.
-    flat = own.where(own.from_host(followers(layout).reshape(-1), values), flat, fill)
-    return own.cat([flat[1:], flat[:1] * 0 + fill]).reshape(values.shape)
+    flat = chosen(followers(layout), flat)
+    last = chosen(np.zeros(len(flat[:1]), bool), flat[:1])
+    return own.cat([flat[1:], last]).reshape(values.shape)
 
 
 def layout_of(batch: Any) -> Layout:

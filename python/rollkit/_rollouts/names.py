@@ -172,9 +172,7 @@ def _beside_targets(batch: Named, name: str, array: Any) -> Any:
     if isinstance(array, Lists):
         text = f"lists per token are not shifted; select or drop {name!r} before names='maxtext'"
         raise refusal(ValueError, text, column=name, label="")
-    if name in ("rollout_expert_indices", "route_masks", "attention_mask") or array.ndim != len(
-        batch.layout.shape
-    ):
+    if name in ("rollout_expert_indices", "route_masks", "attention_mask"):
         return array
     return to_predecessors(ops_of(array), batch.layout, array, fill_of(name))
 
