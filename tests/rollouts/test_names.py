@@ -146,7 +146,7 @@ def test_names_by_hand_and_what_is_refused() -> None:
         Batch(arrays, going_on, np.zeros(2, np.int64), {}).rename("hf")
 
 
-@pytest.mark.parametrize("kind", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("kind", ["numpy", "torch", "jax", "jit"])
 @pytest.mark.parametrize("oversize", ["raise", "split"])
 def test_maxtext_shifts_all_that_is_per_token_and_keeps_its_dtype(kind: str, oversize: str) -> None:
     rows = {
@@ -154,8 +154,15 @@ def test_maxtext_shifts_all_that_is_per_token_and_keeps_its_dtype(kind: str, ove
         "kept": [np.array([True, False, True]), np.array([False, True])],
         "top": [np.arange(6, dtype=np.int16).reshape(3, 2), np.full((2, 2), 9, np.int16)],
     }
-    batch = pack(rows, 6 if oversize == "raise" else 2, oversize=oversize).to(kind)
-    found = batch.rename("maxtext")
+    batch = pack(rows, 6 if oversize == "raise" else 2, oversize=oversize).to(
+        "jax" if kind == "jit" else kind
+    )
+    if kind == "jit":
+        import jax
+
+        found: Any = jax.jit(lambda given: given.rename("maxtext").arrays)(batch)
+    else:
+        found = batch.rename("maxtext")
     before, token = batch.layout.edges()
     for name in ("kept", "top"):
         given, moved = np.asarray(batch[name]), np.asarray(found[name])

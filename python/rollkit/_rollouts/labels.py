@@ -9,7 +9,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
-from rollkit._frameworks import check_ints, framework_of
+from rollkit._frameworks import check_ints, framework_of, kind_of
 from rollkit._rows.edges import edges, followers
 from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
@@ -79,8 +79,7 @@ def to_predecessors(own: Ops, layout: Layout, values: Any, fill: Any) -> Any:
     """Each element where its predecessor in its row is, and `fill` where there is none; of the same dtype."""
     inner = tuple(values.shape[len(layout.shape) :])
     flat = values.reshape(layout.size, *inner)
-    # Of a Python number `where` makes int64 of bools.
-    none = own.cast(own.from_host(np.full((1, *(1 for _ in inner)), fill), values), values.dtype)
+    none = bool(fill) if kind_of(values) == "bool" else fill  # of an int `where` makes int64 of bools
 
     def chosen(there: Any, moved: Any) -> Any:
         return own.where(own.from_host(there.reshape(-1, *(1 for _ in inner)), values), moved, none)
