@@ -103,8 +103,7 @@ class Groups:
 
     def _scale(self, values: Float64s) -> Float64s:
         """`[groups]`: a power of two near the largest of each group's values, so that no digit is lost."""
-        most = np.zeros(len(self))
-        np.maximum.at(most, self.ids, np.abs(values))
+        most = np.maximum.reduceat(np.abs(values)[self.rows], self.offsets[:-1])  # no group is empty
         found: Float64s = np.ldexp(1.0, np.clip(np.frexp(most)[1], -1000, 1000))
         return found
 
