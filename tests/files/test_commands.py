@@ -129,6 +129,18 @@ def test_colour_where_the_terminal_has_it(
     assert ("\x1b[0m" in "".join(lines)) == colour
 
 
+def test_what_labels_ignore_is_dim(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    path = tmp_path / "labels.jsonl"
+    path.write_text('{"input_ids": [1, 2, 3], "labels": [-100, 2, -100]}\n')
+    lines = told(capsys, "show", str(path), 0).split("\n\n")[1].splitlines()
+    assert [line.startswith(text.DIM) for line in lines] == [False, True, False, True]
+
+
 # stats.
 
 

@@ -188,6 +188,16 @@ def test_equal_values_have_no_deviation(value: float) -> None:
     assert Groups.by(list("aaabaaaa")).std([value] * 8).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_rewards_whose_squares_no_float_holds_are_compared(scale: float) -> None:
+    rewards = [3.0 * scale, 1.0 * scale, 2.0 * scale, 0.5, 0.25]
+    assert Groups.by(list("aaabb")).std(rewards) == pytest.approx([scale * (2 / 3) ** 0.5, 0.125])
+    found = advantages(
+        {"response_ids": [[1]] * 5, "rewards": rewards, "instance_ids": list("aaabb")}, eps=0.0
+    )
+    assert found.values.tolist() == pytest.approx([1.0, -1.0, 0.0, 0.5**0.5, -(0.5**0.5)])
+
+
 @pytest.mark.parametrize("make", ["tensor", "list of tensors", "jax", "list of arrays"])
 def test_ids_of_any_framework_group_by_their_values(make: str) -> None:
     """Tensors are hashed by which object they are: each row would be a group of its own."""

@@ -100,6 +100,31 @@ def test_flash_kwargs_cover_every_element() -> None:
     assert kwargs["max_length_q"] == kwargs["max_length_k"] == 4
 
 
+@pytest.mark.parametrize(
+    ("names", "column"),
+    [
+        ("hf", "position_ids"),
+        ("maxtext", "inputs"),
+        ("maxtext", "targets"),
+        ("maxtext", "inputs_segmentation"),
+        ("grain", "input_ids_positions"),
+        ("grain", "loss_masks_segment_ids"),
+    ],
+)
+def test_a_column_that_is_called_what_a_trainer_calls_another_array(names: str, column: str) -> None:
+    rows = {"response_ids": [[1, 2], [3]], column: [[7, 8], [9]]}
+    text = f"^column '{column}': names='{names}' makes this array itself; rename or leave out the column$"
+    for call in (
+        lambda: pack(rows, 4, names=names),
+        lambda: pack(rows, 4).rename(names),
+        lambda: rollkit.Bins(rows, 4, names=names),
+    ):
+        with pytest.raises(ValueError, match=text) as found:
+            call()
+        assert getattr(found.value, "column", None) == column
+    assert pack(rows, 4)[column].tolist() == [[7, 8, 9, 0]]
+
+
 def test_names_by_hand_and_what_is_refused() -> None:
     batch = pack(ROWS, 10)
     assert "ids" in batch.rename({"input_ids": "ids"})
@@ -119,3 +144,30 @@ def test_names_by_hand_and_what_is_refused() -> None:
     arrays = {"input_ids": np.zeros(4), "positions": going_on.positions(), "segment_ids": np.zeros(4)}
     with pytest.raises(ValueError, match="positions go on from row 0 to row 1"):
         Batch(arrays, going_on, np.zeros(2, np.int64), {}).rename("hf")
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "jax", "jit"])
+@pytest.mark.parametrize("oversize", ["raise", "split"])
+def test_maxtext_shifts_all_that_is_per_token_and_keeps_its_dtype(kind: str, oversize: str) -> None:
+    rows = {
+        "response_ids": [[1, 2, 3], [4, 5]],
+        "kept": [np.array([True, False, True]), np.array([False, True])],
+        "top": [np.arange(6, dtype=np.int16).reshape(3, 2), np.full((2, 2), 9, np.int16)],
+    }
+    batch = pack(rows, 6 if oversize == "raise" else 2, oversize=oversize).to(
+        "jax" if kind == "jit" else kind
+    )
+    if kind == "jit":
+        import jax
+
+        found: Any = jax.jit(lambda given: given.rename("maxtext").arrays)(batch)
+    else:
+        found = batch.rename("maxtext")
+    before, token = batch.layout.edges()
+    for name in ("kept", "top"):
+        given, moved = np.asarray(batch[name]), np.asarray(found[name])
+        wanted = np.zeros_like(given)
+        inner = given.shape[2:]
+        wanted.reshape(-1, *inner)[np.asarray(before)] = given.reshape(-1, *inner)[np.asarray(token)]
+        assert moved.dtype == given.dtype
+        np.testing.assert_array_equal(moved, wanted)

@@ -177,6 +177,14 @@ def test_a_list_of_rows_is_told_the_way_in() -> None:
         Rollouts([{"response_ids": [1]}])  # type: ignore[arg-type]
 
 
+def test_a_data_frame_is_told_the_way_in() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"response_ids": [[1]]})
+    text = "got DataFrame; Rollouts.from_arrow takes tables and data frames"
+    with pytest.raises(TypeError, match=text):
+        Rollouts(frame)
+    assert Rollouts.from_arrow(frame).ragged("response_ids").to_list() == [[1]]
+
+
 def test_verbs_say_what_they_take() -> None:
     rollouts = Rollouts({"response_ids": [[1]], "rewards": [1.0]})
     for verb in (rollouts.select, rollouts.drop, rollouts.sort):

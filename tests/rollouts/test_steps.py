@@ -113,6 +113,32 @@ def test_equals_the_loop(steps: Steps) -> None:
         assert merged == expected
 
 
+@given(step_lists())
+def test_observations_are_masked_where_no_masks_are_given(steps: Steps) -> None:
+    expected = merge_reference(steps)  # whose turns are trained whole
+    for made in (as_arrays(steps), Rollouts(as_arrays(steps))):
+        unmasked = {name: column for name, column in made.items() if name != "loss_masks"}
+        assert plain(merge_steps(unmasked)) == expected
+
+
+def test_what_labels_ignore_is_ignored_when_merged() -> None:
+    steps = {
+        "prompt_token_ids": [[1], [1, 2, 9]],
+        "response_ids": [[2], [3, 4]],
+        "is_last_step": [False, True],
+    }
+    for labels in ([[2], [-100, 4]], [[-100, 2], [-100, -100, -100, -100, 4]]):
+        merged = merge_steps({**steps, "labels": labels})
+        assert "loss_masks" not in merged
+        assert rollkit.pack(merged, 8)["loss_masks"].tolist() == [[0, 1, 0, 0, 1, 0, 0, 0]]
+
+
+def test_masks_by_another_name_are_warned_of() -> None:
+    steps = {"prompt_token_ids": [[1], [1, 2]], "response_ids": [[2], [3]], "is_last_step": [False, True]}
+    with pytest.warns(UserWarning, match="column 'completion_mask' masks nothing"):
+        merge_steps({**steps, "completion_mask": [[1], [0]]})
+
+
 @given(step_lists(token_rewards=False))
 def test_parts_count_through_and_tensors_are_rows(steps: Steps) -> None:
     arrays = as_arrays(steps)

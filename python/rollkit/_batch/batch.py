@@ -188,8 +188,9 @@ class Batch(Mapping[str, Any]):
                 - `"rollkit"`: as they are.
                 - `"hf"`: int64 `input_ids`, `position_ids`, `labels` and `attention_mask` (of `pad`).
                   `labels` are made (see `rollkit.labels`) unless there are some; of these, too, the first
-                  token of each segment is ignored. What a model's own loss reads is then shifted by it.
-                  Of a row in pieces that is so of each: `labels(batch, shift=True)` loses none.
+                  token of each segment is ignored, and what `loss_masks` do not count. What a model's own
+                  loss reads is then shifted by it. Of a row in pieces that is so of each:
+                  `labels(batch, shift=True)` loses none.
                   Models tell packed segments apart by `position_ids` only without a cache:
                   `model(input_ids=…, position_ids=…, use_cache=False)`.
                 - `"grain"`: each token array `x` with `x_segment_ids` and `x_positions`, as its packers.

@@ -16,6 +16,7 @@ from rollkit._check import Int64s, mapping
 from rollkit._errors import at, refusal, retold
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.fields import fill_of, narrow
+from rollkit._rollouts.loss_masks import masks_of_labels
 from rollkit._rollouts.names import Names, renamed
 from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rewards import check_scalars
@@ -119,11 +120,11 @@ class Filling(NamedTuple):
             padding = fills[name] if name in fills else fill_of(name, () if parts.of_lists else parts.inner)
             prepared.add(name, sources.level(name), parts, padding)
         if "loss_masks" not in sources.tokens:
-            ones = _constant(1, sources.responses.lengths)
-            prepared.add("loss_masks", "response", ones, fills.get("loss_masks", 0))
+            level, masks = _masks(sources)
+            prepared.add("loss_masks", level, masks, fills.get("loss_masks", 0))
         routes = sources.tokens.get("rollout_expert_indices")
         if routes is not None and "route_masks" not in sources.tokens:
-            zeros = _constant(0, routes.lengths)
+            zeros = Parts.of_one(0, routes.lengths)
             prepared.add("route_masks", "sequence", zeros, fills.get("route_masks", 1))
         if "rewards" in sources.rows:
             scalars = np.asarray(sources.rows["rewards"])
@@ -358,10 +359,12 @@ def _emptied(parts: Parts) -> Parts:
     return Parts([], _NO_ROWS, parts.dtype, parts.inner)
 
 
-def _constant(value: int, lengths: Int64s) -> Parts:
-    """Rows of one value: all of one array, which is as long as the longest."""
-    values = np.full(int(lengths.max(initial=0)), value, np.uint8)
-    return Parts.over(values, np.zeros_like(lengths), lengths)
+def _masks(sources: Sources) -> tuple[str, Parts]:
+    """The loss masks where none are given: those of labels, or all of each response."""
+    labels = sources.tokens.get("labels")
+    if labels is None or labels.inner:
+        return "response", Parts.of_one(1, sources.responses.lengths)
+    return sources.level("labels"), masks_of_labels(labels)
 
 
 class _Preparing:

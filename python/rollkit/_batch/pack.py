@@ -82,9 +82,10 @@ def pack(
         out: a batch whose memory is filled again, where it is large enough.
 
     Returns:
-        A batch with `input_ids` (prompt, then response), `segment_ids`, `positions`, `loss_masks` (0 on
-        the prompt; 1 on responses if none are given), `rewards` per token (a scalar lands on the last
-        token), and every other column that has an element per response token, per prompt token or per token.
+        A batch with `input_ids` (prompt, then response), `segment_ids`, `positions`, `loss_masks` (where
+        none are given, those of `labels`, or 0 on the prompt and 1 on responses), `rewards` per token (a
+        scalar lands on the last token), and every other column that has an element per response token, per
+        prompt token or per token.
 
         With `share_prefixes` its arrays are `input_ids`, `positions`, `segment_ids` (of trees), and
         `visible_until`, `predecessors` and `multiplicity` of its layout, a `TreeLayout`. A token that several

@@ -15,6 +15,7 @@ import numpy as np
 from rollkit._cli import text
 from rollkit._cli.arguments import FILES, positive, row
 from rollkit._rollouts.columns import Column, level_of
+from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 
@@ -142,6 +143,9 @@ def _styles(rollout: Rollouts, levels: dict[str, str], prompt: int, response: in
     trained: Any = np.append(np.zeros(prompt, bool), np.ones(response, bool))
     if levels.get("loss_masks") == "response":
         trained[prompt:] = rollout.ragged("loss_masks")[0] != 0
+    elif levels.get("labels", "row") != "row":
+        found = rollout.ragged("labels")[0] != FIELDS["labels"].fill
+        trained[len(trained) - len(found) :] = found
     rewarded = np.zeros(prompt + response, bool)
     if levels.get("rewards") == "response":
         rewarded[prompt:] = rollout.ragged("rewards")[0] != 0

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from rollkit import _check
 from rollkit._errors import refusal
 from rollkit._rollouts.gae import discount
-from rollkit._rollouts.masking import loss_masks_of, on_tokens, spread_rewards
+from rollkit._rollouts.loss_masks import loss_masks_of
+from rollkit._rollouts.masking import on_tokens, spread_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scans import Tokens, scan_flat
 from rollkit._rollouts.scores import Ignored, scores
@@ -116,13 +117,14 @@ def advantages(
     known = scores(rollouts, by, ignore)
     groups, rewards = known.groups, known.rewards
     ids, sizes = groups.ids, groups.sizes
-    found = rewards - groups.mean(rewards)[ids]
-    if estimator == "grpo":
-        spread = groups.std(rewards, ddof=_check.positive("ddof", ddof, 0))[ids] + eps
-        found = found / np.where(spread == 0, 1, spread)
-    elif estimator == "rloo":
-        # r - (sum - r) / (n - 1), written with the mean, which keeps more digits.
-        found = found * (sizes / np.maximum(sizes - 1, 1))[ids]
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        found = rewards - groups.mean(rewards)[ids]
+        if estimator == "grpo":
+            spread = groups.std(rewards, ddof=_check.positive("ddof", ddof, 0))[ids] + eps
+            found = found / np.where(spread == 0, 1, spread)
+        elif estimator == "rloo":
+            # r - (sum - r) / (n - 1), written with the mean, which keeps more digits.
+            found = found * (sizes / np.maximum(sizes - 1, 1))[ids]
     # Of equal rewards the mean is rounded, and what is left of that can be as large as the deviation.
     found = np.where(known.differ()[ids], found, 0.0)
     return _on_tokens(_narrowed(known.of_rows(found, 0.0)), rollouts)
@@ -174,7 +176,7 @@ def _checked(values: NDArray[Any], rewards: Ragged) -> Ragged:
 def _narrowed(per_row: NDArray[np.float64]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         found = per_row.astype(np.float32)
-    if (lost := np.isinf(found)).any():
+    if (lost := ~np.isfinite(found)).any():
         row = int(lost.argmax())
         text = f" has the advantage {per_row[row]}, which does not fit float32; scale the rewards"
         raise refusal(OverflowError, text, column="rewards", row=row)

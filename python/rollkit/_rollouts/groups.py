@@ -93,9 +93,19 @@ class Groups:
         """
         ddof = _check.positive("ddof", ddof, least=0)
         found = self._values(values)
-        found = found - found[self.rows[self.offsets[:-1]]][self.ids]  # so that equal values are exactly 0
-        squares = self.sum((found - self.mean(found)[self.ids]) ** 2)
-        return np.sqrt(squares / np.maximum(self.sizes - ddof, 1))
+        ids = self.ids
+        found = found - found[self.rows[self.offsets[:-1]]][ids]  # so that equal values are exactly 0
+        scale = self._scale(found)  # whose squares neither overflow nor vanish
+        found = found / scale[ids]
+        squares = self.sum((found - self.mean(found)[ids]) ** 2)
+        deviations: Float64s = np.sqrt(squares / np.maximum(self.sizes - ddof, 1)) * scale
+        return deviations
+
+    def _scale(self, values: Float64s) -> Float64s:
+        """`[groups]`: a power of two near the largest of each group's values, so that no digit is lost."""
+        most = np.maximum.reduceat(np.abs(values)[self.rows], self.offsets[:-1])  # no group is empty
+        found: Float64s = np.ldexp(1.0, np.clip(np.frexp(most)[1], -1000, 1000))
+        return found
 
     def _values(self, values: ArrayLike) -> Float64s:
         found = _check.floats("values", values)

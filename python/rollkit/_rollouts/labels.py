@@ -9,7 +9,7 @@ import numpy as np
 
 from rollkit import _check
 from rollkit._arrays.ops import Ops, ops
-from rollkit._frameworks import check_ints, framework_of
+from rollkit._frameworks import check_ints, framework_of, kind_of
 from rollkit._rows.edges import edges, followers
 from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
@@ -68,7 +68,7 @@ def labels(batch: Batched, ignore_index: int = -100, mask: Any = "loss_masks", *
     own = ops(framework_of(tokens) or "numpy")
     found = own.wide(tokens)
     if mask is not None:
-        counts = _nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
+        counts = nonzero(own, batch[mask] if isinstance(mask, str) else mask, tokens)
         found = own.where(counts, found, ignore_index)
     if _check.flag("shift", shift):
         return to_predecessors(own, layout, found, ignore_index)
@@ -76,17 +76,23 @@ def labels(batch: Batched, ignore_index: int = -100, mask: Any = "loss_masks", *
 
 
 def to_predecessors(own: Ops, layout: Layout, values: Any, fill: Any) -> Any:
-    """Each element where its predecessor in its row is, and `fill` where there is none."""
-    flat = values.reshape(-1)
+    """Each element where its predecessor in its row is, and `fill` where there is none; of the same dtype."""
+    inner = tuple(values.shape[len(layout.shape) :])
+    flat = values.reshape(layout.size, *inner)
+    none = bool(fill) if kind_of(values) == "bool" else fill  # of an int `where` makes int64 of bools
+
+    def chosen(there: Any, moved: Any) -> Any:
+        return own.where(own.from_host(there.reshape(-1, *(1 for _ in inner)), values), moved, none)
+
     if layout.begins is not None:
         before, after = edges(layout, None)
         source, there = np.zeros(layout.size, np.int64), np.zeros(layout.size, bool)
         source[before], there[before] = after, True
-        moved = own.gather(flat, own.index(source, values))
-        return own.where(own.from_host(there, values), moved, fill).reshape(values.shape)
+        return chosen(there, own.gather(flat, own.index(source, values))).reshape(values.shape)
     # One to the left, which takes no index: what begins a segment does not count.
-    flat = own.where(own.from_host(followers(layout).reshape(-1), values), flat, fill)
-    return own.cat([flat[1:], flat[:1] * 0 + fill]).reshape(values.shape)
+    flat = chosen(followers(layout), flat)
+    last = chosen(np.zeros(len(flat[:1]), bool), flat[:1])
+    return own.cat([flat[1:], last]).reshape(values.shape)
 
 
 def layout_of(batch: Any) -> Layout:
@@ -127,7 +133,7 @@ def tokens_of(batch: Batched, layout: Laid) -> Any:
     return tokens
 
 
-def _nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
+def nonzero(own: Ops, mask: Any, tokens: Any) -> Any:
     """Where a mask is not 0, beside the tokens."""
     if framework_of(mask) != framework_of(tokens):
         mask = own.from_host(_check.host("mask", mask), tokens)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rollkit import _check
 from rollkit._errors import refusal
-from rollkit._rollouts.other_masks import warn_of_other_masks
+from rollkit._rollouts.loss_masks import loss_masks_of
 from rollkit._rollouts.rewards import last_tokens
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scores import Ignored, scores
@@ -237,20 +237,6 @@ def spread_rewards(rollouts: Source | Sequence[Source]) -> Rollouts:
     rows = Layout.concat(responses.lengths)
     values = place_parts(Parts.one_each(scalars), last_tokens(scalars, rows), 0.0, dtype=_FLOAT32)
     return rollouts.with_columns(rewards=Ragged(values, rows.offsets()))
-
-
-def loss_masks_of(rollouts: Rollouts) -> Ragged:
-    """The loss masks: 1 on responses where none are given, as in a batch."""
-    if "loss_masks" not in rollouts:
-        warn_of_other_masks(rollouts.columns)
-        responses = rollouts.ragged("response_ids" if "response_ids" in rollouts else "input_ids")
-        rows = Layout.concat(responses.lengths)
-        return Ragged(np.ones(rows.size, np.uint8), rows.offsets())
-    masks = rollouts["loss_masks"]
-    if not isinstance(masks, Ragged):
-        text = "expected an element per token, got one per row"
-        raise refusal(ValueError, text, column="loss_masks")
-    return masks
 
 
 def keep_rows(masks: Ragged, kept: NDArray[np.bool_]) -> Ragged:

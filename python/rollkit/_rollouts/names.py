@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from rollkit import _check
 from rollkit._arrays.ops import ops_of
 from rollkit._errors import refusal
 from rollkit._rollouts.fields import FIELDS, fill_of
-from rollkit._rollouts.labels import labels, to_predecessors
+from rollkit._rollouts.labels import labels, nonzero, to_predecessors
 from rollkit._rows.edges import followers
 from rollkit._rows.laid import Laid
 from rollkit._rows.layout import Layout
@@ -83,17 +83,29 @@ def _by_mapping(arrays: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
     return found
 
 
+def _check_free(names: str, made: Iterable[str], columns: Mapping[str, Any]) -> None:
+    """Refuse a column that is called what a trainer calls an array that is made: one would hide the other."""
+    for name in made:
+        if name in columns:
+            text = f"column {name!r}: names={names!r} makes this array itself; rename or leave out the column"
+            raise refusal(ValueError, text, column=name, label="")
+
+
 def _own(batch: Named) -> dict[str, Any]:
     return dict(batch.arrays)
 
 
 def _hugging_face(batch: Named) -> dict[str, Any]:
     _check_positions(batch.layout)
+    _check_free("hf", ("position_ids",), batch.arrays)
     found = _by_mapping(batch.arrays, {"positions": "position_ids"})
     if "labels" in found:
         own = ops_of(found["labels"])
         chosen = own.from_host(followers(batch.layout), found["labels"])
         found["labels"] = own.where(chosen, found["labels"], FIELDS["labels"].fill)
+        if "loss_masks" in found:
+            counts = nonzero(own, found["loss_masks"], found["labels"])
+            found["labels"] = own.where(counts, found["labels"], FIELDS["labels"].fill)
     else:
         found["labels"] = labels(batch)
     for name in {"input_ids", "position_ids", "attention_mask", "labels"} & found.keys():
@@ -122,14 +134,17 @@ def _check_positions(layout: Layout) -> None:
 
 
 def _grain(batch: Named) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
+    made: dict[str, Any] = {}
     for name, array in batch.arrays.items():
         if name not in ("segment_ids", "positions", "attention_mask"):
             found[name] = array
             if isinstance(array, Lists):
                 continue
-            found[f"{name}_segment_ids"] = batch["segment_ids"]
-            found[f"{name}_positions"] = batch["positions"]
+            beside = {f"{name}_segment_ids": batch["segment_ids"], f"{name}_positions": batch["positions"]}
+            found |= beside
+            made |= beside
+    _check_free("grain", made, batch.arrays)
     return found
 
 
@@ -148,6 +163,7 @@ def _maxtext(batch: Named) -> dict[str, Any]:
     }
     taken = ("input_ids", "segment_ids", "positions")
     rest = {name: array for name, array in batch.arrays.items() if name not in taken}
+    _check_free("maxtext", found, rest)
     return found | {name: _beside_targets(batch, name, array) for name, array in rest.items()}
 
 
@@ -156,9 +172,7 @@ def _beside_targets(batch: Named, name: str, array: Any) -> Any:
     if isinstance(array, Lists):
         text = f"lists per token are not shifted; select or drop {name!r} before names='maxtext'"
         raise refusal(ValueError, text, column=name, label="")
-    if name in ("rollout_expert_indices", "route_masks", "attention_mask") or array.ndim != len(
-        batch.layout.shape
-    ):
+    if name in ("rollout_expert_indices", "route_masks", "attention_mask"):
         return array
     return to_predecessors(ops_of(array), batch.layout, array, fill_of(name))
 

@@ -26,6 +26,7 @@ from rollkit._rollouts.columns import (
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.truncate import truncated
 from rollkit._rollouts.validate import validate
+from rollkit._rows.arrow import is_arrow
 from rollkit._rows.ragged import Ragged, row_indices
 
 
@@ -55,7 +56,12 @@ class Rollouts:
     def __post_init__(self) -> None:
         if not isinstance(self.columns, Mapping):
             got = type(self.columns).__name__
-            raise TypeError(f"columns must be a dict of columns, got {got}; Rollouts.from_rows takes rows")
+            way = (
+                "from_arrow takes tables and data frames"
+                if is_arrow(self.columns)
+                else "from_rows takes rows"
+            )
+            raise TypeError(f"columns must be a dict of columns, got {got}; Rollouts.{way}")
         check_unlaid(self.columns)
         columns = {str(name): as_column(str(name), found) for name, found in self.columns.items()}
         counts = {name: len(column) for name, column in columns.items()}

@@ -14,6 +14,7 @@ from rollkit._check import Int64s
 from rollkit._errors import refusal, warn
 from rollkit._rollouts.columns import mask_column, turns_of
 from rollkit._rollouts.groups import Float64s, Groups
+from rollkit._rollouts.loss_masks import loss_masks_of
 from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
@@ -105,8 +106,8 @@ def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s)
 
 def _masked(rollouts: Rollouts, lasts: Int64s, trajectory: Int64s) -> Bools:
     """Trajectories of which no token counts."""
-    if "loss_masks" in rollouts:
-        tokens = turns_of(mask_column(rollouts["loss_masks"]))[2]
+    if "loss_masks" in rollouts or "labels" in rollouts:
+        tokens = turns_of(mask_column(loss_masks_of(rollouts)))[2]
     else:
         warn_of_other_masks(rollouts.columns)
         tokens = rollouts.ragged("response_ids").lengths

@@ -12,6 +12,7 @@ from rollkit import _native
 from rollkit._check import Int64s
 from rollkit._rollouts.columns import take_column
 from rollkit._rollouts.fields import fill_of
+from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, Sources
 from rollkit._rollouts.trajectories import task_ends
@@ -36,9 +37,10 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
 
     Returns:
         Rollouts with the prompt of a row's first turn; every column per response token, 0 where an
-        observation is; columns per token of prompt and response (`rollout_expert_indices`), each turn
-        giving what the turns before it lack; and of all columns per row (a scalar reward, the stop
-        reason, `is_last_step`, ids) the entry of the row's last turn.
+        observation is; `loss_masks` of that where neither these nor `labels` are given, 1 on all else;
+        columns per token of prompt and response (`rollout_expert_indices`), each turn giving what the turns
+        before it lack; and of all columns per row (a scalar reward, the stop reason, `is_last_step`, ids)
+        the entry of the row's last turn.
 
     Raises:
         ValueError: no column says where trajectories end, or `is_last_step` is not where `trajectory_ids`
@@ -94,6 +96,10 @@ def merge_steps(rollouts: Source | Sequence[Source], *, levels: Mapping[str, str
             carried = joined * _before(_most_so_far(parts.lengths, joined))
             new = np.maximum(parts.lengths - carried, 0)
             columns[name] = _end_to_end(parts, new, firsts, parts.lengths - new)
+    if sources.tokens.keys().isdisjoint(("loss_masks", "labels")):  # else these say what was observed
+        warn_of_other_masks(sources.names)
+        masks = place_parts(Parts.of_one(1, responses.lengths), acted, 0)
+        columns["loss_masks"] = trusted(masks, offsets)
     lasts = np.append(firsts[1:], len(joined))[: len(firsts)] - 1
     for name, entries in sources.rows.items():
         columns[name] = take_column(entries, lasts)

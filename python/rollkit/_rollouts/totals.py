@@ -15,7 +15,7 @@ from rollkit._errors import at, refusal
 from rollkit._frameworks import as_array
 from rollkit._rollouts.columns import mask_column, turns_of
 from rollkit._rollouts.groups import Groups
-from rollkit._rollouts.masking import loss_masks_of
+from rollkit._rollouts.loss_masks import loss_masks_of
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rows.arrow import is_arrow
@@ -164,8 +164,8 @@ def loss_totals(
 
     Args:
         masks: one mask per row: a `Ragged` of bools, ints or floats, or rows (lists, arrays, tensors), or
-            rollouts with `loss_masks` (without, all of a response counts). A token counts whose mask is not
-            0, whatever else it is.
+            rollouts with `loss_masks` (without, what `labels` say, or all of a response counts). A token
+            counts whose mask is not 0, whatever else it is.
         groups: one id per row of what is averaged over by `normalize="prompt"`: ints, texts, anything with
             a hash, or the name of a column of rollouts.
         num_groups: group ids are ints below this, in all parts: then `Totals.array` can be summed over

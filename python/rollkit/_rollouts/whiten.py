@@ -41,11 +41,18 @@ class Moments:
         Args:
             values: rows of numbers, on the host.
             masks: one mask per row, as long as it; all count by default.
+
+        Raises:
+            ValueError: as `whiten`.
         """
         rows, counts = _counted(values, masks)
         found = rows.flat if counts is None else rows.flat[counts]
         wide = found.astype(np.float64)
-        return cls(len(wide), float(wide.sum()), float(wide @ wide))
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = float(wide @ wide)
+        if not math.isfinite(squares):
+            raise _spoiling(rows, counts)
+        return cls(len(wide), float(wide.sum()), squares)
 
     @property
     def mean(self) -> float:
@@ -101,7 +108,8 @@ def whiten(
 
     Raises:
         TypeError: `values` holds no numbers, or `moments` are none.
-        ValueError: a mask has another length; the row is named.
+        ValueError: a mask has another length; a number that counts is NaN, infinite, or so large that its
+            square is; the row is named.
 
     Example:
         >>> whiten([[1.0, 3.0], [7.0]], [[1, 1], [0]], ddof=0, eps=0).to_list()
@@ -122,6 +130,19 @@ def whiten(
     if counts is not None:
         np.copyto(found, 0, where=~counts)
     return Ragged(found, bounds)
+
+
+def _spoiling(rows: Ragged, counts: NDArray[np.bool_] | None) -> ValueError:
+    """The refusal of a number without which the squares would be finite."""
+    sizes = np.abs(rows.flat.astype(np.float64))
+    sizes[np.isnan(sizes)] = np.inf
+    if counts is not None:
+        sizes[~counts] = -1
+    at = int(sizes.argmax())
+    row = int(np.searchsorted(rows.offsets - rows.offsets[0], at, side="right")) - 1
+    position = at - int(rows.offsets[row] - rows.offsets[0])
+    text = f": {rows.flat[at]} has no finite square, which would spoil the whole batch; mend or mask it"
+    return refusal(ValueError, text, column="values", row=row, position=position)
 
 
 def _counted(values: Any, masks: Any) -> tuple[Ragged, NDArray[np.bool_] | None]:

@@ -65,6 +65,12 @@ class Parts:
                 values = np.ascontiguousarray(values)
         return cls([(values, begins)], lengths, values.dtype, tuple(values.shape[1:]), own)
 
+    @classmethod
+    def of_one(cls, value: int, lengths: Int64s) -> Parts:
+        """Rows of one uint8: all of one array, which is as long as the longest."""
+        values = np.full(int(lengths.max(initial=0)), value, np.uint8)
+        return cls.over(values, np.zeros_like(lengths), lengths)
+
     @property
     def of_lists(self) -> bool:
         """Whether each element is a list."""

@@ -150,10 +150,10 @@ class Collator:
             columns["labels"] = columns[main]
         sources = Sources.of(columns)
         layout = self._layout(sources)
-        of_labels = ("labels" if "labels" in columns else "loss_masks",) if self.labels else ()
+        of_labels = ("labels", "loss_masks") if self.labels else ()
         made = PACKED if self.pack else MADE
         filling = Filling.of(sources, self.pad_id, None, {"input_ids": np.int64}, made)
-        wanted = {"input_ids", "positions", "attention_mask", *of_labels, *self.keep}
+        wanted = {"input_ids", "positions", "attention_mask", *columns.keys() & of_labels, *self.keep}
         found, _ = filling.only(wanted).write(layout)
         if (ids := found["input_ids"]).ndim != 2:
             text = f"elements of shape {tuple(ids.shape[2:])}, expected numbers; tokenizers add a dimension "
@@ -207,10 +207,10 @@ class Collator:
 
 
 def _labelled(arrays: Mapping[str, Any], layout: Layout) -> Any:
-    """The `labels` of arrays, or those that their `loss_masks` tell; none on the first token of a feature."""
-    found, own = arrays.get("labels"), ops_of(arrays["input_ids"])
-    if found is None:
-        found = own.where(arrays["loss_masks"] != 0, arrays["input_ids"], IGNORED)
+    """The `labels` of arrays, where their `loss_masks` count them; none on the first token of a feature."""
+    found, own = arrays.get("labels", arrays["input_ids"]), ops_of(arrays["input_ids"])
+    if "loss_masks" in arrays:
+        found = own.where(arrays["loss_masks"] != 0, found, IGNORED)
     found.reshape(-1)[own.index(layout.starts[layout.lengths > 0], found)] = IGNORED
     return found
 
