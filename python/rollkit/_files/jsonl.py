@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,19 @@ from rollkit._files.source import BLOCK, JSONL, Bytes, Source, kind_of, read_byt
 from rollkit._rows.ragged import Ragged
 
 
+@dataclass
+class Behind:
+    """Lines that each piece of a file is read behind, for what they say of its columns.
+
+    Attributes:
+        text: the lines.
+        rows: how many there are, one each.
+    """
+
+    text: bytes = b""
+    rows: int = 0
+
+
 def jsonl(
     source: Source,
     rows: int | None,
@@ -25,15 +39,19 @@ def jsonl(
     columns: set[str] | None,
     on_error: str,
     nonfinite: str,
+    behind: Behind | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The columns of a file, `rows` lines at a time; all at once for None."""
+    """The columns of a file, `rows` lines at a time; all at once for None. Lines of `behind` are among them."""
     compression = kind_of(source.name)[1]
     line, skipped = 1, 0
     for data, lines in _whole(source, compression) if rows is None else _lines(source, compression, rows):
+        before = 0
+        if behind is not None and behind.rows:
+            data, before = np.concatenate([np.frombuffer(behind.text, np.uint8), data]), behind.rows
         _, bad, found = _native.parse_jsonl(
             data,
             hints=hints,
-            first_line=line,
+            first_line=line - before,
             name=printable(source),
             on_error=on_error,
             nonfinite=nonfinite,
