@@ -41,7 +41,7 @@ def jsonl(
     nonfinite: str,
     behind: Behind | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The columns of a file, `rows` lines at a time; all at once for None. Lines of `behind` are among them."""
+    """The columns of a file, `rows` lines at a time; all at once for None; behind the lines of `behind`."""
     compression = kind_of(source.name)[1]
     line, skipped = 1, 0
     for data, lines in _whole(source, compression) if rows is None else _lines(source, compression, rows):
