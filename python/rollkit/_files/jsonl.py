@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from rollkit import _native
 from rollkit._errors import warn
 from rollkit._files.source import BLOCK, JSONL, Bytes, Source, kind_of, read_bytes
 from rollkit._rows.ragged import Ragged
+
+_BOM: Final = b"\xef\xbb\xbf"
 
 
 @dataclass
@@ -45,13 +47,15 @@ def jsonl(
     compression = kind_of(source.name)[1]
     line, skipped = 1, 0
     for data, lines in _whole(source, compression) if rows is None else _lines(source, compression, rows):
-        before = 0
+        first = line
         if behind is not None and behind.rows:
-            data, before = np.concatenate([np.frombuffer(behind.text, np.uint8), data]), behind.rows
+            data = data[len(_BOM) :] if line == 1 and bytes(data[: len(_BOM)]) == _BOM else data
+            data = np.concatenate([np.frombuffer(behind.text, np.uint8), data])
+            first = max(0, line - behind.rows)  # what is read again has no line that is wrong
         _, bad, found = _native.parse_jsonl(
             data,
             hints=hints,
-            first_line=line - before,
+            first_line=first,
             name=printable(source),
             on_error=on_error,
             nonfinite=nonfinite,

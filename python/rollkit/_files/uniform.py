@@ -51,7 +51,9 @@ class Uniform:
                 self._add(chunk)
             else:  # behind lines that stand for all before, so they say what all are
                 self.sample = {name: _sample(column) for name, column in chunk.items()}
-                self._behind = _lines({how.named(name): name for name in raw}, raw, chunk)
+                self._behind.text, self._behind.rows = _lines(
+                    {theirs: (found, chunk[how.named(theirs)]) for theirs, found in raw.items()}
+                )
 
     def chunks(self) -> Iterator[Rollouts]:
         """Read the file again, in chunks of rows that are what the sample is.
@@ -176,12 +178,12 @@ def _kind_and_entry(entry: Any) -> tuple[Any, Any]:
     return kind, _SMALL.get(kind, entry)
 
 
-def _lines(names: Mapping[str, str], raw: Mapping[str, Any], chunk: Rollouts) -> Behind:
-    """Lines that JSONL is read behind to be what these rows are, and those after them."""
-    entries = {theirs: _values(raw[theirs], chunk[ours]) for ours, theirs in names.items()}
+def _lines(columns: Mapping[str, tuple[Any, Column]]) -> tuple[bytes, int]:
+    """Lines that JSONL is read behind to be what these columns are, raw and of rollouts; and how many."""
+    entries = {name: _values(raw, column) for name, (raw, column) in columns.items()}
     count = max(map(len, entries.values()))
     lines = ({name: found[min(i, len(found) - 1)] for name, found in entries.items()} for i in range(count))
-    return Behind("".join(f"{json.dumps(line)}\n" for line in lines).encode(), count)
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode(), count
 
 
 def _values(raw: Any, column: Column) -> list[Any]:
