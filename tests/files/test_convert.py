@@ -215,8 +215,7 @@ def tables(draw: st.DrawFn) -> list[Any]:
         columns = {}
         for name, (kind, values) in schema.items():
             entries = draw(st.lists(st.sampled_from(values), min_size=count, max_size=count))
-            plain = kind if not pa.types.is_dictionary(kind) else kind.value_type
-            columns[name] = pa.array(entries, plain).cast(kind)
+            columns[name] = pa.array(entries, kind)
         found.append(pa.table(columns))
     return found
 

@@ -152,7 +152,8 @@ def _sample(column: Column) -> Column:
     if isinstance(column, list):
         return _of_each_kind(column)
     if not isinstance(column, Ragged):
-        return column[:1].copy()
+        largest = column.dtype == np.uint64 and column.ndim == 1  # in a list it is of a kind of its own
+        return column.max(keepdims=True) if largest else column[:1].copy()
     filled = np.flatnonzero(column.lengths)[:1]
     if column.of_lists or not len(filled):
         return column.take(filled if len(filled) else [0])
