@@ -18,8 +18,7 @@ def add(commands: Any) -> None:
         help="write rollouts as another kind of file",
         description="Read rollouts, and write them as one file of the kind that its name says: .arrow, "
         ".feather, .ipc, .parquet, .safetensors or .jsonl. What the kind cannot hold as it is is refused. "
-        "Sources are read twice, in chunks, so memory stays bounded, whatever their size; but all rows are "
-        "in memory where .safetensors is written, or a source is a pipe other than -.",
+        "Memory stays bounded, whatever the size of the input: sources are read twice, in chunks.",
     )
     convert.set_defaults(run=_run)
     convert.add_argument("sources", nargs="+", metavar="SRC", help=f"{FILES}; URLs too")
@@ -27,7 +26,7 @@ def add(commands: Any) -> None:
     convert.add_argument("--column", action="append", metavar="NAME", help="take this column; repeatable")
     add_reading(convert)
     convert.add_argument(
-        "--chunk-rows", type=positive, default=1024, metavar="R", help="rows read at a time (1024)"
+        "--chunk-rows", type=positive, default=256, metavar="R", help="rows read at a time (256)"
     )
     convert.add_argument("--quiet", action="store_true", help="no progress, no summary")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
-from rollkit._files.source import MARK, Saved, Source
+from rollkit._files.source import BLOCK, MARK, Saved, Source
 from rollkit._files.storable import check_dtype, json_texts
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import Column
@@ -37,7 +37,8 @@ def parquet(source: Source, rows: int | None, wanted: Wanted) -> Iterator[dict[s
     """The wanted columns of a file, `rows` rows at a time; all at once for None."""
     opened = extra("pyarrow.parquet", "arrow").ParquetFile
     with source.arrow(extra("pyarrow", "arrow")) as raw:
-        file = opened(raw)
+        # Read ahead, all row groups would be in memory, as they are in the file, before the first is done.
+        file = opened(raw) if rows is None else opened(raw, pre_buffer=False, buffer_size=BLOCK)
         schema = file.schema_arrow
         names = wanted(schema.names)
         tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)

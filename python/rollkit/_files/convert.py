@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ from rollkit._errors import at
 from rollkit._files.atomic import replacing
 from rollkit._files.read import Reading, read_sources
 from rollkit._files.save import no_place, save, write_lines, writer_of
-from rollkit._files.source import ARROW, JSONL, PARQUET, File, Source
+from rollkit._files.source import ARROW, BLOCK, JSONL, PARQUET, TENSORS, File, Source, is_known
 from rollkit._files.stream import no_rollouts
 from rollkit._files.uniform import Sample, Uniform, conformed, sample_of
 from rollkit._files.watch import Watch, unwatched
@@ -22,15 +24,17 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 
 Write = Callable[[Rollouts], None]
+Writes = Callable[[Any, Sample], AbstractContextManager[Write]]
+"""What writes rows to a file, of which a sample tells what they are."""
 
 
 def convert(
-    sources: Sequence[Source], path: Path, how: Reading, *, rows: int = 1024, watch: Watch = unwatched
+    sources: Sequence[Source], path: Path, how: Reading, *, rows: int = 256, watch: Watch = unwatched
 ) -> int:
-    """Write what `read` gives of `sources`, as `save` does, but in chunks where the kind can be written so.
+    """Write what `read` gives of `sources`, as `save` does, but in chunks: memory does not grow with the files.
 
     Args:
-        sources: the files, read twice; where one is a pipe all rows are in memory.
+        sources: the files, which are read twice; a pipe is copied to a file first.
         path: the file to be written.
         how: files are read.
         rows: of a chunk.
@@ -40,40 +44,51 @@ def convert(
         How many rows were written.
     """
     writer_of(path)  # before the work
-    writes = next((writes for kinds, writes in _WRITES if path.suffix.lower() in kinds), None)
-    if writes is None or not all(source.state() for source in sources):
-        return _at_once(sources, path, how)
-    files = [Uniform(source, rows, how, watch) for source in sources]
-    filled = [file for file in files if file.rows]
-    if not filled:
-        return _at_once(sources, path, how)
-    sample = sample_of(filled)
+    writes = next(writes for kinds, writes in _WRITES if path.suffix.lower() in kinds)
+    with ExitStack() as stack:
+        given = [_read_twice(source, stack) for source in sources]
+        files = [Uniform(source, rows, how, watch) for source in given]
+        filled = [file for file in files if file.rows]
+        if filled:
+            return _in_chunks(filled, path, writes, rows, watch)
+        rollouts = read_sources(given, how)
+        if not rollouts.columns:
+            raise no_rollouts(sources)
+        save(rollouts, path)
+    return 0
+
+
+def _read_twice(source: Source, stack: ExitStack) -> Source:
+    """A source that can be read twice: of a pipe, a copy."""
+    if source.state() or not is_known(source.name):
+        return source
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="rollkit-"))
+    copy = Path(folder, source.name)
+    with source.open() as pipe, copy.open("wb") as file:
+        shutil.copyfileobj(pipe, file, BLOCK)
+    return File(copy, called=str(source))
+
+
+def _in_chunks(files: Sequence[Uniform], path: Path, writes: Writes, rows: int, watch: Watch) -> int:
+    sample = sample_of(files)
     done = 0
     with replacing(path) as (file, temporary):
         with writes(file, sample) as write:
-            for chunk in watch(_chunks(filled, sample), f"writing {path.name}", None):
+            for chunk in watch(_chunks(files, sample), f"writing {path.name}", None):
                 with at(first_row=done):
                     write(chunk)
                 done += len(chunk)
         file.flush()
         if path.suffix.lower() in JSONL:
-            _check_same(filled, sample, temporary, rows, watch)
+            _check_same(files, sample, temporary, rows, watch)
     return done
-
-
-def _at_once(sources: Sequence[Source], path: Path, how: Reading) -> int:
-    rollouts = read_sources(sources, how)
-    if not rollouts.columns:
-        raise no_rollouts(sources)
-    save(rollouts, path)
-    return len(rollouts)
 
 
 def _chunks(files: Sequence[Uniform], sample: Sample) -> Iterator[Rollouts]:
     return (conformed(chunk, sample, file.source) for file in files for chunk in file.chunks())
 
 
-# The kinds of files that are written in parts.
+# The kinds of files.
 
 
 @contextmanager
@@ -93,7 +108,15 @@ def _parquet(file: Any, sample: Sample) -> Iterator[Write]:
 
 
 @contextmanager
-def _jsonl(file: Any, sample: Sample) -> Iterator[Write]:
+def _safetensors(file: Any, _: Sample) -> Iterator[Write]:
+    from rollkit._files.tensor_columns import TensorParts
+
+    with TensorParts(file) as parts:
+        yield lambda chunk: parts.write(chunk.columns, len(chunk))
+
+
+@contextmanager
+def _jsonl(file: Any, _: Sample) -> Iterator[Write]:
     yield lambda chunk: write_lines(file, chunk)
 
 
@@ -145,8 +168,9 @@ def _side_by_side(
             chunk, rest = chunk[count:], rest[count:]
 
 
-_WRITES: Final[tuple[tuple[Sequence[str], Callable[[Any, Sample], AbstractContextManager[Write]]], ...]] = (
+_WRITES: Final[tuple[tuple[Sequence[str], Writes], ...]] = (
     (ARROW, _arrow),
     (PARQUET, _parquet),
+    (TENSORS, _safetensors),
     (JSONL, _jsonl),
 )
