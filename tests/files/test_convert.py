@@ -1,4 +1,4 @@
-"""`rollkit convert` in chunks: what it writes is what all rows at once make, in bounded memory, whole or not at all."""
+"""`rollkit convert`: what it writes in chunks is what all rows at once make, whole or not at all."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ SCALARS = [0, 1, 2**53 + 1, -(2**63), 0.5, 1.0, 1e300, True, False, None, "", "Ã
 ARRAYS = [[], [1], [1, 2], [0.5], [1, 2.5], [True], [[1, 2]], [[1, 2], [3, 4]], [[1], [2, 3]], [[]], ["a"]]
 ARRAYS += [[1, True], [[], []], [[0.5, 1]], [{"a": 1}], [None], [1, None]]
 OBJECTS = [{}, {"a": [1, 2.5]}, {"b": None}]
+NAN = float("nan")
 FAMILIES: list[list[Any]] = [
     [0, 1, 2**53 + 1, -5],
     [0, 2, 0.5, 1.0, 2**53 + 1],
@@ -101,6 +102,10 @@ FAMILIES: list[list[Any]] = [
     [{}, 1, "a", [1, 2.5], 2.5, None, [], 2**70],
     [["a"], [1], [], None, {"a": 1}, 5, 0.5],
     [[[1], [2, 3]], [[1]], [], [[]], [[2.5]]],
+    [NAN, 1, 1.5, None],
+    [[NAN, 1], [1], [2.5], []],
+    [[None, 1], [1], []],
+    [{}, NAN, [NAN, 1]],
     SCALARS + ARRAYS + OBJECTS,
 ]
 MISSING = "missing"
@@ -125,9 +130,20 @@ def lines(draw: st.DrawFn) -> list[list[dict[str, Any]]]:
 
 
 @settings(max_examples=examples(1600), deadline=None)
-@given(lines(), st.sampled_from(KINDS), st.integers(1, 4))
+@given(
+    lines(),
+    st.sampled_from(KINDS),
+    st.integers(1, 4),
+    st.sampled_from(["raise", "keep", "null"]),
+    st.sampled_from([None, ["x"], ["y", "response_ids"]]),
+)
 def test_lines_in_chunks_are_what_they_are_at_once(
-    tmp_path_factory: pytest.TempPathFactory, found: list[list[dict[str, Any]]], kind: str, rows: int
+    tmp_path_factory: pytest.TempPathFactory,
+    found: list[list[dict[str, Any]]],
+    kind: str,
+    rows: int,
+    nonfinite: str,
+    columns: list[str] | None,
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "lines"
     folder.mkdir(exist_ok=True)
@@ -136,7 +152,7 @@ def test_lines_in_chunks_are_what_they_are_at_once(
         path.write_text("".join(f"{json.dumps(row)}\n" for row in file))
     # Of several faults the first in the order of rows is told, and all rows of a chunk may be None.
     words = {name for file in found for row in file for name in row} in ({"x"}, {"y"}, {"z"})
-    check_same(paths, folder / f"out.{kind}", rows, words=words)
+    check_same(paths, folder / f"out.{kind}", rows, Reading("raise", nonfinite, columns), words=words)
 
 
 @settings(max_examples=examples(400), deadline=None)

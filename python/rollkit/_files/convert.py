@@ -31,7 +31,7 @@ Writes = Callable[[Any, Sample], AbstractContextManager[Write]]
 def convert(
     sources: Sequence[Source], path: Path, how: Reading, *, rows: int = 256, watch: Watch = unwatched
 ) -> int:
-    """Write what `read` gives of `sources`, as `save` does, but in chunks: memory does not grow with the files.
+    """Write what `read` gives of `sources`, as `save` does, but in chunks: memory does not grow with them.
 
     Args:
         sources: the files, which are read twice; a pipe is copied to a file first.
@@ -48,7 +48,7 @@ def convert(
     with ExitStack() as stack:
         given = [_read_twice(source, stack) for source in sources]
         files = [Uniform(source, rows, how, watch) for source in given]
-        filled = [file for file in files if file.rows]
+        filled = [file for file in files if file.rows and file.sample]
         if filled:
             return _in_chunks(filled, path, writes, rows, watch)
         rollouts = read_sources(given, how)

@@ -27,10 +27,12 @@ class Behind:
     Attributes:
         text: the lines.
         rows: how many there are, one each.
+        count: the rows of the piece that was read last, without these.
     """
 
     text: bytes = b""
     rows: int = 0
+    count: int = 0
 
 
 def jsonl(
@@ -52,7 +54,7 @@ def jsonl(
             data = data[len(_BOM) :] if line == 1 and bytes(data[: len(_BOM)]) == _BOM else data
             data = np.concatenate([np.frombuffer(behind.text, np.uint8), data])
             first = max(0, line - behind.rows)  # what is read again has no line that is wrong
-        _, bad, found = _native.parse_jsonl(
+        count, bad, found = _native.parse_jsonl(
             data,
             hints=hints,
             first_line=first,
@@ -63,6 +65,8 @@ def jsonl(
         )
         line += lines
         skipped += bad
+        if behind is not None:
+            behind.count = count - behind.rows
         yield {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in found.items()}
     if skipped:
         warn(f"{source}: skipped {skipped} bad lines")

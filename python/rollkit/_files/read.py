@@ -234,12 +234,12 @@ def raw_chunks_of(
                 how.check_found(seen, source)
             chunk = _rollouts(columns, how)
             yield columns, chunk
-            done += len(chunk) - before
+            done += len(chunk) if behind is None else behind.count
         if done or lacking:
             how.check_found(seen, source)
     except TELLING as error:
         row = row_of(error)
-        first = 0 if row is not None and row < before else done - before  # lines before are all without it
+        first = 0 if row is not None and row < before else done - before  # all before are without it
         raise in_file(error, source, first, lines=how.on_error == "raise") from None
 
 

@@ -61,7 +61,7 @@ class TensorParts:
         self._file, self._rows = file, 0
         self._kinds: dict[str, str] = {}
         self._tensors: dict[str, _Growing] = {}
-        self._parts = tempfile.TemporaryFile(dir=os.path.dirname(file.name) or None)
+        self._parts = tempfile.TemporaryFile(dir=os.path.dirname(file.name) or None)  # noqa: SIM115
 
     def write(self, columns: Mapping[str, Column], rows: int) -> None:
         """Write rows."""
@@ -103,7 +103,7 @@ class _Growing:
     def add(self, file: Any, array: AnyArray) -> None:
         if self._part in ("offsets", "lists"):
             array = array[1 if self.count else 0 :] + self._last
-            self._last = int(array[-1])
+            self._last = int(array[-1]) if len(array) else self._last
         if self._part == "json" and self.count:
             begin, size = self.places[-1]
             self.places[-1] = begin, size - 1  # without the bracket

@@ -38,7 +38,7 @@ class Uniform:
     Attributes:
         source: the file.
         sample: of its rows.
-        rows: how many there are, but for those that lack every column that is asked for.
+        rows: how many there are.
     """
 
     def __init__(self, source: Source, rows: int, how: Reading, watch: Watch = unwatched) -> None:
@@ -46,14 +46,20 @@ class Uniform:
         self._of_chunk, self._how, self._begun = rows, how, source.state()
         self._behind = Behind() if kind_of(source.name)[0] in JSONL else None
         for raw, chunk in watch(self._read(), f"reading {source.name}", None):
-            self.rows += len(chunk) - (0 if self._behind is None else self._behind.rows)
             if self._behind is None:
                 self._add(chunk)
-            else:  # behind lines that stand for all before, so they say what all are
-                self.sample = {name: _sample(column) for name, column in chunk.items()}
-                self._behind.text, self._behind.rows = _lines(
-                    {theirs: (found, chunk[how.named(theirs)]) for theirs, found in raw.items()}
-                )
+            else:
+                self._read_on(self._behind, raw, chunk)
+
+    def _read_on(self, behind: Behind, raw: dict[str, Any], chunk: Rollouts) -> None:
+        """Let the sample be of these rows of JSONL too, read behind lines that stand for those before."""
+        self.rows += behind.count
+        self.sample = {name: _sample(column) for name, column in chunk.items()}
+        if raw:
+            columns = {theirs: (found, chunk[self._how.named(theirs)]) for theirs, found in raw.items()}
+            behind.text, behind.rows = _lines(columns)
+        elif self.rows:
+            behind.text, behind.rows = b"{}\n", 1
 
     def chunks(self) -> Iterator[Rollouts]:
         """Read the file again, in chunks of rows that are what the sample is.
@@ -65,7 +71,8 @@ class Uniform:
             raise changed(self.source)
         for raw, chunk in self._read():
             if self._behind is not None:
-                yield chunk[self._behind.rows :]
+                if self._behind.count:
+                    yield chunk[self._behind.rows :]
                 continue
             found = {self._how.named(name): column for name, column in raw.items()}
             lists = {name for name, column in self.sample.items() if isinstance(column, list)}
@@ -74,10 +81,11 @@ class Uniform:
 
     def _read(self) -> Iterator[tuple[dict[str, Any], Rollouts]]:
         found = raw_chunks_of(self.source, self._of_chunk, self._how, self._behind)
-        return ((raw, chunk) for raw, chunk in found if len(chunk))
+        return found if self._behind is not None else ((raw, chunk) for raw, chunk in found if len(chunk))
 
     def _add(self, chunk: Rollouts) -> None:
         """Let the sample be of these rows too."""
+        self.rows += len(chunk)
         try:
             for name, column in chunk.items():
                 before = self.sample.get(name)
