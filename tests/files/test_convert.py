@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Callable, Sequence
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +24,9 @@ from rollkit import Ragged, Rollouts, read, save
 from rollkit._files.convert import convert
 from rollkit._files.paths import sources
 from rollkit._files.read import Reading, read_sources
+from rollkit._files.source import File
 from rollkit._files.stream import no_rollouts
+from rollkit._files.uniform import Uniform, conformed
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -257,3 +266,234 @@ def test_tables_in_chunks_are_what_they_are_at_once(
             with pa.ipc.new_file(path, table.schema) as writer:
                 writer.write_table(table, max_chunksize=batch)
     check_same(paths, folder / f"out.{kind}", rows, words=False)
+
+
+# What is refused, and by which words.
+
+LINES = '{"x": 1}\n{"x": 2}\n{"x": 3}\n'
+
+# fmt: off
+REFUSED: list[tuple[list[str], str, str]] = [
+    ([LINES + '{"x": "a"}\n'], "a.arrow", "0.jsonl:4: x: expected a number as in the rows before, found a string"),
+    ([LINES + "{}\n" * 4 + '{"y": [1]}\n'], "a.arrow", "0.jsonl:8: y: missing or null; a column of arrays needs an array in every row"),
+    (['{"y": [1]}\n' * 4 + "{}\n"], "a.arrow", "0.jsonl:5: y: missing or null; a column of arrays needs an array in every row"),
+    ([LINES, '{"y": 1}\n'], "a.arrow", "1.jsonl: differs in columns from 0.jsonl: 'x', 'y'; columns=[…] leaves them out"),
+    ([LINES, '{"x": [1]}\n'], "a.arrow", "column 'x': has rows of elements in 1.jsonl, one entry per row in 0.jsonl"),
+    (['{"x": [[1]]}\n', '{"x": [[1, 2]]}\n'], "a.arrow", "column 'x': 1.jsonl has inner shape (2,), 0.jsonl has (1,)"),
+    ([LINES, '{"x": "a"}\n'], "a.arrow", "column 'x' is list in some parts and ndarray in others"),
+    ([LINES + '{"x": null}\n{"x": [NaN]}\n'], "a.arrow", "0.jsonl:5: x: "),
+    (['{"is_last_step": true}\n' * 4 + "{}\n"], "a.arrow", "0.jsonl:5: column 'is_last_step': row 4: None is no number"),
+    (["{}\n" * 4 + '{"is_last_step": true}\n'], "a.arrow", "0.jsonl:1: column 'is_last_step': row 0: None is no number"),
+    ([LINES + "{\n"], "a.parquet", "0.jsonl:4: "),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("files", "out", "said"), REFUSED, ids=range(len(REFUSED)))
+def test_refused_as_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], out: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(f"{i}.jsonl") for i in range(len(files))]
+    for path, text in zip(paths, files, strict=True):
+        path.write_text(text)
+    Path(out).write_text("what was there")
+    for rows in (1, 2, 3, 100):
+        with pytest.raises(ERRORS) as caught:
+            convert(sources(list(paths)), Path(out), Reading(), rows=rows)
+        assert str(caught.value).startswith(said)
+        with pytest.raises(ERRORS) as wanted:
+            read(paths)
+        assert (str(caught.value), type(caught.value)) == (str(wanted.value), type(wanted.value))
+    assert Path(out).read_text() == "what was there"
+    assert sorted(tmp_path.iterdir()) == sorted(tmp_path / name for name in (*map(str, paths), out))
+
+
+def test_a_row_that_a_kind_does_not_hold_is_counted_from_the_first(tmp_path: Path) -> None:
+    table = pa.table({"x": pa.array([[("a", 1)]] * 5, pa.map_(pa.string(), pa.int8()))})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for kind in KINDS:
+        with pytest.raises(TypeError, match=r"column 'x': row 0 has a tuple, which JSON does not hold"):
+            convert(sources(tmp_path / "a.parquet"), tmp_path / f"b.{kind}", Reading(), rows=2)
+    lists = Rollouts._trusted({"x": ["a", b"a", "b", b"\xff", 5]})
+    with pytest.raises(TypeError, match="row 1 has a bytes"):
+        save(lists, tmp_path / "a.arrow")
+    save(Rollouts({"x": [0.5] * 4 + [float("nan")]}), tmp_path / "a.arrow")
+    with pytest.raises(ValueError, match=r"column 'x': row 4 is NaN or infinite"):
+        convert(sources(tmp_path / "a.arrow"), tmp_path / "b.jsonl", Reading(), rows=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.arrow", "a.parquet"]
+
+
+def test_lines_are_checked_to_read_back(tmp_path: Path) -> None:
+    save(
+        Rollouts._trusted({"y": [1] * 5, "x": [2**53 + 1, None, None, None, 0.5]}), tmp_path / "a.safetensors"
+    )
+    for rows in (1, 2, 9):
+        with pytest.raises(TypeError, match="column 'y': JSONL has no place for it as it is") as caught:
+            convert(sources(tmp_path / "a.safetensors"), tmp_path / "b.jsonl", Reading(), rows=rows)
+        how = Reading(columns=["x"])  # numbers are floats with a float among them, which lacks a digit
+        with pytest.raises(TypeError, match=r"column 'x': .*\(a list, read back as a list\)"):
+            convert(sources(tmp_path / "a.safetensors"), tmp_path / "b.jsonl", how, rows=rows)
+    assert caught.value.column == "y"  # type: ignore[attr-defined]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+# Sources.
+
+
+def test_a_source_that_changes_between_the_readings_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(LINES)
+    found = Uniform(File(path), 2, Reading())
+    path.write_text(LINES + '{"x": 0.5}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl: changed while it was read"):
+        list(found.chunks())
+    monkeypatch.setattr(File, "state", lambda _: ("a URL's",))  # which is the same whatever the bytes are
+    found = Uniform(File(path), 2, Reading())
+    path.write_text(LINES + '{"x": "a"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl:\d: x: expected a number"):
+        list(found.chunks())
+    path.write_text('{"y": 0.5}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl: changed while it was read"):
+        list(map(lambda chunk: conformed(chunk, found.sample, found.source), found.chunks()))
+
+
+def test_a_file_may_take_its_own_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": 1}\n{"x": 1.5}\n')
+    assert convert(sources(path), path, Reading(), rows=1) == 2
+    assert path.read_text() == '{"x":1.0}\n{"x":1.5}\n'
+
+
+def test_a_mark_of_byte_order_and_compressed_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + LINES.encode()))
+    convert(sources(tmp_path / "a.jsonl.gz"), tmp_path / "b.safetensors", Reading(), rows=1)
+    assert read(tmp_path / "b.safetensors")["x"].tolist() == [1, 2, 3]  # type: ignore[union-attr]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes of POSIX")
+def test_a_pipe_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    os.mkfifo(tmp_path / "a.jsonl")
+    with ThreadPoolExecutor() as pool:
+        pool.submit((tmp_path / "a.jsonl").write_text, LINES)
+        assert convert(sources(tmp_path / "a.jsonl"), tmp_path / "b.arrow", Reading(), rows=2) == 3
+        pool.submit((tmp_path / "a.jsonl").write_text, LINES + "{\n")
+        with pytest.raises(ValueError, match=r"/a\.jsonl:4: "):
+            convert(sources(tmp_path / "a.jsonl"), tmp_path / "b.arrow", Reading(), rows=2)
+    assert read(tmp_path / "b.arrow")["x"].tolist() == [1, 2, 3]  # type: ignore[union-attr]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.arrow"]
+
+
+def test_files_without_rows(tmp_path: Path) -> None:
+    save(Rollouts({"x": np.zeros(0, np.int16)}), tmp_path / "a.arrow")
+    for kind in KINDS[:2]:
+        assert convert(sources(tmp_path / "a.arrow"), tmp_path / f"b.{kind}", Reading()) == 0
+        assert read(tmp_path / f"b.{kind}")["x"].dtype == np.int16  # type: ignore[union-attr]
+    with pytest.raises(TypeError, match="JSONL has no place"):
+        convert(sources(tmp_path / "a.arrow"), tmp_path / "b.jsonl", Reading())
+
+
+# Whole or not at all.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_what_fails_on_the_way_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: BaseException, chunk: int
+) -> None:
+    path, out = tmp_path / "a.jsonl", tmp_path / f"b.{kind}"
+    path.write_text(LINES)
+    out.write_text("what was there")
+
+    def failing(items: Iterable[Any], label: str, _: int | None) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            if label == f"writing {out.name}" and number == chunk:
+                raise error
+            yield item
+
+    with pytest.raises(type(error)) as caught:
+        convert(sources(path), out, Reading(), rows=1, watch=failing)
+    if isinstance(caught.value, OSError):
+        assert caught.value.filename == str(out)
+    assert sorted(left.name for left in tmp_path.iterdir()) == ["a.jsonl", out.name]
+    assert out.read_text() == "what was there"
+
+
+KILLED = """
+import os, signal, sys
+from rollkit._files import convert
+from rollkit._cli import main
+number = int(sys.argv[1])
+def watch(items, label, total):
+    for i, item in enumerate(items):
+        if label.startswith("writing") and i == 1:
+            os.kill(os.getpid(), number)
+        yield item
+written = convert._in_chunks
+convert._in_chunks = lambda *a: written(*a[:-1], watch)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["parquet", "safetensors"])
+def test_a_signal_leaves_what_was_there(tmp_path: Path, kind: str, number: signal.Signals) -> None:
+    """Also of the copy of the standard input, and of what is written beside the file."""
+    (tmp_path / "tmp").mkdir()
+    out = tmp_path / f"b.{kind}"
+    out.write_text("what was there")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(int(number)), "convert", "-", str(out), "--chunk-rows", "1"],
+        input=LINES.encode(),
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == (130 if number == signal.SIGINT else 143), done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [out.name, "tmp"]
+    assert out.read_text() == "what was there"
+
+
+# Memory.
+
+MOST = """
+import resource, sys
+from pathlib import Path
+from rollkit._files import arrow
+from rollkit._files.convert import convert
+from rollkit._files.paths import sources
+from rollkit._files.read import Reading
+arrow._PART = 2 << 20
+source, out = sys.argv[1:]
+convert(sources([source]), Path(out), Reading(), rows=64)  # what is kept for good is there now
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+convert(sources([source] * 12), Path(out), Reading(), rows=64)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+"""
+"""In a process of its own, for what other tests have freed may be resident."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts resident memory in KiB")
+@pytest.mark.parametrize(("source", "kind"), list(zip(KINDS, [*KINDS[1:], KINDS[0]], strict=True)))
+def test_memory_does_not_grow_with_the_files(tmp_path: Path, source: str, kind: str) -> None:
+    """Eleven times as many rows, which are 80 MB more, are to take less than a quarter of that."""
+    rows, tokens = 500, 1000
+    values = np.random.default_rng(0).integers(0, 2**31, rows * tokens)
+    found = {
+        "x": Ragged(values, np.arange(rows + 1) * tokens),
+        "text": [f"{i}" * 1000 for i in range(rows)],
+    }
+    path = tmp_path / f"a.{source}"
+    save(Rollouts(found), path)
+    done = subprocess.run(
+        [sys.executable, "-c", MOST, str(path), str(tmp_path / f"b.{kind}")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 20 << 20

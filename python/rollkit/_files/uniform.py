@@ -19,6 +19,7 @@ from rollkit._files.read import Reading, check_columns, in_file, raw_chunks_of
 from rollkit._files.source import JSONL, Source, changed, kind_of
 from rollkit._files.watch import Watch, unwatched
 from rollkit._rollouts.columns import Column, joined_entries
+from rollkit._rollouts.fields import FIELDS
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 
@@ -50,6 +51,8 @@ class Uniform:
                 self._add(chunk)
             else:
                 self._read_on(self._behind, raw, chunk)
+        if self._behind is not None and not self.rows:
+            how.check_found((), source)
 
     def _read_on(self, behind: Behind, raw: dict[str, Any], chunk: Rollouts) -> None:
         """Let the sample be of these rows of JSONL too, read behind lines that stand for those before."""
@@ -137,6 +140,9 @@ def _entries(column: Column) -> list[Any]:
 def _met(name: str, sample: Column, column: Column) -> Column:
     """What both are, of one file whose columns have a type each."""
     if type(sample) is not type(column):  # lists of texts that are all empty, numbers that are all there
+        if name in FIELDS and (isinstance(sample, Ragged) or isinstance(column, Ragged)):
+            text = "has elements in some rows, and none in others; give all rows or leave the column out"
+            raise refusal(ValueError, text, column=name)
         return [*_entries(sample), *_entries(column)]
     if isinstance(sample, Ragged) and isinstance(column, Ragged):
         _check_rectangle(name, sample, column)
