@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +46,27 @@ def _run(options: argparse.Namespace) -> int:
     out: Path = local_path(options.out)
     writer_of(out)  # before the standard input is copied
     how = Reading("raise", options.nonfinite or "raise", options.column, dict(options.rename or ()))
-    with inputs(options.sources) as given:
+    with _unwinding(), inputs(options.sources) as given:
         rows = convert(sources(given), out, how, rows=options.chunk_rows, watch=watching(options.quiet))
     if not options.quiet:
         size = text.byte_count(out.stat().st_size)
         text.table([("rows", f"{rows:,}"), ("written to", f"{options.out} ({size})")])
     return 0
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Let SIGTERM end the command as Ctrl-C does, with nothing left that is half written."""
+    import signal
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        if before == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
