@@ -21,6 +21,7 @@ from tests.files.test_save import rollouts, same
 from tests.thorough import examples
 
 from rollkit import Ragged, Rollouts, read, save
+from rollkit._cli import main
 from rollkit._files.convert import convert
 from rollkit._files.paths import sources
 from rollkit._files.read import Reading, read_sources
@@ -403,6 +404,20 @@ def test_files_without_rows(tmp_path: Path) -> None:
         convert(sources(tmp_path / "a.arrow"), tmp_path / "b.jsonl", Reading())
 
 
+def test_progress_is_shown_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(LINES)
+    arguments = ["convert", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"), "--chunk-rows", "2"]
+    for terminal, more in ((True, []), (True, ["--quiet"]), (False, [])):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        assert main([*arguments, *more]) == 0
+        shown = capsys.readouterr().err
+        for label in ("reading a.jsonl: 0 chunks", "writing b.jsonl: 0 chunks", "checking b.jsonl: 0 chunks"):
+            assert (label in shown) == (terminal and not more)
+        assert not shown or shown.endswith("\r")
+
+
 # Whole or not at all.
 
 
@@ -416,7 +431,7 @@ def test_what_fails_on_the_way_leaves_what_was_there(
     path.write_text(LINES)
     out.write_text("what was there")
 
-    def failing(items: Iterable[Any], label: str, _: int | None) -> Iterator[Any]:
+    def failing(items: Iterable[Any], label: str, total: int | None) -> Iterator[Any]:
         for number, item in enumerate(items):
             if label == f"writing {out.name}" and number == chunk:
                 raise error[0](*error[1:])
@@ -495,7 +510,10 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path, source: str, kind: 
     """All rows are 48 MB, and more as lines; what a quarter takes is there before."""
     rows, tokens = 500, 1000
     values = np.random.default_rng(0).integers(0, 2**60, rows * tokens)
-    found = {"x": Ragged(values, np.arange(rows + 1) * tokens), "text": [f"{i:0100}" for i in range(rows)]}
+    found: Any = {
+        "x": Ragged(values, np.arange(rows + 1) * tokens),
+        "text": [f"{i:0100}" for i in range(rows)],
+    }
     small = tmp_path / f"small.{source}"
     save(Rollouts(found), small)
     done = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from rollkit._rollouts.columns import Column
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rows.ragged import Ragged
 
+_Pairs = Iterable[tuple[Rollouts, Rollouts]]
 Write = Callable[[Rollouts], None]
 Writes = Callable[[Any, Sample], AbstractContextManager[Write]]
 """What writes rows to a file, of which a sample tells what they are."""
@@ -80,7 +81,8 @@ def _in_chunks(files: Sequence[Uniform], path: Path, writes: Writes, rows: int, 
                 done += len(chunk)
         file.flush()
         if path.suffix.lower() in JSONL:
-            _check_same(files, sample, temporary, rows, watch)
+            label = f"checking {path.name}"
+            _check_same(files, sample, temporary, rows, lambda items: watch(items, label, None))
     return done
 
 
@@ -120,7 +122,9 @@ def _jsonl(file: Any, _: Sample) -> Iterator[Write]:
     yield lambda chunk: write_lines(file, chunk)
 
 
-def _check_same(files: Sequence[Uniform], sample: Sample, path: Path, rows: int, watch: Watch) -> None:
+def _check_same(
+    files: Sequence[Uniform], sample: Sample, path: Path, rows: int, watched: Callable[[_Pairs], _Pairs]
+) -> None:
     """Refuse rows that `read` makes something else of, as `save` does."""
     try:
         back = Uniform(File(path), rows, Reading())
@@ -131,7 +135,7 @@ def _check_same(files: Sequence[Uniform], sample: Sample, path: Path, rows: int,
     for name, column in sample.items():
         _check_like(name, column, back.sample.get(name))
     pairs = _side_by_side(_chunks(files, sample), back.chunks())
-    for ours, found in watch(pairs, f"checking {path.name}", None):
+    for ours, found in watched(pairs):
         for name in sample:
             if not found.select(name).equals(ours.select(name)):
                 raise no_place(name, sample[name], back.sample[name])
