@@ -126,7 +126,8 @@ def _check_finite(column: Column) -> None:
     values: Any = column.flat if isinstance(column, Ragged) else column
     if isinstance(values, Ragged):
         return  # lists are of ids, or found out when they are read back
-    finite = np.isfinite(values.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # what a signalling NaN is, and here it is refused in our words
+        finite = np.isfinite(values.astype(np.float64))
     if not finite.all():
         element = int((~finite.reshape(len(finite), -1).all(axis=1)).argmax())
         row = element
