@@ -272,3 +272,15 @@ def test_a_pipe_is_read_while_it_is_written(tmp_path: Path, whole: bool) -> None
     writer.join()
     found: list[Any] = [row for part in rows for row in part.ragged("response_ids").to_list()]
     assert found == [[0], [1], [2], [3], [4]]
+
+
+def test_rows_of_a_chunk_without_a_wanted_column_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"response_ids": [1]}\n' * 5 + '{"response_ids": [1], "x": "a"}\n')
+    chunks = list(iter_chunks(path, rows=2, columns=["x"]))
+    assert [row for chunk in chunks for row in chunk["x"]] == [None] * 5 + ["a"]
+    assert read(path, columns=["x"])["x"] == [None] * 5 + ["a"]
+    renamed = list(iter_chunks(path, rows=4, columns=["y"], rename={"x": "y"}))
+    assert [chunk["y"] for chunk in renamed] == [[None] * 4, [None, "a"]]
+    with pytest.raises(ValueError, match=r"no column 'z'; there are none$"):
+        list(iter_chunks(path, rows=2, columns=["z"]))

@@ -307,6 +307,7 @@ REFUSED: list[tuple[dict[str, Any], str, type[Exception], str]] = [
     ({"x": [[1], [2]]}, "txt", ValueError, "{path}: unknown kind of file '.txt'; expected .arrow, .feather, .ipc, .parquet, .safetensors, .jsonl, .ndjson, .json"),
     ({"x": np.array([1], np.int16)}, "jsonl", TypeError, "column 'x': JSONL has no place for it as it is (ndarray of int16, read back as ndarray of int64); save as .arrow, .parquet or .safetensors"),
     ({"x": Ragged(np.array([0.5, np.nan, np.inf], np.float32), [0, 1, 3])}, "jsonl", ValueError, "column 'x': row 1 is NaN or infinite, which JSON does not have; save as .arrow, .parquet or .safetensors"),
+    ({"x": np.array([0x7F800001], np.uint32).view(np.float32)}, "jsonl", ValueError, "column 'x': row 0 is NaN or infinite, which JSON does not have; save as .arrow, .parquet or .safetensors"),
     ({"x": [{"a": float("nan")}]}, "jsonl", TypeError, "column 'x': row 0 has nan, which JSON does not hold; make it text, a number, a list or a dict"),
 ]
 # fmt: on

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from rollkit._cli import pictures, text
 from rollkit._cli.arguments import FILES, Parser, add_json, add_reading, level, positive, seed
+from rollkit._cli.progress import watching
 from rollkit._rows.binpack import DEFAULTS, ORDERS, OVERSIZE, Packing
 
 _PACKING: Final = {
@@ -154,7 +155,7 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def _write(options: argparse.Namespace, sources: Any) -> dict[str, Any]:
-    how: dict[str, Any] = {"resume": options.resume, "watch": _watch(options)}
+    how: dict[str, Any] = {"resume": options.resume, "watch": watching(options.quiet)}
     if options.ray is None:
         from rollkit._files.stream import write_shards
 
@@ -170,7 +171,7 @@ def _write(options: argparse.Namespace, sources: Any) -> dict[str, Any]:
 def _plan(options: argparse.Namespace, sources: Any) -> dict[str, Any]:
     from rollkit._files.stream import plan_shards
 
-    return {**plan_shards(sources, _stream(options), watch=_watch(options)), "out": None}
+    return {**plan_shards(sources, _stream(options), watch=watching(options.quiet)), "out": None}
 
 
 def _stream(options: argparse.Namespace) -> Any:
@@ -188,14 +189,6 @@ def _stream(options: argparse.Namespace) -> Any:
         derived=options.derived,
         **cast(Packing, {name: getattr(options, name) for name in DEFAULTS}),
     )
-
-
-def _watch(options: argparse.Namespace) -> Any:
-    from rollkit._cli.progress import Progress
-    from rollkit._files.stream import unwatched
-
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    return Progress() if terminal and not options.quiet else unwatched
 
 
 def _show(options: argparse.Namespace, found: dict[str, Any]) -> None:

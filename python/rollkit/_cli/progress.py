@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from rollkit._files.watch import Watch, unwatched
+
 _SECONDS: Final = 0.1
 
 _shown = ""
@@ -24,6 +26,11 @@ class Progress:
                 after = time.monotonic() + _SECONDS
             yield item
         clear()
+
+
+def watching(quiet: bool) -> Watch:
+    """What shows progress where a terminal is there to see it."""
+    return Progress() if not quiet and sys.stderr is not None and sys.stderr.isatty() else unwatched
 
 
 def clear() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
 from rollkit._errors import at, refusal
 from rollkit._extras import extra
-from rollkit._files.source import MARK, Saved, Source
+from rollkit._files.source import BLOCK, MARK, Saved, Source
 from rollkit._files.storable import check_dtype, json_texts
 from rollkit._rollouts.arrow import columns_from_arrow
 from rollkit._rollouts.columns import Column
@@ -30,13 +30,17 @@ _LISTS: Final = "lists"
 """The mark of a list of its own length for each token."""
 _BATCH: Final = 256 << 20
 """About the bytes of a record batch or row group: one is in memory when a file is read in pieces."""
+_PART: Final = 64 << 20
+"""Likewise where a file is written in pieces, which are in memory until there are so many bytes."""
+_PARQUET: Final = {"compression": "zstd", "use_dictionary": False}
 
 
 def parquet(source: Source, rows: int | None, wanted: Wanted, of_lists: OfLists) -> Iterator[dict[str, Any]]:
     """The wanted columns of a file, `rows` rows at a time; all at once for None."""
     opened = extra("pyarrow.parquet", "arrow").ParquetFile
     with source.arrow(extra("pyarrow", "arrow")) as raw:
-        file = opened(raw)
+        # Read ahead, all row groups would be in memory, as they are in the file, before the first is done.
+        file = opened(raw) if rows is None else opened(raw, pre_buffer=False, buffer_size=BLOCK)
         schema = file.schema_arrow
         names = wanted(schema.names)
         tables = [file.read(names)] if rows is None else file.iter_batches(batch_size=rows, columns=names)
@@ -98,6 +102,66 @@ def _restored(column: Any, mark: bytes | None) -> Any:
     return column.flat.reshape(len(column), *json.loads(mark))  # an array of inner dimensions
 
 
+class Parts:
+    """Writes columns part by part: of what they are, a sample of all rows tells before.
+
+    Args:
+        file: to be written to.
+        sample: columns of a few rows, not as many in each, with every kind of entry that there is.
+    """
+
+    def __init__(self, file: Any, sample: Mapping[str, Column]) -> None:
+        self._schema = _schema_of(sample)
+        self._tables: list[Any] = []  # not written yet
+        self._writer = self._opened(file)
+
+    def _opened(self, file: Any) -> Any:
+        raise NotImplementedError
+
+    def _put(self, table: Any) -> None:
+        raise NotImplementedError
+
+    def write(self, columns: Mapping[str, Column]) -> None:
+        """Write rows, when there are enough for a batch."""
+        self._tables.append(_table(columns, self._schema))
+        if sum(table.nbytes for table in self._tables) >= _PART:
+            self._flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        tables, self._tables = self._tables, []
+        if tables:
+            self._put(extra("pyarrow", "arrow").concat_tables(tables))
+
+
+class IpcParts(Parts):
+    """An Arrow IPC file, a record batch for a part."""
+
+    def _opened(self, file: Any) -> Any:
+        pa = extra("pyarrow", "arrow")
+        return extra("pyarrow.ipc", "arrow").new_file(pa.PythonFile(file, "w"), self._schema)
+
+    def _put(self, table: Any) -> None:
+        self._writer.write_table(table.combine_chunks(), max_chunksize=_rows_at_once(table))
+
+
+class ParquetParts(Parts):
+    """A Parquet file, a row group for a part."""
+
+    def _opened(self, file: Any) -> Any:
+        return extra("pyarrow.parquet", "arrow").ParquetWriter(file, self._schema, **_PARQUET)
+
+    def _put(self, table: Any) -> None:
+        self._writer.write_table(table, row_group_size=_rows_at_once(table))
+
+
 def write_ipc(file: Any, columns: Mapping[str, Column]) -> None:
     """Write columns as an Arrow IPC file."""
     pa, table = extra("pyarrow", "arrow"), _table(columns)
@@ -108,24 +172,45 @@ def write_ipc(file: Any, columns: Mapping[str, Column]) -> None:
 def write_parquet(file: Any, columns: Mapping[str, Column]) -> None:
     """Write columns as a Parquet file."""
     parquet, table = extra("pyarrow.parquet", "arrow"), _table(columns)
-    parquet.write_table(
-        table, file, compression="zstd", use_dictionary=False, row_group_size=_rows_at_once(table)
-    )
+    parquet.write_table(table, file, row_group_size=_rows_at_once(table), **_PARQUET)
 
 
 def _rows_at_once(table: Any) -> int:
     return max(1, len(table) * _BATCH // max(int(table.nbytes), _BATCH))
 
 
-def _table(columns: Mapping[str, Column]) -> Any:
+def _table(columns: Mapping[str, Column], schema: Any = None) -> Any:
+    """Columns as Arrow has them, of a schema if there is one."""
     pa = extra("pyarrow", "arrow")
     arrays, fields = [], []
     for name, column in columns.items():
         with at(column=name):
-            array, mark = _array(pa, name, column)
-            fields.append(pa.field(name, array.type, metadata=None if mark is None else {MARK: mark}))
+            if schema is not None and isinstance(column, list):
+                array, field = _entries_of(pa, name, column, schema.field(name)), schema.field(name)
+            else:
+                array, mark = _array(pa, name, column)
+                field = _field(pa, name, array.type, mark)
         arrays.append(array)
+        fields.append(field)
     return pa.table(arrays, pa.schema(fields, metadata={MARK: "1"}))
+
+
+def _schema_of(sample: Mapping[str, Column]) -> Any:
+    """The schema of columns, by a sample of them; entries that are refused are so where they are written."""
+    pa = extra("pyarrow", "arrow")
+    fields = []
+    for name, column in sample.items():
+        if isinstance(column, list):
+            native = _natively(pa, column)
+            json_text = pa.large_string(), "json"
+            fields.append(_field(pa, name, *(json_text if native is None else (native.type, None))))
+        else:
+            fields.append(_table({name: column}).schema.field(name))
+    return pa.schema(fields, metadata={MARK: "1"})
+
+
+def _field(pa: Any, name: str, kind: Any, mark: str | None) -> Any:
+    return pa.field(name, kind, metadata=None if mark is None else {MARK: mark})
 
 
 def _array(pa: Any, name: str, column: Column) -> tuple[Any, str | None]:
@@ -144,14 +229,27 @@ def _array(pa: Any, name: str, column: Column) -> tuple[Any, str | None]:
 
 
 def _entries(pa: Any, name: str, column: list[Any]) -> tuple[Any, str | None]:
-    """Entries of one kind as Arrow's own where they come back as they are; else as JSON text."""
+    """Entries as Arrow's own where they come back as they are; else as JSON text."""
+    native = _natively(pa, column)
+    if native is not None:
+        return native, None
+    return pa.array(json_texts(name, column), pa.large_string()), "json"
+
+
+def _natively(pa: Any, column: list[Any]) -> Any:
+    """Entries of one kind as Arrow's own; None where they would not come back as they are."""
     kinds = {type(entry) for entry in column} - {type(None)}
     natives: dict[type, Any] = {str: pa.large_string(), bytes: pa.large_binary()}
     if any(entry is None for entry in column):  # else they would come back as an array
         natives |= {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     if not kinds:
-        return pa.array(column, pa.null() if column else pa.large_string()), None
+        return pa.array(column, pa.null() if column else pa.large_string())
     if len(kinds) == 1 and (native := natives.get(kinds.pop())) is not None:
         with suppress(OverflowError, UnicodeEncodeError):  # beyond int64, half a surrogate pair
-            return pa.array(column, native), None
-    return pa.array(json_texts(name, column), pa.large_string()), "json"
+            return pa.array(column, native)
+    return None
+
+
+def _entries_of(pa: Any, name: str, column: list[Any], field: Any) -> Any:
+    """Entries as a field has them."""
+    return pa.array(json_texts(name, column) if field.metadata else column, field.type)

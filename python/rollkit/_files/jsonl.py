@@ -7,7 +7,8 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +16,23 @@ from rollkit import _native
 from rollkit._errors import warn
 from rollkit._files.source import BLOCK, JSONL, Bytes, Source, kind_of, read_bytes
 from rollkit._rows.ragged import Ragged
+
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+@dataclass
+class Behind:
+    """Lines that each piece of a file is read behind, for what they say of its columns.
+
+    Attributes:
+        text: the lines.
+        rows: how many there are, one each.
+        count: the rows of the piece that was read last, without these.
+    """
+
+    text: bytes = b""
+    rows: int = 0
+    count: int = 0
 
 
 def jsonl(
@@ -25,15 +43,21 @@ def jsonl(
     columns: set[str] | None,
     on_error: str,
     nonfinite: str,
+    behind: Behind,
 ) -> Iterator[dict[str, Any]]:
-    """The columns of a file, `rows` lines at a time; all at once for None."""
+    """The columns of a file, `rows` lines at a time; all at once for None; behind the lines of `behind`."""
     compression = kind_of(source.name)[1]
     line, skipped = 1, 0
     for data, lines in _whole(source, compression) if rows is None else _lines(source, compression, rows):
-        _, bad, found = _native.parse_jsonl(
+        first = line
+        if behind.rows:
+            data = data[len(_BOM) :] if line == 1 and bytes(data[: len(_BOM)]) == _BOM else data
+            data = np.concatenate([np.frombuffer(behind.text, np.uint8), data])
+            first = max(0, line - behind.rows)  # what is read again has no line that is wrong
+        count, bad, found = _native.parse_jsonl(
             data,
             hints=hints,
-            first_line=line,
+            first_line=first,
             name=printable(source),
             on_error=on_error,
             nonfinite=nonfinite,
@@ -41,6 +65,7 @@ def jsonl(
         )
         line += lines
         skipped += bad
+        behind.count = count - behind.rows
         yield {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in found.items()}
     if skipped:
         warn(f"{source}: skipped {skipped} bad lines")

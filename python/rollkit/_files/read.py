@@ -29,6 +29,8 @@ from rollkit._rows.ragged import Ragged
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rollkit._files.jsonl import Behind
+
 T = TypeVar("T")
 
 
@@ -217,20 +219,42 @@ def sample_path() -> Path:
 
 def chunks_of(source: Source, rows: int | None, how: Reading) -> Iterator[Rollouts]:
     """The rollouts of one file; all at once if `rows` is None."""
-    done, seen, lacking = 0, dict[str, None](), False
+    return (chunk for _, chunk in raw_chunks_of(source, rows, how))
+
+
+def raw_chunks_of(
+    source: Source, rows: int | None, how: Reading, behind: Behind | None = None
+) -> Iterator[tuple[dict[str, Any], Rollouts]]:
+    """The columns of one file as they are found there, and the rollouts that they make.
+
+    Args:
+        source: the file.
+        rows: at a time; all at once if None.
+        how: it is read.
+        behind: lines that each piece of JSONL is read behind; they are in what is given, too.
+    """
+    from rollkit._files.jsonl import Behind
+
+    done, before, seen, lacking = 0, 0, dict[str, None](), False
+    piece = behind or Behind()
     try:
-        for columns in _unchanged(_columns(source, rows, how), source):
+        for columns in _unchanged(_columns(source, rows, how, piece), source):
+            before = piece.rows
             seen |= dict.fromkeys(columns)
             lacking |= bool(how.columns) and not columns  # lines without any of them
             if rows is None:
                 how.check_found(seen, source)
+            if not columns and behind is None:  # its rows are some, of what comes later
+                columns = dict.fromkeys(sorted(how.theirs() or ()), [None] * piece.count)
             chunk = _rollouts(columns, how)
-            yield chunk
-            done += len(chunk)
+            yield columns, chunk
+            done += len(chunk) if behind is None else behind.count
         if done or lacking:
             how.check_found(seen, source)
     except TELLING as error:
-        raise in_file(error, source, done, lines=how.on_error == "raise") from None
+        row = row_of(error)
+        first = 0 if row is not None and row < before else done - before  # all before are without it
+        raise in_file(error, source, first, lines=how.on_error == "raise") from None
 
 
 def _rollouts(columns: dict[str, Any], how: Reading) -> Rollouts:
@@ -258,7 +282,7 @@ def _unchanged(found: Iterator[T], source: Source) -> Iterator[T]:
         raise
 
 
-def _columns(source: Source, rows: int | None, how: Reading) -> Iterator[dict[str, Any]]:
+def _columns(source: Source, rows: int | None, how: Reading, behind: Behind) -> Iterator[dict[str, Any]]:
     kind, compression = kind_of(source.name)
 
     def wanted(names: Sequence[str]) -> list[str]:
@@ -267,7 +291,7 @@ def _columns(source: Source, rows: int | None, how: Reading) -> Iterator[dict[st
     if kind in JSONL:
         from rollkit._files.jsonl import jsonl
 
-        options = {"on_error": how.on_error, "nonfinite": how.nonfinite}
+        options: dict[str, Any] = {"on_error": how.on_error, "nonfinite": how.nonfinite, "behind": behind}
         return jsonl(source, rows, hints=how.hints(), columns=how.theirs(), **options)
     if kind in (*PARQUET, *ARROW) and compression is None:
         from rollkit._files import arrow

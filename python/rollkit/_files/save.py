@@ -104,7 +104,7 @@ _LINES: Final = 1024
 """Rows that are made into lines at a time."""
 
 
-def _jsonl(file: Any, rollouts: Rollouts) -> None:
+def write_lines(file: Any, rollouts: Rollouts) -> None:
     """Write a line per row. Numbers have all their digits: `read` makes the same of them."""
     import json
 
@@ -126,7 +126,8 @@ def _check_finite(column: Column) -> None:
     values: Any = column.flat if isinstance(column, Ragged) else column
     if isinstance(values, Ragged):
         return  # lists are of ids, or found out when they are read back
-    finite = np.isfinite(values.astype(np.float64))
+    with np.errstate(invalid="ignore"):  # what a signalling NaN is, and here it is refused in our words
+        finite = np.isfinite(values.astype(np.float64))
     if not finite.all():
         element = int((~finite.reshape(len(finite), -1).all(axis=1)).argmax())
         row = element
@@ -154,8 +155,13 @@ def _check_same(rollouts: Rollouts, path: Path) -> None:
             found = Rollouts({})
         got = found.columns.get(name)
         if type(got) is not type(column) or not found.equals(Rollouts._trusted({name: column})):
-            text = f"JSONL has no place for it as it is ({_told(column)}, read back as {_told(got)})"
-            raise refusal(TypeError, f"{text}; save as .arrow, .parquet or .safetensors", column=name)
+            raise no_place(name, column, got)
+
+
+def no_place(name: str, column: Column, got: Column | None) -> TypeError:
+    """What is said of a column that JSONL does not hold; `got` is what `read` makes of it."""
+    text = f"JSONL has no place for it as it is ({_told(column)}, read back as {_told(got)})"
+    return refusal(TypeError, f"{text}; save as .arrow, .parquet or .safetensors", column=name)
 
 
 def _told(column: Column | None) -> str:
@@ -168,5 +174,5 @@ _WRITERS: Final = (
     ((".arrow", ".feather", ".ipc"), _arrow),  # .arrows is a stream
     (PARQUET, _parquet),
     (TENSORS, _safetensors),
-    (JSONL, _jsonl),
+    (JSONL, write_lines),
 )

@@ -8,8 +8,10 @@ offsets of lists, where each element is one), one of an array `columns.x.array`,
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from rollkit._files.arrow import Wanted
 from rollkit._files.source import MARK, Saved, Source
 from rollkit._files.state import misfit
 from rollkit._files.storable import check_dtype, json_texts
-from rollkit._files.tensors import DTYPES, Tensors, write_tensors
+from rollkit._files.tensors import DTYPES, Tensors, bytes_of, write_header, write_tensors
 from rollkit._frameworks import AnyArray
 from rollkit._rollouts.columns import Column
 from rollkit._rows.lists import Lists
@@ -38,8 +40,77 @@ def write_columns(file: Any, columns: Mapping[str, Column], rows: int) -> None:
             found = _tensors(name, column)
         kinds[name] = next(iter(found))
         tensors |= {_key(name, part): array for part, array in found.items()}
-    header = {"saved": _FORMAT, "rows": rows, "columns": kinds}
-    write_tensors(file, tensors, {MARK: json.dumps(header)})
+    write_tensors(file, tensors, _metadata(kinds, rows))
+
+
+def _metadata(kinds: Mapping[str, str], rows: int) -> dict[str, str]:
+    return {MARK: json.dumps({"saved": _FORMAT, "rows": rows, "columns": kinds})}
+
+
+class TensorParts:
+    """Writes columns part by part, to the bytes of `write_columns`.
+
+    Where a tensor begins is known when all are there. Until then their parts are in a file without a name, in
+    the folder of the other.
+
+    Args:
+        file: to be written to.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._rows = file, 0
+        self._kinds: dict[str, str] = {}
+        self._tensors: dict[str, _Growing] = {}
+        self._parts = tempfile.TemporaryFile(dir=os.path.dirname(file.name) or None)  # noqa: SIM115
+
+    def write(self, columns: Mapping[str, Column], rows: int) -> None:
+        """Write rows."""
+        self._rows += rows
+        for name, column in columns.items():
+            with at(column=name):
+                found = _tensors(name, column)
+            self._kinds[name] = next(iter(found))
+            for part, array in found.items():
+                tensor = self._tensors.setdefault(_key(name, part), _Growing(part, array))
+                tensor.add(self._parts, array)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._parts:
+            if kind is None:
+                self._finish()
+
+    def _finish(self) -> None:
+        shapes = {
+            name: (tensor.dtype, (tensor.count, *tensor.inner)) for name, tensor in self._tensors.items()
+        }
+        for name in write_header(self._file, shapes, _metadata(self._kinds, self._rows)):
+            for begin, size in self._tensors[name].places:
+                self._parts.seek(begin)
+                self._file.write(self._parts.read(size))
+
+
+class _Growing:
+    """A tensor whose parts are in a file; those of offsets and of JSON go on where the one before ended."""
+
+    def __init__(self, part: str, first: AnyArray) -> None:
+        self._part, self._last = part, 0
+        self.dtype, self.inner, self.count = first.dtype, first.shape[1:], 0
+        self.places: list[tuple[int, int]] = []
+
+    def add(self, file: Any, array: AnyArray) -> None:
+        if self._part in ("offsets", "lists"):
+            array = array[1 if self.count else 0 :] + self._last
+            self._last = int(array[-1]) if len(array) else self._last
+        if self._part == "json" and self.count:
+            begin, size = self.places[-1]
+            self.places[-1] = begin, size - 1  # without the bracket
+            self.count -= 1
+            array = np.append(np.uint8(ord(",")), array[1:])
+        self.count += len(array)
+        self.places.append((file.tell(), file.write(bytes_of(array))))
 
 
 def _tensors(name: str, column: Column) -> dict[str, AnyArray]:

@@ -142,15 +142,28 @@ class Tensors:
 
 def write_tensors(file: Any, tensors: Mapping[str, AnyArray], metadata: Mapping[str, str]) -> None:
     """Write tensors as a safetensors file, each at a multiple of its itemsize."""
-    arrays = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))  # readers may map them
+    shapes = {name: (array.dtype, array.shape) for name, array in tensors.items()}
+    for name in write_header(file, shapes, metadata):
+        file.write(bytes_of(tensors[name]))
+
+
+def write_header(
+    file: Any, shapes: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str]
+) -> list[str]:
+    """Write what comes before tensors of these dtypes and shapes; returns the order in which they come."""
+    names = sorted(shapes, key=lambda name: -shapes[name][0].itemsize)  # readers may map them
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
-    for name, array in arrays.items():
-        begin, end = end, end + array.nbytes
-        dtype = DTYPES[array.dtype.name]
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
+    for name in names:
+        dtype, shape = shapes[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": DTYPES[dtype.name], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
-    for array in arrays.values():
-        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return names
+
+
+def bytes_of(array: AnyArray) -> memoryview:
+    """The bytes of an array."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from typing import Any, Final
 
 from rollkit._errors import refusal
 from rollkit._extras import extra
+from rollkit._files.atomic import ended_by_sigterm
 
 LOCAL: Final = "local"
 _PATIENCE: Final = 10
@@ -111,27 +110,10 @@ def connected(address: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         raise OSError(f"no Ray at {address!r}: {str(error).splitlines()[0]}") from error
     try:
-        with _ended_by_sigterm():
+        with ended_by_sigterm():  # Ray has it print a stack trace, and tasks run on
             yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does: Ray has it print a stack trace, and tasks run on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _check_reached(address: str) -> None:
