@@ -29,20 +29,26 @@ test: $(VENV)/.built $(VENV)/.test
 	cargo test --quiet
 	$(BIN)/python -m pytest -q
 
-# Decoding with the oldest transformers that pyproject.toml allows, and Ray's functions with the oldest Ray: they lie
-# in front of the installed ones. This Ray leaves files of its log open.
+# The oldest packages that pyproject.toml allows lie in front of the installed ones. Three runs: decoding, for
+# transformers; Ray, which leaves files of its log open; and the files that use most of what each other extra calls
+# (pyarrow: arrow, arrow_exchange, tables; datasets: the last two; safetensors: tensors; obstore: remote), as matplotlib's
+# names of pyparsing are old. Not here, since they are large: torch, JAX and NumPy.
 OLDEST := $(VENV)/oldest
-oldest = "$$(sed -n 's/.*"$(1)>=\([0-9.]*\)".*/$(1)==\1/p' pyproject.toml)"
+OLD := transformers ray pyarrow datasets grain matplotlib safetensors obstore
+oldest = "$$(sed -n 's/.*"$(1)>=\([0-9.]*\)".*/$(1)==\1/p' pyproject.toml | head -n 1)"
 test-oldest: $(OLDEST)/.installed
 	PYTHONPATH=$(OLDEST) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/decode/test_cached.py \
 		tests/decode/test_generate*.py tests/decode/test_cache.py tests/decode/test_active.py \
 		tests/compat/test_transformers.py tests/house/test_errors_decode.py
 	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -q -W ignore::ResourceWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning tests/loading/test_ray*.py
+	PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest -q -W ignore::pyparsing.warnings.PyparsingDeprecationWarning \
+		tests/rows/test_arrow.py tests/rows/test_arrow_exchange.py tests/rows/test_tables.py tests/files/test_arrow.py \
+		tests/loading/test_grain.py tests/house/test_plot.py tests/files/test_tensors.py tests/files/test_remote.py
 
-$(OLDEST)/.installed: $(VENV)/.built $(VENV)/.test pyproject.toml
+$(OLDEST)/.installed: $(VENV)/.built $(VENV)/.test pyproject.toml Makefile
 	rm -rf $(OLDEST)
-	$(UV) pip install --quiet --python $(BIN)/python --target $(OLDEST) $(call oldest,transformers) $(call oldest,ray)
+	$(UV) pip install --quiet --python $(BIN)/python --target $(OLDEST) $(foreach package,$(OLD),$(call oldest,$(package)))
 	touch $@
 
 # The newest version of everything, in an environment of its own, made anew each time.

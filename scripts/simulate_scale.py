@@ -138,7 +138,7 @@ def token_bytes(layers: int, top_k: int) -> int:
     """What a token takes in those columns of a real batch that ranks fetch."""
     columns: dict[str, list[NDArray[Any]]] = {
         "rollout_logprobs": [np.zeros(4, np.float32)],
-        "response_masks": [np.ones(4, bool)],
+        "loss_masks": [np.ones(4, np.uint8)],
     }
     if layers * top_k:
         columns["rollout_expert_indices"] = [np.zeros((4, layers, top_k), np.uint8)]

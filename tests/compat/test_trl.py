@@ -207,7 +207,7 @@ def test_flush_left_without_rows_or_masks() -> None:
     [
         ((torch.zeros(3),), ValueError),
         ((torch.zeros(2, 0),), IndexError),
-        ((torch.ones(1, 2, dtype=torch.bool),), NotImplementedError),
+        ((torch.ones(1, 2, dtype=torch.bool),), RuntimeError),
         ((torch.ones(2, 2), torch.ones(2, 1)), RuntimeError),
         ((torch.tensor([[1, 0]]), torch.ones(1, 1)), RuntimeError),
         ((torch.ones(2, 2), torch.ones(1, 2)), RuntimeError),

@@ -33,7 +33,7 @@ def elements(count: int = 100, seed: int = 0, longest: int = 20) -> list[dict[st
 
 
 def stream(rows: Any) -> Any:
-    return grain.MapDataset.source(rows).to_iter_dataset(grain.ReadOptions(num_threads=0))
+    return grain.MapDataset.source(rows).to_iter_dataset(grain.ReadOptions(num_threads=1))
 
 
 def told(bin: Any) -> bytes:

@@ -160,10 +160,21 @@ INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torc
 UNSIGNED = [torch.uint16, torch.uint32, torch.uint64]
 
 
+def bits_are_mapped(tensor: torch.Tensor) -> bool:
+    """Whether `torch.vmap` takes views of other dtypes; that of torch 2.7 does not."""
+    try:
+        torch.vmap(lambda x: x.view(torch.uint8))(tensor)
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("dtype", [*INTEGERS, *UNSIGNED, torch.bfloat16, torch.complex64], ids=str)
 def test_vmap_and_meta_keep_dtypes(dtype: torch.dtype) -> None:
     layout = LAYOUTS["padded"]
     many = torch.arange(12).reshape(2, 6).to(dtype)
+    if dtype in UNSIGNED and not bits_are_mapped(many):
+        pytest.skip("torch.vmap maps no views of other dtypes, by which these are moved")
     found = torch.vmap(lambda v: place(Ragged(v, int64s([0, 3, 3, 4, 6])), layout, 1))(many)
     assert found.dtype == dtype
     back = torch.vmap(lambda o: take(o, layout).values)(found)

@@ -118,9 +118,7 @@ class _Object(io.RawIOBase):
         self._remote = remote
         self._at = self._ended = self._begin = 0  # next byte, end of the last read, begin of the window
         with remote.telling():
-            found = self._first()
-            self._meta = found.meta
-            self._window = memoryview(found.bytes())
+            self._window, self._meta = _read(self._first())
         self.size: int = self._meta["size"]
 
     def _first(self) -> Any:
@@ -168,11 +166,16 @@ class _Object(io.RawIOBase):
         least = BLOCK if self._at == self._ended else _LEAST
         end = min(self._at + max(count, least), self.size)
         with self._remote.telling():
-            found = self._remote.get(self._at, end)
-            data = memoryview(found.bytes())
-        if any(found.meta[key] != self._meta[key] for key in ("size", "e_tag", "last_modified")):
+            data, meta = _read(self._remote.get(self._at, end))
+        if any(meta[key] != self._meta[key] for key in ("size", "e_tag", "last_modified")):
             raise changed(self._remote)
         self._window, self._begin = data, self._at
+
+
+def _read(answer: Any) -> tuple[memoryview, Any]:
+    """The bytes of an answer, and what it says of the object: before 0.7 not once its bytes are taken."""
+    meta = answer.meta
+    return memoryview(answer.bytes()), meta
 
 
 _PROCESS: list[int] = []

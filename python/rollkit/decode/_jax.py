@@ -31,15 +31,9 @@ JOINS_NUMPY: Final = True
 LEAST, MOST = -(2**31), 2**31 - 1
 
 
-def _x64() -> Any:
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    return jax.experimental.enable_x64(True)  # before 0.8
-
-
 def guide(cond: Any, uncond: Any, scale: Any) -> Any:
     """`rollkit.decode.cfg`."""
-    with _x64():
+    with jax.enable_x64(True):
         c, u = cond.astype(jnp.float32), uncond.astype(jnp.float32)
         s = _column(scale, jnp.float32)
         guided = u.astype(jnp.float64) + s.astype(jnp.float64) * (c - u).astype(jnp.float64)
@@ -51,7 +45,7 @@ def guide(cond: Any, uncond: Any, scale: Any) -> Any:
 
 def uniforms(seeds: Any, positions: Any, ids: Any) -> Any:
     """`rollkit.decode.uniforms`."""
-    with _x64():
+    with jax.enable_x64(True):
         return _uniform(_bits(seeds, positions, ids.reshape(1, -1)), jnp.float32)
 
 
@@ -115,7 +109,7 @@ def draw(request: Request) -> Drawn:
 
 
 def _drawn(request: Request) -> Drawn:
-    with _x64():
+    with jax.enable_x64(True):
         z, most, status = _clean(_logits(request))
         heat = _column(request.temperature, jnp.float64)
         greedy = heat == 0

@@ -37,7 +37,7 @@ def cycle_routes(routes: AnyArray, route_masks: ArrayLike, *, num_experts: int) 
     if not isinstance(given, np.ndarray) or given.dtype.kind not in "iu":
         got = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
         raise TypeError(f"routes must be a NumPy array of integers, got {got}")
-    marks = host("route_masks", route_masks) != 0
+    marks = np.asarray(host("route_masks", route_masks) != 0)  # of one text, NumPy 2.0 makes a bool
     if routes.shape[: marks.ndim] != marks.shape or routes.ndim == marks.ndim:
         raise ValueError(f"route_masks has shape {marks.shape}, routes {routes.shape}")
     inner = routes.shape[marks.ndim :]

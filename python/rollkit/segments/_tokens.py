@@ -87,7 +87,8 @@ def tokens(**named: Any) -> Tokens:
     for other, value in given.items():
         _check_integers(other, value, backend, name, first)
     batched = first.ndim == 2
-    like = next((like for like in likes.values() if like is not None), first)
+    # Not `next` of these, which torch.compile of torch 2.7 does not trace.
+    like = [*(like for like in likes.values() if like is not None), first][0]
     there = [value for value in given.values() if not isinstance(value, Known)]
     host = all(map(backend.is_host, there))
     for other, value in given.items():

@@ -244,6 +244,10 @@ impl<'py> Number<'py> {
         if object.is_instance_of::<PyFloat>() {
             return Ok(Some(Self::Float(object.extract()?)));
         }
+        // Before `__index__`, which that of NumPy 2.0 has, with a warning.
+        if object.get_type().is(BOOL.import(py, "numpy", "bool_")?) {
+            return Ok(Some(Self::Int(PyInt::new(py, u8::from(object.is_truthy()?)).into_any())));
+        }
         if let Some(index) = index(object)? {
             return Ok(Some(Self::Int(index)));
         }
@@ -253,9 +257,6 @@ impl<'py> Number<'py> {
             // Long doubles go beyond: such a one becomes infinite, but is not.
             let beyond = value.is_infinite() && !object.eq(value)?;
             return Ok(Some(if beyond { Self::Beyond } else { Self::Float(value) }));
-        }
-        if object.is_instance(BOOL.import(py, "numpy", "bool_")?)? {
-            return Ok(Some(Self::Int(PyInt::new(py, u8::from(object.is_truthy()?)).into_any())));
         }
         Ok(None)
     }
