@@ -143,12 +143,12 @@ class Bins(Sequence[dict[str, Any]]):
             trees = planned_trees("Bins", sources, capacity, layout, None, groups, match, **packing)
             store = PlannedTrees(trees, shared, check=layout is not None)
         else:
-            if columns is None or not {"loss_masks", "labels"}.isdisjoint(columns):
-                warn_of_other_masks(sources.names)
             filling = Filling.of(sources, pad_id, fills, asked(dtypes, names), PACKED)
             plan = planned("Bins", sources, capacity, layout, **packing)
             store = Planned(sources.rows, plan, filling)
         self._open(store, columns, names)
+        if not {"loss_masks", "labels"}.isdisjoint(self.names):
+            warn_of_other_masks(sources.names)
 
     @classmethod
     def open(
