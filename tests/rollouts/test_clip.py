@@ -44,6 +44,7 @@ def of_rows(torch: Any, scored: Any, batch: Batch) -> Any:
     total = scored.sum() * 0
     for row, (begin, end) in enumerate(itertools.pairwise(rows.offsets.tolist())):
         old, w = (torch.as_tensor(np.asarray(column[row], np.float64)) for column in columns)
+        w[:1] = 0  # nothing predicts a row's first token
         gain = float(batch.rows["advantages"][row])
         ratio = (rows.flat[begin:end] - old).exp()
         total = total + (w * torch.maximum(-gain * ratio, -gain * ratio.clamp(LOW, HIGH))).sum()

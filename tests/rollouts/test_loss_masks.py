@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.thorough import examples
 
 import rollkit
+from rollkit import Rollouts, pack, pad
 from rollkit._cli import main
+from rollkit.testing import pack_reference, pad_reference
 
 IGNORED = -100
 
@@ -121,3 +124,23 @@ def test_shards_have_their_masks(tmp_path: Path) -> None:
     batch = bins.batch(range(len(bins)))
     order = np.argsort(batch.rows["row_numbers"])
     assert batch.unpack("loss_masks").take(order).to_list() == MASKED["loss_masks"]
+
+
+@pytest.mark.parametrize("of_prompts", [False, True])
+@pytest.mark.parametrize("seed", range(examples(40)))
+def test_batches_of_labels_are_the_references(of_prompts: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(rng.integers(1, 6)):
+        prompt, response = (rng.integers(0, 9, rng.integers(low, 5)).tolist() for low in (1, 0))
+        labels = [*prompt * of_prompts, *response]
+        labels = [label if rng.random() < 0.6 else -100 for label in labels]
+        rows.append({"prompt_token_ids": prompt, "response_ids": response, "labels": labels})
+    for found, wanted in (
+        (pack(Rollouts.from_rows(rows), 16), pack_reference(rows, 16)),
+        (pad(Rollouts.from_rows(rows)), pad_reference(rows)),
+    ):
+        assert found.keys() == wanted.keys()
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+            assert found[name].dtype == array.dtype

@@ -270,6 +270,16 @@ TAKES_ARRAYS: list[Callable[[], Any]] = [
 ]
 
 
+def test_a_matrix_is_refused() -> None:
+    """Each row of one is a matrix again."""
+    matrix = np.asmatrix([[1, 2], [3, 4]])
+    for call in (lambda: Ragged.from_rows(matrix), lambda: Ragged(matrix, np.array([0, 2]))):
+        with pytest.raises(
+            TypeError, match="got a np.matrix, each row of which is a matrix again; give np.asarray"
+        ):
+            call()
+
+
 @pytest.mark.parametrize("call", TAKES_ARRAYS)
 def test_a_mask_is_not_lost(call: Callable[[], Any]) -> None:
     with pytest.raises(TypeError, match=r"got a masked array; fill it \(.filled\), or give what is left"):

@@ -27,7 +27,8 @@ def clip_weights(
 
     With ρ = exp(new - old), the loss of rows, Σ w·max(-A·ρ, -A·clip ρ), is that of the batch's tokens, each
     once: Σ -P·min(ρ, clip ρ) + N·max(ρ, clip ρ), and so is its gradient. The clip is the same for all rows.
-    Rows in which a token has no weight, or no advantage, do not count there.
+    Rows in which a token has no weight, or no advantage, do not count there; a row's first token counts in
+    none, since nothing predicts it.
 
     A trainer that computes old log-probabilities itself takes them of the batch, not of rows, of which they
     differ by rounding: `clip_weights(batch | {"old": scored}, old_logprobs="old")`.
@@ -75,7 +76,7 @@ def clip_weights(
     w, old = _column(batch, "weights", weights, like), _column(batch, "old_logprobs", old_logprobs, like)
     gains = _column(batch, "advantages", advantages, like, w)
     gains = own.where((w == 0) & (gains != gains), 0, gains)  # a row without a say may have no advantage
-    each = w * gains
+    each = own.where(own.from_host(_predicted(layout), w), w * gains, 0)
     indices = layout.indices(own, each)
     positive, negative = (
         own.scatter_sum(layout.size, part, indices).reshape(layout.shape)
@@ -84,6 +85,14 @@ def clip_weights(
     )
     agreed = _agreed(layout, own.to_host(old), own.to_host(each != 0), old_logprobs)
     return positive, negative, own.from_host(agreed.reshape(layout.shape), like)
+
+
+def _predicted(layout: Laid) -> AnyArray:
+    """`[elements]` bool: which elements of rows have a token before them."""
+    offsets = layout.row_offsets()
+    found = np.ones(int(offsets[-1]), bool)
+    found[offsets[:-1][np.diff(offsets) > 0]] = False
+    return found
 
 
 def token_column(batch: Batch, called: str, name: Any, *, per_row: bool = False) -> Any:

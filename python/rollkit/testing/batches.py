@@ -74,7 +74,7 @@ def _batch_reference(
     }
     if not any("loss_masks" in row for row in rows):
         arrays["loss_masks"] = np.zeros(shape, np.uint8)
-        rows = [{**row, "loss_masks": [1] * len(row["response_ids"])} for row in rows]
+        rows = [{**row, "loss_masks": _masks_reference(row)} for row in rows]
     # Of rollouts with one start the empty ones come first.
     filled = [bool(row.get("prompt_token_ids", ()) or row["response_ids"]) for row in rows]
     order = sorted(range(len(rows)), key=lambda i: (starts[i], filled[i]))
@@ -99,7 +99,9 @@ def _batch_reference(
                 shown = _narrow_reference(name, [row[name] for row in rows])
             if name not in arrays:
                 inner: tuple[int, ...] = shown.shape[1:]
-                legal: Any = np.arange(inner[-1]) if name == "rollout_expert_indices" and inner else 0
+                legal: Any = {"labels": -100, "model_versions": -1}.get(name, 0)
+                if name == "rollout_expert_indices" and inner:
+                    legal = np.arange(inner[-1])
                 arrays[name] = np.full((*shape, *inner), fills.get(name, legal), shown.dtype)
             if name == "rollout_expert_indices":
                 masks = arrays.setdefault("route_masks", np.ones(shape, np.uint8))
@@ -107,6 +109,13 @@ def _batch_reference(
             for position, entry in cells.items():
                 arrays[name][line, column + position] = entry
     return arrays
+
+
+def _masks_reference(row: Mapping[str, Any]) -> list[int]:
+    """The loss masks of a row without any: those of its labels, or all of its response."""
+    if "labels" in row:
+        return [int(label != -100) for label in row["labels"]]
+    return [1] * len(row["response_ids"])
 
 
 def _is_of_responses(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -118,7 +127,13 @@ def _is_of_responses(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 def _narrow_reference(name: str, rows: Sequence[list[Any]]) -> NDArray[Any]:
     """All entries of a column, in the dtype that it has in a batch."""
-    known = {"loss_masks": np.uint8, "rewards": np.float32, "rollout_logprobs": np.float32}
+    known = {
+        "loss_masks": np.uint8,
+        "rewards": np.float32,
+        "rollout_logprobs": np.float32,
+        "labels": np.int64,
+        "model_versions": np.int32,
+    }
     flat = np.array([entry for row in rows for entry in row])
     natural: type[np.generic] = np.float32 if flat.dtype == np.float64 else flat.dtype.type
     return flat.astype(known.get(name, natural if flat.size else np.int64))
