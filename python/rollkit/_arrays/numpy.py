@@ -35,7 +35,7 @@ def register_tree(kind: type, flat: Any, made: Any) -> None:
 
 
 def memory(array: AnyArray) -> AnyArray:
-    """Return the array itself; refuse one with a mask, which nothing here looks at, and a matrix of matrices."""
+    """Return the array itself; refuse one with a mask, which nothing here looks at, and matrices."""
     if type(array) is not np.ndarray and hasattr(array, "mask"):  # without an import of numpy.ma
         raise TypeError("got a masked array; fill it (.filled), or give what is left (.compressed)")
     if isinstance(array, np.matrix):
