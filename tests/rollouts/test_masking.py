@@ -232,3 +232,13 @@ def test_soft_overlong_penalty(lengths: list[int], cache: int, more: int) -> Non
 def test_soft_overlong_penalty_of_what_is_not_scored() -> None:
     rows = {"response_ids": [[1] * 4, [1] * 4], "rewards": [None, 1]}
     assert soft_overlong_penalty(rows, max_length=4, cache=2)["rewards"] == [None, 0.0]
+
+
+def test_what_truncate_cut_is_overlong_too() -> None:
+    rollouts = Rollouts(
+        {"response_ids": [[1, 2, 3], [4], [5, 6]], "stop_reasons": ["stop", "stop", "length"]}
+    )
+    short = rollouts.truncate(response=2)
+    assert mask_overlong(short).ragged("loss_masks").to_list() == [[0, 0], [1], [0, 0]]
+    assert mask_overlong(short, keep="length").ragged("loss_masks").to_list() == [[0, 0], [1], [1, 1]]
+    assert mask_overlong(rollouts).ragged("loss_masks").to_list() == [[1, 1, 1], [1], [0, 0]]

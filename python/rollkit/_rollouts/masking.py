@@ -16,6 +16,7 @@ from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.scores import Ignored, scores
 from rollkit._rollouts.sources import Source, as_rollouts
 from rollkit._rollouts.stops import Words, finished
+from rollkit._rollouts.truncate import CUT
 from rollkit._rollouts.validate import check_lengths
 from rollkit._rows.layout import Layout
 from rollkit._rows.parts import Parts, place_parts
@@ -26,10 +27,10 @@ _FLOAT32 = np.dtype(np.float32)
 
 
 def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut: Words = ()) -> Rollouts:
-    """Mask rows whole that the engine cut off, by their stop reason.
+    """Mask rows whole that the engine cut off, by their stop reason, or `Rollouts.truncate` since.
 
     DAPO's overlong filtering (Yu et al. 2025, arXiv:2503.14476, section 3.4), by stop reason, so that it
-    depends on no tokenizer.
+    depends on no tokenizer; what `truncate` cut of a response has its count in `truncated_response_tokens`.
 
     Args:
         rollouts: `Rollouts`, a dict or a sequence of them, with a column `stop_reasons`.
@@ -56,6 +57,8 @@ def mask_overlong(rollouts: Source | Sequence[Source], *, keep: Words = (), cut:
     """
     rollouts = as_rollouts(rollouts)
     kept = finished(rollouts["stop_reasons"], keep=keep, cut=cut)
+    if CUT in rollouts:
+        kept = kept & (np.asarray(rollouts[CUT]) == 0)
     return rollouts.with_columns(loss_masks=keep_rows(loss_masks_of(rollouts), kept))
 
 

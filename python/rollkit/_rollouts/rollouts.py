@@ -284,7 +284,7 @@ class Rollouts:
 
         Returns:
             Rollouts with two more columns, `truncated_prompt_tokens` and `truncated_response_tokens`: how
-            many tokens each row has lost by now.
+            many tokens each row has lost by now; `mask_overlong` masks rows that lost some of their response.
 
         Raises:
             ValueError: `prompt` where there are only `input_ids`, which `response` cuts; the rows of a

@@ -14,7 +14,8 @@ from rollkit._rollouts.columns import Column, check_levels, check_uncut, level_o
 from rollkit._rows.parts import gathered
 from rollkit._rows.ragged import Ragged, trusted
 
-COUNTS: Final = ("truncated_prompt_tokens", "truncated_response_tokens")
+CUT: Final = "truncated_response_tokens"
+COUNTS: Final = ("truncated_prompt_tokens", CUT)
 """Columns that say how many tokens of each row are gone."""
 
 _Spans = list[tuple[Int64s, Int64s]]
