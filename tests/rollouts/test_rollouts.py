@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollkit import Ragged, Rollouts, concat
+from rollkit import Ragged, Rollouts, concat, pack
 from rollkit.testing import rollout_rows, rollouts
 
 OUTPUT: dict[str, Any] = {
@@ -228,3 +228,16 @@ def test_a_reward_may_be_an_array_of_one_number(framework: str) -> None:
     make = (module.numpy if framework == "jax" else module).asarray
     rows = Rollouts({"response_ids": [[1], [2], [3]], "rewards": [make(0.5), make(1), 2.0]})
     np.testing.assert_array_equal(rows["rewards"], [0.5, 1, 2])
+
+
+def test_series_of_other_indexes_are_warned_of() -> None:
+    """What pandas would join by index is joined by place here."""
+    pd = pytest.importorskip("pandas")
+    tokens, rewards = pd.Series([[1, 2], [3]], index=[1, 0]), pd.Series([1.0, 2.0])
+    for call in (Rollouts, lambda columns: pack(columns, 4)):
+        with pytest.warns(
+            UserWarning, match="'response_ids' and 'rewards' have other indexes, and are joined by"
+        ):
+            call({"response_ids": tokens, "rewards": rewards})
+        call({"response_ids": tokens, "rewards": rewards.set_axis([1, 0])})
+        call({"response_ids": tokens, "rewards": [1.0, 2.0]})

@@ -11,7 +11,7 @@ import numpy as np
 from rollkit import _check, _native
 from rollkit._arrays.ops import ops_of
 from rollkit._check import Int64s, same_ints
-from rollkit._errors import at, refusal
+from rollkit._errors import at, refusal, warn
 from rollkit._frameworks import AnyArray, as_array, framework_of, is_array, kind_of
 from rollkit._rollouts.arrow import A_TABLE, column_from_arrow
 from rollkit._rollouts.fields import FIELDS, Field
@@ -165,6 +165,17 @@ def check_unlaid(rollouts: object) -> None:
         )
 
 
+def warn_of_indexes(columns: Mapping[str, Any]) -> None:
+    """Warn of Series of pandas whose indexes differ: here their places alone say what goes together."""
+    found = [(name, column.index) for name, column in columns.items() if hasattr(column, "iloc")]
+    odd = next((name for name, index in found[1:] if not index.equals(found[0][1])), None)
+    if odd is not None:
+        warn(
+            f"columns {found[0][0]!r} and {odd!r} have other indexes, and are joined by place, not by index; "
+            "align them, or drop the indexes: .reset_index(drop=True)"
+        )
+
+
 def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of a `GeneratorOutput`-shaped dict, as they are; None and what is per batch stay out.
 
@@ -174,6 +185,7 @@ def token_columns(output: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(output, Mapping):
         raise TypeError(f"output must be a dict of columns, got {type(output).__name__}")
     check_unlaid(output)
+    warn_of_indexes(output)
     columns = {name: rows for name, found in output.items() if (rows := _rows_of(name, found)) is not None}
     main = next((name for name in ("response_ids", "input_ids") if name in columns), None)
     if main is None:

@@ -22,6 +22,7 @@ from rollkit._rollouts.columns import (
     same_column,
     take_column,
     token_columns,
+    warn_of_indexes,
 )
 from rollkit._rollouts.groups import Groups
 from rollkit._rollouts.truncate import truncated
@@ -63,6 +64,7 @@ class Rollouts:
             )
             raise TypeError(f"columns must be a dict of columns, got {got}; Rollouts.{way}")
         check_unlaid(self.columns)
+        warn_of_indexes(self.columns)
         columns = {str(name): as_column(str(name), found) for name, found in self.columns.items()}
         counts = {name: len(column) for name, column in columns.items()}
         first = next(iter(counts), None)
