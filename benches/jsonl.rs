@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rollkit::cast::Dtype;
-use rollkit::jsonl::{Hint, Options, parse};
+use rollkit::jsonl::{Data, Hint, Options, lists, parse};
 
 fn options() -> Options {
     let hint = |name: &str, dtype| (name.to_owned(), Hint::Dtype(dtype));
@@ -55,6 +55,13 @@ fn routes() -> String {
     row.repeat(20)
 }
 
+/// What survived top-p, 50 ids a token.
+fn sampling_masks() -> String {
+    let list = format!("[{}]", (0..50).map(|i| (i * 2_621).to_string()).collect::<Vec<_>>().join(", "));
+    let row = format!("{{\"sampling_masks\": [{}]}}\n", vec![list; 500].join(", "));
+    row.repeat(40)
+}
+
 fn bench(c: &mut Criterion) {
     let cases = [
         ("rollouts", rollouts()),
@@ -79,6 +86,22 @@ fn bench(c: &mut Criterion) {
             });
         });
     }
+    let lines = sampling_masks();
+    let objects = HashMap::from([("sampling_masks".to_owned(), Hint::Object)]);
+    let options = Options { hints: objects, ..Options::default() };
+    group.throughput(Throughput::Bytes(lines.len() as u64));
+    group.bench_function("sampling_masks/lists", |bencher| {
+        bencher.iter(|| {
+            let table = parse(black_box(lines.as_bytes()), &options)?;
+            let Data::Json(rows) = &table.columns[0].1 else { return Ok(None) };
+            lists(rows, Dtype::I32)
+        });
+    });
+    group.bench_function("sampling_masks/serde_json", |bencher| {
+        bencher.iter(|| {
+            lines.lines().map(serde_json::from_str::<serde_json::Value>).collect::<Result<Vec<_>, _>>()
+        });
+    });
     group.finish();
 }
 

@@ -12,7 +12,7 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use rollkit::Error;
 use rollkit::cast::Dtype;
-use rollkit::jsonl::{Data, Hint, MAX_KEYS, Nonfinite, Options, Table, Values, parse};
+use rollkit::jsonl::{Data, Hint, MAX_KEYS, Nonfinite, Options, Table, Values, lists, parse};
 use serde_json::{Map, Value};
 
 fn hints<const N: usize>(hints: [(&str, Dtype); N]) -> Options {
@@ -641,5 +641,60 @@ fn nesting_is_limited_by_name() {
                 "{told}"
             );
         }
+    }
+}
+
+/// An entry of a list: mostly an integer, at times what is none.
+fn entries() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        60 => (-9i64..300_000).prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => prop::sample::select(vec![Value::Null, Value::from(true), Value::from(0.5), Value::Array(Vec::new())]),
+    ]
+}
+
+/// What rows of lists of integers that an `i32` holds are, read from a tree: entries, ends of lists, ends of rows.
+fn flat(rows: &[Value]) -> Option<(Vec<i32>, Vec<i64>, Vec<i64>)> {
+    let (mut entries, mut list_offsets, mut offsets) = (Vec::new(), vec![0], vec![0]);
+    for row in rows {
+        for list in row.as_array()? {
+            for entry in list.as_array()? {
+                entries.push(i32::try_from(entry.as_i64()?).ok()?);
+            }
+            list_offsets.push(entries.len() as i64);
+        }
+        offsets.push(list_offsets.len() as i64 - 1);
+    }
+    (!entries.is_empty()).then_some((entries, list_offsets, offsets))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(examples(2_000)))]
+
+    #[test]
+    fn lists_are_those_of_a_tree_or_none(
+        rows in prop::collection::vec(
+            prop_oneof![
+                40 => prop::collection::vec(prop::collection::vec(entries(), 0..5).prop_map(Value::from), 0..5)
+                    .prop_map(Value::from),
+                1 => entries(),
+                1 => prop::collection::vec(entries(), 0..3).prop_map(Value::from),
+            ],
+            0..5,
+        ),
+        state in any::<u64>(),
+    ) {
+        let texts: Vec<String> = rows
+            .iter()
+            .map(|row| {
+                let mut writer = Writer { state, out: String::new() };
+                writer.value(row);
+                writer.out
+            })
+            .collect();
+        let bytes: Vec<&[u8]> = texts.iter().map(String::as_bytes).collect();
+        let found = lists(&bytes, Dtype::I32).unwrap();
+        let wanted = flat(&rows).map(|(entries, lists, rows)| (Values::I32(entries), lists, rows));
+        prop_assert_eq!(found.map(|found| (found.values, found.list_offsets, found.offsets)), wanted);
     }
 }

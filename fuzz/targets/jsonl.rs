@@ -6,7 +6,8 @@
 mod oracle;
 
 use libfuzzer_sys::fuzz_target;
-use rollkit::jsonl::{Options, parse};
+use rollkit::cast::Dtype;
+use rollkit::jsonl::{Data, Options, lists, parse};
 use serde_json::{Map, Value};
 
 /// The lines as `serde_json` reads them; `None` where a line is no object, or has a key twice.
@@ -24,6 +25,9 @@ fuzz_target!(|data: &[u8]| {
             let theirs = theirs.expect("read what serde_json refuses");
             assert_eq!(table.rows, theirs.len());
             for (name, column) in &table.columns {
+                if let Data::Json(rows) = column {
+                    lists(rows, Dtype::I32).expect("memory for less than what is read");
+                }
                 for (row, object) in theirs.iter().enumerate() {
                     let wanted = object.get(&**name).unwrap_or(&Value::Null);
                     let got = oracle::cell(column, row);

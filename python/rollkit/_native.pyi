@@ -268,12 +268,14 @@ def parse_jsonl(
     on_error: str = "raise",
     nonfinite: str = "raise",
     columns: set[str] | None = None,
+    lists: dict[str, Any] | None = None,
 ) -> tuple[int, int, dict[str, Any]]:
     """Read whole lines of JSON: (rows, lines skipped, columns).
 
-    `columns` are the keys to keep; of others nothing is decoded.
+    `columns` are the keys to keep; of others nothing is decoded. `lists` are dtypes of columns whose hint is
+    object: ((values, list_offsets), offsets) where each row is lists of integers that these hold.
 
-    A column is (values, offsets), an array of one number per row, or a list.
+    Other columns are (values, offsets), an array of one number per row, or a list.
     """
 
 def pack_forest(

@@ -23,6 +23,7 @@
 mod array;
 mod column;
 mod decimal;
+mod lists;
 mod number;
 mod problem;
 mod scan;
@@ -37,6 +38,7 @@ use crate::{Error, Result};
 use column::Column;
 use scan::skip;
 
+pub use lists::{Lists, lists};
 pub use problem::{Kind, Place, Problem};
 pub use values::Values;
 

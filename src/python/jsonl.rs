@@ -12,11 +12,12 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use super::array::{self, Array, DETACH_BYTES};
 use super::error::{Place, refusal};
 use crate::Error;
-use crate::jsonl::{Data, Hint, Nonfinite, Options, Values, parse};
+use crate::jsonl::{Data, Hint, Lists, Nonfinite, Options, Values, lists, parse};
 
-/// Reads whole lines of JSON: `(rows, skipped, columns)`.
+/// Reads whole lines of JSON: `(rows, skipped, columns)`. Of `lists`, by their dtypes, columns are
+/// `((values, list_offsets), offsets)` where each row is lists of integers.
 #[pyfunction]
-#[pyo3(signature = (data, /, *, hints, first_line=1, name="<bytes>", on_error="raise", nonfinite="raise", columns=None))]
+#[pyo3(signature = (data, /, *, hints, first_line=1, name="<bytes>", on_error="raise", nonfinite="raise", columns=None, lists=None))]
 #[expect(clippy::too_many_arguments, reason = "keywords, in Python")]
 pub fn parse_jsonl<'py>(
     py: Python<'py>,
@@ -27,6 +28,7 @@ pub fn parse_jsonl<'py>(
     on_error: &str,
     nonfinite: &str,
     columns: Option<HashSet<String>>,
+    lists: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<(usize, usize, Bound<'py, PyDict>)> {
     let bytes = array::bytes("data", data)?;
     let options = Options {
@@ -51,9 +53,11 @@ pub fn parse_jsonl<'py>(
         }
         error => error.into(),
     })?;
+    let of_lists = lists.map(read_hints).transpose()?.unwrap_or_default();
     let columns = PyDict::new(py);
     for (key, data) in table.columns {
-        columns.set_item(&*key, column(py, data, options.nonfinite)?)?;
+        let lists = listed(py, &data, of_lists.get(&*key).copied())?;
+        columns.set_item(&*key, lists.map_or_else(|| column(py, data, options.nonfinite), Ok)?)?;
     }
     Ok((table.rows, table.skipped, columns))
 }
@@ -89,6 +93,16 @@ fn read_hint(key: &Bound<'_, PyAny>, wanted: &Bound<'_, PyAny>) -> PyResult<Hint
             "hints[{key:?}] is {wanted}; pass an integer dtype, float32, float64, bool or object"
         ))
     })
+}
+
+/// Rows of lists of integers: `((values, list_offsets), offsets)`.
+fn listed<'py>(py: Python<'py>, data: &Data<'_>, hint: Option<Hint>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let (Data::Json(rows), Some(Hint::Dtype(dtype))) = (data, hint) else { return Ok(None) };
+    let Some(Lists { values, list_offsets, offsets }) = py.detach(|| lists(rows, dtype))? else {
+        return Ok(None);
+    };
+    let elements = (numbers(py, values), PyArray1::from_vec(py, list_offsets));
+    Ok(Some((elements, PyArray1::from_vec(py, offsets)).into_pyobject(py)?.into_any()))
 }
 
 fn column<'py>(py: Python<'py>, data: Data<'_>, nonfinite: Nonfinite) -> PyResult<Bound<'py, PyAny>> {

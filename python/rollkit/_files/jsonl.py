@@ -40,6 +40,7 @@ def jsonl(
     rows: int | None,
     *,
     hints: dict[str, Any],
+    lists: dict[str, Any],
     columns: set[str] | None,
     on_error: str,
     nonfinite: str,
@@ -62,13 +63,21 @@ def jsonl(
             on_error=on_error,
             nonfinite=nonfinite,
             columns=columns,
+            lists=lists,
         )
         line += lines
         skipped += bad
         behind.count = count - behind.rows
-        yield {key: Ragged(*value) if isinstance(value, tuple) else value for key, value in found.items()}
+        yield {key: _column(value) for key, value in found.items()}
     if skipped:
         warn(f"{source}: skipped {skipped} bad lines")
+
+
+def _column(value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    values, offsets = value
+    return Ragged(_column(values), offsets)
 
 
 def line_of(source: Source, row: int) -> int | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
 
 from rollkit import _check
 from rollkit._errors import TELLING, at, path_of, refusal, retold, row_of
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rollkit._files.jsonl import Behind
 
 T = TypeVar("T")
+_INT64: Final = np.dtype(np.int64)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,15 +79,23 @@ class Reading:
 
     def hints(self) -> dict[str, Any]:
         """The dtypes of known columns, by the file's names."""
-        names = [*self.rename, *(name for name in (*FIELDS, *self.lists) if name not in self.rename)]
         found: dict[str, Any] = {}
-        for name in names:
+        for name in self._known():
             field = FIELDS.get(self.named(name))
             if self.of_lists(name):
                 found[name] = object  # to the parser lists of lists that are no rectangle are objects
             elif field is not None and field.dtype is not None and field.is_per_token:
                 found[name] = field.dtype
         return found
+
+    def list_dtypes(self) -> dict[str, Any]:
+        """The dtypes of the entries of columns of lists, where these are integers; by the file's names."""
+        fields = {name: FIELDS.get(self.named(name)) for name in self._known() if self.of_lists(name)}
+        return {name: field.dtype if field and field.lists else _INT64 for name, field in fields.items()}
+
+    def _known(self) -> list[str]:
+        """The file's names of columns of which something is known."""
+        return [*self.rename, *(name for name in (*FIELDS, *self.lists) if name not in self.rename)]
 
     def renamed(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Columns under the names that are wanted."""
@@ -262,7 +273,8 @@ def _rollouts(columns: dict[str, Any], how: Reading) -> Rollouts:
     named = how.renamed(columns)
     for name in set(how.lists) & named.keys():
         with at(column=name):
-            named[name] = Ragged.from_rows(named[name], lists=True)
+            if not isinstance(named[name], Ragged):
+                named[name] = Ragged.from_rows(named[name], lists=True)
     return Rollouts._trusted(named) if isinstance(columns, Saved) and not how.rename else Rollouts(named)
 
 
@@ -292,7 +304,8 @@ def _columns(source: Source, rows: int | None, how: Reading, behind: Behind) -> 
         from rollkit._files.jsonl import jsonl
 
         options: dict[str, Any] = {"on_error": how.on_error, "nonfinite": how.nonfinite, "behind": behind}
-        return jsonl(source, rows, hints=how.hints(), columns=how.theirs(), **options)
+        known: dict[str, Any] = {"hints": how.hints(), "lists": how.list_dtypes(), "columns": how.theirs()}
+        return jsonl(source, rows, **known, **options)
     if kind in (*PARQUET, *ARROW) and compression is None:
         from rollkit._files import arrow
 

@@ -203,6 +203,8 @@ def _lines(columns: Mapping[str, tuple[Any, Column]]) -> tuple[bytes, int]:
 
 def _values(raw: Any, column: Column) -> list[Any]:
     """Values of which the parser makes what `raw` is, and `Rollouts` of that what `column` is."""
+    if isinstance(raw, Ragged) and raw.of_lists:
+        return [[[0]]]  # which the parser makes of integers alone
     if isinstance(raw, Ragged):
         return [_zeros(raw) if len(raw.flat) else []]
     if isinstance(raw, np.ndarray):
