@@ -31,7 +31,10 @@ def told(path: Path, **options: Any) -> Any:
     except (ValueError, TypeError, OverflowError) as error:
         return type(error), str(error), vars(error).get("__notes__")
     return {
-        name: (column.dtype, column.inner, column.to_list()) if isinstance(column, Ragged) else list(column)
+        # As text, in which NaN is NaN.
+        name: (column.dtype, column.inner, repr(column.to_list()))
+        if isinstance(column, Ragged)
+        else list(column)
         for name, column in found.items()
     }
 
