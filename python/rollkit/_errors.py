@@ -42,7 +42,7 @@ class Words(NamedTuple):
 def warn(text: str, kind: type[Warning] = UserWarning) -> None:
     """Warn, at the line that called the package, however far up that is."""
     level, frame = 1, sys._getframe()
-    while (outer := frame.f_back) is not None and frame.f_globals["__name__"].startswith("rollkit."):
+    while (outer := frame.f_back) is not None and frame.f_globals.get("__name__", "").startswith("rollkit."):
         level, frame = level + 1, outer
     warnings.warn(text, kind, stacklevel=level)
 

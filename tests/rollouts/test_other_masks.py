@@ -54,6 +54,12 @@ def test_each_warns_at_the_line_that_called(call: Callable[[], Any]) -> None:
         assert one.lineno == call.__code__.co_firstlineno
 
 
+def test_code_of_no_module_is_warned_too() -> None:
+    """What `exec` runs may have no `__name__`."""
+    (one,) = warned(lambda: exec("pack(rollouts, 4)", {"pack": rollkit.pack, "rollouts": WHOLE}))
+    assert (one.filename, one.lineno) == ("<string>", 1)
+
+
 @pytest.mark.parametrize("name", OTHER_MASKS)
 def test_what_is_renamed_masks(name: str) -> None:
     rollouts = rollkit.Rollouts({"input_ids": WHOLE["input_ids"], name: WHOLE["assistant_masks"]})

@@ -15,7 +15,6 @@ from rollkit._errors import refusal, warn
 from rollkit._rollouts.columns import mask_column, turns_of
 from rollkit._rollouts.groups import Float64s, Groups
 from rollkit._rollouts.loss_masks import loss_masks_of
-from rollkit._rollouts.other_masks import warn_of_other_masks
 from rollkit._rollouts.rewards import row_rewards
 from rollkit._rollouts.rollouts import Rollouts
 from rollkit._rollouts.trajectories import trajectories
@@ -106,11 +105,7 @@ def _ignored(rollouts: Rollouts, ignore: Any, lasts: Int64s, trajectory: Int64s)
 
 def _masked(rollouts: Rollouts, lasts: Int64s, trajectory: Int64s) -> Bools:
     """Trajectories of which no token counts."""
-    if "loss_masks" in rollouts or "labels" in rollouts:
-        tokens = turns_of(mask_column(loss_masks_of(rollouts)))[2]
-    else:
-        warn_of_other_masks(rollouts.columns)
-        tokens = rollouts.ragged("response_ids").lengths
+    tokens = turns_of(mask_column(loss_masks_of(rollouts)))[2]
     masked: Bools = np.bincount(trajectory, weights=tokens, minlength=len(lasts)) == 0
     return masked
 

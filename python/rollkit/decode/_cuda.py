@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import Any
 
+from rollkit._errors import warn
 from rollkit._extras import extra
 from rollkit._frameworks import implementation
 from rollkit.decode._operations import Draws
@@ -61,10 +61,7 @@ def has_kernel(device: Any) -> bool:
     except ModuleNotFoundError:
         return False
     except Exception as error:  # Triton finds no C compiler, say, which it needs to launch anything
-        warnings.warn(
-            f"sample draws with plain torch operations, as Triton does not run here: {error}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        text = f"sample draws with plain torch operations, as Triton does not run here: {error}"
+        warn(text, RuntimeWarning)
         return False
     return True

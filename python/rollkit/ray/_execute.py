@@ -198,7 +198,8 @@ class _Making:
             raise refusal(ValueError, text, row=row)
         if options.validate:
             sources.check_values()
-        warn_of_other_masks(sources.names)
+        if not self._fillings:
+            warn_of_other_masks(sources.names)
         filling = Filling.of(sources, options.pad_id, options.fills, options.dtypes, PACKED)
         self._check_levels(sources)
         self._fillings = self._fillings or [filling.without_rows()]
